@@ -1,0 +1,57 @@
+// Chat templates: the subset of Jinja that published models use, rendered as transformers does
+// (trim_blocks, lstrip_blocks, raise_exception, tojson), with limits, and with a record of which
+// bytes came from the template itself.
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include <nlohmann/json.hpp>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "engine/tokenizer/tokenizer.h"
+
+namespace sirocco {
+
+using OrderedJson = nlohmann::ordered_json;
+
+// What a template sees. Every string in here is text and can forge nothing.
+struct ChatInput {
+  OrderedJson messages = OrderedJson::array();  // objects: role, content, and further keys
+  bool add_generation_prompt = true;
+  OrderedJson kwargs = OrderedJson::object();  // further variables (enable_thinking, ...)
+  std::optional<OrderedJson> tools;            // array
+  std::optional<OrderedJson> documents;        // array
+};
+
+// Whatever a template or its input does, rendering ends within these.
+struct ChatLimits {
+  int64_t max_steps = 5'000'000;
+  int32_t max_depth = 200;
+  size_t max_output_bytes = 16u << 20;
+};
+
+// Immutable after Parse; any thread.
+class ChatTemplate {
+ public:
+  // INVALID_ARGUMENT with the line for a syntax error; UNIMPLEMENTED names what is not supported.
+  static absl::StatusOr<std::unique_ptr<ChatTemplate>> Parse(std::string_view source,
+                                                             std::string_view bos_token,
+                                                             std::string_view eos_token);
+  ~ChatTemplate();
+
+  // INVALID_ARGUMENT: raise_exception's message, or what went wrong and the line;
+  // RESOURCE_EXHAUSTED: a limit, by name.
+  absl::StatusOr<ProvenText> Render(const ChatInput& input, const ChatLimits& limits = {}) const;
+
+ private:
+  struct Program;
+  explicit ChatTemplate(std::unique_ptr<const Program> program);
+  std::unique_ptr<const Program> program_;
+};
+
+}  // namespace sirocco

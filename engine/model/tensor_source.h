@@ -1,0 +1,43 @@
+// Named tensors in files, whatever the format.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "kernels/dtype.h"
+
+namespace sirocco {
+
+// Element types as files store them.
+enum class StoredType : uint8_t { kF32, kF16, kBF16, kQ8_0, kQ4_0, kQ4_1 };
+std::string_view NameOf(StoredType type);  // "F32", ..., "Q4_1"
+
+struct StoredTensor {
+  std::string name;
+  StoredType type = StoredType::kF32;
+  std::vector<int64_t> shape;       // outermost first: [rows, cols] of a matrix
+  const std::byte* data = nullptr;  // mapped; as long as the source lives
+  uint64_t bytes = 0;               // checked to lie inside the file
+  std::string file;                 // where it lies, for people
+  uint64_t offset = 0;
+  // GGUF's llama keeps the rows of q and k for interleaved rotary pairs; heads to unpermute, or 0.
+  int32_t permuted_heads = 0;
+};
+
+// Immutable; any thread.
+class TensorSource {
+ public:
+  virtual ~TensorSource() = default;
+  virtual const std::vector<StoredTensor>& tensors() const = 0;
+  virtual const StoredTensor* Find(std::string_view name) const = 0;  // nullptr: none
+};
+
+// Converts rows [first_row, first_row + out.size() / row elements) of a tensor to float32 values
+// (dequantised, q and k unpermuted).
+absl::Status ReadRows(const StoredTensor& tensor, int64_t first_row, std::span<float> out);
+
+}  // namespace sirocco

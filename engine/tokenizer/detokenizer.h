@@ -1,0 +1,27 @@
+// Token ids to text as they come: every piece returned is whole, valid UTF-8.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "engine/tokenizer/tokenizer.h"
+
+namespace sirocco {
+
+// One a sequence; one thread at a time.
+class Detokenizer {
+ public:
+  Detokenizer(const Tokenizer& tokenizer, bool skip_special_tokens);
+  // Text that has become whole with this token; an unfinished character is held back. The pieces
+  // of a sequence and Finish() joined are Tokenizer::Decode of its ids.
+  std::string Append(int32_t id);
+  // What was held back, as U+FFFD.
+  std::string Finish();
+
+ private:
+  const Tokenizer& tokenizer_;
+  const bool skip_special_tokens_;
+  std::string held_;  // at most 3 bytes
+};
+
+}  // namespace sirocco

@@ -1,0 +1,103 @@
+// The device seam: memory, order of work, recording and replay. One implementation a backend.
+//
+// Threads: a Device belongs to one thread (the engine thread) after Create; only `counters` may be
+// read from others. Work is ordered: an operation sees what was issued before it. The CPU backend
+// runs an operation before the call returns; a GPU backend only enqueues it, so host memory that a
+// call reads or writes must stay valid until Synchronize.
+#pragma once
+
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <string_view>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+
+namespace sirocco {
+
+class Ops;
+
+// What memory is for: a label of the memory plan and of `sirocco_memory_bytes{use}`.
+enum class MemoryUse : uint8_t { kWeights, kWorkspace, kLanes, kKv, kGraphs };
+inline constexpr int kMemoryUses = 5;
+std::string_view NameOf(MemoryUse use);
+
+// Device memory, freed with the object. Zeroed when made.
+class Buffer {
+ public:
+  virtual ~Buffer() = default;
+  void* data() const { return data_; }
+  size_t bytes() const { return bytes_; }
+  template <typename T>
+  T* as() const {
+    return static_cast<T*>(data_);
+  }
+
+ protected:
+  Buffer(void* data, size_t bytes) : data_(data), bytes_(bytes) {}
+  void* data_;
+  size_t bytes_;
+};
+
+// An address range that may be captured by recordings before memory stands behind it.
+// Map puts (zeroed) memory behind its first `bytes`; once only.
+class Reservation : public Buffer {
+ public:
+  virtual absl::Status Map(size_t bytes) = 0;
+
+ protected:
+  using Buffer::Buffer;
+};
+
+// A step that was recorded once and is replayed as a whole: on the CPU a flat list of resolved
+// calls, on CUDA an executable graph. It refers to the buffers it was recorded on.
+class Recording {
+ public:
+  virtual ~Recording() = default;
+  // Operations held.
+  virtual int size() const = 0;
+};
+
+// Monotonic, readable from any thread.
+struct DeviceCounters {
+  // Memory requests (Allocate, Reserve, Map) and whatever an operation had to allocate itself.
+  std::atomic<uint64_t> allocations{0};
+  std::atomic<uint64_t> launches{0};  // operations issued one by one
+  std::atomic<uint64_t> replays{0};   // recordings launched
+  std::atomic<uint64_t> bytes[kMemoryUses] = {};
+};
+
+class Device {
+ public:
+  virtual ~Device() = default;
+
+  virtual std::string_view backend() const = 0;  // "cpu" or "cuda"
+  virtual std::string name() const = 0;          // of the hardware, for people
+
+  // RESOURCE_EXHAUSTED names the use, the bytes asked and the bytes free.
+  virtual absl::StatusOr<std::unique_ptr<Buffer>> Allocate(size_t bytes, MemoryUse use) = 0;
+  virtual absl::StatusOr<std::unique_ptr<Reservation>> Reserve(size_t bytes, MemoryUse use) = 0;
+
+  // Ordered with operations. `host` memory is not used after Synchronize.
+  virtual absl::Status CopyToDevice(void* device, const void* host, size_t bytes) = 0;
+  virtual absl::Status CopyToHost(void* host, const void* device, size_t bytes) = 0;
+  // Returns when all issued work has ended; the first fault of the device since the last call.
+  virtual absl::Status Synchronize() = 0;
+
+  // Operations between the two are recorded, not run. Nothing may be allocated, copied or launched
+  // in between; recordings do not nest.
+  virtual absl::Status BeginRecord() = 0;
+  virtual absl::StatusOr<std::unique_ptr<Recording>> EndRecord() = 0;
+  virtual absl::Status Launch(const Recording& recording) = 0;
+
+  virtual Ops& ops() = 0;
+  const DeviceCounters& counters() const { return counters_; }
+
+ protected:
+  DeviceCounters counters_;
+};
+
+}  // namespace sirocco
