@@ -15,9 +15,12 @@ constexpr size_t BytesOf(DType dtype) { return dtype == DType::kFloat32 ? 4 : 2;
 // "float32", "bfloat16", "float16": the words of the configuration.
 constexpr std::string_view NameOf(DType dtype) {
   switch (dtype) {
-    case DType::kFloat32: return "float32";
-    case DType::kBFloat16: return "bfloat16";
-    case DType::kFloat16: return "float16";
+    case DType::kFloat32:
+      return "float32";
+    case DType::kBFloat16:
+      return "bfloat16";
+    case DType::kFloat16:
+      return "float16";
   }
   return "?";
 }

@@ -42,14 +42,14 @@ enum class Activation : int32_t { kSilu, kGeluTanh };
 
 // One layer's part of the KV cache: [block][layer][k, v][head][slot][dim], in elements of `dtype`.
 struct KvLayer {
-  void* data = nullptr;         // of block 0, this layer, k, head 0, slot 0
+  void* data = nullptr;  // of block 0, this layer, k, head 0, slot 0
   DType dtype = DType::kFloat32;
-  int64_t block_stride = 0;     // elements between blocks
-  int64_t value_offset = 0;     // elements from k to v
-  int32_t block_size = 0;       // slots a block
+  int64_t block_stride = 0;  // elements between blocks
+  int64_t value_offset = 0;  // elements from k to v
+  int32_t block_size = 0;    // slots a block
   int32_t kv_heads = 0;
   int32_t head_dim = 0;
-  int32_t group = 0;            // whose block table finds the blocks
+  int32_t group = 0;  // whose block table finds the blocks
 };
 
 // Rotary embedding, half-split pairs (i, i + dim/2), as Hugging Face orders q and k.

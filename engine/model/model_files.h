@@ -32,7 +32,7 @@ class Tokenizer;
 
 // A model's files, opened and understood. Immutable; any thread.
 struct ModelFiles {
-  std::string name;  // the file's or folder's own name, without ".gguf": the default served name
+  std::string name;    // the file's or folder's own name, without ".gguf": the default served name
   std::string format;  // "gguf" or "safetensors"
   ModelDescriptor descriptor;
   // By Hugging Face's names of the llama family ("model.layers.0.self_attn.q_proj.weight", ...);
@@ -43,10 +43,10 @@ struct ModelFiles {
   GenerationDefaults generation;
 };
 
-// Errors are one line that names the file and the part: NOT_FOUND (no such file), PERMISSION_DENIED,
-// INVALID_ARGUMENT (malformed), UNIMPLEMENTED (an architecture, a rope type, a tensor type, a
-// setting that is not supported; it lists what is). All a model's tensors are checked to be there,
-// with their shapes.
+// Errors are one line that names the file and the part: NOT_FOUND (no such file),
+// PERMISSION_DENIED, INVALID_ARGUMENT (malformed), UNIMPLEMENTED (an architecture, a rope type, a
+// tensor type, a setting that is not supported; it lists what is). All a model's tensors are
+// checked to be there, with their shapes.
 absl::StatusOr<ModelFiles> OpenModel(const std::string& path);
 
 // Bytes done and in all; called often, from the calling thread.

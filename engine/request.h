@@ -1,0 +1,55 @@
+// What the engine is asked: resolved and validated, with nothing of the wire in it.
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+namespace sirocco {
+
+using Clock = std::chrono::steady_clock;
+
+// See api.md for what each does, and in which order. Off: the defaults here.
+struct SamplingParams {
+  float temperature = 0;  // 0: greedy
+  int32_t top_k = 0;
+  float top_p = 1;
+  float min_p = 0;
+  uint64_t seed = 0;
+  float repetition_penalty = 1;
+  float presence_penalty = 0;
+  float frequency_penalty = 0;
+  int32_t min_new_tokens = 0;
+  int32_t no_repeat_ngram_size = 0;
+  std::vector<std::pair<int32_t, float>> logit_bias;
+  std::vector<int32_t> allowed_token_ids;  // empty: all
+  std::vector<int32_t> banned_token_ids;
+};
+
+struct StopOptions {
+  std::vector<std::string> strings;
+  std::vector<int32_t> token_ids;
+  bool ignore_eos = false;
+  bool include_stop_in_output = false;
+};
+
+struct LogprobOptions {
+  int32_t top = 0;
+  bool prompt = false;
+};
+
+struct Request {
+  std::string id;
+  std::vector<int32_t> prompt;  // 1 ... max_length - 1 ids (max_length if max_new_tokens is 0)
+  SamplingParams sampling;
+  StopOptions stop;
+  std::optional<LogprobOptions> logprobs;
+  int32_t n = 1;               // sequences: 1 ... max_batch_size
+  int32_t max_new_tokens = 0;  // at most max_length - prompt.size()
+  std::optional<Clock::time_point> deadline;
+};
+
+}  // namespace sirocco

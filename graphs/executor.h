@@ -1,0 +1,92 @@
+// Runs a model's steps on a device in one execution mode. The engine sees only this.
+//
+// Threads: one (the engine thread) after Create; `stats` may be read from others.
+#pragma once
+
+#include <array>
+#include <atomic>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "graphs/descriptor.h"
+#include "graphs/mode.h"
+#include "graphs/step.h"
+#include "graphs/weights.h"
+#include "kernels/device.h"
+
+namespace sirocco {
+
+inline constexpr int kMaxBatchSize = 512;
+
+struct ExecutorOptions {
+  Mode mode = Mode::kEager;
+  int32_t max_batch_size = 64;  // lanes, and graphs: 1 ... kMaxBatchSize
+  int32_t max_length = 0;       // prompt and generated tokens: 1 ... max_position
+  int32_t prefill_chunk_size = 512;
+  int32_t block_size = 16;         // KV slots a block
+  std::vector<int32_t> kv_blocks;  // blocks of each layer group
+  DType kv_dtype = DType::kFloat32;
+};
+
+// Bytes of one block of a layer group: all its layers, k and v.
+int64_t KvBlockBytes(const ModelDescriptor& descriptor, int group, int32_t block_size,
+                     DType kv_dtype);
+
+// What an executor will hold, by use, known before anything is allocated.
+struct MemoryPlan {
+  std::array<uint64_t, kMemoryUses> bytes = {};  // weights: 0, the loader knows them
+};
+MemoryPlan PlanMemory(const ModelDescriptor& descriptor, const ExecutorOptions& options);
+
+// Monotonic after start-up; readable from any thread.
+struct ExecutorStats {
+  std::atomic<uint64_t> plan_builds{0};
+  std::atomic<uint64_t> graphs_captured{0};     // executable recordings in the pool
+  std::atomic<uint64_t> decode_allocations{0};  // the device's allocations during decode steps
+  std::array<std::atomic<uint64_t>, kMaxBatchSize + 1> replays = {};  // decode steps, by batch size
+  double pack_seconds = 0;  // these three: set before Create returns
+  double capture_seconds = 0;
+  double kv_seconds = 0;
+  std::atomic<uint64_t> graph_pool_bytes{0};
+};
+
+// One entry of a plan as `sirocco info --plan` prints it.
+struct PlanEntry {
+  std::string part;       // "prologue", "layer 0", "layer" (any layer), "epilogue"
+  std::string operation;  // "norm_qkv"
+  std::string detail;     // shapes and types, for people
+};
+
+class Executor {
+ public:
+  using Progress = std::function<void(std::string_view phase, int done, int total)>;
+
+  // Builds the plans, reserves, captures (largest batch first), maps the KV cache. `device` and
+  // the weights' memory must outlive it. INVALID_ARGUMENT names an option out of range.
+  static absl::StatusOr<std::unique_ptr<Executor>> Create(Device& device,
+                                                          const ModelDescriptor& descriptor,
+                                                          const ModelWeights& weights,
+                                                          const ExecutorOptions& options,
+                                                          const Progress& progress = nullptr);
+  virtual ~Executor() = default;
+
+  virtual absl::Status StartLane(const LaneStart& start) = 0;
+  virtual absl::StatusOr<PrefillResult> Prefill(const PrefillStep& step) = 0;
+  // Replays (modes with graphs) or runs the plan for this batch size.
+  virtual absl::StatusOr<DecodeResult> Decode(const DecodeStep& step) = 0;
+
+  virtual const ExecutorOptions& options() const = 0;
+  virtual const ExecutorStats& stats() const = 0;
+  virtual std::vector<PlanEntry> DecodePlan() const = 0;
+};
+
+// A mode's decode plan of a model, without weights or memory.
+std::vector<PlanEntry> DescribeDecodePlan(const ModelDescriptor& descriptor, Mode mode,
+                                          DType weight_dtype);
+
+}  // namespace sirocco

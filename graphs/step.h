@@ -1,0 +1,57 @@
+// What the engine asks of an executor, and what it gets back: plain views, no ownership. Views of
+// a step need to live until its call returns; views of a result until the next call.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <utility>
+
+#include "kernels/lanes.h"
+
+namespace sirocco {
+
+// A sequence takes a lane. The lane's block tables are set by later steps' updates.
+struct LaneStart {
+  int32_t lane = 0;
+  Lane state;                       // length = tokens.size(); flags say which of the rest counts
+  std::span<const int32_t> tokens;  // the prompt, and after a preemption what was generated
+  int32_t prompt_length = 0;        // of tokens, the prompt's: the rest counts as output
+  std::span<const std::pair<int32_t, float>> logit_bias;  // kLaneBias
+  std::span<const int32_t> allowed_ids;                   // kLaneBias; empty: all
+  std::span<const int32_t> banned_ids;                    // kLaneBias
+  std::span<const int32_t> barred_ids;                    // kLaneBarred: end and stop ids
+};
+
+// A chunk of one sequence's prompt.
+struct PrefillChunk {
+  int32_t lane = 0;
+  int32_t first_position = 0;  // tokens before it have their KV
+  int32_t count = 0;
+  bool sample = false;  // it ends the prompt: sample the next token
+  // Positions of the chunk whose next token is to be scored, counted from its first (prompt
+  // logprobs); 0: none. At most count.
+  int32_t score_count = 0;
+  int32_t score_top = 0;  // alternatives a scored token
+};
+
+struct PrefillStep {
+  std::span<const BlockUpdate> block_updates;
+  std::span<const PrefillChunk> chunks;  // counts sum to at most prefill_chunk_size; lanes distinct
+};
+
+struct PrefillResult {
+  std::span<const TokenScore> sampled;  // of the chunks with `sample`, in their order
+  std::span<const TokenScore> scored;   // of all score_counts, in the chunks' order
+};
+
+// One token for every lane named: a batch of exactly this size.
+struct DecodeStep {
+  std::span<const BlockUpdate> block_updates;
+  std::span<const int32_t> lanes;  // distinct; 1 ... max_batch_size of them
+};
+
+struct DecodeResult {
+  std::span<const TokenScore> sampled;  // by row
+};
+
+}  // namespace sirocco
