@@ -12,7 +12,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
-#include "engine/tokenizer/tokenizer.h"
+#include "engine/tokenizer/proven_text.h"
 
 namespace sirocco {
 

@@ -11,15 +11,9 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "engine/tokenizer/proven_text.h"
 
 namespace sirocco {
-
-// Where a byte of a rendered chat came from: only control tokens written by the template itself
-// are control tokens (the chat cannot forge one).
-struct ProvenText {
-  std::string text;
-  std::vector<bool> trusted;  // [text.size()]: from the template or its bos/eos variables
-};
 
 struct TokenizerOptions {
   bool add_special_tokens = true;     // what the post-processor adds (BOS)
