@@ -1,0 +1,56 @@
+# What the scripts of deploy/ share. Sourced, with `set -euo pipefail` in force.
+
+ROOT="$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)"
+cd "$ROOT"
+
+# Bare CI machines run without HOME, which Bazel and the cache folders need.
+if [[ -z "${HOME:-}" ]]; then
+  HOME="$(getent passwd "$(id -u)" | cut -d: -f6)"
+  [[ -n "$HOME" && -w "$HOME" ]] || HOME="${TMPDIR:-/tmp}/sirocco-home-$(id -u)"
+  mkdir -p "$HOME"
+  export HOME
+fi
+
+# The model and the tests' Python packages.
+CACHE="${XDG_CACHE_HOME:-$HOME/.cache}/sirocco"
+
+# Debian's own, whatever else PATH holds: deploy/install brings its pip and venv.
+PYTHON=/usr/bin/python3
+
+die() {
+  echo "${0##*/}: $*" >&2
+  exit 1
+}
+
+# step TEXT: what happens next, with the seconds since the script began.
+step() {
+  printf '\n[%3ds] %s\n' "$SECONDS" "$*" >&2
+}
+
+# logged LOG COMMAND...: output goes to LOG; shown only if the command fails.
+logged() {
+  local log="$1"
+  shift
+  "$@" >"$log" 2>&1 || {
+    local status=$?
+    tail -n 40 "$log" >&2
+    echo "${0##*/}: failed ($status): $*" >&2
+    return "$status"
+  }
+}
+
+# Sets BAZEL_FLAGS: the optimised build, with the CUDA backend where a toolkit of 13.0 or newer is
+# found; off a terminal, progress is a line now and then.
+bazel_flags() {
+  BAZEL_FLAGS=(--config=opt --noshow_loading_progress)
+  [[ -t 2 ]] || BAZEL_FLAGS+=(--show_progress_rate_limit=20 --color=no --curses=no)
+  local nvcc="${CUDA_HOME:-/usr/local/cuda}/bin/nvcc" release
+  if [[ -x "$nvcc" ]]; then
+    release="$("$nvcc" --version | sed -n 's/.*release \([0-9]*\).*/\1/p')"
+    if ((${release:-0} >= 13)); then
+      BAZEL_FLAGS+=(--config=cuda)
+    else
+      echo "CUDA toolkit ${release:-unknown} at ${nvcc%/bin/nvcc}: 13.0 or newer is needed, building without" >&2
+    fi
+  fi
+}
