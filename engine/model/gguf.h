@@ -32,6 +32,8 @@ class GgufFile {
   virtual std::optional<std::vector<std::string_view>> GetStrings(std::string_view key) const = 0;
   virtual std::optional<std::vector<int64_t>> GetInts(std::string_view key) const = 0;
   virtual std::optional<std::vector<float>> GetFloats(std::string_view key) const = 0;
+  // Elements of an array of any type: known before one is copied.
+  virtual std::optional<uint64_t> GetArraySize(std::string_view key) const = 0;
   virtual std::vector<std::string_view> keys() const = 0;
 
   // By their names in the file ("blk.0.attn_q.weight"); shapes outermost first.

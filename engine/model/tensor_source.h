@@ -1,20 +1,30 @@
 // Named tensors in files, whatever the format.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
 #include <vector>
-
-#include "absl/status/status.h"
-#include "kernels/dtype.h"
 
 namespace sirocco {
 
 // Element types as files store them.
 enum class StoredType : uint8_t { kF32, kF16, kBF16, kQ8_0, kQ4_0, kQ4_1 };
 std::string_view NameOf(StoredType type);  // "F32", ..., "Q4_1"
+
+// A row is stored as whole blocks; a plain type's block is one element.
+//   Q8_0  32 values: float16 d, 32 int8 q             value = q * d
+//   Q4_0  32 values: float16 d, 16 bytes of q         value = (q - 8) * d
+//   Q4_1  32 values: float16 d, float16 m, 16 bytes   value = q * d + m
+// Of 4-bit bytes the low halves are the first 16 values (ggml's quantised blocks).
+struct BlockLayout {
+  int32_t elements;
+  int32_t bytes;
+};
+BlockLayout LayoutOf(StoredType type);
 
 struct StoredTensor {
   std::string name;
@@ -28,6 +38,13 @@ struct StoredTensor {
   int32_t permuted_heads = 0;
 };
 
+// "F32 [384, 64]", for people.
+std::string DescribeTensor(const StoredTensor& tensor);
+
+// The bytes a tensor of this type and shape takes; nullopt: not representable, a dimension is not
+// positive, or rows are not whole blocks.
+std::optional<uint64_t> StoredBytes(StoredType type, std::span<const int64_t> shape);
+
 // Immutable; any thread.
 class TensorSource {
  public:
@@ -35,9 +52,5 @@ class TensorSource {
   virtual const std::vector<StoredTensor>& tensors() const = 0;
   virtual const StoredTensor* Find(std::string_view name) const = 0;  // nullptr: none
 };
-
-// Converts rows [first_row, first_row + out.size() / row elements) of a tensor to float32 values
-// (dequantised, q and k unpermuted).
-absl::Status ReadRows(const StoredTensor& tensor, int64_t first_row, std::span<float> out);
 
 }  // namespace sirocco

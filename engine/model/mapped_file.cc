@@ -1,0 +1,65 @@
+#include "engine/model/mapped_file.h"
+
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+#include <utility>
+
+#include "absl/status/status.h"
+#include "absl/strings/str_cat.h"
+#include "engine/model/file_error.h"
+
+namespace sirocco {
+
+absl::Status FileStatus(int error_number, const std::string& path) {
+  switch (error_number) {
+    case ENOENT:
+    case ENOTDIR:
+      return absl::NotFoundError(absl::StrCat(path, ": no such file"));
+    case EACCES:
+    case EPERM:
+      return absl::PermissionDeniedError(absl::StrCat(path, ": permission denied"));
+    default:
+      return absl::ErrnoToStatus(error_number, path);
+  }
+}
+
+absl::StatusOr<std::unique_ptr<MappedFile>> MappedFile::Open(const std::string& path) {
+  // Without O_NONBLOCK, opening a FIFO would wait for a writer.
+  const int fd = open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+  if (fd < 0) return FileStatus(errno, path);
+  struct stat info;
+  if (fstat(fd, &info) != 0) {
+    const int error = errno;
+    close(fd);
+    return FileStatus(error, path);
+  }
+  if (!S_ISREG(info.st_mode)) {
+    close(fd);
+    return InvalidFile(
+        path, S_ISDIR(info.st_mode) ? "is a directory, not a file" : "is not a regular file");
+  }
+  const size_t size = static_cast<size_t>(info.st_size);
+  std::span<const std::byte> bytes;
+  if (size > 0) {  // mmap refuses an empty range
+    void* data = mmap(nullptr, size, PROT_READ, MAP_PRIVATE, fd, 0);
+    if (data == MAP_FAILED) {
+      const int error = errno;
+      close(fd);
+      return FileStatus(error, path);
+    }
+    bytes = {static_cast<const std::byte*>(data), size};
+  }
+  close(fd);
+  return std::unique_ptr<MappedFile>(new MappedFile(path, bytes));
+}
+
+MappedFile::~MappedFile() {
+  if (!bytes_.empty()) munmap(const_cast<std::byte*>(bytes_.data()), bytes_.size());
+}
+
+}  // namespace sirocco

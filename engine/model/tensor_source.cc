@@ -1,0 +1,60 @@
+#include "engine/model/tensor_source.h"
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "engine/model/checked.h"
+
+namespace sirocco {
+
+std::string_view NameOf(StoredType type) {
+  switch (type) {
+    case StoredType::kF32:
+      return "F32";
+    case StoredType::kF16:
+      return "F16";
+    case StoredType::kBF16:
+      return "BF16";
+    case StoredType::kQ8_0:
+      return "Q8_0";
+    case StoredType::kQ4_0:
+      return "Q4_0";
+    case StoredType::kQ4_1:
+      return "Q4_1";
+  }
+  return "?";
+}
+
+BlockLayout LayoutOf(StoredType type) {
+  switch (type) {
+    case StoredType::kF32:
+      return {1, 4};
+    case StoredType::kF16:
+    case StoredType::kBF16:
+      return {1, 2};
+    case StoredType::kQ8_0:
+      return {32, 34};
+    case StoredType::kQ4_0:
+      return {32, 18};
+    case StoredType::kQ4_1:
+      return {32, 20};
+  }
+  return {1, 4};
+}
+
+std::string DescribeTensor(const StoredTensor& tensor) {
+  return absl::StrCat(std::string(NameOf(tensor.type)), " [", absl::StrJoin(tensor.shape, ", "),
+                      "]");
+}
+
+std::optional<uint64_t> StoredBytes(StoredType type, std::span<const int64_t> shape) {
+  const BlockLayout layout = LayoutOf(type);
+  for (const int64_t dimension : shape) {
+    if (dimension <= 0) return std::nullopt;
+  }
+  if (!shape.empty() && shape.back() % layout.elements != 0) return std::nullopt;
+  const std::optional<int64_t> elements = CheckedProduct(shape);
+  if (!elements) return std::nullopt;
+  return CheckedMul<uint64_t>(static_cast<uint64_t>(*elements / layout.elements), layout.bytes);
+}
+
+}  // namespace sirocco
