@@ -8,7 +8,9 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -31,6 +33,9 @@ struct ExecutorOptions {
   int32_t block_size = 16;         // KV slots a block
   std::vector<int32_t> kv_blocks;  // blocks of each layer group
   DType kv_dtype = DType::kFloat32;
+  // For tests and comparisons: each sampling step copies its logits aside before the sampler
+  // overwrites them (one more operation a step), for Executor::KeptLogits.
+  bool keep_logits = false;
 };
 
 // Bytes of one block of a layer group: all its layers, k and v.
@@ -39,8 +44,10 @@ int64_t KvBlockBytes(const ModelDescriptor& descriptor, int group, int32_t block
 
 // What an executor will hold, by use, known before anything is allocated.
 struct MemoryPlan {
-  std::array<uint64_t, kMemoryUses> bytes = {};  // weights: 0, the loader knows them
+  // Weights: 0, the loader knows them. Graphs: 0, ExecutorStats::graph_pool_bytes has them after.
+  std::array<uint64_t, kMemoryUses> bytes = {};
 };
+// `descriptor` and `options` as Executor::Create takes them.
 MemoryPlan PlanMemory(const ModelDescriptor& descriptor, const ExecutorOptions& options);
 
 // Monotonic after start-up; readable from any thread.
@@ -48,7 +55,8 @@ struct ExecutorStats {
   std::atomic<uint64_t> plan_builds{0};
   std::atomic<uint64_t> graphs_captured{0};     // executable recordings in the pool
   std::atomic<uint64_t> decode_allocations{0};  // the device's allocations during decode steps
-  std::array<std::atomic<uint64_t>, kMaxBatchSize + 1> replays = {};  // decode steps, by batch size
+  // Replayed decode steps, by batch size; modes without graphs replay none.
+  std::array<std::atomic<uint64_t>, kMaxBatchSize + 1> replays = {};
   double pack_seconds = 0;  // these three: set before Create returns
   double capture_seconds = 0;
   double kv_seconds = 0;
@@ -68,6 +76,7 @@ class Executor {
 
   // Builds the plans, reserves, captures (largest batch first), maps the KV cache. `device` and
   // the weights' memory must outlive it. INVALID_ARGUMENT names an option out of range.
+  // `progress`: phases "pack", "capture" (one call a batch size), "kv".
   static absl::StatusOr<std::unique_ptr<Executor>> Create(Device& device,
                                                           const ModelDescriptor& descriptor,
                                                           const ModelWeights& weights,
@@ -79,6 +88,10 @@ class Executor {
   virtual absl::StatusOr<PrefillResult> Prefill(const PrefillStep& step) = 0;
   // Replays (modes with graphs) or runs the plan for this batch size.
   virtual absl::StatusOr<DecodeResult> Decode(const DecodeStep& step) = 0;
+
+  // The logits [vocab] of a row of the last step that sampled (prefill: by PrefillResult::sampled),
+  // until the next call. Needs ExecutorOptions::keep_logits, else FAILED_PRECONDITION.
+  virtual absl::StatusOr<std::span<const float>> KeptLogits(int row) = 0;
 
   virtual const ExecutorOptions& options() const = 0;
   virtual const ExecutorStats& stats() const = 0;

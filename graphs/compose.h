@@ -1,0 +1,54 @@
+// Composing plans: which operations, in which order, on which buffers.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "graphs/descriptor.h"
+#include "graphs/plan.h"
+#include "graphs/step_buffers.h"
+#include "graphs/weights.h"
+#include "kernels/lanes.h"
+#include "kernels/ops.h"
+
+namespace sirocco {
+
+// All that plans are composed from. The same code composes for a device and, on null pointers, for
+// people.
+struct ComposeContext {
+  const ModelDescriptor& descriptor;
+  const ModelWeights& weights;
+  StepBuffers buffers = {};
+  Lanes lanes = {};
+  std::vector<LayerParams> layers = {};      // on the host, one a layer
+  const LayerParams* layer_table = nullptr;  // the same in device memory
+  bool keep_logits = false;
+};
+
+// Eager: one operation at a time, nothing fused (plan_eager.cc).
+Plan ComposeEagerDecode(const ComposeContext& context);
+// A prefill step up to the last layer's output, in `hidden`; rows and segments are given.
+Plan ComposePrefill(const ComposeContext& context);
+// hidden[head_index] through the final norm and the LM head, into `logits`.
+Plan ComposePrefillHead(const ComposeContext& context);
+
+// A layer's plan for all layers, which it finds by the counter in device memory, and the plans
+// before and after (plan_layer.cc). Nothing is fused across layers.
+Plan ComposeLayerPrologue(const ComposeContext& context);
+Plan ComposeAnyLayer(const ComposeContext& context);
+Plan ComposeLayerEpilogue(const ComposeContext& context);
+
+// The whole decoder, fused across the layers' boundaries (plan_decoder.cc).
+Plan ComposeDecoder(const ComposeContext& context);
+
+// Building blocks.
+BeginStepParams DecodeBegin(const ComposeContext& context, int32_t* layer_counter);
+EmbedParams Embed(const ComposeContext& context);
+RmsNormParams FinalNorm(const ComposeContext& context);
+MatMulParams LmHead(const ComposeContext& context, const Rows& in);
+// Of `lanes` [R]; with `keep_logits` a copy of the logits before.
+void AddSample(const ComposeContext& context, const int32_t* lanes, Plan& plan);
+// What every fused operation knows of a layer. Without a counter: layer `index`.
+LayerRef MakeLayerRef(const ComposeContext& context, const int32_t* counter, int32_t index);
+
+}  // namespace sirocco

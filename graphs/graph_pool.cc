@@ -1,0 +1,53 @@
+#include "graphs/graph_pool.h"
+
+#include <chrono>
+#include <utility>
+
+namespace sirocco {
+namespace {
+
+absl::StatusOr<std::unique_ptr<Recording>> Record(Device& device, const Plan& plan, int32_t rows) {
+  if (absl::Status status = device.BeginRecord(); !status.ok()) return status;
+  const absl::Status ran = plan.Run(device.ops(), rows);
+  // Ended in any case: the device must not be left recording.
+  absl::StatusOr<std::unique_ptr<Recording>> recording = device.EndRecord();
+  if (!ran.ok()) return ran;
+  return recording;
+}
+
+uint64_t GraphBytes(const Device& device) {
+  return device.counters().bytes[static_cast<int>(MemoryUse::kGraphs)].load();
+}
+
+}  // namespace
+
+absl::StatusOr<GraphPool> GraphPool::Capture(Device& device, const DecodePlan& plan,
+                                             int32_t max_batch_size, const Progress& progress) {
+  const auto start = std::chrono::steady_clock::now();
+  const uint64_t bytes_before = GraphBytes(device);
+  GraphPool pool;
+  pool.order_ = plan.order;
+  pool.recordings_.resize(max_batch_size);
+  for (int32_t rows = max_batch_size; rows >= 1; --rows) {
+    for (const Plan& part : plan.parts) {
+      absl::StatusOr<std::unique_ptr<Recording>> recording = Record(device, part, rows);
+      if (!recording.ok()) return recording.status();
+      pool.recordings_[rows - 1].push_back(*std::move(recording));
+      ++pool.graphs_;
+    }
+    if (progress) progress("capture", max_batch_size - rows + 1, max_batch_size);
+  }
+  pool.bytes_ = GraphBytes(device) - bytes_before;
+  pool.seconds_ = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  return pool;
+}
+
+absl::Status GraphPool::Replay(Device& device, int32_t rows) const {
+  const std::vector<std::unique_ptr<Recording>>& parts = recordings_[rows - 1];
+  for (const int32_t part : order_) {
+    if (absl::Status status = device.Launch(*parts[part]); !status.ok()) return status;
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace sirocco

@@ -1,0 +1,39 @@
+#include "graphs/kv_store.h"
+
+#include "graphs/layer_params.h"
+
+namespace sirocco {
+
+int64_t KvBlockBytes(const ModelDescriptor& descriptor, int group, int32_t block_size,
+                     DType kv_dtype) {
+  int64_t layers = 0;
+  for (const LayerDescriptor& layer : descriptor.layers) layers += layer.group == group;
+  return layers * 2 * descriptor.kv_heads * block_size * descriptor.head_dim *
+         static_cast<int64_t>(BytesOf(kv_dtype));
+}
+
+absl::StatusOr<KvStore> KvStore::Reserve(Device& device, const ModelDescriptor& descriptor,
+                                         const ExecutorOptions& options) {
+  KvStore store;
+  std::vector<void*> data;
+  for (size_t g = 0; g < descriptor.groups.size(); ++g) {
+    const int64_t block_bytes =
+        KvBlockBytes(descriptor, static_cast<int>(g), options.block_size, options.kv_dtype);
+    absl::StatusOr<std::unique_ptr<Reservation>> range =
+        device.Reserve(static_cast<size_t>(block_bytes) * options.kv_blocks[g], MemoryUse::kKv);
+    if (!range.ok()) return range.status();
+    data.push_back((*range)->data());
+    store.groups_.push_back(*std::move(range));
+  }
+  store.layers_ = MakeKvLayers(descriptor, options.block_size, options.kv_dtype, data);
+  return store;
+}
+
+absl::Status KvStore::Map() {
+  for (const std::unique_ptr<Reservation>& group : groups_) {
+    if (absl::Status status = group->Map(group->bytes()); !status.ok()) return status;
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace sirocco

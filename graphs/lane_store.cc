@@ -1,0 +1,144 @@
+#include "graphs/lane_store.h"
+
+#include <algorithm>
+#include <limits>
+
+#include "absl/strings/str_cat.h"
+#include "graphs/carver.h"
+
+namespace sirocco {
+namespace {
+
+constexpr float kNever = -std::numeric_limits<float>::infinity();
+
+uint64_t Place(const ModelDescriptor& descriptor, const ExecutorOptions& options, void* memory,
+               Lanes& lanes) {
+  lanes.max_lanes = options.max_batch_size;
+  lanes.max_length = options.max_length;
+  lanes.groups = static_cast<int32_t>(descriptor.groups.size());
+  lanes.max_blocks = static_cast<int32_t>((int64_t{options.max_length} + options.block_size - 1) /
+                                          options.block_size);
+  lanes.vocab_size = descriptor.vocab_size;
+  const int64_t count = lanes.max_lanes;
+  Carver carver(memory);
+  lanes.lane = carver.Take<Lane>(count);
+  lanes.history = carver.Take<int32_t>(count * lanes.max_length);
+  lanes.block_table = carver.Take<int32_t>(count * lanes.groups * lanes.max_blocks);
+  lanes.counts = carver.Take<uint32_t>(count * lanes.vocab_size);
+  lanes.token_flags = carver.Take<uint8_t>(count * lanes.vocab_size);
+  lanes.bias = carver.Take<float>(count * lanes.vocab_size);
+  return carver.bytes();
+}
+
+absl::Status OutOfRange(const char* what, int64_t value, int64_t low, int64_t high) {
+  return absl::InvalidArgumentError(
+      absl::StrCat("lane start: ", what, " is ", value, "; allowed are ", low, " to ", high));
+}
+
+absl::Status CheckIds(const char* what, std::span<const int32_t> ids, int32_t vocab_size) {
+  for (const int32_t id : ids) {
+    if (id < 0 || id >= vocab_size) return OutOfRange(what, id, 0, vocab_size - 1);
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+uint64_t LaneStore::Bytes(const ModelDescriptor& descriptor, const ExecutorOptions& options) {
+  Lanes lanes;
+  return Place(descriptor, options, nullptr, lanes);
+}
+
+absl::StatusOr<LaneStore> LaneStore::Create(Device& device, const ModelDescriptor& descriptor,
+                                            const ExecutorOptions& options) {
+  absl::StatusOr<std::unique_ptr<Buffer>> memory =
+      device.Allocate(Bytes(descriptor, options), MemoryUse::kLanes);
+  if (!memory.ok()) return memory.status();
+  LaneStore store;
+  store.memory_ = *std::move(memory);
+  Place(descriptor, options, store.memory_->data(), store.lanes_);
+  store.lengths_.assign(options.max_batch_size, 0);
+  store.bias_.resize(descriptor.vocab_size);
+  store.counts_.resize(descriptor.vocab_size);
+  store.token_flags_.resize(descriptor.vocab_size);
+  return store;
+}
+
+absl::Status LaneStore::Check(const LaneStart& start) const {
+  const int64_t tokens = static_cast<int64_t>(start.tokens.size());
+  if (start.lane < 0 || start.lane >= lanes_.max_lanes) {
+    return OutOfRange("lane", start.lane, 0, lanes_.max_lanes - 1);
+  }
+  if (tokens < 1 || tokens > lanes_.max_length) {
+    return OutOfRange("the number of tokens", tokens, 1, lanes_.max_length);
+  }
+  if (start.state.length != tokens) {
+    return OutOfRange("length", start.state.length, tokens, tokens);
+  }
+  if (start.prompt_length < 0 || start.prompt_length > tokens) {
+    return OutOfRange("prompt length", start.prompt_length, 0, tokens);
+  }
+  if (start.state.top_logprobs < 0 || start.state.top_logprobs > kMaxTopLogprobs) {
+    return OutOfRange("top_logprobs", start.state.top_logprobs, 0, kMaxTopLogprobs);
+  }
+  for (const auto& [id, bias] : start.logit_bias) {
+    if (absl::Status s = CheckIds("a biased id", {&id, 1}, lanes_.vocab_size); !s.ok()) return s;
+  }
+  for (const auto& [what, ids] :
+       {std::pair{"a token", start.tokens}, std::pair{"an allowed id", start.allowed_ids},
+        std::pair{"a banned id", start.banned_ids}, std::pair{"a barred id", start.barred_ids}}) {
+    if (absl::Status s = CheckIds(what, ids, lanes_.vocab_size); !s.ok()) return s;
+  }
+  return absl::OkStatus();
+}
+
+void LaneStore::FillBias(const LaneStart& start) {
+  std::fill(bias_.begin(), bias_.end(), start.allowed_ids.empty() ? 0.0f : kNever);
+  for (const int32_t id : start.allowed_ids) bias_[id] = 0;
+  for (const auto& [id, bias] : start.logit_bias) bias_[id] += bias;
+  for (const int32_t id : start.banned_ids) bias_[id] = kNever;
+}
+
+void LaneStore::FillTokenFlags(const LaneStart& start) {
+  std::fill(token_flags_.begin(), token_flags_.end(), 0);
+  for (const int32_t id : start.tokens.first(start.prompt_length)) {
+    token_flags_[id] |= kTokenInPrompt;
+  }
+  for (const int32_t id : start.barred_ids) token_flags_[id] |= kTokenBarred;
+}
+
+void LaneStore::FillCounts(const LaneStart& start) {
+  std::fill(counts_.begin(), counts_.end(), 0);
+  for (const int32_t id : start.tokens.subspan(start.prompt_length)) ++counts_[id];
+}
+
+absl::Status LaneStore::Start(Device& device, const LaneStart& start) {
+  if (absl::Status status = Check(start); !status.ok()) return status;
+  const int64_t lane = start.lane;
+  const int64_t vocab = lanes_.vocab_size;
+  const uint32_t flags = start.state.flags;
+  absl::Status status = device.CopyToDevice(lanes_.lane + lane, &start.state, sizeof(Lane));
+  if (status.ok()) {
+    status = device.CopyToDevice(lanes_.history + lane * lanes_.max_length, start.tokens.data(),
+                                 start.tokens.size_bytes());
+  }
+  if (status.ok() && (flags & kLaneBias) != 0) {
+    FillBias(start);
+    status = device.CopyToDevice(lanes_.bias + lane * vocab, bias_.data(), vocab * sizeof(float));
+  }
+  if (status.ok() && (flags & (kLanePenalties | kLaneBarred)) != 0) {
+    FillTokenFlags(start);
+    status = device.CopyToDevice(lanes_.token_flags + lane * vocab, token_flags_.data(), vocab);
+  }
+  if (status.ok() && (flags & kLanePenalties) != 0) {
+    FillCounts(start);
+    status =
+        device.CopyToDevice(lanes_.counts + lane * vocab, counts_.data(), vocab * sizeof(uint32_t));
+  }
+  // The caller's views, and the arrays above, are free again when this returns.
+  if (status.ok()) status = device.Synchronize();
+  if (status.ok()) lengths_[lane] = start.state.length;
+  return status;
+}
+
+}  // namespace sirocco

@@ -1,0 +1,50 @@
+// The lanes' arrays in device memory, and their filling when a sequence takes one.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "graphs/descriptor.h"
+#include "graphs/executor.h"
+#include "graphs/step.h"
+#include "kernels/device.h"
+#include "kernels/lanes.h"
+
+namespace sirocco {
+
+class LaneStore {
+ public:
+  static uint64_t Bytes(const ModelDescriptor& descriptor, const ExecutorOptions& options);
+  static absl::StatusOr<LaneStore> Create(Device& device, const ModelDescriptor& descriptor,
+                                          const ExecutorOptions& options);
+
+  // INVALID_ARGUMENT names what is out of range; the lane is then as it was. Arrays as long as the
+  // vocabulary are written only where the lane's flags ask for them.
+  absl::Status Start(Device& device, const LaneStart& start);
+
+  const Lanes& lanes() const { return lanes_; }
+
+  // Tokens known of a lane, as the device counts them; 0: never started.
+  int32_t length(int32_t lane) const { return lengths_[lane]; }
+  // A token was sampled. A full history stays as it is.
+  void Advance(int32_t lane) { lengths_[lane] += lengths_[lane] < lanes_.max_length; }
+
+ private:
+  absl::Status Check(const LaneStart& start) const;
+  void FillBias(const LaneStart& start);
+  void FillTokenFlags(const LaneStart& start);
+  void FillCounts(const LaneStart& start);
+
+  std::unique_ptr<Buffer> memory_;
+  Lanes lanes_ = {};
+  std::vector<int32_t> lengths_;
+  // One lane's vocabulary-sized arrays, on the host.
+  std::vector<float> bias_;
+  std::vector<uint32_t> counts_;
+  std::vector<uint8_t> token_flags_;
+};
+
+}  // namespace sirocco

@@ -1,0 +1,25 @@
+// Layers as the operations take them: weights, tables and the place in the KV cache, per layer.
+#pragma once
+
+#include <vector>
+
+#include "graphs/descriptor.h"
+#include "graphs/weights.h"
+#include "kernels/ops.h"
+
+namespace sirocco {
+
+// One entry a layer. `rotaries` by LayerDescriptor::rotary, `kv` by layer.
+std::vector<LayerParams> MakeLayerParams(const ModelDescriptor& descriptor,
+                                         const ModelWeights& weights,
+                                         const std::vector<RotaryTable>& rotaries,
+                                         const std::vector<KvLayer>& kv);
+
+// The matrices that a model must have: shapes and type without data.
+ModelWeights WeightShapes(const ModelDescriptor& descriptor, DType dtype);
+
+// The layers' parts of the KV cache. `group_data`: by group, where its block 0 begins (null: null).
+std::vector<KvLayer> MakeKvLayers(const ModelDescriptor& descriptor, int32_t block_size,
+                                  DType kv_dtype, const std::vector<void*>& group_data);
+
+}  // namespace sirocco

@@ -1,0 +1,45 @@
+// A plan: the ordered operations of a step or of a part of one, composed once at start-up on fixed
+// buffers. Only the number of rows is given when it runs, so running composes and allocates
+// nothing, and a recording of it is the same work as running it.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "graphs/executor.h"
+#include "kernels/ops.h"
+
+namespace sirocco {
+
+class Plan {
+ public:
+  struct Entry {
+    std::string part;  // "prologue", "layer 0", "layer" (any layer), "epilogue"
+    Operation operation;
+  };
+
+  // Its `rows` are set by Run.
+  void Add(std::string_view part, Operation operation) {
+    entries_.push_back({std::string(part), std::move(operation)});
+  }
+
+  // Issues (or, while the device records, records) every operation for `rows` rows, in order.
+  absl::Status Run(Ops& ops, int32_t rows) const;
+
+  const std::vector<Entry>& entries() const { return entries_; }
+
+  // Appends one line for people an entry.
+  void Describe(std::vector<PlanEntry>& out) const;
+
+ private:
+  std::vector<Entry> entries_;
+};
+
+// An operation's shapes and types, for people.
+std::string DetailOf(const Operation& operation);
+
+}  // namespace sirocco

@@ -1,0 +1,63 @@
+// The whole decoder as one plan. A layer's last operation also norms its rows for what follows: the
+// next layer, whose first operation then needs no norm, or the LM head.
+#include "absl/strings/str_cat.h"
+#include "graphs/compose.h"
+
+namespace sirocco {
+namespace {
+
+void AddQkv(const ComposeContext& context, std::string_view part, const LayerRef& layer,
+            Plan& plan) {
+  const StepBuffers& b = context.buffers;
+  if (layer.index == 0) {
+    plan.Add(part, NormQkvParams{.map = b.rows,
+                                 .lanes = context.lanes,
+                                 .layer = layer,
+                                 .hidden = b.hidden,
+                                 .normed = b.normed,
+                                 .q_out = b.q});
+  } else {
+    plan.Add(part, QkvParams{.map = b.rows,
+                             .lanes = context.lanes,
+                             .layer = layer,
+                             .normed = b.normed,
+                             .q_out = b.q});
+  }
+}
+
+}  // namespace
+
+Plan ComposeDecoder(const ComposeContext& context) {
+  const StepBuffers& b = context.buffers;
+  const int32_t layers = static_cast<int32_t>(context.layers.size());
+  Plan plan;
+  plan.Add("prologue", DecodeBegin(context, nullptr));
+  plan.Add("prologue", Embed(context));
+  for (int32_t i = 0; i < layers; ++i) {
+    const std::string part = absl::StrCat("layer ", i);
+    const LayerRef layer = MakeLayerRef(context, nullptr, i);
+    AddQkv(context, part, layer, plan);
+    plan.Add(part, DecodeAttentionParams{.map = b.rows,
+                                         .lanes = context.lanes,
+                                         .q = b.q,
+                                         .shape = {},
+                                         .kv = {},
+                                         .layer = layer,
+                                         .out = b.attention});
+    plan.Add(part,
+             OutputResidualParams{.layer = layer, .attention = b.attention, .hidden = b.hidden});
+    plan.Add(part, NormGateUpParams{
+                       .layer = layer, .hidden = b.hidden, .normed = b.normed, .out = b.activated});
+    plan.Add(part, DownNormParams{.layer = layer,
+                                  .in = b.activated,
+                                  .hidden = b.hidden,
+                                  .next_norm = i + 1 < layers ? context.layers[i + 1].attention_norm
+                                                              : context.weights.final_norm,
+                                  .normed = b.normed});
+  }
+  plan.Add("epilogue", LmHead(context, b.normed));
+  AddSample(context, b.rows.lane, plan);
+  return plan;
+}
+
+}  // namespace sirocco

@@ -1,0 +1,76 @@
+// What `sirocco info --plan` prints beside an operation's name.
+#include <variant>
+
+#include "absl/strings/str_cat.h"
+#include "graphs/plan.h"
+
+namespace sirocco {
+namespace {
+
+std::string Str(std::string_view text) { return std::string(text); }
+
+std::string Shape(const Matrix& m) {
+  return absl::StrCat("[", m.rows, ", ", m.cols, "] ", Str(NameOf(m.dtype)));
+}
+
+std::string Shape(const Rows& rows) {
+  return absl::StrCat("[R, ", rows.width, "] ", Str(NameOf(rows.dtype)));
+}
+
+std::string Attention(const AttentionShape& shape, const KvLayer& kv) {
+  return absl::StrCat(shape.heads, " heads over ", kv.kv_heads, ", dim ", kv.head_dim,
+                      shape.window > 0 ? absl::StrCat(", window ", shape.window) : "", ", kv ",
+                      Str(NameOf(kv.dtype)));
+}
+
+struct Detail {
+  std::string operator()(const BeginStepParams& p) const {
+    return p.derive_positions ? "block updates, positions" : "block updates";
+  }
+  std::string operator()(const EmbedParams& p) const {
+    return absl::StrCat(Shape(p.table), " -> ", Shape(p.out));
+  }
+  std::string operator()(const RmsNormParams& p) const { return Shape(p.out); }
+  std::string operator()(const MatMulParams& p) const {
+    return absl::StrCat(Shape(p.in), " x ", Shape(p.weight), "^T");
+  }
+  std::string operator()(const RotaryParams& p) const {
+    return absl::StrCat(Shape(p.heads), ", first ", p.table.dim, " of ", p.head_dim);
+  }
+  std::string operator()(const WriteKvParams& p) const {
+    return absl::StrCat(Shape(p.k), " twice -> ", Str(NameOf(p.kv.dtype)));
+  }
+  std::string operator()(const DecodeAttentionParams& p) const {
+    return p.kv.head_dim > 0 ? Attention(p.shape, p.kv) : Shape(p.out);
+  }
+  std::string operator()(const PrefillAttentionParams& p) const { return Attention(p.shape, p.kv); }
+  std::string operator()(const AddParams& p) const { return Shape(p.sum); }
+  std::string operator()(const GatedActivationParams& p) const { return Shape(p.out); }
+  std::string operator()(const GatherRowsParams& p) const { return Shape(p.out); }
+  std::string operator()(const SampleParams& p) const { return Shape(p.logits); }
+  std::string operator()(const ScoreTokensParams& p) const { return Shape(p.logits); }
+  std::string operator()(const NormQkvParams& p) const { return Qkv(p.hidden, p.layer); }
+  std::string operator()(const QkvParams& p) const { return Qkv(p.normed, p.layer); }
+  std::string operator()(const OutputResidualParams& p) const {
+    return absl::StrCat(Shape(p.attention), " -> ", Shape(p.hidden));
+  }
+  std::string operator()(const NormGateUpParams& p) const {
+    return absl::StrCat(Shape(p.hidden), " -> 2 x ", Shape(p.out));
+  }
+  std::string operator()(const DownResidualParams& p) const {
+    return absl::StrCat(Shape(p.in), " -> ", Shape(p.hidden));
+  }
+  std::string operator()(const DownNormParams& p) const {
+    return absl::StrCat(Shape(p.in), " -> ", Shape(p.hidden), ", normed for what follows");
+  }
+
+  static std::string Qkv(const Rows& in, const LayerRef& layer) {
+    return absl::StrCat(Shape(in), " -> ", layer.q_rows, " + 2 x ", layer.kv_rows);
+  }
+};
+
+}  // namespace
+
+std::string DetailOf(const Operation& operation) { return std::visit(Detail{}, operation); }
+
+}  // namespace sirocco

@@ -1,0 +1,63 @@
+#include "graphs/step_buffers.h"
+
+#include <algorithm>
+
+#include "graphs/carver.h"
+
+namespace sirocco {
+namespace {
+
+Rows TakeRows(Carver& carver, int64_t rows, int32_t width, DType dtype) {
+  return {carver.TakeBytes(static_cast<uint64_t>(rows) * width * BytesOf(dtype)), dtype, width};
+}
+
+RowMap TakeRowMap(Carver& carver, int64_t rows) {
+  RowMap map;
+  map.lane = carver.Take<int32_t>(rows);
+  map.position = carver.Take<int32_t>(rows);
+  return map;
+}
+
+}  // namespace
+
+uint64_t PlaceStepBuffers(const ModelDescriptor& descriptor, const ExecutorOptions& options,
+                          void* workspace, StepBuffers& buffers) {
+  const int64_t rows = std::max(options.max_batch_size, options.prefill_chunk_size);
+  const int64_t head_rows = std::max(options.max_batch_size, kScoreRows);
+  const int32_t q_width = descriptor.heads * descriptor.head_dim;
+  const int32_t kv_width = descriptor.kv_heads * descriptor.head_dim;
+  const DType dtype = kActivationDType;
+  Carver carver(workspace);
+
+  buffers.rows = TakeRowMap(carver, rows);
+  buffers.updates = carver.Take<BlockUpdate>(kBlockUpdates);
+  buffers.update_count = carver.Take<int32_t>(1);
+  buffers.segments = carver.Take<PrefillSegment>(options.max_batch_size);
+  buffers.segment_count = carver.Take<int32_t>(1);
+  buffers.layer_counter = carver.Take<int32_t>(1);
+
+  buffers.hidden = TakeRows(carver, rows, descriptor.hidden_size, dtype);
+  buffers.normed = TakeRows(carver, rows, descriptor.hidden_size, dtype);
+  buffers.q = TakeRows(carver, rows, q_width, dtype);
+  buffers.attention = TakeRows(carver, rows, q_width, dtype);
+  buffers.k = TakeRows(carver, rows, kv_width, dtype);
+  buffers.v = TakeRows(carver, rows, kv_width, dtype);
+  buffers.delta = TakeRows(carver, rows, descriptor.hidden_size, dtype);
+  buffers.gate = TakeRows(carver, rows, descriptor.intermediate_size, dtype);
+  buffers.up = TakeRows(carver, rows, descriptor.intermediate_size, dtype);
+  buffers.activated = TakeRows(carver, rows, descriptor.intermediate_size, dtype);
+
+  buffers.head_index = carver.Take<int32_t>(head_rows);
+  buffers.head_rows = TakeRowMap(carver, head_rows);
+  buffers.head_hidden = TakeRows(carver, head_rows, descriptor.hidden_size, dtype);
+  buffers.logits = TakeRows(carver, head_rows, descriptor.vocab_size, DType::kFloat32);
+  buffers.scores = carver.Take<TokenScore>(head_rows);
+  if (options.keep_logits) {
+    buffers.identity = carver.Take<int32_t>(options.max_batch_size);
+    buffers.kept_logits =
+        TakeRows(carver, options.max_batch_size, descriptor.vocab_size, DType::kFloat32);
+  }
+  return carver.bytes();
+}
+
+}  // namespace sirocco

@@ -1,0 +1,58 @@
+// The fixed buffers that steps read and write: one workspace for prefill, every plan and every
+// recording, sized for the largest batch and the largest prefill chunk. Recordings hold these
+// addresses; what changes from step to step is only what stands in them.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+
+#include "absl/status/statusor.h"
+#include "graphs/descriptor.h"
+#include "graphs/executor.h"
+#include "kernels/device.h"
+#include "kernels/ops.h"
+
+namespace sirocco {
+
+// Rows whose logits are computed at once when prompts are scored: bounds the logits' memory by
+// this or max_batch_size, not by the prompt.
+inline constexpr int32_t kScoreRows = 32;
+
+// Block updates that one upload carries. More are applied by several.
+inline constexpr int32_t kBlockUpdates = 4096;
+
+// The element type of activations, everywhere.
+inline constexpr DType kActivationDType = DType::kFloat32;
+
+struct StepBuffers {
+  RowMap rows;                         // [T], T = max(max_batch_size, prefill_chunk_size)
+  BlockUpdate* updates = nullptr;      // [kBlockUpdates]
+  int32_t* update_count = nullptr;     // [1]
+  PrefillSegment* segments = nullptr;  // [max_batch_size]
+  int32_t* segment_count = nullptr;    // [1]
+  int32_t* layer_counter = nullptr;    // [1]
+
+  Rows hidden, normed;       // [T, hidden]
+  Rows q, attention;         // [T, heads * head_dim]
+  Rows k, v;                 // [T, kv_heads * head_dim]
+  Rows delta;                // [T, hidden], what a residual adds
+  Rows gate, up, activated;  // [T, intermediate]
+
+  // Rows that the LM head sees: all rows of a decode step, chosen ones of a prefill step.
+  int32_t* head_index = nullptr;  // [H], H = max(max_batch_size, kScoreRows): rows of `hidden`
+  RowMap head_rows;               // [H]
+  Rows head_hidden;               // [H, hidden]
+  Rows logits;                    // [H, vocab] float32
+  TokenScore* scores = nullptr;   // [H]
+
+  // ExecutorOptions::keep_logits only.
+  int32_t* identity = nullptr;  // [max_batch_size]: 0, 1, 2, ...
+  Rows kept_logits;             // [max_batch_size, vocab] float32
+};
+
+// Places the buffers in `workspace`, or with a null one counts only (pointers stay null, widths and
+// types are set). Returns the bytes they take.
+uint64_t PlaceStepBuffers(const ModelDescriptor& descriptor, const ExecutorOptions& options,
+                          void* workspace, StepBuffers& buffers);
+
+}  // namespace sirocco

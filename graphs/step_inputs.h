@@ -1,0 +1,46 @@
+// What a step is given, checked and brought to the device: block updates and the rows' lanes.
+// Nothing is allocated by a step that passes the checks.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "graphs/executor.h"
+#include "graphs/lane_store.h"
+#include "graphs/step_buffers.h"
+#include "kernels/device.h"
+
+namespace sirocco {
+
+// INVALID_ARGUMENT: "<what> is <value>; allowed are <low> to <high>".
+absl::Status StepRangeError(const char* what, int64_t value, int64_t low, int64_t high);
+
+class StepInputs {
+ public:
+  // All outlive it.
+  StepInputs(Device& device, const StepBuffers& buffers, const LaneStore& lanes,
+             const ExecutorOptions& options);
+
+  // Begins a step's checks: lanes named from here on must be distinct.
+  void BeginCheck() { ++stamp_; }
+  // In range, started, and not named in this step before.
+  absl::Status CheckLane(int32_t lane);
+  absl::Status CheckUpdates(std::span<const BlockUpdate> updates) const;
+
+  // Leaves the updates for the step's first operation to apply; what exceeds kBlockUpdates is
+  // applied at once (rare: a long cached prompt).
+  absl::Status UploadUpdates(std::span<const BlockUpdate> updates);
+
+ private:
+  Device& device_;
+  const StepBuffers& buffers_;
+  const LaneStore& lanes_;
+  const ExecutorOptions& options_;
+  uint64_t stamp_ = 0;
+  std::vector<uint64_t> seen_;  // by lane: the last check that named it
+  int32_t update_count_ = 0;    // as uploaded: it must stay in place until the step has ended
+};
+
+}  // namespace sirocco
