@@ -39,10 +39,10 @@ logged() {
   }
 }
 
-# Sets BAZEL_FLAGS: the optimised build, with the CUDA backend where a toolkit of 13.0 or newer is
-# found; off a terminal, progress is a line now and then.
+# Sets BAZEL_FLAGS: with the CUDA backend where a toolkit of 13.0 or newer is found; off a terminal,
+# progress is a line now and then.
 bazel_flags() {
-  BAZEL_FLAGS=(--config=opt --noshow_loading_progress)
+  BAZEL_FLAGS=(--noshow_loading_progress)
   [[ -t 2 ]] || BAZEL_FLAGS+=(--show_progress_rate_limit=20 --color=no --curses=no)
   local nvcc="${CUDA_HOME:-/usr/local/cuda}/bin/nvcc" release
   if [[ -x "$nvcc" ]]; then
