@@ -1,0 +1,171 @@
+"""The commands of `sirocco` beside `serve`."""
+import json
+import os
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from harness import BINARY, GOLDENS, MODES, environment, read_jsonl, run_cli
+from stubs import FOLDER, ROOT
+
+QUESTION = "What is the capital of France?"
+ANSWER = "The capital of France is Paris."
+
+
+def json_lines(text):
+    return [json.loads(line) for line in text.splitlines()]
+
+
+class TestGenerate:
+    def generate(self, server, *args, **options):
+        return run_cli("generate", "--address", server.address, *args, **options)
+
+    def test_chat(self, smollm2_server):
+        result = self.generate(smollm2_server, "--chat", QUESTION)
+        assert (result.returncode, result.stdout) == (0, ANSWER + "\n"), result.stderr
+
+    def test_prompt_from_stdin(self, smollm2_server):
+        result = self.generate(smollm2_server, "--chat", stdin=QUESTION)
+        assert (result.returncode, result.stdout) == (0, ANSWER + "\n"), result.stderr
+
+    def test_completion(self, smollm2_server):
+        request = {"prompt": "Once upon a time", "max_new_tokens": 12}
+        expected = smollm2_server.generate(**request).completions[0].text
+        result = self.generate(smollm2_server, "--max-new-tokens", 12, "--temperature", 0,
+                               request["prompt"])
+        assert (result.returncode, result.stdout) == (0, expected + "\n")
+
+    def test_json(self, smollm2_server):
+        result = self.generate(smollm2_server, "--chat", "--json", QUESTION)
+        assert result.returncode == 0, result.stderr
+        values = json_lines(result.stdout)
+        assert values and all(isinstance(value, dict) for value in values)
+        assert "Paris" in result.stdout
+
+    def test_nobody_listens(self):
+        result = run_cli("generate", "--address", "127.0.0.1:1", "hello")
+        assert result.returncode == 1 and "127.0.0.1:1" in result.stderr
+
+    def test_server_refuses(self, smollm2_server):
+        result = self.generate(smollm2_server, "--temperature", 200, "hello")
+        assert result.returncode == 1 and "temperature" in result.stderr
+
+
+def test_chat(smollm2_server):
+    result = run_cli("chat", "--address", smollm2_server.address, stdin=QUESTION + "\n")
+    assert result.returncode == 0, result.stderr
+    assert ANSWER in result.stdout
+
+
+class TestTokenize:
+    def test_lines(self, smollm2):
+        result = run_cli("tokenize", "--model", smollm2, stdin="\n".join([
+            '{"text": "Hello!"}', '{"ids": [19556, 17]}',
+            '{"messages": [{"role": "user", "content": "' + QUESTION + '"}]}',
+            '{"ids": [1, 19556, 2], "skip_special_tokens": false}',
+        ]) + "\n")
+        assert result.returncode == 0, result.stderr
+        first, second, third, fourth = json_lines(result.stdout)
+        assert first == {"ids": [19556, 17]}
+        assert second == {"text": "Hello!"}
+        assert third == {"ids": read_jsonl("smollm2/cases.jsonl")[0]["prompt_token_ids"]}
+        assert fourth == {"text": "<|im_start|>Hello<|im_end|>"}
+
+    def test_bad_lines_go_on(self, smollm2):
+        result = run_cli("tokenize", "--model", smollm2, stdin="\n".join([
+            "nonsense", '{"text": 5}', '{}', '{"ids": [99999999]}', '{"ids": [-1]}',
+            '{"text": "x", "surprise": 1}', '{"text": "Hello!"}',
+        ]) + "\n")
+        assert result.returncode == 1
+        *bad, good = json_lines(result.stdout)
+        assert len(bad) == 6 and all(set(line) == {"error"} for line in bad)
+        assert good == {"ids": [19556, 17]}
+
+
+class TestRun:
+    def test_lines(self, bare):
+        request = {"promptTokenIds": {"ids": [5, 6, 7]}, "maxNewTokens": 6,
+                   "stop": {"ignoreEos": True}, "logprobs": {"top": 1}}
+        snake = {"prompt_token_ids": {"ids": [5, 6, 7]}, "max_new_tokens": 6,
+                 "stop": {"ignore_eos": True}, "logprobs": {"top": 1}}
+        result = run_cli("run", "--model", bare,
+                         stdin="".join(json.dumps(line) + "\n" for line in (request, snake)))
+        assert result.returncode == 0, result.stderr
+        first, second = json_lines(result.stdout)
+        assert len(first["completions"][0]["tokenIds"]) == 6
+        assert first["completions"] == second["completions"]
+        assert first["usage"] == {"promptTokens": 3, "completionTokens": 6}
+
+    def test_bad_line_goes_on(self, bare):
+        result = run_cli("run", "--model", bare, stdin="\n".join([
+            "nonsense", '{"promptTokenIds": {"ids": [9999]}}', '{"noSuchField": 1}',
+            '{"promptTokenIds": {"ids": [5]}, "maxNewTokens": 1}']) + "\n")
+        assert result.returncode == 1
+        lines = json_lines(result.stdout)
+        assert ["error" in line for line in lines] == [True, True, True, False]
+
+    @pytest.mark.parametrize("mode", MODES)
+    def test_agrees_with_the_server(self, smollm2, smollm2_server, mode):
+        request = {"prompt": "Once upon a time", "max_new_tokens": 8}
+        result = run_cli("run", "--model", smollm2, "--max-batch-size", 1, "--max-length", 256,
+                         mode=mode, stdin=json.dumps(request) + "\n")
+        assert result.returncode == 0, result.stderr
+        (line,) = json_lines(result.stdout)
+        served = smollm2_server.generate(**request).completions[0]
+        assert line["completions"][0]["text"] == served.text
+
+
+class TestInfo:
+    def test_files(self, smollm2):
+        result = run_cli("info", "--model", smollm2)
+        assert result.returncode == 0, result.stderr
+        for fact in ("llama", "49152", "8192"):
+            assert fact in result.stdout, fact
+
+    def test_server(self, smollm2_server):
+        result = run_cli("info", "--address", smollm2_server.address)
+        assert result.returncode == 0, result.stderr
+        for fact in ("llama", "decoder_graph", "cpu", "2048", "49152"):
+            assert fact in result.stdout, fact
+
+    @pytest.mark.parametrize("mode", MODES)
+    def test_plan(self, bare, mode):
+        result = run_cli("info", "--model", bare, "--plan", mode=mode)
+        assert result.returncode == 0, result.stderr
+        assert mode in result.stdout
+
+    @pytest.mark.parametrize("golden", ["llama_tied", "llama3_rope", "qwen2"])
+    def test_folder(self, golden):
+        result = run_cli("info", "--model", os.path.join(GOLDENS, golden))
+        assert result.returncode == 0, result.stderr
+        assert "384" in result.stdout
+
+
+def test_check_config(bare):
+    result = run_cli("check-config", "--model", bare)
+    assert result.returncode == 0, result.stderr
+    assert "max_batch_size: 64" in result.stdout
+
+
+def test_quickstart_example(smollm2_server):
+    """The Python program that deploy/quickstart shows."""
+    program = os.path.join(ROOT, "deploy/examples/stream_chat.py")
+    result = subprocess.run([sys.executable, program, smollm2_server.address], text=True,
+                            capture_output=True, timeout=60,
+                            env=environment(PYTHONPATH=FOLDER))
+    assert (result.returncode, result.stdout) == (0, ANSWER + "\n"), result.stderr
+
+
+def test_it_runs_from_anywhere(tmp_path):
+    """The installed tree may be moved: its libraries are found from where it stands."""
+    tree = os.path.dirname(os.path.dirname(BINARY))
+    shutil.copytree(tree, tmp_path / "elsewhere")
+    moved = subprocess.run([tmp_path / "elsewhere/bin/sirocco", "--version"], cwd="/",
+                           env={"PATH": "/usr/bin:/bin"}, capture_output=True, text=True)
+    assert moved.returncode == 0, moved.stderr
+    libraries = subprocess.run(["ldd", tmp_path / "elsewhere/bin/sirocco"], text=True,
+                               capture_output=True).stdout
+    assert "not found" not in libraries
+    assert str(tmp_path) in libraries
