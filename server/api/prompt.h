@@ -1,0 +1,44 @@
+// What a request gives the model to read, as token ids.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "engine/chat/chat_template.h"
+#include "engine/tokenizer/tokenizer.h"
+#include "server/model/served_model.h"
+#include "sirocco/v1/inference.pb.h"
+
+namespace sirocco {
+
+// A chat as templates see it. INVALID_ARGUMENT names the field, "chat.messages[1].role" say.
+absl::StatusOr<ChatInput> ToChatInput(const v1::Chat& chat);
+
+// Rendered by the model's template and tokenised. FAILED_PRECONDITION: no tokenizer or template.
+// INVALID_ARGUMENT: what the template says of its input, or a limit of rendering it reached.
+absl::StatusOr<std::vector<int32_t>> EncodeChat(const ChatInput& chat, const ModelFacts& model);
+
+// FAILED_PRECONDITION: no tokenizer.
+absl::StatusOr<std::vector<int32_t>> EncodeText(std::string_view field, std::string_view text,
+                                                const TokenizerOptions& options,
+                                                const ModelFacts& model);
+
+// FAILED_PRECONDITION that names `field` where the model has no tokenizer.
+absl::Status NeedTokenizer(std::string_view field, const ModelFacts& model);
+
+// Checked against the vocabulary: INVALID_ARGUMENT names the element.
+absl::StatusOr<std::vector<int32_t>> ToTokenIds(
+    std::string_view field, const google::protobuf::RepeatedField<uint32_t>& ids,
+    const ModelFacts& model);
+
+// The ids of `prompt`, `prompt_token_ids` or `chat`; never empty.
+absl::StatusOr<std::vector<int32_t>> PromptIds(const v1::GenerateRequest& request,
+                                               const ModelFacts& model);
+
+// The set field's name: "prompt", "prompt_token_ids" or "chat".
+std::string_view InputField(const v1::GenerateRequest& request);
+
+}  // namespace sirocco
