@@ -55,8 +55,7 @@ absl::Status InvalidField(std::string_view field, std::string_view description) 
 
 absl::Status InvalidField(std::string_view field, std::string_view value,
                           std::string_view allowed) {
-  return InvalidField(
-      field, "is " + std::string(value) + "; allowed: " + std::string(allowed));
+  return InvalidField(field, "is " + std::string(value) + "; allowed: " + std::string(allowed));
 }
 
 absl::Status UnsupportedField(std::string_view field) {

@@ -20,9 +20,8 @@ bool FitsIn64Bits(std::string_view number) {
   int64_t negative = 0;
   uint64_t positive = 0;
   const char* end = number.data() + number.size();
-  const std::errc error = number.front() == '-'
-                              ? std::from_chars(number.data(), end, negative).ec
-                              : std::from_chars(number.data(), end, positive).ec;
+  const std::errc error = number.front() == '-' ? std::from_chars(number.data(), end, negative).ec
+                                                : std::from_chars(number.data(), end, positive).ec;
   return error != std::errc::result_out_of_range;
 }
 
@@ -46,8 +45,8 @@ absl::Status CheckBounds(std::string_view field, std::string_view text) {
       while (i + 1 < text.size() && IsNumberByte(text[i + 1])) ++i;
       const std::string_view number = text.substr(begin, i + 1 - begin);
       if (!FitsIn64Bits(number)) {
-        return InvalidField(field, "holds the integer " + Shortened(number, 40) +
-                                       "; allowed: integers of 64 bits");
+        return InvalidField(
+            field, "holds the integer " + Shortened(number, 40) + "; allowed: integers of 64 bits");
       }
     }
   }

@@ -16,8 +16,8 @@ namespace {
 
 using google::protobuf::Descriptor;
 using google::protobuf::FieldDescriptor;
-using google::protobuf::io::CodedInputStream;
 using google::protobuf::internal::WireFormatLite;
+using google::protobuf::io::CodedInputStream;
 
 constexpr int kMaxDepth = 100;  // protobuf's own limit
 
@@ -110,8 +110,8 @@ std::optional<std::string> FindInvalidUtf8(std::string_view bytes, const Descrip
 absl::Status ParseMessage(std::string_view bytes, google::protobuf::Message& message) {
   const std::string& type = message.GetDescriptor()->full_name();
   if (bytes.size() > static_cast<size_t>(std::numeric_limits<int>::max())) {
-    return absl::InvalidArgumentError(absl::StrCat("the request of ", bytes.size(),
-                                                   " bytes is too large to be a ", type));
+    return absl::InvalidArgumentError(
+        absl::StrCat("the request of ", bytes.size(), " bytes is too large to be a ", type));
   }
   const google::protobuf::LogSilencer silencer;
   if (message.ParseFromArray(bytes.data(), static_cast<int>(bytes.size()))) {

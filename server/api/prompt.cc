@@ -55,8 +55,8 @@ absl::StatusOr<ChatInput> ToChatInput(const v1::Chat& chat) {
     input.add_generation_prompt = chat.add_generation_prompt();
   }
   if (!chat.template_kwargs_json().empty()) {
-    auto kwargs = ParseJsonField("chat.template_kwargs_json", chat.template_kwargs_json(),
-                                 JsonKind::kObject);
+    auto kwargs =
+        ParseJsonField("chat.template_kwargs_json", chat.template_kwargs_json(), JsonKind::kObject);
     if (!kwargs.ok()) return kwargs.status();
     for (const std::string_view name : kOwnVariables) {
       if (kwargs->contains(std::string(name))) {

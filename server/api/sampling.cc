@@ -132,10 +132,9 @@ absl::Status ResolveIds(const v1::SamplingParams& given, const ModelFacts& model
   if (!allowed.ok()) return allowed.status();
   auto banned = ToIdSet("banned_token_ids", given.banned_token_ids(), model);
   if (!banned.ok()) return banned.status();
-  const bool left =
-      allowed->empty()
-          ? static_cast<int64_t>(banned->size()) < model.vocab_size
-          : !std::includes(banned->begin(), banned->end(), allowed->begin(), allowed->end());
+  const bool left = allowed->empty() ? static_cast<int64_t>(banned->size()) < model.vocab_size
+                                     : !std::includes(banned->begin(), banned->end(),
+                                                      allowed->begin(), allowed->end());
   if (!left) {
     return InvalidField("sampling.banned_token_ids",
                         "bans all that may be chosen; allowed: at least one id of "

@@ -44,9 +44,9 @@ absl::StatusOr<std::string> ToId(const std::string& given) {
     return static_cast<unsigned char>(c) >= 0x20 && c != 0x7F;
   });
   if (given.size() > kMaxRequestIdBytes || !printable) {
-    return InvalidField("request_id", Quoted(given),
-                        absl::StrCat("at most ", kMaxRequestIdBytes,
-                                     " bytes, without control characters"));
+    return InvalidField(
+        "request_id", Quoted(given),
+        absl::StrCat("at most ", kMaxRequestIdBytes, " bytes, without control characters"));
   }
   return given;
 }
@@ -110,18 +110,18 @@ absl::Status ResolveLengths(const v1::GenerateRequest& request, const ModelFacts
   const int64_t prompt = static_cast<int64_t>(out.prompt.size());
   const int64_t longest = asked == 0 ? model.max_length : model.max_length - 1;
   if (prompt > longest) {
-    return InvalidField(InputField(request), absl::StrCat("has ", prompt, " tokens; allowed: 1 ... ",
-                                                          longest, " (max_length is ",
-                                                          model.max_length, ")"));
+    return InvalidField(InputField(request),
+                        absl::StrCat("has ", prompt, " tokens; allowed: 1 ... ", longest,
+                                     " (max_length is ", model.max_length, ")"));
   }
   const int64_t room = model.max_length - prompt;
   const int64_t min_new = request.sampling().min_new_tokens();
   const int64_t most = request.has_max_new_tokens() ? asked : room;
   if (min_new > most) {
     return InvalidField("sampling.min_new_tokens", absl::StrCat(min_new),
-                        absl::StrCat("0 ... ", most, request.has_max_new_tokens()
-                                                         ? " (max_new_tokens)"
-                                                         : " (the room in max_length)"));
+                        absl::StrCat("0 ... ", most,
+                                     request.has_max_new_tokens() ? " (max_new_tokens)"
+                                                                  : " (the room in max_length)"));
   }
   out.max_new_tokens = static_cast<int32_t>(std::min(asked, room));
   out.sampling.min_new_tokens =

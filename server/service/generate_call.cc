@@ -1,0 +1,200 @@
+#include "server/service/generate_call.h"
+
+#include <utility>
+#include <vector>
+
+#include "server/api/to_request.h"
+
+namespace sirocco {
+
+void GenerateCall::Start(const grpc::ByteBuffer& request) {
+  self_ = shared_from_this();
+  shared_.calls.Add(this);
+  if (const auto model = shared_.state.Model(); !model.ok()) {
+    if (shared_.state.draining()) shared_.metrics.OnRejected("draining");
+    return End(model.status());
+  }
+  const bool posted =
+      shared_.pool.Post(request.Length(), [self = self_, request] { self->Prepare(request); });
+  if (posted) return;
+  shared_.metrics.OnRejected("queue_full");
+  End(Exhausted("too many requests wait to be tokenised"));
+}
+
+void GenerateCall::Prepare(const grpc::ByteBuffer& request) {
+  if (!cancelled()) {
+    if (absl::Status status = Submit(request); !status.ok()) result_ = std::move(status);
+  } else if (record_.CancelReason() == absl::StatusCode::kDeadlineExceeded) {
+    shared_.metrics.OnDeadlineExceeded(RequestStage::kQueue);  // the engine never saw it
+  }
+  Continue();
+}
+
+absl::Status GenerateCall::Submit(const grpc::ByteBuffer& bytes) {
+  const auto model = shared_.state.Model();
+  if (!model.ok()) {
+    if (shared_.state.draining()) shared_.metrics.OnRejected("draining");
+    return model.status();
+  }
+  v1::GenerateRequest message;
+  if (absl::Status status = FromByteBuffer(bytes, message); !status.ok()) return status;
+  absl::StatusOr<Request> request = ToRequest(message, *model->facts);
+  if (!request.ok()) return request.status();
+  request->deadline = record_.Deadline();
+  Begin(*request, *model->facts);
+  // Weak: the engine may tell news of a call that has ended.
+  auto stream = model->engine->Submit(*std::move(request), [weak = weak_from_this()] {
+    if (const auto call = weak.lock()) call->Notify();
+  });
+  if (!stream.ok()) {
+    if (!absl::IsResourceExhausted(stream.status())) return stream.status();
+    const absl::string_view reason = stream.status().message();
+    return Exhausted(std::string_view(reason.data(), reason.size()));
+  }
+  const std::lock_guard lock(mutex_);
+  stream_ = *std::move(stream);
+  if (cancelled_) stream_->Cancel(record_.CancelReason());
+  return absl::OkStatus();
+}
+
+void GenerateCall::Notify() {
+  {
+    const std::lock_guard lock(mutex_);
+    if (owned_) {
+      news_ = true;
+      return;
+    }
+    owned_ = true;
+  }
+  Continue();
+}
+
+void GenerateCall::Continue() {
+  for (;;) {
+    if (cancelled()) return End(absl::Status(record_.CancelReason(), "the client has gone"));
+    if (WriteNext()) return;
+    if (result_.has_value()) {
+      if (result_->ok()) result_ = Complete();
+      return End(*result_);
+    }
+    StreamUpdate update = stream_->Take();
+    if (!update.empty()) {
+      if (update.done) {
+        result_ = update.status;
+        timing_ = update.timing;
+      }
+      Consume(std::move(update));
+      continue;
+    }
+    const std::lock_guard lock(mutex_);
+    if (!news_) {
+      owned_ = false;
+      return;
+    }
+    news_ = false;
+  }
+}
+
+void GenerateCall::End(const absl::Status& status) {
+  // The ownership is kept: nothing happens after this but Done.
+  MarkWaiting();
+  FinishWith(record_.End(status, timing_));
+}
+
+bool GenerateCall::cancelled() {
+  const std::lock_guard lock(mutex_);
+  return cancelled_;
+}
+
+void GenerateCall::WriteDone(bool ok) {
+  waiting_since_ = 0;
+  if (!ok) {
+    const std::lock_guard lock(mutex_);
+    cancelled_ = true;
+    stream_->Cancel(record_.CancelReason());
+  }
+  Continue();
+}
+
+void GenerateCall::Cancelled() {
+  {
+    const std::lock_guard lock(mutex_);
+    cancelled_ = true;
+    if (stream_ != nullptr) stream_->Cancel(record_.CancelReason());
+  }
+  Notify();
+}
+
+void GenerateCall::Done() {
+  shared_.calls.Remove(this);
+  // Released here, not by a delivery thread that is inside the stream's listener.
+  std::shared_ptr<TokenStream> stream;
+  std::shared_ptr<GenerateCall> self;
+  const std::lock_guard lock(mutex_);
+  stream = std::move(stream_);
+  self = std::move(self_);
+  context_ = nullptr;
+}
+
+void GenerateCall::BreakIfStalled(Clock::time_point limit) {
+  const Clock::rep since = waiting_since_;
+  if (since == 0 || since > limit.time_since_epoch().count()) return;
+  const std::lock_guard lock(mutex_);
+  if (context_ != nullptr) context_->TryCancel();
+}
+
+void UnaryGenerate::Begin(const Request& request, const ModelFacts& model) {
+  maker_.emplace(request.id, model.tokenizer, request.n);
+}
+
+void UnaryGenerate::Consume(StreamUpdate update) { maker_->Add(std::move(update)); }
+
+absl::Status UnaryGenerate::Complete() {
+  auto bytes = ToByteBuffer(maker_->Take());
+  if (!bytes.ok()) return bytes.status();
+  *response_ = *std::move(bytes);
+  return absl::OkStatus();
+}
+
+void UnaryGenerate::FinishWith(grpc::Status status) { Finish(std::move(status)); }
+
+void StreamGenerate::Begin(const Request& request, const ModelFacts& model) {
+  maker_.emplace(request.id, model.tokenizer, request.n);
+}
+
+void StreamGenerate::Consume(StreamUpdate update) { maker_->Add(std::move(update), events_); }
+
+bool StreamGenerate::WriteNext() {
+  if (events_.empty()) return false;
+  auto bytes = ToByteBuffer(events_.front());
+  events_.pop_front();
+  written_ = *std::move(bytes);  // an event is far below the bound
+  MarkWaiting();
+  StartWrite(&written_);
+  return true;
+}
+
+void StreamGenerate::FinishWith(grpc::Status status) { Finish(std::move(status)); }
+
+void GenerateCalls::Add(GenerateCall* call) {
+  const std::lock_guard lock(mutex_);
+  calls_.emplace(call, call->weak_from_this());
+}
+
+void GenerateCalls::Remove(GenerateCall* call) {
+  const std::lock_guard lock(mutex_);
+  calls_.erase(call);
+}
+
+void GenerateCalls::BreakStalled(Clock::time_point limit) {
+  std::vector<std::shared_ptr<GenerateCall>> calls;
+  {
+    const std::lock_guard lock(mutex_);
+    for (const auto& [pointer, weak] : calls_) {
+      if (auto call = weak.lock()) calls.push_back(std::move(call));
+    }
+  }
+  for (const auto& call : calls) call->BreakIfStalled(limit);
+}
+
+}  // namespace sirocco
