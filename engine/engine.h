@@ -19,7 +19,7 @@ namespace sirocco {
 struct EngineOptions {
   int32_t max_queue_size = 1024;  // requests that wait
   int64_t max_queue_tokens = 0;   // prompt tokens that wait; 0: no bound
-  int32_t prefill_chunk_size = 512;
+  int32_t prefill_chunk_size = 512;  // prompt tokens a step; at most the executor's
   std::vector<int32_t> end_token_ids;
   int delivery_threads = 1;
 };
@@ -48,7 +48,8 @@ class Engine {
 
   // A device fault that ended all calls with INTERNAL; OK while there is none. Any thread.
   virtual absl::Status fault() const = 0;
-  // When the last step ended, and whether work waits: for health. Any thread.
+  // When the last step ended (or work came to the idle engine, if that was later), and whether
+  // there is work: for health. Any thread.
   virtual Clock::time_point last_step() const = 0;
   virtual bool has_work() const = 0;
 

@@ -12,7 +12,8 @@ namespace sirocco {
 enum class StepPhase : uint8_t { kPrefill, kDecode };
 enum class RequestStage : uint8_t { kQueue, kPrefill, kDecode };
 
-// Set by the engine thread after each step that changed them.
+// Set by the engine thread when they have changed: after admissions, and after a step before the
+// clients can have its tokens.
 struct EngineGauges {
   int32_t requests_running = 0;
   int32_t requests_waiting = 0;
@@ -20,6 +21,8 @@ struct EngineGauges {
   int64_t kv_blocks_used = 0;
   int64_t kv_blocks_free = 0;
   int64_t kv_blocks_cached = 0;
+
+  bool operator==(const EngineGauges&) const = default;
 };
 
 class EngineObserver {

@@ -8,6 +8,8 @@
 #include <utility>
 #include <vector>
 
+#include "absl/status/status.h"
+
 namespace sirocco {
 
 using Clock = std::chrono::steady_clock;
@@ -41,6 +43,7 @@ struct LogprobOptions {
   bool prompt = false;
 };
 
+// The ranges of sampling values, and ids below the vocabulary, are the caller's duty.
 struct Request {
   std::string id;
   std::vector<int32_t> prompt;  // 1 ... max_length - 1 ids (max_length if max_new_tokens is 0)
@@ -51,5 +54,11 @@ struct Request {
   int32_t max_new_tokens = 0;  // at most max_length - prompt.size()
   std::optional<Clock::time_point> deadline;
 };
+
+// INVALID_ARGUMENT names what the engine could not run, its value and the allowed range.
+absl::Status ValidateRequest(const Request& request, int32_t max_length, int32_t max_batch_size);
+
+// KV slots that a sequence of the request takes at most: the last token's KV is never needed.
+int32_t SlotsOf(const Request& request);
 
 }  // namespace sirocco

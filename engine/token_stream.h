@@ -11,6 +11,7 @@
 #include <memory>
 #include <mutex>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -22,6 +23,7 @@ namespace sirocco {
 enum class FinishReason : uint8_t { kNone, kStop, kLength };
 
 // A token with its logprob; `alternatives` as many as were asked. Bytes come from the tokenizer.
+// The first prompt token has none: rank 0, and nothing in it.
 struct TokenLogprob {
   int32_t token_id = 0;
   float logprob = 0;
@@ -69,30 +71,37 @@ class TokenStream {
   // never from the engine thread, never twice at once for one stream. It must not block.
   using Listener = std::function<void()>;
 
-  explicit TokenStream(Listener listener) : listener_(std::move(listener)) {}
+  // `cancel_signal` is set by each Cancel, so that its owner need not ask every stream.
+  explicit TokenStream(Listener listener,
+                       std::shared_ptr<std::atomic<bool>> cancel_signal = nullptr)
+      : listener_(std::move(listener)), cancel_signal_(std::move(cancel_signal)) {}
 
   // Consumer, any one thread at a time.
   StreamUpdate Take();
   // The client is gone or asks no more: the sequences end at the next step. After this the stream
   // still ends with one `done` update. Any thread, any number of times; the first reason stays.
   void Cancel(absl::StatusCode reason);  // kCancelled, kDeadlineExceeded, kUnavailable
-  // No further listener call begins after this returns (a running one has ended).
+  // No further listener call begins after this returns (a running one has ended). Not from the
+  // listener itself.
   void Detach();
 
-  // Producer side: engine/delivery.
+  // Producer side: the engine and its delivery threads.
   bool cancelled() const { return cancel_.load(std::memory_order_acquire) != 0; }
   absl::StatusCode cancel_reason() const {
     return static_cast<absl::StatusCode>(cancel_.load(std::memory_order_acquire));
   }
-  void Put(StreamUpdate update);
+  Clock::time_point cancel_time() const { return cancel_time_; }  // once cancelled
+  void Put(StreamUpdate update);                                  // one thread
 
  private:
-  std::mutex mutex_;           // pending_, announced_
+  std::mutex mutex_;           // pending_, announced_; writing cancel_time_
   std::mutex listener_mutex_;  // held while the listener runs
   StreamUpdate pending_;
   bool announced_ = false;
   Listener listener_;
+  Clock::time_point cancel_time_;  // published by cancel_
   std::atomic<int> cancel_{0};
+  std::shared_ptr<std::atomic<bool>> cancel_signal_;
 };
 
 }  // namespace sirocco

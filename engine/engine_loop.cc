@@ -1,0 +1,224 @@
+#include "engine/engine_loop.h"
+
+#include <algorithm>
+#include <string>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+
+namespace sirocco {
+namespace {
+
+double Seconds(Clock::duration duration) { return std::chrono::duration<double>(duration).count(); }
+
+BatcherOptions ToBatcherOptions(const ExecutorOptions& executor, const EngineOptions& options) {
+  return {.max_batch_size = executor.max_batch_size,
+          .prefill_chunk_size = options.prefill_chunk_size,
+          .block_size = executor.block_size,
+          .kv_blocks = executor.kv_blocks};
+}
+
+InboxLimits ToInboxLimits(const ExecutorOptions& executor, const EngineOptions& options) {
+  // Beside what waits, one batch may run and one be on its way through the delivery: so results
+  // that nobody delivers cannot pile up.
+  return {.max_queue_size = options.max_queue_size,
+          .max_queue_tokens = options.max_queue_tokens,
+          .max_open = int64_t{options.max_queue_size} + 2 * int64_t{executor.max_batch_size}};
+}
+
+absl::Status EndStatus(absl::StatusCode reason) {
+  switch (reason) {
+    case absl::StatusCode::kDeadlineExceeded:
+      return absl::DeadlineExceededError("the deadline has passed");
+    case absl::StatusCode::kUnavailable:
+      return absl::UnavailableError("the request was ended by the server");
+    default:
+      return absl::CancelledError("the request was cancelled");
+  }
+}
+
+}  // namespace
+
+EngineLoop::EngineLoop(std::unique_ptr<Executor> executor, const Tokenizer* tokenizer,
+                       EngineObserver* observer, const EngineOptions& options)
+    : options_(options),
+      executor_(std::move(executor)),
+      tokenizer_(tokenizer),
+      observer_(observer),
+      cancel_signal_(std::make_shared<std::atomic<bool>>(false)),
+      last_step_(Clock::now().time_since_epoch().count()),
+      batcher_(ToBatcherOptions(executor_->options(), options)),
+      inbox_(ToInboxLimits(executor_->options(), options)),
+      delivery_(tokenizer, observer, options.delivery_threads,
+                [this](uint64_t request, int32_t index) { inbox_.PushEnd(request, index); }) {}
+
+void EngineLoop::Start() {
+  inbox_.SetWaiting(0, 0, batcher_.startable());
+  TellGauges();
+  delivery_.Start();
+  thread_ = std::thread([this] { Run(); });
+}
+
+EngineLoop::~EngineLoop() {
+  const absl::Status stopped = absl::UnavailableError("the engine has stopped");
+  inbox_.Close(stopped, "");
+  inbox_.Stop();
+  if (thread_.joinable()) thread_.join();
+  delivery_.EndAll(stopped);
+}
+
+// --- callers' threads ---
+
+absl::StatusOr<std::shared_ptr<TokenStream>> EngineLoop::Submit(Request request,
+                                                                TokenStream::Listener listener) {
+  const ExecutorOptions& limits = executor_->options();
+  if (auto status = ValidateRequest(request, limits.max_length, limits.max_batch_size);
+      !status.ok()) {
+    return status;
+  }
+  if (tokenizer_ == nullptr && !request.stop.strings.empty()) {
+    return absl::FailedPreconditionError("stop.strings: the model has no tokenizer");
+  }
+  if (!batcher_.CanEverRun(request)) {
+    observer_->OnRejected("kv");
+    return absl::ResourceExhaustedError(
+        absl::StrCat("the KV cache cannot hold ", SlotsOf(request), " slots in blocks of ",
+                     limits.block_size, ": shorten the prompt or max_new_tokens"));
+  }
+  auto stream = std::make_shared<TokenStream>(std::move(listener), cancel_signal_);
+  auto context = MakeRequestContext(next_number_.fetch_add(1, std::memory_order_relaxed),
+                                    std::move(request), stream, options_.end_token_ids);
+  if (auto refusal = inbox_.Push(std::move(context), delivery_); refusal) {
+    if (!refusal->reason.empty()) observer_->OnRejected(refusal->reason);
+    return refusal->status;
+  }
+  return stream;
+}
+
+bool EngineLoop::Drain(std::chrono::milliseconds timeout) {
+  inbox_.Close(absl::UnavailableError("the server is draining"), "draining");
+  if (delivery_.WaitUntilAllDone(Clock::now() + timeout)) return true;
+  // The streams end now, whatever the engine thread is doing.
+  delivery_.EndAll(absl::UnavailableError("the server has stopped before the request ended"));
+  inbox_.EndAll();
+  delivery_.WaitUntilAllDone(std::nullopt);
+  return false;
+}
+
+absl::Status EngineLoop::fault() const {
+  return faulty_.load(std::memory_order_acquire) ? fault_ : absl::OkStatus();
+}
+
+Clock::time_point EngineLoop::last_step() const {
+  const Clock::time_point step(Clock::duration(last_step_.load(std::memory_order_acquire)));
+  return std::max(step, inbox_.busy_since());
+}
+
+// --- the engine thread ---
+
+void EngineLoop::Run() {
+  while (inbox_.Take(/*wait=*/batcher_.empty(), &arrivals_)) {
+    if (absl::Status status = Turn(); !status.ok()) return Fault(status);
+  }
+}
+
+absl::Status EngineLoop::Turn() {
+  TakeArrivals();
+  EndCancelled();
+  if (auto status = Admit(); !status.ok()) return status;
+  TellGauges();
+  if (auto status = RunStep(); !status.ok()) return status;
+  TellGauges();
+  delivery_.Post(&events_);
+  return absl::OkStatus();
+}
+
+void EngineLoop::TakeArrivals() {
+  if (arrivals_.end_all) {
+    // Their streams have ended already.
+    batcher_.EndAll();
+    arrivals_.requests.clear();
+  }
+  for (auto& context : arrivals_.requests) batcher_.Enqueue(std::move(context));
+  for (const auto& [request, index] : arrivals_.ends) batcher_.EndSequence(request, index);
+}
+
+void EngineLoop::EndCancelled() {
+  const bool look = cancel_signal_->exchange(false, std::memory_order_acq_rel);
+  for (const Batcher::Ended& ended : batcher_.EndCancelled(Clock::now(), look)) {
+    const Clock::time_point now = Clock::now();
+    if (ended.reason == absl::StatusCode::kDeadlineExceeded) {
+      observer_->OnDeadlineExceeded(ended.stage);
+    }
+    for (int32_t i = 0; i < ended.lanes; ++i) observer_->OnCancelToFree(Seconds(now - ended.since));
+    events_.push_back({ended.context->number, EndedEvent{EndStatus(ended.reason), now}});
+  }
+}
+
+absl::Status EngineLoop::Admit() {
+  for (const Sequence* sequence : batcher_.Admit()) {
+    const RequestContext& context = sequence->context();
+    if (sequence->index() == 0) {
+      const Clock::time_point now = Clock::now();
+      observer_->OnQueueTime(Seconds(now - context.came));
+      observer_->OnPromptTokens(context.prompt_length());
+      events_.push_back({context.number, StartedEvent{now}});
+    }
+    if (auto status = executor_->StartLane(sequence->Start()); !status.ok()) return status;
+  }
+  const EngineGauges gauges = batcher_.gauges();
+  inbox_.SetWaiting(gauges.requests_waiting, gauges.queue_tokens, batcher_.startable());
+  return absl::OkStatus();
+}
+
+absl::Status EngineLoop::RunStep() {
+  const Batcher::Plan plan = batcher_.PlanStep();
+  if (!plan.prefill.chunks.empty()) {
+    if (auto status = Prefill(plan); !status.ok()) return status;
+  }
+  if (!plan.decode.lanes.empty()) {
+    if (auto status = Decode(plan); !status.ok()) return status;
+  }
+  return absl::OkStatus();
+}
+
+absl::Status EngineLoop::Prefill(const Batcher::Plan& plan) {
+  const Clock::time_point begin = Clock::now();
+  const absl::StatusOr<PrefillResult> result = executor_->Prefill(plan.prefill);
+  if (!result.ok()) return result.status();
+  const Clock::time_point end = Clock::now();
+  last_step_.store(end.time_since_epoch().count(), std::memory_order_release);
+  observer_->OnStep(StepPhase::kPrefill, Seconds(end - begin), plan.prefill_tokens);
+  return batcher_.FinishPrefill(*result, end, &events_);
+}
+
+absl::Status EngineLoop::Decode(const Batcher::Plan& plan) {
+  const Clock::time_point begin = Clock::now();
+  const absl::StatusOr<DecodeResult> result = executor_->Decode(plan.decode);
+  if (!result.ok()) return result.status();
+  const Clock::time_point end = Clock::now();
+  last_step_.store(end.time_since_epoch().count(), std::memory_order_release);
+  observer_->OnStep(StepPhase::kDecode, Seconds(end - begin),
+                    static_cast<int32_t>(plan.decode.lanes.size()));
+  return batcher_.FinishDecode(*result, end, &events_);
+}
+
+void EngineLoop::TellGauges() {
+  const EngineGauges gauges = batcher_.gauges();
+  if (told_gauges_ == gauges) return;
+  told_gauges_ = gauges;
+  observer_->OnGauges(gauges);
+}
+
+void EngineLoop::Fault(const absl::Status& status) {
+  fault_ = absl::InternalError(absl::StrCat("the device has failed: ", std::string(status.message())));
+  faulty_.store(true, std::memory_order_release);
+  inbox_.Close(fault_, "");
+  batcher_.EndAll();
+  inbox_.SetWaiting(0, 0, 0);
+  TellGauges();
+  delivery_.Post(&events_);
+  delivery_.EndAll(fault_);
+}
+
+}  // namespace sirocco

@@ -1,0 +1,120 @@
+#include "engine/sequence.h"
+
+#include <algorithm>
+#include <iterator>
+#include <utility>
+
+namespace sirocco {
+namespace {
+
+std::vector<int32_t> Sorted(std::vector<int32_t> ids) {
+  std::sort(ids.begin(), ids.end());
+  ids.erase(std::unique(ids.begin(), ids.end()), ids.end());
+  return ids;
+}
+
+bool Contains(const std::vector<int32_t>& sorted, int32_t id) {
+  return std::binary_search(sorted.begin(), sorted.end(), id);
+}
+
+// Only what a request asks for is flagged: the sampler passes by the rest.
+uint32_t FlagsOf(const RequestContext& context) {
+  const SamplingParams& sampling = context.request.sampling;
+  uint32_t flags = 0;
+  if (!sampling.logit_bias.empty() || !sampling.allowed_token_ids.empty() ||
+      !sampling.banned_token_ids.empty()) {
+    flags |= kLaneBias;
+  }
+  if (sampling.repetition_penalty != 1 || sampling.presence_penalty != 0 ||
+      sampling.frequency_penalty != 0) {
+    flags |= kLanePenalties;
+  }
+  if (sampling.min_new_tokens > 0 && !context.barred_ids.empty()) flags |= kLaneBarred;
+  if (sampling.no_repeat_ngram_size > 0) flags |= kLaneNgrams;
+  if (context.request.logprobs) flags |= kLaneLogprobs;
+  return flags;
+}
+
+}  // namespace
+
+std::shared_ptr<const RequestContext> MakeRequestContext(
+    uint64_t number, Request request, std::shared_ptr<TokenStream> stream,
+    const std::vector<int32_t>& end_token_ids) {
+  auto context = std::make_shared<RequestContext>();
+  context->number = number;
+  context->request = std::move(request);
+  context->came = Clock::now();
+  context->stream = std::move(stream);
+  const std::vector<int32_t> end_ids = Sorted(end_token_ids);
+  context->stop_ids = Sorted(context->request.stop.token_ids);
+  // min_new_tokens bars end tokens even where ignore_eos lets them pass later, as vLLM does.
+  std::set_union(end_ids.begin(), end_ids.end(), context->stop_ids.begin(),
+                 context->stop_ids.end(), std::back_inserter(context->barred_ids));
+  if (!context->request.stop.ignore_eos) context->end_ids = end_ids;
+  return context;
+}
+
+Sequence::Sequence(std::shared_ptr<const RequestContext> context, int32_t index, int32_t lane,
+                   BlockTable blocks)
+    : context_(std::move(context)), index_(index), lane_(lane), blocks_(std::move(blocks)) {}
+
+LaneStart Sequence::Start() const {
+  const Request& request = context_->request;
+  const SamplingParams& sampling = request.sampling;
+  LaneStart start;
+  start.lane = lane_;
+  start.state = {.length = context_->prompt_length(),
+                 .min_length = context_->prompt_length() + sampling.min_new_tokens,
+                 .flags = FlagsOf(*context_),
+                 .temperature = sampling.temperature,
+                 .top_k = sampling.top_k,
+                 .top_p = sampling.top_p,
+                 .min_p = sampling.min_p,
+                 .repetition_penalty = sampling.repetition_penalty,
+                 .presence_penalty = sampling.presence_penalty,
+                 .frequency_penalty = sampling.frequency_penalty,
+                 .no_repeat_ngram = sampling.no_repeat_ngram_size,
+                 .top_logprobs = request.logprobs ? request.logprobs->top : 0,
+                 .seed = sampling.seed,
+                 .index = static_cast<uint32_t>(index_)};
+  start.tokens = request.prompt;
+  start.prompt_length = context_->prompt_length();
+  start.logit_bias = sampling.logit_bias;
+  start.allowed_ids = sampling.allowed_token_ids;
+  start.banned_ids = sampling.banned_token_ids;
+  start.barred_ids = context_->barred_ids;
+  return start;
+}
+
+PrefillChunk Sequence::NextChunk(int32_t budget) const {
+  const int32_t left = context_->prompt_length() - prefilled_;
+  PrefillChunk chunk;
+  chunk.lane = lane_;
+  chunk.first_position = prefilled_;
+  chunk.count = std::min(left, budget);
+  chunk.sample = chunk.count == left && !context_->only_scores();
+  // The prompt is scored once, by the first sequence; what follows its last token is not known.
+  if (context_->scores_prompt() && index_ == 0) {
+    chunk.score_count = std::min(chunk.count, left - 1);
+    chunk.score_top = context_->request.logprobs->top;
+  }
+  return chunk;
+}
+
+TokenRole Sequence::Append(int32_t token_id) {
+  ++generated_;
+  TokenRole role = TokenRole::kText;
+  // A barred id comes only where nothing else was left; it does not end the sequence.
+  const bool may_end = generated_ > context_->request.sampling.min_new_tokens;
+  if (may_end && Contains(context_->stop_ids, token_id)) {
+    role = TokenRole::kStopToken;
+  } else if (may_end && Contains(context_->end_ids, token_id)) {
+    role = TokenRole::kEndToken;
+  } else if (generated_ == context_->request.max_new_tokens) {
+    role = TokenRole::kLast;
+  }
+  ended_ = role != TokenRole::kText;
+  return role;
+}
+
+}  // namespace sirocco
