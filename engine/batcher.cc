@@ -71,7 +71,7 @@ std::vector<Batcher::Ended> Batcher::EndCancelled(Clock::time_point now, bool lo
   for (auto it = requests_.begin(); it != requests_.end();) {
     const Live& live = it->second;
     const std::optional<Clock::time_point>& deadline = live.context->request.deadline;
-    Ended ended = {.context = live.context, .stage = StageOf(live), .lanes = live.running};
+    Ended ended;
     if (live.context->stream->cancelled()) {
       ended.reason = live.context->stream->cancel_reason();
       ended.since = live.context->stream->cancel_time();
@@ -83,6 +83,9 @@ std::vector<Batcher::Ended> Batcher::EndCancelled(Clock::time_point now, bool lo
       ++it;
       continue;
     }
+    ended.context = live.context;
+    ended.stage = StageOf(live);
+    ended.lanes = live.running;
     all_ended.push_back(std::move(ended));
     for (const std::unique_ptr<Sequence>& sequence : running_) {
       if (sequence->context().number == it->first) sequence->End();
@@ -194,8 +197,7 @@ void Batcher::FinishChunk(Sequence& sequence, const PrefillChunk& chunk, const T
 
 absl::Status Batcher::FinishDecode(const DecodeResult& result, Clock::time_point time,
                                    std::vector<Event>* events) {
-  if (auto status = CheckSize("tokens", result.sampled.size(), decode_rows_.size());
-      !status.ok()) {
+  if (auto status = CheckSize("tokens", result.sampled.size(), decode_rows_.size()); !status.ok()) {
     return status;
   }
   for (size_t row = 0; row < decode_rows_.size(); ++row) {
@@ -208,9 +210,9 @@ absl::Status Batcher::FinishDecode(const DecodeResult& result, Clock::time_point
 void Batcher::TokenCame(Sequence& sequence, const TokenScore& score, Clock::time_point time,
                         std::vector<Event>* events) {
   const TokenRole role = sequence.Append(score.token_id);
-  events->push_back({sequence.context().number,
-                     TokenEvent{.index = sequence.index(), .role = role, .time = time,
-                                .score = score}});
+  events->push_back(
+      {sequence.context().number,
+       TokenEvent{.index = sequence.index(), .role = role, .time = time, .score = score}});
 }
 
 void Batcher::Retire() {

@@ -87,9 +87,8 @@ void Delivery::Run(Worker& worker) {
     absl::Status end_all;
     {
       std::unique_lock lock(worker.mutex);
-      worker.wake.wait(lock, [&] {
-        return worker.stop || !worker.events.empty() || !worker.end_all.ok();
-      });
+      worker.wake.wait(
+          lock, [&] { return worker.stop || !worker.events.empty() || !worker.end_all.ok(); });
       if (worker.stop && worker.events.empty() && worker.end_all.ok()) return;
       events.swap(worker.events);
       end_all = std::exchange(worker.end_all, absl::OkStatus());

@@ -14,9 +14,9 @@ absl::StatusOr<std::unique_ptr<Engine>> Engine::Start(std::unique_ptr<Executor> 
   }
   const int32_t chunk_limit = executor->options().prefill_chunk_size;
   if (options.prefill_chunk_size < 1 || options.prefill_chunk_size > chunk_limit) {
-    return absl::InvalidArgumentError(absl::StrCat("prefill_chunk_size: ",
-                                                   options.prefill_chunk_size, " is not in 1 ... ",
-                                                   chunk_limit, ", what the executor was made for"));
+    return absl::InvalidArgumentError(
+        absl::StrCat("prefill_chunk_size: ", options.prefill_chunk_size, " is not in 1 ... ",
+                     chunk_limit, ", what the executor was made for"));
   }
   if (options.max_queue_size < 1) {
     return absl::InvalidArgumentError(

@@ -17,8 +17,8 @@
 namespace sirocco {
 
 struct EngineOptions {
-  int32_t max_queue_size = 1024;  // requests that wait
-  int64_t max_queue_tokens = 0;   // prompt tokens that wait; 0: no bound
+  int32_t max_queue_size = 1024;     // requests that wait
+  int64_t max_queue_tokens = 0;      // prompt tokens that wait; 0: no bound
   int32_t prefill_chunk_size = 512;  // prompt tokens a step; at most the executor's
   std::vector<int32_t> end_token_ids;
   int delivery_threads = 1;

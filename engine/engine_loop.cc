@@ -81,9 +81,9 @@ absl::StatusOr<std::shared_ptr<TokenStream>> EngineLoop::Submit(Request request,
   }
   if (!batcher_.CanEverRun(request)) {
     observer_->OnRejected("kv");
-    return absl::ResourceExhaustedError(
-        absl::StrCat("the KV cache cannot hold ", SlotsOf(request), " slots in blocks of ",
-                     limits.block_size, ": shorten the prompt or max_new_tokens"));
+    return absl::ResourceExhaustedError(absl::StrCat("the KV cache cannot hold ", SlotsOf(request),
+                                                     " slots in blocks of ", limits.block_size,
+                                                     ": shorten the prompt or max_new_tokens"));
   }
   auto stream = std::make_shared<TokenStream>(std::move(listener), cancel_signal_);
   auto context = MakeRequestContext(next_number_.fetch_add(1, std::memory_order_relaxed),
@@ -211,7 +211,8 @@ void EngineLoop::TellGauges() {
 }
 
 void EngineLoop::Fault(const absl::Status& status) {
-  fault_ = absl::InternalError(absl::StrCat("the device has failed: ", std::string(status.message())));
+  fault_ =
+      absl::InternalError(absl::StrCat("the device has failed: ", std::string(status.message())));
   faulty_.store(true, std::memory_order_release);
   inbox_.Close(fault_, "");
   batcher_.EndAll();

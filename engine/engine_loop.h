@@ -34,7 +34,7 @@ class EngineLoop final : public Engine {
   bool Drain(std::chrono::milliseconds timeout) override;
   absl::Status fault() const override;
   Clock::time_point last_step() const override;
-  bool has_work() const override { return inbox_.busy(); }
+  bool has_work() const override { return inbox_.busy() && fault().ok(); }
   const Executor& executor() const override { return *executor_; }
 
  private:

@@ -1,4 +1,5 @@
-// What the engine thread tells the delivery threads of a request, in the order in which it happened.
+// What the engine thread tells the delivery threads of a request, in the order in which it
+// happened.
 #pragma once
 
 #include <cstdint>

@@ -22,7 +22,8 @@ std::optional<Inbox::Refusal> Inbox::RefusalOf(const RequestContext& context,
   }
   const int64_t tokens = waiting_tokens_.load(std::memory_order_relaxed) + arrived_tokens_;
   if (limits_.max_queue_tokens > 0 &&
-      context.prompt_length() > limits_.max_queue_tokens - std::min(tokens, limits_.max_queue_tokens)) {
+      context.prompt_length() >
+          limits_.max_queue_tokens - std::min(tokens, limits_.max_queue_tokens)) {
     return Refusal{
         absl::ResourceExhaustedError(absl::StrCat(
             "the queue is full: ", tokens, " prompt tokens wait, ", context.prompt_length(),

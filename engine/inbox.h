@@ -1,5 +1,6 @@
 // The way into the engine thread: what comes from outside waits here until the next step begins.
-// Its mutex is the only one that the engine thread shares with callers; it is held to move pointers.
+// Its mutex is the only one that the engine thread shares with callers; it is held to move
+// pointers.
 #pragma once
 
 #include <atomic>

@@ -12,11 +12,10 @@ double Seconds(Clock::duration duration) { return std::chrono::duration<double>(
 
 RequestOutput::RequestOutput(std::shared_ptr<const RequestContext> context,
                              const Tokenizer* tokenizer, EngineObserver* observer)
-    : context_(std::move(context)),
-      observer_(observer),
-      sequences_left_(context_->request.n) {
+    : context_(std::move(context)), observer_(observer), sequences_left_(context_->request.n) {
   sequences_.reserve(context_->request.n);
-  for (int32_t i = 0; i < context_->request.n; ++i) sequences_.emplace_back(*context_, i, tokenizer);
+  for (int32_t i = 0; i < context_->request.n; ++i)
+    sequences_.emplace_back(*context_, i, tokenizer);
   if (context_->scores_prompt()) prompt_logprobs_.resize(1);  // the first token has none
 }
 

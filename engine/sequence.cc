@@ -48,8 +48,8 @@ std::shared_ptr<const RequestContext> MakeRequestContext(
   const std::vector<int32_t> end_ids = Sorted(end_token_ids);
   context->stop_ids = Sorted(context->request.stop.token_ids);
   // min_new_tokens bars end tokens even where ignore_eos lets them pass later, as vLLM does.
-  std::set_union(end_ids.begin(), end_ids.end(), context->stop_ids.begin(),
-                 context->stop_ids.end(), std::back_inserter(context->barred_ids));
+  std::set_union(end_ids.begin(), end_ids.end(), context->stop_ids.begin(), context->stop_ids.end(),
+                 std::back_inserter(context->barred_ids));
   if (!context->request.stop.ignore_eos) context->end_ids = end_ids;
   return context;
 }

@@ -49,8 +49,7 @@ void SequenceOutput::Append(const TokenEvent& token) {
 
 bool SequenceOutput::AppendText(const TokenEvent& token) {
   if (!detokenizer_) return false;
-  const bool by_token =
-      token.role == TokenRole::kEndToken || token.role == TokenRole::kStopToken;
+  const bool by_token = token.role == TokenRole::kEndToken || token.role == TokenRole::kStopToken;
   const bool shown = !by_token || (token.role == TokenRole::kStopToken &&
                                    context_.request.stop.include_stop_in_output);
   std::string piece;

@@ -11,8 +11,7 @@ void AppendTo(std::vector<T>& to, std::vector<T>&& more) {
   if (to.empty()) {
     to = std::move(more);
   } else {
-    to.insert(to.end(), std::make_move_iterator(more.begin()),
-              std::make_move_iterator(more.end()));
+    to.insert(to.end(), std::make_move_iterator(more.begin()), std::make_move_iterator(more.end()));
   }
 }
 
