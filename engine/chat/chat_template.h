@@ -25,13 +25,16 @@ struct ChatInput {
   OrderedJson kwargs = OrderedJson::object();  // further variables (enable_thinking, ...)
   std::optional<OrderedJson> tools;            // array
   std::optional<OrderedJson> documents;        // array
+  // What strftime_now() says, in local time; now where absent.
+  std::optional<std::chrono::system_clock::time_point> now;
 };
 
 // Whatever a template or its input does, rendering ends within these.
 struct ChatLimits {
-  int64_t max_steps = 5'000'000;
-  int32_t max_depth = 200;
+  int64_t max_steps = 5'000'000;  // expressions, statements, items; long texts count for more
+  int32_t max_depth = 200;        // of lists and dicts in each other, and of macro calls
   size_t max_output_bytes = 16u << 20;
+  size_t max_memory_bytes = 256u << 20;  // of all values at a time
 };
 
 // Immutable after Parse; any thread.
