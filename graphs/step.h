@@ -35,8 +35,9 @@ struct PrefillChunk {
 };
 
 struct PrefillStep {
-  std::span<const BlockUpdate> block_updates;
-  std::span<const PrefillChunk> chunks;  // counts sum to at most prefill_chunk_size; lanes distinct
+  std::span<const BlockUpdate> block_updates = {};
+  std::span<const PrefillChunk> chunks =
+      {};  // counts sum to at most prefill_chunk_size; lanes distinct
 };
 
 struct PrefillResult {
@@ -46,8 +47,8 @@ struct PrefillResult {
 
 // One token for every lane named: a batch of exactly this size.
 struct DecodeStep {
-  std::span<const BlockUpdate> block_updates;
-  std::span<const int32_t> lanes;  // distinct; 1 ... max_batch_size of them
+  std::span<const BlockUpdate> block_updates = {};
+  std::span<const int32_t> lanes = {};  // distinct; 1 ... max_batch_size of them
 };
 
 struct DecodeResult {

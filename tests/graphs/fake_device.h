@@ -1,0 +1,86 @@
+// A device that computes nothing: it notes what is asked of it, in order, and its sampler answers
+// with what a test can foresee. Memory is the host's, so that tests can look into it.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "kernels/device.h"
+#include "kernels/ops.h"
+
+namespace sirocco {
+
+class FakeDevice final : public Device, private Ops {
+ public:
+  // An operation that ran, or was recorded.
+  struct Issued {
+    Operation operation;
+    int32_t rows = 0;
+  };
+
+  std::string_view backend() const override { return "fake"; }
+  std::string name() const override { return "fake"; }
+  absl::StatusOr<std::unique_ptr<Buffer>> Allocate(size_t bytes, MemoryUse use) override;
+  absl::StatusOr<std::unique_ptr<Reservation>> Reserve(size_t bytes, MemoryUse use) override;
+  absl::Status CopyToDevice(void* device, const void* host, size_t bytes) override;
+  absl::Status CopyToHost(void* host, const void* device, size_t bytes) override;
+  absl::Status Synchronize() override;
+  absl::Status BeginRecord() override;
+  absl::StatusOr<std::unique_ptr<Recording>> EndRecord() override;
+  absl::Status Launch(const Recording& recording) override;
+  Ops& ops() override { return *this; }
+
+  // "allocate workspace", "reserve kv", "map kv", "begin", "rms_norm 4", "end", "launch", "sync".
+  std::vector<std::string> events;
+  std::vector<Issued> run;  // those that ran: issued, or by a recording
+  bool log = true;          // off: events and run stay, and nothing here allocates
+  bool recording = false;
+  std::string refuse;                 // an operation of this name fails
+  std::vector<std::byte*> copied_to;  // destinations of CopyToDevice
+
+  // Of what ran, all operations of one kind.
+  template <typename Params>
+  std::vector<Params> Ran() const {
+    std::vector<Params> found;
+    for (const Issued& issued : run) {
+      if (const Params* params = std::get_if<Params>(&issued.operation)) found.push_back(*params);
+    }
+    return found;
+  }
+
+ private:
+  template <typename Params>
+  absl::Status Note(const Params& params);
+  // Applies what a test wants to see the effect of.
+  void Effect(const BeginStepParams& params);
+  void Effect(const SampleParams& params);
+  void Effect(const ScoreTokensParams& params);
+  template <typename Params>
+  void Effect(const Params&) {}
+
+  absl::Status Run(const BeginStepParams& p) override { return Note(p); }
+  absl::Status Run(const EmbedParams& p) override { return Note(p); }
+  absl::Status Run(const RmsNormParams& p) override { return Note(p); }
+  absl::Status Run(const MatMulParams& p) override { return Note(p); }
+  absl::Status Run(const RotaryParams& p) override { return Note(p); }
+  absl::Status Run(const WriteKvParams& p) override { return Note(p); }
+  absl::Status Run(const DecodeAttentionParams& p) override { return Note(p); }
+  absl::Status Run(const PrefillAttentionParams& p) override { return Note(p); }
+  absl::Status Run(const AddParams& p) override { return Note(p); }
+  absl::Status Run(const GatedActivationParams& p) override { return Note(p); }
+  absl::Status Run(const GatherRowsParams& p) override { return Note(p); }
+  absl::Status Run(const SampleParams& p) override { return Note(p); }
+  absl::Status Run(const ScoreTokensParams& p) override { return Note(p); }
+  absl::Status Run(const NormQkvParams& p) override { return Note(p); }
+  absl::Status Run(const QkvParams& p) override { return Note(p); }
+  absl::Status Run(const OutputResidualParams& p) override { return Note(p); }
+  absl::Status Run(const NormGateUpParams& p) override { return Note(p); }
+  absl::Status Run(const DownResidualParams& p) override { return Note(p); }
+  absl::Status Run(const DownNormParams& p) override { return Note(p); }
+
+  std::vector<Operation> recorded_;
+};
+
+}  // namespace sirocco

@@ -1,0 +1,79 @@
+#include "graphs/graph_pool.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <string>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "tests/graphs/fake_device.h"
+
+namespace sirocco {
+namespace {
+
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+
+// Three parts, the middle one twice; operations that the fake gives no effect.
+DecodePlan ThreeParts() {
+  DecodePlan plan;
+  plan.parts.resize(3);
+  plan.parts[0].Add("prologue", EmbedParams{});
+  plan.parts[1].Add("layer", NormQkvParams{});
+  plan.parts[1].Add("layer", DownResidualParams{});
+  plan.parts[2].Add("epilogue", RmsNormParams{});
+  plan.order = {0, 1, 1, 2};
+  return plan;
+}
+
+TEST(GraphPoolTest, CapturesEveryPartOfEverySizeLargestFirst) {
+  FakeDevice device;
+  std::vector<std::string> progress;
+  const absl::StatusOr<GraphPool> pool =
+      GraphPool::Capture(device, ThreeParts(), 2, [&](std::string_view phase, int done, int total) {
+        progress.push_back(absl::StrCat(std::string(phase), " ", done, "/", total));
+      });
+  ASSERT_TRUE(pool.ok()) << pool.status();
+  EXPECT_THAT(device.events,
+              ElementsAre("begin", "embed 2", "end", "begin", "norm_qkv 2", "down_residual 2",
+                          "end", "begin", "rms_norm 2", "end", "begin", "embed 1", "end", "begin",
+                          "norm_qkv 1", "down_residual 1", "end", "begin", "rms_norm 1", "end"));
+  EXPECT_TRUE(device.run.empty());  // recorded, not run
+  EXPECT_EQ(pool->graphs(), 6);
+  EXPECT_EQ(pool->bytes(), 600u);  // what the device says its recordings hold
+  EXPECT_GE(pool->seconds(), 0);
+  EXPECT_THAT(progress, ElementsAre("capture 1/2", "capture 2/2"));
+}
+
+TEST(GraphPoolTest, ReplaysTheSizeAskedInThePlansOrder) {
+  FakeDevice device;
+  const absl::StatusOr<GraphPool> pool = GraphPool::Capture(device, ThreeParts(), 3, nullptr);
+  ASSERT_TRUE(pool.ok()) << pool.status();
+  for (const int32_t rows : {1, 3, 2}) {
+    device.run.clear();
+    ASSERT_TRUE(pool->Replay(device, rows).ok());
+    std::vector<std::string> names;
+    for (const FakeDevice::Issued& issued : device.run) {
+      EXPECT_EQ(issued.rows, rows);
+      names.emplace_back(NameOf(issued.operation));
+    }
+    EXPECT_THAT(names, ElementsAre("embed", "norm_qkv", "down_residual", "norm_qkv",
+                                   "down_residual", "rms_norm"));
+  }
+  EXPECT_EQ(device.counters().replays, 3u * 4);
+  EXPECT_EQ(device.counters().launches, 0u);
+}
+
+TEST(GraphPoolTest, AFailureLeavesTheDeviceNotRecording) {
+  FakeDevice device;
+  device.refuse = "down_residual";
+  const absl::StatusOr<GraphPool> pool = GraphPool::Capture(device, ThreeParts(), 2, nullptr);
+  ASSERT_FALSE(pool.ok());
+  EXPECT_EQ(pool.status().code(), absl::StatusCode::kUnimplemented);
+  EXPECT_THAT(std::string(pool.status().message()), HasSubstr("down_residual"));
+  EXPECT_FALSE(device.recording);
+}
+
+}  // namespace
+}  // namespace sirocco

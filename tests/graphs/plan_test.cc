@@ -1,0 +1,312 @@
+// What the modes' plans are made of.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "graphs/decode_plan.h"
+#include "graphs/executor.h"
+#include "graphs/layer_params.h"
+#include "tests/graphs/fake_device.h"
+#include "tests/testing/random_model.h"
+
+namespace sirocco {
+namespace {
+
+using ::testing::Each;
+using ::testing::ElementsAre;
+using ::testing::ElementsAreArray;
+using ::testing::IsEmpty;
+using ::testing::Not;
+
+std::vector<std::string> Operations(const std::vector<PlanEntry>& plan, std::string_view part) {
+  std::vector<std::string> found;
+  for (const PlanEntry& entry : plan) {
+    if (entry.part == part) found.push_back(entry.operation);
+  }
+  return found;
+}
+
+std::vector<PlanEntry> PlanOf(Mode mode) {
+  return DescribeDecodePlan(RandomModelDescriptor(), mode, DType::kBFloat16);
+}
+
+TEST(PlanTest, EagerIsOneEntryAnOperation) {
+  const std::vector<PlanEntry> plan = PlanOf(Mode::kEager);
+  EXPECT_THAT(Operations(plan, "prologue"), ElementsAre("begin_step", "embed"));
+  EXPECT_THAT(Operations(plan, "epilogue"), ElementsAre("rms_norm", "matmul", "sample"));
+  const size_t layers = RandomModelDescriptor().layers.size();
+  for (size_t i = 0; i < layers; ++i) {
+    EXPECT_THAT(Operations(plan, "layer " + std::to_string(i)),
+                ElementsAre("rms_norm", "matmul", "matmul", "matmul", "rotary", "rotary",
+                            "write_kv", "attention", "matmul", "add", "rms_norm", "matmul",
+                            "matmul", "gated_activation", "matmul", "add"));
+  }
+  EXPECT_EQ(plan.size(), 2 + 16 * layers + 3);
+}
+
+TEST(PlanTest, LayerIsOnePlanOfFiveForAllLayers) {
+  for (const Mode mode : {Mode::kLayerGraph, Mode::kLayer}) {
+    const std::vector<PlanEntry> plan = PlanOf(mode);
+    EXPECT_THAT(Operations(plan, "prologue"), ElementsAre("begin_step", "embed"));
+    EXPECT_THAT(Operations(plan, "layer"), ElementsAre("norm_qkv", "attention", "output_residual",
+                                                       "norm_gate_up", "down_residual"));
+    EXPECT_THAT(Operations(plan, "epilogue"), ElementsAre("rms_norm", "matmul", "sample"));
+    EXPECT_EQ(plan.size(), 2u + 5 + 3);
+  }
+}
+
+TEST(PlanTest, DecoderFusesAcrossEveryLayerBoundary) {
+  for (const Mode mode : {Mode::kDecoderGraph, Mode::kDecoder}) {
+    const std::vector<PlanEntry> plan = PlanOf(mode);
+    EXPECT_THAT(Operations(plan, "prologue"), ElementsAre("begin_step", "embed"));
+    EXPECT_THAT(Operations(plan, "layer 0"), ElementsAre("norm_qkv", "attention", "output_residual",
+                                                         "norm_gate_up", "down_norm"));
+    for (const char* part : {"layer 1", "layer 2"}) {
+      EXPECT_THAT(Operations(plan, part),
+                  ElementsAre("qkv", "attention", "output_residual", "norm_gate_up", "down_norm"));
+    }
+    // No norm is left: the last layer's last operation did it.
+    EXPECT_THAT(Operations(plan, "epilogue"), ElementsAre("matmul", "sample"));
+    EXPECT_EQ(plan.size(), 2u + 3 * 5 + 2);
+  }
+}
+
+TEST(PlanTest, EveryEntryHasADetail) {
+  for (const Mode mode : {Mode::kEager, Mode::kDecoder, Mode::kLayer}) {
+    for (const PlanEntry& entry : PlanOf(mode)) {
+      EXPECT_THAT(entry.detail, Not(IsEmpty())) << entry.operation;
+    }
+  }
+  const std::vector<PlanEntry> plan = PlanOf(Mode::kEager);
+  EXPECT_EQ(plan[3].operation, "matmul");
+  EXPECT_EQ(plan[3].detail, "[R, 48] float32 x [64, 48] bfloat16^T");
+}
+
+// A context on a fake device's memory, as an executor makes it.
+class ComposeTest : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    absl::StatusOr<RandomModel> model = MakeRandomModel(device_, DType::kFloat32, 1);
+    ASSERT_TRUE(model.ok());
+    model_ = *std::move(model);
+    options_.max_batch_size = 4;
+    options_.max_length = 64;
+    options_.prefill_chunk_size = 16;
+    workspace_.resize(PlaceStepBuffers(model_.descriptor, options_, nullptr, buffers_));
+    PlaceStepBuffers(model_.descriptor, options_, workspace_.data(), buffers_);
+    const std::vector<RotaryTable> rotaries(2, RotaryTable{.dim = 8});
+    std::vector<std::byte> no_kv;
+    layers_ = MakeLayerParams(
+        model_.descriptor, model_.weights, rotaries,
+        MakeKvLayers(model_.descriptor, 16, DType::kFloat32, {workspace_.data(), nullptr}));
+  }
+
+  ComposeContext Context() {
+    return {.descriptor = model_.descriptor,
+            .weights = model_.weights,
+            .buffers = buffers_,
+            .layers = layers_,
+            .layer_table = layers_.data()};
+  }
+
+  template <typename Params>
+  static std::vector<Params> All(const Plan& plan) {
+    std::vector<Params> found;
+    for (const Plan::Entry& entry : plan.entries()) {
+      if (const Params* params = std::get_if<Params>(&entry.operation)) found.push_back(*params);
+    }
+    return found;
+  }
+
+  FakeDevice device_;
+  RandomModel model_;
+  ExecutorOptions options_;
+  StepBuffers buffers_;
+  std::vector<std::byte> workspace_;
+  std::vector<LayerParams> layers_;
+};
+
+TEST_F(ComposeTest, LayerPlanFindsItsLayerByTheCounter) {
+  const Plan layer = ComposeAnyLayer(Context());
+  const auto down = All<DownResidualParams>(layer);
+  ASSERT_EQ(down.size(), 1u);
+  EXPECT_EQ(down[0].advance, buffers_.layer_counter);
+  for (const LayerRef& ref :
+       {All<NormQkvParams>(layer).at(0).layer, All<DecodeAttentionParams>(layer).at(0).layer,
+        All<OutputResidualParams>(layer).at(0).layer, All<NormGateUpParams>(layer).at(0).layer,
+        down[0].layer}) {
+    EXPECT_EQ(ref.table, layers_.data());
+    EXPECT_EQ(ref.counter, buffers_.layer_counter);
+    EXPECT_EQ(ref.q_rows, 64);
+    EXPECT_EQ(ref.kv_rows, 32);
+    EXPECT_EQ(ref.head_dim, 16);
+    EXPECT_EQ(ref.intermediate, 80);
+  }
+  // The prologue sets it to the first layer.
+  EXPECT_EQ(All<BeginStepParams>(ComposeLayerPrologue(Context())).at(0).layer_counter,
+            buffers_.layer_counter);
+}
+
+TEST_F(ComposeTest, LayerModeRunsTheOnePlanOncePerLayer) {
+  const DecodePlan plan = ComposeDecode(Mode::kLayer, Context());
+  EXPECT_EQ(plan.parts.size(), 3u);
+  EXPECT_THAT(plan.order, ElementsAre(0, 1, 1, 1, 2));
+}
+
+TEST_F(ComposeTest, DecoderNormsForTheNextLayerAndTheHead) {
+  const Plan plan = ComposeDecoder(Context());
+  const auto down = All<DownNormParams>(plan);
+  ASSERT_EQ(down.size(), 3u);
+  EXPECT_EQ(down[0].next_norm, model_.weights.layers[1].attention_norm);
+  EXPECT_EQ(down[1].next_norm, model_.weights.layers[2].attention_norm);
+  EXPECT_EQ(down[2].next_norm, model_.weights.final_norm);
+  for (int i = 0; i < 3; ++i) {
+    EXPECT_EQ(down[i].layer.index, i);
+    EXPECT_EQ(down[i].layer.counter, nullptr);
+    EXPECT_EQ(down[i].normed.data, buffers_.normed.data);
+  }
+  const auto head = All<MatMulParams>(plan);
+  ASSERT_EQ(head.size(), 1u);
+  EXPECT_EQ(head[0].in.data, buffers_.normed.data);
+  EXPECT_EQ(head[0].weight.data, model_.weights.head.data);
+}
+
+TEST_F(ComposeTest, PrefillDiffersInPositionsAndAttentionOnly) {
+  const Plan prefill = ComposePrefill(Context());
+  const Plan decode = ComposeEagerDecode(Context());
+  EXPECT_FALSE(All<BeginStepParams>(prefill).at(0).derive_positions);
+  EXPECT_TRUE(All<BeginStepParams>(decode).at(0).derive_positions);
+  const size_t layers = layers_.size();
+  ASSERT_EQ(prefill.entries().size(), 2 + 16 * layers);
+  for (size_t i = 0; i < prefill.entries().size(); ++i) {
+    std::string name(NameOf(prefill.entries()[i].operation));
+    if (name == "prefill_attention") name = "attention";
+    EXPECT_EQ(name, NameOf(decode.entries()[i].operation)) << i;
+  }
+  for (const PrefillAttentionParams& attention : All<PrefillAttentionParams>(prefill)) {
+    EXPECT_EQ(attention.segments, buffers_.segments);
+    EXPECT_EQ(attention.segment_count, buffers_.segment_count);
+  }
+}
+
+TEST_F(ComposeTest, RunSetsTheRowsAndKeepsThePlan) {
+  const Plan plan = ComposeDecoder(Context());
+  // Effects need lanes; this plan is only recorded.
+  ASSERT_TRUE(device_.BeginRecord().ok());
+  ASSERT_TRUE(plan.Run(device_.ops(), 3).ok());
+  ASSERT_TRUE(plan.Run(device_.ops(), 2).ok());
+  const absl::StatusOr<std::unique_ptr<Recording>> recording = device_.EndRecord();
+  ASSERT_TRUE(recording.ok());
+  EXPECT_EQ((*recording)->size(), 2 * static_cast<int>(plan.entries().size()));
+  EXPECT_THAT(device_.events, testing::Contains("norm_qkv 3"));
+  EXPECT_THAT(device_.events, testing::Contains("norm_qkv 2"));
+  EXPECT_EQ(All<NormQkvParams>(plan).at(0).rows, 0);
+}
+
+TEST_F(ComposeTest, KeptLogitsAreCopiedBeforeTheSamplerOverwritesThem) {
+  options_.keep_logits = true;
+  workspace_.resize(PlaceStepBuffers(model_.descriptor, options_, nullptr, buffers_));
+  PlaceStepBuffers(model_.descriptor, options_, workspace_.data(), buffers_);
+  ComposeContext context = Context();
+  context.keep_logits = true;
+  const Plan plan = ComposeEagerDecode(context);
+  const auto& entries = plan.entries();
+  ASSERT_GE(entries.size(), 2u);
+  const auto* gather = std::get_if<GatherRowsParams>(&entries[entries.size() - 2].operation);
+  ASSERT_NE(gather, nullptr);
+  EXPECT_EQ(gather->in.data, buffers_.logits.data);
+  EXPECT_EQ(gather->out.data, buffers_.kept_logits.data);
+  EXPECT_EQ(NameOf(entries.back().operation), "sample");
+}
+
+// The layout: [block][layer][k, v][head][slot][dim], by group.
+TEST(KvLayoutTest, LayersOfAGroupStandSideBySideInABlock) {
+  ModelDescriptor d = RandomModelDescriptor();  // layers' groups: 0, 1, 0
+  std::vector<std::byte> memory(1);
+  std::byte* group0 = memory.data();
+  const std::vector<KvLayer> kv = MakeKvLayers(d, 4, DType::kBFloat16, {group0, nullptr});
+  const int64_t half = 2 * 4 * 16;  // kv_heads * slots * dim
+  EXPECT_EQ(kv[0].data, group0);
+  EXPECT_EQ(kv[1].data, nullptr);
+  EXPECT_EQ(kv[2].data, group0 + 2 * half * 2);  // after k and v of layer 0, two bytes each
+  EXPECT_EQ(kv[0].block_stride, 2 * 2 * half);
+  EXPECT_EQ(kv[1].block_stride, 2 * half);
+  EXPECT_EQ(kv[2].block_stride, 2 * 2 * half);
+  for (const KvLayer& layer : kv) {
+    EXPECT_EQ(layer.value_offset, half);
+    EXPECT_EQ(layer.block_size, 4);
+    EXPECT_EQ(layer.kv_heads, 2);
+    EXPECT_EQ(layer.head_dim, 16);
+  }
+  EXPECT_EQ(kv[1].group, 1);
+  EXPECT_EQ(KvBlockBytes(d, 0, 4, DType::kBFloat16), 2 * 2 * half * 2);
+  EXPECT_EQ(KvBlockBytes(d, 1, 4, DType::kBFloat16), 2 * half * 2);
+  EXPECT_EQ(KvBlockBytes(d, 1, 4, DType::kFloat32), 2 * half * 4);
+}
+
+TEST(LayerParamsTest, WindowsAndRotariesAreDataOfALayer) {
+  const ModelDescriptor d = RandomModelDescriptor();
+  const ModelWeights weights = WeightShapes(d, DType::kFloat32);
+  const std::vector<RotaryTable> rotaries = {{.dim = 16}, {.dim = 8}};
+  const std::vector<LayerParams> layers = MakeLayerParams(
+      d, weights, rotaries, MakeKvLayers(d, 4, DType::kFloat32, {nullptr, nullptr}));
+  ASSERT_EQ(layers.size(), 3u);
+  EXPECT_EQ(layers[0].attention.window, 0);
+  EXPECT_EQ(layers[1].attention.window, 24);
+  EXPECT_EQ(layers[2].attention.window, 0);
+  EXPECT_EQ(layers[0].rotary.dim, 16);
+  EXPECT_EQ(layers[1].rotary.dim, 8);
+  EXPECT_EQ(layers[2].rotary.dim, 8);
+  EXPECT_EQ(layers[2].attention.scale, 0.25f);
+  EXPECT_EQ(layers[2].norm_epsilon, 1e-5f);
+}
+
+// No two buffers overlap, and all lie in the workspace.
+TEST(StepBuffersTest, BuffersAreApart) {
+  const ModelDescriptor d = RandomModelDescriptor();
+  ExecutorOptions options;
+  options.max_batch_size = 40;
+  options.prefill_chunk_size = 24;
+  options.keep_logits = true;
+  StepBuffers b;
+  const uint64_t bytes = PlaceStepBuffers(d, options, nullptr, b);
+  EXPECT_EQ(b.hidden.data, nullptr);
+  EXPECT_EQ(b.hidden.width, 48);
+  std::vector<std::byte> workspace(bytes);
+  EXPECT_EQ(PlaceStepBuffers(d, options, workspace.data(), b), bytes);
+
+  const int64_t rows = 40;  // the larger of batch and chunk; also of batch and kScoreRows
+  std::map<std::byte*, uint64_t> places;
+  auto add = [&](void* data, uint64_t size) {
+    ASSERT_TRUE(places.emplace(static_cast<std::byte*>(data), size).second);
+  };
+  add(b.rows.lane, rows * 4);
+  add(b.rows.position, rows * 4);
+  add(b.updates, kBlockUpdates * sizeof(BlockUpdate));
+  add(b.update_count, 4);
+  add(b.segments, 40 * sizeof(PrefillSegment));
+  add(b.segment_count, 4);
+  add(b.layer_counter, 4);
+  for (const Rows& r : {b.hidden, b.normed, b.q, b.attention, b.k, b.v, b.delta, b.gate, b.up,
+                        b.activated, b.head_hidden, b.logits, b.kept_logits}) {
+    add(r.data, rows * r.width * 4);
+  }
+  add(b.head_index, rows * 4);
+  add(b.head_rows.lane, rows * 4);
+  add(b.head_rows.position, rows * 4);
+  add(b.scores, rows * sizeof(TokenScore));
+  add(b.identity, rows * 4);
+  std::byte* end = workspace.data();
+  for (const auto& [data, size] : places) {
+    EXPECT_GE(data, end);
+    end = data + size;
+  }
+  EXPECT_LE(end, workspace.data() + bytes);
+}
+
+}  // namespace
+}  // namespace sirocco

@@ -1,0 +1,132 @@
+#include "tests/testing/random_model.h"
+
+#include <cmath>
+#include <cstddef>
+#include <memory>
+#include <random>
+#include <utility>
+#include <vector>
+
+namespace sirocco {
+namespace {
+
+// Makes weights on a device; after a failure it makes nothing more.
+class Maker {
+ public:
+  Maker(Device& device, uint64_t seed, std::vector<std::unique_ptr<Buffer>>& memory)
+      : device_(device), random_(seed), memory_(memory) {}
+
+  Matrix MakeMatrix(DType dtype, int32_t rows, int32_t cols, float gain) {
+    const std::vector<float> values =
+        Values(size_t{1} * rows * cols, 0, gain / std::sqrt(static_cast<float>(cols)));
+    if (dtype == DType::kFloat32) {
+      return {Upload(values.data(), values.size() * sizeof(float)), dtype, rows, cols};
+    }
+    std::vector<BFloat16> rounded;
+    for (const float value : values) rounded.push_back(BFloat16::FromFloat(value));
+    return {Upload(rounded.data(), rounded.size() * sizeof(BFloat16)), dtype, rows, cols};
+  }
+
+  const float* MakeVector(int32_t size, float mean, float deviation) {
+    const std::vector<float> values = Values(size, mean, deviation);
+    return static_cast<const float*>(Upload(values.data(), values.size() * sizeof(float)));
+  }
+
+  const absl::Status& status() const { return status_; }
+
+ private:
+  std::vector<float> Values(size_t count, float mean, float deviation) {
+    std::normal_distribution<float> normal(mean, deviation);
+    std::vector<float> values(count);
+    for (float& value : values) value = normal(random_);
+    return values;
+  }
+
+  const void* Upload(const void* host, size_t bytes) {
+    if (!status_.ok()) return nullptr;
+    absl::StatusOr<std::unique_ptr<Buffer>> buffer = device_.Allocate(bytes, MemoryUse::kWeights);
+    if (!buffer.ok()) {
+      status_ = buffer.status();
+      return nullptr;
+    }
+    status_ = device_.CopyToDevice((*buffer)->data(), host, bytes);
+    if (status_.ok()) status_ = device_.Synchronize();
+    memory_.push_back(*std::move(buffer));
+    return memory_.back()->data();
+  }
+
+  Device& device_;
+  std::mt19937_64 random_;
+  std::vector<std::unique_ptr<Buffer>>& memory_;
+  absl::Status status_;
+};
+
+LayerWeights MakeLayer(const ModelDescriptor& d, DType dtype, Maker& maker) {
+  const int32_t q_rows = d.heads * d.head_dim;
+  const int32_t kv_rows = d.kv_heads * d.head_dim;
+  LayerWeights layer;
+  layer.attention_norm = maker.MakeVector(d.hidden_size, 1, 0.2f);
+  layer.q = maker.MakeMatrix(dtype, q_rows, d.hidden_size, 1);
+  layer.k = maker.MakeMatrix(dtype, kv_rows, d.hidden_size, 1);
+  layer.v = maker.MakeMatrix(dtype, kv_rows, d.hidden_size, 1);
+  layer.o = maker.MakeMatrix(dtype, d.hidden_size, q_rows, 1);
+  layer.q_bias = maker.MakeVector(q_rows, 0, 0.2f);
+  layer.k_bias = maker.MakeVector(kv_rows, 0, 0.2f);
+  layer.v_bias = maker.MakeVector(kv_rows, 0, 0.2f);
+  layer.o_bias = maker.MakeVector(d.hidden_size, 0, 0.2f);
+  layer.mlp_norm = maker.MakeVector(d.hidden_size, 1, 0.2f);
+  layer.gate = maker.MakeMatrix(dtype, d.intermediate_size, d.hidden_size, 1);
+  layer.up = maker.MakeMatrix(dtype, d.intermediate_size, d.hidden_size, 1);
+  layer.down = maker.MakeMatrix(dtype, d.hidden_size, d.intermediate_size, 1);
+  layer.gate_bias = maker.MakeVector(d.intermediate_size, 0, 0.2f);
+  layer.up_bias = maker.MakeVector(d.intermediate_size, 0, 0.2f);
+  layer.down_bias = maker.MakeVector(d.hidden_size, 0, 0.2f);
+  return layer;
+}
+
+RotaryDescriptor MakeRotary(int32_t dim, float base) {
+  RotaryDescriptor rotary;
+  for (int32_t i = 0; i < dim / 2; ++i) {
+    rotary.inverse_frequencies.push_back(1.0f / std::pow(base, 2.0f * i / dim));
+  }
+  return rotary;
+}
+
+}  // namespace
+
+ModelDescriptor RandomModelDescriptor() {
+  ModelDescriptor d;
+  d.architecture = "random";
+  d.vocab_size = 131;
+  d.hidden_size = 48;
+  d.intermediate_size = 80;
+  d.heads = 4;
+  d.kv_heads = 2;
+  d.head_dim = 16;
+  d.max_position = 1024;
+  d.norm_epsilon = 1e-5f;
+  d.attention_scale = 0.25f;
+  d.embedding_scale = 1.5f;
+  d.qkv_bias = d.output_bias = d.mlp_bias = true;
+  d.rotaries = {MakeRotary(16, 10000.0f), MakeRotary(8, 500.0f)};
+  d.groups = {{.window = 0}, {.window = 24}};
+  d.layers = {{.group = 0, .rotary = 0}, {.group = 1, .rotary = 1}, {.group = 0, .rotary = 1}};
+  return d;
+}
+
+absl::StatusOr<RandomModel> MakeRandomModel(Device& device, DType dtype, uint64_t seed) {
+  RandomModel model;
+  model.descriptor = RandomModelDescriptor();
+  const ModelDescriptor& d = model.descriptor;
+  Maker maker(device, seed, model.weights.memory);
+  model.weights.embedding = maker.MakeMatrix(dtype, d.vocab_size, d.hidden_size, 4);
+  model.weights.final_norm = maker.MakeVector(d.hidden_size, 1, 0.2f);
+  model.weights.head = maker.MakeMatrix(dtype, d.vocab_size, d.hidden_size, 2);
+  for (size_t i = 0; i < d.layers.size(); ++i) {
+    model.weights.layers.push_back(MakeLayer(d, dtype, maker));
+  }
+  if (!maker.status().ok()) return maker.status();
+  return model;
+}
+
+}  // namespace sirocco
