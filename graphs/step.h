@@ -13,7 +13,7 @@ namespace sirocco {
 // A sequence takes a lane. The lane's block tables are set by later steps' updates.
 struct LaneStart {
   int32_t lane = 0;
-  Lane state;                       // length = tokens.size(); flags say which of the rest counts
+  Lane state = {};                  // length = tokens.size(); flags say which of the rest counts
   std::span<const int32_t> tokens;  // the prompt, and after a preemption what was generated
   int32_t prompt_length = 0;        // of tokens, the prompt's: the rest counts as output
   std::span<const std::pair<int32_t, float>> logit_bias;  // kLaneBias
