@@ -1,0 +1,26 @@
+// Text of a configuration value <-> the value. Errors say what is allowed, without the key.
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <string>
+#include <string_view>
+
+#include "absl/status/statusor.h"
+
+namespace sirocco {
+
+absl::StatusOr<int64_t> ParseInteger(std::string_view text, int64_t min, int64_t max);
+// "true" or "false".
+absl::StatusOr<bool> ParseBool(std::string_view text);
+// A whole number of bytes with an optional unit: B, KiB, MiB, GiB, TiB, KB, MB, GB, TB.
+absl::StatusOr<int64_t> ParseBytes(std::string_view text, int64_t min, int64_t max);
+// A whole number with a unit: "500ms", "30s", "2m", "1h".
+absl::StatusOr<std::chrono::milliseconds> ParseDuration(std::string_view text);
+// "HOST:PORT", "[V6]:PORT"; the port 0 ... 65535.
+absl::StatusOr<std::string> ParseAddress(std::string_view text);
+
+std::string BytesText(int64_t bytes);                       // "8MiB"; exact
+std::string DurationText(std::chrono::milliseconds value);  // "30s", "250ms"
+
+}  // namespace sirocco
