@@ -155,6 +155,10 @@ std::vector<ConfigKey> ConfigKeys() {
   return keys;
 }
 
+absl::StatusOr<Mode> ModeFromEnvironment() {
+  return ModeFromVariables(Environment("EOLE_TORCH_COMPILE"), Environment("EOLE_COMPILE_MODE"));
+}
+
 absl::StatusOr<Config> LoadConfig(const std::string& file,
                                   const std::map<std::string, std::string>& flags) {
   Config config;
@@ -184,8 +188,7 @@ absl::StatusOr<Config> LoadConfig(const std::string& file,
     }
     if (!status.ok()) return status;
   }
-  absl::StatusOr<Mode> mode =
-      ModeFromVariables(Environment("EOLE_TORCH_COMPILE"), Environment("EOLE_COMPILE_MODE"));
+  absl::StatusOr<Mode> mode = ModeFromEnvironment();
   if (!mode.ok()) return mode.status();
   config.mode = *mode;
   return config;

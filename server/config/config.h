@@ -63,6 +63,9 @@ std::vector<ConfigKey> ConfigKeys();
 absl::StatusOr<Config> LoadConfig(const std::string& file,
                                   const std::map<std::string, std::string>& flags);
 
+// EOLE_TORCH_COMPILE and EOLE_COMPILE_MODE alone: checked before any command.
+absl::StatusOr<Mode> ModeFromEnvironment();
+
 // The effective configuration as YAML, with each key's source as a comment.
 std::string ToYaml(const Config& config);
 
