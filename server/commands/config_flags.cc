@@ -1,0 +1,28 @@
+#include "server/commands/config_flags.h"
+
+#include "absl/strings/str_cat.h"
+
+namespace sirocco {
+
+std::shared_ptr<const ConfigFlags> ConfigFlags::AddTo(CLI::App& command) {
+  auto flags = std::make_shared<ConfigFlags>();
+  command.add_option("--config", flags->file_,
+                     "YAML file of key: value; flags and SIROCCO_KEY variables go before it");
+  for (const ConfigKey& key : ConfigKeys()) {
+    const std::string help =
+        key.value.empty() ? key.help : absl::StrCat(key.help, " [", key.value, "]");
+    flags->options_[key.name] =
+        command.add_option(key.flag, flags->values_[key.name], help)->group("Configuration");
+  }
+  return flags;
+}
+
+absl::StatusOr<Config> ConfigFlags::Load() const {
+  std::map<std::string, std::string> given;
+  for (const auto& [key, option] : options_) {
+    if (option->count() > 0) given[key] = values_.at(key);
+  }
+  return LoadConfig(file_, given);
+}
+
+}  // namespace sirocco

@@ -1,0 +1,194 @@
+// sirocco tokenize: text or chats to ids, and ids to text, offline; JSON lines.
+#include <cstdio>
+#include <fstream>
+#include <iostream>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "engine/chat/chat_template.h"
+#include "engine/tokenizer/tokenizer.h"
+#include "server/commands/commands.h"
+#include "server/commands/json_lines.h"
+#include "server/commands/report.h"
+
+namespace sirocco {
+namespace {
+
+using nlohmann::ordered_json;
+
+constexpr size_t kMaxLineBytes = 64u << 20;
+
+class LineTokenizer {
+ public:
+  static absl::StatusOr<std::unique_ptr<LineTokenizer>> Open(const std::string& path) {
+    auto self = std::make_unique<LineTokenizer>();
+    absl::StatusOr<std::unique_ptr<Tokenizer>> tokenizer = OpenTokenizer(path);
+    if (!tokenizer.ok()) return tokenizer.status();
+    if (*tokenizer == nullptr) {
+      return absl::NotFoundError(absl::StrCat(path, ": no tokenizer files"));
+    }
+    self->tokenizer_ = *std::move(tokenizer);
+    if (const auto& source = self->tokenizer_->chat_template(); source.has_value()) {
+      self->template_ = ChatTemplate::Parse(*source, self->tokenizer_->bos_token(),
+                                            self->tokenizer_->eos_token());
+    }
+    return self;
+  }
+
+  // The answer to one line.
+  absl::StatusOr<ordered_json> Answer(const ordered_json& line) const {
+    for (const auto& item : line.items()) {
+      static const auto* known = new std::vector<std::string>{
+          "text",      "messages",        "ids",   "add_special_tokens",  "parse_special_tokens",
+          "documents", "template_kwargs", "tools", "skip_special_tokens", "add_generation_prompt"};
+      if (std::find(known->begin(), known->end(), item.key()) == known->end()) {
+        return absl::InvalidArgumentError(absl::StrCat("unknown key '", item.key(), "'"));
+      }
+    }
+    const int inputs = line.contains("text") + line.contains("messages") + line.contains("ids");
+    if (inputs != 1) {
+      return absl::InvalidArgumentError("a line has one of the keys text, messages and ids");
+    }
+    if (line.contains("ids")) return Detokenize(line);
+    if (line.contains("messages")) return TokenizeChat(line);
+    return TokenizeText(line);
+  }
+
+ private:
+  static absl::StatusOr<bool> Flag(const ordered_json& line, const char* key, bool value) {
+    if (!line.contains(key)) return value;
+    if (!line[key].is_boolean()) {
+      return absl::InvalidArgumentError(absl::StrCat(key, " must be true or false"));
+    }
+    return line[key].get<bool>();
+  }
+
+  absl::StatusOr<ordered_json> TokenizeText(const ordered_json& line) const {
+    if (!line["text"].is_string()) return absl::InvalidArgumentError("text must be a string");
+    absl::StatusOr<bool> add = Flag(line, "add_special_tokens", true);
+    if (!add.ok()) return add.status();
+    absl::StatusOr<bool> parse = Flag(line, "parse_special_tokens", false);
+    if (!parse.ok()) return parse.status();
+    absl::StatusOr<std::vector<int32_t>> ids =
+        tokenizer_->Encode(line["text"].get_ref<const std::string&>(),
+                           {.add_special_tokens = *add, .parse_special_tokens = *parse});
+    if (!ids.ok()) return ids.status();
+    return ordered_json{{"ids", *ids}};
+  }
+
+  absl::StatusOr<ordered_json> TokenizeChat(const ordered_json& line) const {
+    if (!template_.ok()) return template_.status();
+    if (*template_ == nullptr) {
+      return absl::FailedPreconditionError("the model has no chat template");
+    }
+    ChatInput input;
+    absl::StatusOr<bool> prompt = Flag(line, "add_generation_prompt", true);
+    if (!prompt.ok()) return prompt.status();
+    input.add_generation_prompt = *prompt;
+    input.messages = line["messages"];
+    if (!input.messages.is_array()) return absl::InvalidArgumentError("messages must be an array");
+    for (const ordered_json& message : input.messages) {
+      if (!message.is_object()) return absl::InvalidArgumentError("a message must be an object");
+    }
+    if (line.contains("template_kwargs")) {
+      input.kwargs = line["template_kwargs"];
+      if (!input.kwargs.is_object()) {
+        return absl::InvalidArgumentError("template_kwargs must be an object");
+      }
+    }
+    if (absl::Status status = Array(line, "tools", input.tools); !status.ok()) return status;
+    if (absl::Status status = Array(line, "documents", input.documents); !status.ok()) {
+      return status;
+    }
+    absl::StatusOr<ProvenText> text = (*template_)->Render(input);
+    if (!text.ok()) return text.status();
+    absl::StatusOr<std::vector<int32_t>> ids = tokenizer_->EncodeChat(*text);
+    if (!ids.ok()) return ids.status();
+    return ordered_json{{"ids", *ids}};
+  }
+
+  static absl::Status Array(const ordered_json& line, const char* key,
+                            std::optional<OrderedJson>& out) {
+    if (!line.contains(key) || line[key].is_null()) return absl::OkStatus();
+    if (!line[key].is_array()) {
+      return absl::InvalidArgumentError(absl::StrCat(key, " must be an array"));
+    }
+    out = line[key];
+    return absl::OkStatus();
+  }
+
+  absl::StatusOr<ordered_json> Detokenize(const ordered_json& line) const {
+    absl::StatusOr<bool> skip = Flag(line, "skip_special_tokens", true);
+    if (!skip.ok()) return skip.status();
+    if (!line["ids"].is_array()) return absl::InvalidArgumentError("ids must be an array");
+    std::vector<int32_t> ids;
+    for (const ordered_json& id : line["ids"]) {
+      const bool valid = id.is_number_integer() && id.get<int64_t>() >= 0 &&
+                         id.get<int64_t>() < tokenizer_->vocab_size();
+      if (!valid) {
+        return absl::InvalidArgumentError(absl::StrCat(
+            "id ", id.dump(), " is not allowed; allowed: 0 to ", tokenizer_->vocab_size() - 1));
+      }
+      ids.push_back(id.get<int32_t>());
+    }
+    return ordered_json{{"text", tokenizer_->Decode(ids, *skip)}};
+  }
+
+  std::unique_ptr<Tokenizer> tokenizer_;
+  // A template that does not parse is an error of the lines that need it.
+  absl::StatusOr<std::unique_ptr<ChatTemplate>> template_ = std::unique_ptr<ChatTemplate>();
+};
+
+int TokenizeLines(const std::string& path, std::istream& in) {
+  absl::StatusOr<std::unique_ptr<LineTokenizer>> tokenizer = LineTokenizer::Open(path);
+  if (!tokenizer.ok()) return Fail(tokenizer.status());
+  int exit_status = 0;
+  std::string text;
+  absl::Status status;
+  while (NextLine(in, kMaxLineBytes, &text, &status)) {
+    absl::StatusOr<ordered_json> line = status.ok() ? ParseJsonObject(text) : status;
+    absl::StatusOr<ordered_json> answer =
+        line.ok() ? (*tokenizer)->Answer(*line) : absl::StatusOr<ordered_json>(line.status());
+    if (!answer.ok()) exit_status = 1;
+    const std::string out = answer.ok() ? answer->dump() : ErrorLine(answer.status());
+    std::cout << out << '\n';
+    if (!std::cout.good()) return Fail(absl::UnavailableError("standard output is closed"));
+  }
+  std::cout.flush();
+  return exit_status;
+}
+
+}  // namespace
+
+void AddTokenize(CLI::App& app, int& exit_status) {
+  struct Options {
+    std::string model, input;
+  };
+  auto options = std::make_shared<Options>();
+  CLI::App* command = app.add_subcommand(
+      "tokenize",
+      "Text or chats to ids and ids to text, offline. Reads JSON lines:\n"
+      "  {\"text\": \"Hello\"}              -> {\"ids\": [...]}\n"
+      "  {\"messages\": [{\"role\": ...}]}  -> {\"ids\": [...]}\n"
+      "  {\"ids\": [1, 2]}                -> {\"text\": \"...\"}\n"
+      "Options a line: add_special_tokens (true), parse_special_tokens (false),\n"
+      "skip_special_tokens (true), add_generation_prompt (true), template_kwargs, tools, "
+      "documents.");
+  command->add_option("--model", options->model, "a GGUF file or a folder with tokenizer files")
+      ->required();
+  command->add_option("INPUT", options->input, "a file of JSON lines; default: standard input");
+  command->callback([options, &exit_status] {
+    if (options->input.empty()) {
+      exit_status = TokenizeLines(options->model, std::cin);
+      return;
+    }
+    std::ifstream in(options->input, std::ios::binary);
+    exit_status = in ? TokenizeLines(options->model, in)
+                     : Fail(absl::NotFoundError(absl::StrCat(options->input, ": cannot be read")));
+  });
+}
+
+}  // namespace sirocco
