@@ -1,0 +1,135 @@
+// sirocco info: what a model's files hold and how it would run, or what a server serves.
+#include <cinttypes>
+#include <cstdio>
+#include <map>
+#include <memory>
+#include <string>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "graphs/executor.h"
+#include "server/commands/client.h"
+#include "server/commands/commands.h"
+#include "server/commands/config_flags.h"
+#include "server/commands/report.h"
+#include "server/model/load.h"
+
+namespace sirocco {
+namespace {
+
+void Row(const char* name, const std::string& value) {
+  std::printf("%-18s %s\n", name, value.c_str());
+}
+
+std::string YesNo(bool value) { return value ? "yes" : "no"; }
+
+int InfoOfServer(const std::string& address) {
+  auto stub = Connect(address);
+  grpc::ClientContext context;
+  v1::Model model;
+  if (grpc::Status status = stub->GetModel(&context, {}, &model); !status.ok()) {
+    return FailCall(address, status);
+  }
+  Row("server", absl::StrCat(address, ", version ", model.version()));
+  Row("model", model.name());
+  Row("architecture", model.architecture());
+  Row("parameters", absl::StrCat(model.parameter_count()));
+  Row("vocabulary", absl::StrCat(model.vocab_size()));
+  Row("end tokens", absl::StrJoin(model.end_token_ids(), ", "));
+  Row("tokenizer", YesNo(model.has_tokenizer()));
+  Row("chat template", YesNo(model.has_chat_template()));
+  Row("dtype", model.dtype());
+  Row("backend", absl::StrCat(model.backend(), ", ", model.device()));
+  Row("mode", model.mode());
+  Row("max length", absl::StrCat(model.max_length(), " tokens"));
+  Row("max batch size", absl::StrCat(model.max_batch_size()));
+  return 0;
+}
+
+std::string ShapeText(const StoredTensor& tensor) { return absl::StrJoin(tensor.shape, " x "); }
+
+void PrintTensors(const TensorSource& source, bool all) {
+  struct Sum {
+    uint64_t count = 0, bytes = 0;
+  };
+  std::map<std::string, Sum> by_type;
+  for (const StoredTensor& tensor : source.tensors()) {
+    Sum& sum = by_type[std::string(NameOf(tensor.type))];
+    ++sum.count;
+    sum.bytes += tensor.bytes;
+  }
+  for (const auto& [type, sum] : by_type) {
+    Row("tensors", absl::StrCat(sum.count, " in ", type, ", ", sum.bytes, " bytes"));
+  }
+  if (!all) return;
+  std::printf("\n%-52s %-6s %-16s %12s  %s\n", "tensor", "type", "shape", "bytes", "file, offset");
+  for (const StoredTensor& tensor : source.tensors()) {
+    std::printf("%-52s %-6s %-16s %12" PRIu64 "  %s, %" PRIu64 "\n", tensor.name.c_str(),
+                std::string(NameOf(tensor.type)).c_str(), ShapeText(tensor).c_str(), tensor.bytes,
+                tensor.file.c_str(), tensor.offset);
+  }
+}
+
+void PrintPlan(const ServedModel& model) {
+  const DType dtype = model.facts.dtype == "float32" ? DType::kFloat32 : DType::kBFloat16;
+  std::printf("\ndecode plan of mode %s\n", std::string(NameOf(model.facts.mode)).c_str());
+  for (const PlanEntry& entry :
+       DescribeDecodePlan(model.files.descriptor, model.facts.mode, dtype)) {
+    std::printf("  %-10s %-18s %s\n", entry.part.c_str(), entry.operation.c_str(),
+                entry.detail.c_str());
+  }
+}
+
+int InfoOfFiles(const ConfigFlags& flags, bool tensors, bool plan) {
+  absl::StatusOr<Config> config = flags.Load();
+  if (!config.ok()) return Fail(config.status());
+  absl::StatusOr<std::unique_ptr<ServedModel>> opened = OpenServedModel(*config);
+  if (!opened.ok()) return Fail(opened.status());
+  const ServedModel& model = **opened;
+  const ModelDescriptor& d = model.files.descriptor;
+  Row("model", absl::StrCat(config->model, " (", model.files.format, ")"));
+  Row("served name", model.facts.name);
+  Row("architecture", d.architecture);
+  Row("layers", absl::StrCat(d.layers.size(), " of hidden size ", d.hidden_size,
+                             ", intermediate size ", d.intermediate_size));
+  Row("heads", absl::StrCat(d.heads, " of ", d.head_dim, ", ", d.kv_heads, " for keys and values"));
+  Row("vocabulary", absl::StrCat(d.vocab_size, d.tied_head ? ", tied head" : ""));
+  Row("made for", absl::StrCat(d.max_position, " tokens"));
+  Row("end tokens", absl::StrJoin(model.facts.end_token_ids, ", "));
+  Row("tokenizer", model.tokenizer == nullptr
+                       ? "no"
+                       : absl::StrCat("yes, ", model.tokenizer->vocab_size(), " ids"));
+  Row("chat template", YesNo(model.chat_template != nullptr));
+  Row("dtype", absl::StrCat(model.facts.dtype, config->dtype == "auto" ? " (auto)" : ""));
+  Row("backend", absl::StrCat(model.facts.backend, ", ", model.facts.device));
+  Row("mode", std::string(NameOf(model.facts.mode)));
+  Row("max length", absl::StrCat(model.facts.max_length, " tokens"));
+  Row("max batch size", absl::StrCat(model.facts.max_batch_size));
+  PrintTensors(*model.files.tensors, tensors);
+  if (plan) PrintPlan(model);
+  return 0;
+}
+
+}  // namespace
+
+void AddInfo(CLI::App& app, int& exit_status) {
+  struct Options {
+    std::string address;
+    bool tensors = false, plan = false;
+  };
+  auto options = std::make_shared<Options>();
+  CLI::App* command = app.add_subcommand(
+      "info", "Show what a server serves (--address) or what a model's files hold (--model)");
+  auto* address =
+      command->add_option("--address", options->address, "a running server's HOST:PORT");
+  command->add_flag("--tensors", options->tensors, "with --model: list every tensor");
+  command->add_flag("--plan", options->plan, "with --model: print the mode's decode plan");
+  auto flags = ConfigFlags::AddTo(*command);
+  command->get_option("--model")->excludes(address);
+  command->callback([options, flags, &exit_status] {
+    exit_status = options->address.empty() ? InfoOfFiles(*flags, options->tensors, options->plan)
+                                           : InfoOfServer(options->address);
+  });
+}
+
+}  // namespace sirocco
