@@ -1,41 +1,14 @@
 #include "server/commands/json_lines.h"
 
-#include <utility>
+#include <nlohmann/json.hpp>
 
 #include "absl/strings/str_cat.h"
 
 namespace sirocco {
-namespace {
-
-using nlohmann::ordered_json;
-
-constexpr int kMaxDepth = 100;
-
-}  // namespace
-
-absl::StatusOr<ordered_json> ParseJsonObject(const std::string& line) {
-  bool too_deep = false;
-  const ordered_json::parser_callback_t bound = [&](int depth, ordered_json::parse_event_t,
-                                                    ordered_json&) {
-    if (depth > kMaxDepth) too_deep = true;
-    return !too_deep;
-  };
-  try {
-    ordered_json value = ordered_json::parse(line, bound);
-    if (too_deep) {
-      return absl::InvalidArgumentError(
-          absl::StrCat("JSON is nested deeper than ", kMaxDepth, " levels"));
-    }
-    if (!value.is_object()) return absl::InvalidArgumentError("the line is no JSON object");
-    return value;
-  } catch (const ordered_json::exception& error) {
-    return absl::InvalidArgumentError(absl::StrCat("the line is no JSON: ", error.what()));
-  }
-}
 
 std::string ErrorLine(const absl::Status& status) {
-  const ordered_json line = {{"error", std::string(status.message())}};
-  return line.dump(-1, ' ', false, ordered_json::error_handler_t::replace);
+  const nlohmann::ordered_json line = {{"error", std::string(status.message())}};
+  return line.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace);
 }
 
 bool NextLine(std::istream& in, size_t max_bytes, std::string* line, absl::Status* status) {

@@ -1,18 +1,12 @@
 // JSON lines in, JSON lines out: how the offline commands work.
 #pragma once
 
-#include <functional>
 #include <istream>
-#include <nlohmann/json.hpp>
 #include <string>
 
 #include "absl/status/status.h"
-#include "absl/status/statusor.h"
 
 namespace sirocco {
-
-// One JSON object from a line's text; nesting is bounded. INVALID_ARGUMENT says what is wrong.
-absl::StatusOr<nlohmann::ordered_json> ParseJsonObject(const std::string& line);
 
 // {"error": MESSAGE} as a line's text.
 std::string ErrorLine(const absl::Status& status);

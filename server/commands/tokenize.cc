@@ -1,7 +1,8 @@
 // sirocco tokenize: text or chats to ids, and ids to text, offline; JSON lines.
-#include <cstdio>
+#include <algorithm>
 #include <fstream>
 #include <iostream>
+#include <iterator>
 #include <memory>
 #include <string>
 #include <utility>
@@ -10,6 +11,8 @@
 #include "absl/strings/str_cat.h"
 #include "engine/chat/chat_template.h"
 #include "engine/tokenizer/tokenizer.h"
+#include "server/api/json.h"
+#include "server/api/prompt.h"
 #include "server/commands/commands.h"
 #include "server/commands/json_lines.h"
 #include "server/commands/report.h"
@@ -21,6 +24,51 @@ using nlohmann::ordered_json;
 
 constexpr size_t kMaxLineBytes = 64u << 20;
 
+constexpr std::string_view kKeys[] = {
+    "text",      "messages",        "ids",   "add_special_tokens",  "parse_special_tokens",
+    "documents", "template_kwargs", "tools", "skip_special_tokens", "add_generation_prompt"};
+
+absl::StatusOr<bool> Flag(const ordered_json& line, const char* key, bool value) {
+  if (!line.contains(key)) return value;
+  if (!line[key].is_boolean()) {
+    return absl::InvalidArgumentError(absl::StrCat(key, " must be true or false"));
+  }
+  return line[key].get<bool>();
+}
+
+absl::Status Array(const ordered_json& line, const char* key, std::optional<OrderedJson>& out) {
+  if (!line.contains(key) || line[key].is_null()) return absl::OkStatus();
+  if (!line[key].is_array()) {
+    return absl::InvalidArgumentError(absl::StrCat(key, " must be an array"));
+  }
+  out = line[key];
+  return absl::OkStatus();
+}
+
+absl::StatusOr<ChatInput> ReadChat(const ordered_json& line) {
+  ChatInput input;
+  absl::StatusOr<bool> prompt = Flag(line, "add_generation_prompt", true);
+  if (!prompt.ok()) return prompt.status();
+  input.add_generation_prompt = *prompt;
+  input.messages = line["messages"];
+  if (!input.messages.is_array()) return absl::InvalidArgumentError("messages must be an array");
+  for (const ordered_json& message : input.messages) {
+    if (!message.is_object()) return absl::InvalidArgumentError("a message must be an object");
+  }
+  if (line.contains("template_kwargs")) {
+    input.kwargs = line["template_kwargs"];
+    if (!input.kwargs.is_object()) {
+      return absl::InvalidArgumentError("template_kwargs must be an object");
+    }
+  }
+  if (absl::Status status = Array(line, "tools", input.tools); !status.ok()) return status;
+  if (absl::Status status = Array(line, "documents", input.documents); !status.ok()) {
+    return status;
+  }
+  return input;
+}
+
+// A tokenizer and template alone, seen as the model whose requests the server's code checks.
 class LineTokenizer {
  public:
   static absl::StatusOr<std::unique_ptr<LineTokenizer>> Open(const std::string& path) {
@@ -31,9 +79,15 @@ class LineTokenizer {
       return absl::NotFoundError(absl::StrCat(path, ": no tokenizer files"));
     }
     self->tokenizer_ = *std::move(tokenizer);
+    self->facts_.tokenizer = self->tokenizer_.get();
+    self->facts_.vocab_size = self->tokenizer_->vocab_size();
     if (const auto& source = self->tokenizer_->chat_template(); source.has_value()) {
-      self->template_ = ChatTemplate::Parse(*source, self->tokenizer_->bos_token(),
-                                            self->tokenizer_->eos_token());
+      absl::StatusOr<std::unique_ptr<ChatTemplate>> chat = ChatTemplate::Parse(
+          *source, self->tokenizer_->bos_token(), self->tokenizer_->eos_token());
+      // A template that does not parse is an error of the lines that need it.
+      self->template_status_ = chat.status();
+      if (chat.ok()) self->template_ = *std::move(chat);
+      self->facts_.chat_template = self->template_.get();
     }
     return self;
   }
@@ -41,10 +95,7 @@ class LineTokenizer {
   // The answer to one line.
   absl::StatusOr<ordered_json> Answer(const ordered_json& line) const {
     for (const auto& item : line.items()) {
-      static const auto* known = new std::vector<std::string>{
-          "text",      "messages",        "ids",   "add_special_tokens",  "parse_special_tokens",
-          "documents", "template_kwargs", "tools", "skip_special_tokens", "add_generation_prompt"};
-      if (std::find(known->begin(), known->end(), item.key()) == known->end()) {
+      if (std::find(std::begin(kKeys), std::end(kKeys), item.key()) == std::end(kKeys)) {
         return absl::InvalidArgumentError(absl::StrCat("unknown key '", item.key(), "'"));
       }
     }
@@ -52,75 +103,32 @@ class LineTokenizer {
     if (inputs != 1) {
       return absl::InvalidArgumentError("a line has one of the keys text, messages and ids");
     }
-    if (line.contains("ids")) return Detokenize(line);
-    if (line.contains("messages")) return TokenizeChat(line);
-    return TokenizeText(line);
+    if (line.contains("ids")) return Text(line);
+    absl::StatusOr<std::vector<int32_t>> ids =
+        line.contains("messages") ? ChatIds(line) : TextIds(line);
+    if (!ids.ok()) return ids.status();
+    return ordered_json{{"ids", *ids}};
   }
 
  private:
-  static absl::StatusOr<bool> Flag(const ordered_json& line, const char* key, bool value) {
-    if (!line.contains(key)) return value;
-    if (!line[key].is_boolean()) {
-      return absl::InvalidArgumentError(absl::StrCat(key, " must be true or false"));
-    }
-    return line[key].get<bool>();
-  }
-
-  absl::StatusOr<ordered_json> TokenizeText(const ordered_json& line) const {
+  absl::StatusOr<std::vector<int32_t>> TextIds(const ordered_json& line) const {
     if (!line["text"].is_string()) return absl::InvalidArgumentError("text must be a string");
     absl::StatusOr<bool> add = Flag(line, "add_special_tokens", true);
     if (!add.ok()) return add.status();
     absl::StatusOr<bool> parse = Flag(line, "parse_special_tokens", false);
     if (!parse.ok()) return parse.status();
-    absl::StatusOr<std::vector<int32_t>> ids =
-        tokenizer_->Encode(line["text"].get_ref<const std::string&>(),
-                           {.add_special_tokens = *add, .parse_special_tokens = *parse});
-    if (!ids.ok()) return ids.status();
-    return ordered_json{{"ids", *ids}};
+    return EncodeText("text", line["text"].get_ref<const std::string&>(),
+                      {.add_special_tokens = *add, .parse_special_tokens = *parse}, facts_);
   }
 
-  absl::StatusOr<ordered_json> TokenizeChat(const ordered_json& line) const {
-    if (!template_.ok()) return template_.status();
-    if (*template_ == nullptr) {
-      return absl::FailedPreconditionError("the model has no chat template");
-    }
-    ChatInput input;
-    absl::StatusOr<bool> prompt = Flag(line, "add_generation_prompt", true);
-    if (!prompt.ok()) return prompt.status();
-    input.add_generation_prompt = *prompt;
-    input.messages = line["messages"];
-    if (!input.messages.is_array()) return absl::InvalidArgumentError("messages must be an array");
-    for (const ordered_json& message : input.messages) {
-      if (!message.is_object()) return absl::InvalidArgumentError("a message must be an object");
-    }
-    if (line.contains("template_kwargs")) {
-      input.kwargs = line["template_kwargs"];
-      if (!input.kwargs.is_object()) {
-        return absl::InvalidArgumentError("template_kwargs must be an object");
-      }
-    }
-    if (absl::Status status = Array(line, "tools", input.tools); !status.ok()) return status;
-    if (absl::Status status = Array(line, "documents", input.documents); !status.ok()) {
-      return status;
-    }
-    absl::StatusOr<ProvenText> text = (*template_)->Render(input);
-    if (!text.ok()) return text.status();
-    absl::StatusOr<std::vector<int32_t>> ids = tokenizer_->EncodeChat(*text);
-    if (!ids.ok()) return ids.status();
-    return ordered_json{{"ids", *ids}};
+  absl::StatusOr<std::vector<int32_t>> ChatIds(const ordered_json& line) const {
+    if (!template_status_.ok()) return template_status_;
+    absl::StatusOr<ChatInput> input = ReadChat(line);
+    if (!input.ok()) return input.status();
+    return EncodeChat(*input, facts_);
   }
 
-  static absl::Status Array(const ordered_json& line, const char* key,
-                            std::optional<OrderedJson>& out) {
-    if (!line.contains(key) || line[key].is_null()) return absl::OkStatus();
-    if (!line[key].is_array()) {
-      return absl::InvalidArgumentError(absl::StrCat(key, " must be an array"));
-    }
-    out = line[key];
-    return absl::OkStatus();
-  }
-
-  absl::StatusOr<ordered_json> Detokenize(const ordered_json& line) const {
+  absl::StatusOr<ordered_json> Text(const ordered_json& line) const {
     absl::StatusOr<bool> skip = Flag(line, "skip_special_tokens", true);
     if (!skip.ok()) return skip.status();
     if (!line["ids"].is_array()) return absl::InvalidArgumentError("ids must be an array");
@@ -138,8 +146,9 @@ class LineTokenizer {
   }
 
   std::unique_ptr<Tokenizer> tokenizer_;
-  // A template that does not parse is an error of the lines that need it.
-  absl::StatusOr<std::unique_ptr<ChatTemplate>> template_ = std::unique_ptr<ChatTemplate>();
+  std::unique_ptr<ChatTemplate> template_;
+  absl::Status template_status_;
+  ModelFacts facts_;
 };
 
 int TokenizeLines(const std::string& path, std::istream& in) {
@@ -149,9 +158,9 @@ int TokenizeLines(const std::string& path, std::istream& in) {
   std::string text;
   absl::Status status;
   while (NextLine(in, kMaxLineBytes, &text, &status)) {
-    absl::StatusOr<ordered_json> line = status.ok() ? ParseJsonObject(text) : status;
-    absl::StatusOr<ordered_json> answer =
-        line.ok() ? (*tokenizer)->Answer(*line) : absl::StatusOr<ordered_json>(line.status());
+    absl::StatusOr<ordered_json> answer = status;
+    if (status.ok()) answer = ParseJsonField("line", text, JsonKind::kObject);
+    if (answer.ok()) answer = (*tokenizer)->Answer(*answer);
     if (!answer.ok()) exit_status = 1;
     const std::string out = answer.ok() ? answer->dump() : ErrorLine(answer.status());
     std::cout << out << '\n';

@@ -7,7 +7,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
-#include "engine/kv_cache.h"
+#include "engine/block_budget.h"
 #include "graphs/executor.h"
 #include "kernels/cpu/cpu_device.h"
 #include "server/log/log.h"
