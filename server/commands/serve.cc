@@ -1,0 +1,177 @@
+// sirocco serve: listens, loads, serves until a signal, drains.
+#include <cstdio>
+#include <cstdlib>
+#include <memory>
+#include <optional>
+#include <string>
+#include <thread>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "server/api/version.h"
+#include "server/commands/commands.h"
+#include "server/commands/config_flags.h"
+#include "server/commands/report.h"
+#include "server/commands/wakeups.h"
+#include "server/log/log.h"
+#include "server/metrics/http_server.h"
+#include "server/metrics/metrics.h"
+#include "server/model/load.h"
+#include "server/service/server.h"
+
+namespace sirocco {
+namespace {
+
+constexpr int kDeviceLost = 70;
+// After a drain only responses that are being written are left.
+constexpr std::chrono::seconds kLastWrites{2};
+
+// Opens and loads on a thread of its own, so that signals are heard meanwhile.
+class Loader {
+ public:
+  Loader(const Config& config, Metrics& metrics, Wakeups& wakeups)
+      : thread_([this, &config, &metrics, &wakeups] {
+          status_ = Load(config, metrics);
+          wakeups.Post(Wakeups::kLoaded);
+        }) {}
+
+  // After kLoaded.
+  absl::StatusOr<std::unique_ptr<ServedModel>> Take() {
+    thread_.join();
+    if (!status_.ok()) return status_;
+    return std::move(model_);
+  }
+
+ private:
+  absl::Status Load(const Config& config, Metrics& metrics) {
+    absl::StatusOr<std::unique_ptr<ServedModel>> model = OpenServedModel(config);
+    if (!model.ok()) return model.status();
+    model_ = *std::move(model);
+    const ModelFacts& facts = model_->facts;
+    LogInfo("loading", {{"model", config.model},
+                        {"backend", absl::StrCat(facts.backend, " (", facts.device, ")")},
+                        {"dtype", facts.dtype},
+                        {"mode", std::string(NameOf(facts.mode))}});
+    metrics.SetModel(facts);
+    ProgressBar bar;
+    return StartServedModel(
+        config, &metrics,
+        [&](std::string_view phase, uint64_t done, uint64_t total) {
+          bar.Update(phase, done, total);
+        },
+        *model_);
+  }
+
+  absl::Status status_;
+  std::unique_ptr<ServedModel> model_;
+  std::thread thread_;
+};
+
+void LogReady(const Config& config, const ServedModel& model) {
+  const ExecutorStats& stats = model.engine->executor().stats();
+  LogInfo("ready", {{"name", model.facts.name},
+                    {"load_seconds", absl::StrFormat("%.2f", model.load_seconds)},
+                    {"graphs", absl::StrCat(stats.graphs_captured.load())},
+                    {"capture_seconds", absl::StrFormat("%.3f", stats.capture_seconds)}});
+  if (config.mode == Mode::kEager) {
+    LogInfo(
+        "mode eager is the slowest; EOLE_TORCH_COMPILE=1 EOLE_COMPILE_MODE=0 (decoder_graph) is "
+        "the "
+        "fastest");
+  }
+}
+
+// Lets what runs end, within the configured time. What ended the wait: kDrained or kFault, or
+// kSignal where a second signal asks to stop at once.
+uint32_t Drain(const Config& config, GrpcServer& server, Engine& engine, Wakeups& wakeups) {
+  LogInfo("draining", {{"timeout_ms", absl::StrCat(config.drain_timeout.count())}});
+  server.SetDraining();
+  std::thread drain([&] {
+    const bool all_ended = engine.Drain(config.drain_timeout);
+    if (!all_ended) LogWarning("the drain timeout is over: ended what was left");
+    wakeups.Post(Wakeups::kDrained);
+  });
+  const uint32_t events = wakeups.Wait();
+  if ((events & Wakeups::kSignal) != 0) {
+    drain.detach();  // the process ends now
+  } else {
+    drain.join();
+  }
+  return events;
+}
+
+// From the loaded model to the exit status.
+int ServeModel(const Config& config, ServedModel& model, Metrics& metrics, GrpcServer& server,
+               const HttpServer& http, Wakeups& wakeups) {
+  metrics.Attach(model);
+  server.SetReady(model.facts, *model.engine);
+  LogReady(config, model);
+  std::printf("ready grpc=%s metrics=%s\n", server.address().c_str(), http.address().c_str());
+  std::fflush(stdout);
+
+  uint32_t events = wakeups.Wait();
+  if ((events & Wakeups::kFault) == 0) {
+    events = Drain(config, server, *model.engine, wakeups);
+    if ((events & Wakeups::kSignal) != 0) {
+      LogWarning("stopped at once by a second signal");
+      std::_Exit(130);
+    }
+  }
+  const int exit_status = (events & Wakeups::kFault) != 0 ? kDeviceLost : 0;
+  server.Shutdown(kLastWrites);
+  metrics.Detach();
+  LogInfo("stopped", {{"exit_status", absl::StrCat(exit_status)}});
+  return exit_status;
+}
+
+int Serve(const ConfigFlags& flags) {
+  absl::StatusOr<Config> config = flags.Load();
+  if (!config.ok()) return Fail(config.status());
+  ConfigureLog(config->log_level, config->log_format);
+  Wakeups wakeups;
+  Metrics metrics(config->vllm_metrics);
+
+  GrpcServerOptions options;
+  options.listen = config->listen;
+  options.max_message_size = static_cast<int32_t>(config->max_message_size);
+  options.health_stall_timeout = config->health_stall_timeout;
+  options.write_stall_timeout = config->write_stall_timeout;
+  options.mode = config->mode;
+  options.on_fault = [&](const absl::Status& fault) {
+    LogError("the device has failed", {{"error", std::string(fault.message())}});
+    wakeups.Post(Wakeups::kFault);
+  };
+  absl::StatusOr<std::unique_ptr<GrpcServer>> server = GrpcServer::Start(options, metrics);
+  if (!server.ok()) return Fail(server.status());
+  absl::StatusOr<std::unique_ptr<HttpServer>> http = HttpServer::Start(
+      config->metrics_listen, {.metrics = [&] { return metrics.Render(); },
+                               .not_ready = [&] { return (*server)->WhyNotReady(); },
+                               .not_healthy = [&] { return (*server)->WhyNotHealthy(); }});
+  if (!http.ok()) return Fail(http.status());
+  LogInfo(absl::StrCat("sirocco ", kVersion, " listens"),
+          {{"grpc", (*server)->address()}, {"metrics", (*http)->address()}});
+
+  Loader loader(*config, metrics, wakeups);
+  if ((wakeups.Wait() & Wakeups::kSignal) != 0) {
+    LogInfo("stopped while loading");
+    std::_Exit(0);  // nothing runs that could be lost, and loading cannot be cut short
+  }
+  absl::StatusOr<std::unique_ptr<ServedModel>> model = loader.Take();
+  if (!model.ok()) return Fail(model.status());
+  return ServeModel(*config, **model, metrics, **server, **http, wakeups);
+}
+
+}  // namespace
+
+void AddServe(CLI::App& app, int& exit_status) {
+  CLI::App* command = app.add_subcommand(
+      "serve",
+      "Serve a model over gRPC. Prints one line on standard output when ready:\n"
+      "  ready grpc=HOST:PORT metrics=HOST:PORT\n"
+      "Each key below is also a line of the --config file and a variable SIROCCO_KEY.");
+  auto flags = ConfigFlags::AddTo(*command);
+  command->callback([flags, &exit_status] { exit_status = Serve(*flags); });
+}
+
+}  // namespace sirocco

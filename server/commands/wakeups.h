@@ -1,0 +1,31 @@
+// What the serving thread waits for: signals, and events of other threads.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+
+namespace sirocco {
+
+// Construct before any thread starts: SIGINT and SIGTERM are blocked from then on, in threads that
+// start later too, and come out of Wait instead.
+class Wakeups {
+ public:
+  enum Event : uint32_t { kSignal = 1, kLoaded = 2, kFault = 4, kDrained = 8 };
+
+  Wakeups();
+  ~Wakeups();
+  Wakeups(const Wakeups&) = delete;
+  Wakeups& operator=(const Wakeups&) = delete;
+
+  // Any thread; kSignal comes of itself.
+  void Post(Event event);
+  // The events since the last call: at least one.
+  uint32_t Wait();
+
+ private:
+  int signals_;  // signalfd
+  int posts_;    // eventfd
+  std::atomic<uint32_t> pending_{0};
+};
+
+}  // namespace sirocco
