@@ -1,0 +1,52 @@
+// Sampling and scoring: a task a row.
+
+#include "absl/strings/str_cat.h"
+#include "kernels/cpu/checks.h"
+#include "kernels/cpu/cpu_ops.h"
+#include "kernels/cpu/sampler.h"
+
+namespace sirocco::cpu {
+namespace {
+
+float* LogitsOf(const Rows& logits, int32_t row) {
+  return static_cast<float*>(logits.data) + int64_t{row} * logits.width;
+}
+
+void SampleOne(const SampleParams& p, int /*phase*/, int32_t row, const Scratch& own) {
+  float* logits = reinterpret_cast<float*>(own.own);
+  const SamplerScratch scratch{logits, reinterpret_cast<int32_t*>(logits + p.logits.width)};
+  SampleRow(p.lanes, p.row_lane[row], LogitsOf(p.logits, row), scratch, &p.out[row]);
+}
+
+void ScoreOne(const ScoreTokensParams& p, int /*phase*/, int32_t row, const Scratch&) {
+  const int64_t history = int64_t{p.map.lane[row]} * p.lanes.max_length;
+  const int32_t id = p.lanes.history[history + p.map.position[row] + 1];
+  p.out[row] = TokenScore();
+  ScoreRow(LogitsOf(p.logits, row), p.logits.width, id, p.top, &p.out[row]);
+}
+
+}  // namespace
+
+absl::Status CpuOps::Run(const SampleParams& p) {
+  Checks checks("sample");
+  checks.RowCount(p.rows).NotNull("row_lane", p.row_lane).NotNull("out", p.out);
+  checks.Activations("logits", p.logits, p.lanes.vocab_size);
+  checks.NotNull("lanes.lane", p.lanes.lane).NotNull("lanes.history", p.lanes.history);
+  if (!checks.ok()) return checks.status();
+  const int64_t bytes = int64_t{p.logits.width} * static_cast<int64_t>(sizeof(float) * 2);
+  if (absl::Status status = sink_.NeedScratch(bytes, 0); !status.ok()) return status;
+  return sink_.Take(Call::Of<SampleOne>(p, {p.rows}));
+}
+
+absl::Status CpuOps::Run(const ScoreTokensParams& p) {
+  Checks checks("score_tokens");
+  checks.RowCount(p.rows).Map(p.map).NotNull("out", p.out);
+  checks.Activations("logits", p.logits, p.lanes.vocab_size);
+  checks.NotNull("lanes.history", p.lanes.history);
+  checks.That(p.top >= 0 && p.top <= kMaxTopLogprobs,
+              absl::StrCat("top is ", p.top, ", must be 0 ... ", kMaxTopLogprobs));
+  if (!checks.ok()) return checks.status();
+  return sink_.Take(Call::Of<ScoreOne>(p, {p.rows}));
+}
+
+}  // namespace sirocco::cpu

@@ -1,0 +1,44 @@
+// What is done to single rows of float32, shared by the operations and by the fused ones. Each
+// element's arithmetic and order are fixed, so that both give the same bits.
+#pragma once
+
+#include <cstdint>
+
+#include "kernels/ops.h"
+
+namespace sirocco::cpu {
+
+// out[r * out_stride + c] = x row r . weight row (first_column + c), r < rows, c < columns.
+// x rows are weight.cols long and x_stride apart.
+void DotColumnsOf(const Matrix& weight, int32_t first_column, int32_t columns, const float* x,
+                  int64_t x_stride, int32_t rows, float* out, int64_t out_stride);
+
+// out[i] = in[i] / sqrt(mean(in^2) + epsilon) * weight[i]; `out` may be `in`.
+void NormRow(const float* in, const float* weight, float epsilon, int32_t width, float* out);
+
+// out[i] = activation(gate[i]) * up[i]; `out` may be one of them. SiLU: Elfwing et al., 2017;
+// GELU in its tanh form: Hendrycks and Gimpel, 2016.
+void GatedActivationRow(Activation activation, const float* gate, const float* up, int32_t width,
+                        float* out);
+
+// Turns the first table.dim elements of one head to `position`.
+void TurnHead(const RotaryTable& table, int32_t position, float* head);
+
+// Writes one head's k (v where `value`) at `position` of the sequence with this block table.
+void StoreKv(const KvLayer& kv, const int32_t* block_table, int32_t position, int32_t kv_head,
+             bool value, const float* from);
+
+// out[i] = table row `row`[i] * scale
+void EmbedRow(const Matrix& table, int32_t row, float scale, float* out);
+
+inline void AddTo(float* sum, const float* delta, int32_t count) {
+  for (int32_t i = 0; i < count; ++i) sum[i] += delta[i];
+}
+
+inline void AddBias(float* rows, int64_t stride, int32_t count, const float* bias,
+                    int32_t columns) {
+  if (bias == nullptr) return;
+  for (int32_t r = 0; r < count; ++r) AddTo(rows + r * stride, bias, columns);
+}
+
+}  // namespace sirocco::cpu

@@ -1,0 +1,48 @@
+// How rows and columns are cut into tasks. No result depends on it.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+
+namespace sirocco::cpu {
+
+constexpr int64_t CeilDiv(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+// A grid of tasks over [rows, columns]: task = row chunk * column tiles + column tile.
+struct Grid {
+  int32_t rows = 0;
+  int32_t columns = 0;
+  int32_t row_chunk = 0;
+  int32_t column_tile = 0;
+
+  struct Tile {
+    int32_t first_row, rows, first_column, columns;
+  };
+
+  int64_t tasks() const { return CeilDiv(rows, row_chunk) * CeilDiv(columns, column_tile); }
+  Tile At(int32_t task) const {
+    const int32_t tiles = static_cast<int32_t>(CeilDiv(columns, column_tile));
+    const int32_t row = task / tiles * row_chunk;
+    const int32_t column = task % tiles * column_tile;
+    return {row, std::min(row_chunk, rows - row), column, std::min(column_tile, columns - column)};
+  }
+};
+
+// Rows are cut only where there are many: a tile's weights are read once for its whole chunk.
+inline constexpr int32_t kRowChunk = 128;
+
+// For a product with `columns` outputs: tiles of whole groups of 24 (dot-inl.h), small enough to
+// balance, large enough to stream.
+inline Grid ColumnGrid(int32_t rows, int32_t columns, int threads) {
+  const int64_t wanted = CeilDiv(columns, int64_t{8} * threads);
+  const int64_t tile = std::clamp<int64_t>(CeilDiv(wanted, 24) * 24, 24, 96);
+  return {rows, columns, std::min(rows, kRowChunk), static_cast<int32_t>(tile)};
+}
+
+// For operations that go over rows of `width` elements: about 16 K elements a task.
+inline Grid RowGrid(int32_t rows, int32_t width) {
+  const int64_t chunk = std::clamp<int64_t>(16384 / std::max(width, 1), 1, rows);
+  return {rows, 1, static_cast<int32_t>(chunk), 1};
+}
+
+}  // namespace sirocco::cpu
