@@ -1,0 +1,156 @@
+#include "engine/tokenizer/bpe.h"
+
+#include <algorithm>
+#include <functional>
+#include <limits>
+#include <optional>
+
+#include "absl/status/status.h"
+#include "absl/strings/str_cat.h"
+#include "engine/tokenizer/byte_level.h"
+#include "engine/tokenizer/quote.h"
+
+namespace sirocco {
+namespace {
+
+constexpr uint32_t kNoMerge = std::numeric_limits<uint32_t>::max();
+// Up to here looking at all pairs for each merge is faster than a heap.
+constexpr size_t kShortWord = 48;
+
+uint64_t PairKey(int32_t left, int32_t right) {
+  return static_cast<uint64_t>(static_cast<uint32_t>(left)) << 32 | static_cast<uint32_t>(right);
+}
+
+}  // namespace
+
+absl::StatusOr<Bpe> Bpe::Make(const BpeVocabulary& vocabulary, const std::vector<bool>& exempt) {
+  Bpe bpe;
+  for (int b = 0; b < 256; ++b) {
+    const auto it = vocabulary.ids.find(ByteLevelCharacter(static_cast<uint8_t>(b)));
+    bpe.byte_ids_[b] = it == vocabulary.ids.end() ? -1 : it->second;
+  }
+  if (vocabulary.merges.size() >= kNoMerge) return absl::InvalidArgumentError("too many merges");
+  bpe.merged_.reserve(vocabulary.merges.size());
+  bpe.ranks_.reserve(vocabulary.merges.size());
+  for (size_t rank = 0; rank < vocabulary.merges.size(); ++rank) {
+    const auto& [left, right] = vocabulary.merges[rank];
+    const auto left_id = vocabulary.ids.find(left);
+    const auto right_id = vocabulary.ids.find(right);
+    const auto merged_id = vocabulary.ids.find(left + right);
+    for (const auto& id : {left_id, right_id, merged_id}) {
+      if (id != vocabulary.ids.end()) continue;
+      return absl::InvalidArgumentError(absl::StrCat("merge ", rank, " of ", Quote(left), " and ",
+                                                     Quote(right),
+                                                     ": a part or the whole is not in the vocabulary"));
+    }
+    bpe.merged_.push_back(merged_id->second);
+    bpe.ranks_[PairKey(left_id->second, right_id->second)] = static_cast<uint32_t>(rank);
+  }
+  if (!vocabulary.ignore_merges) return bpe;
+  bpe.whole_words_.reserve(vocabulary.ids.size());
+  for (const auto& [entry, id] : vocabulary.ids) {
+    if (static_cast<size_t>(id) < exempt.size() && exempt[id]) continue;
+    std::optional<std::string> bytes = ByteLevelDecode(entry);
+    if (bytes) bpe.whole_words_.emplace(std::move(*bytes), id);
+  }
+  return bpe;
+}
+
+bool Bpe::covers_all_bytes() const {
+  return std::none_of(byte_ids_.begin(), byte_ids_.end(), [](int32_t id) { return id < 0; });
+}
+
+uint32_t Bpe::Rank(int32_t left, int32_t right) const {
+  const auto it = ranks_.find(PairKey(left, right));
+  return it == ranks_.end() ? kNoMerge : it->second;
+}
+
+void Bpe::Encode(std::string_view word, Scratch* scratch, std::vector<int32_t>* out) const {
+  if (!whole_words_.empty()) {
+    const auto it = whole_words_.find(word);
+    if (it != whole_words_.end()) {
+      out->push_back(it->second);
+      return;
+    }
+  }
+  std::vector<int32_t>& ids = scratch->ids;
+  ids.clear();
+  for (char byte : word) {
+    const int32_t id = byte_ids_[static_cast<uint8_t>(byte)];
+    if (id >= 0) ids.push_back(id);
+  }
+  if (ids.empty()) return;
+  scratch->ranks.resize(ids.size());
+  for (size_t i = 0; i + 1 < ids.size(); ++i) scratch->ranks[i] = Rank(ids[i], ids[i + 1]);
+  scratch->ranks.back() = kNoMerge;
+  if (ids.size() <= kShortWord) {
+    MergeShort(scratch, out);
+  } else {
+    MergeLong(scratch, out);
+  }
+}
+
+// ranks[i] is of the pair that begins at i.
+void Bpe::MergeShort(Scratch* scratch, std::vector<int32_t>* out) const {
+  std::vector<int32_t>& ids = scratch->ids;
+  std::vector<uint32_t>& ranks = scratch->ranks;
+  size_t size = ids.size();
+  while (size > 1) {
+    const auto best = std::min_element(ranks.begin(), ranks.begin() + static_cast<ptrdiff_t>(size));
+    if (*best == kNoMerge) break;
+    const auto i = static_cast<size_t>(best - ranks.begin());
+    ids[i] = merged_[ranks[i]];
+    std::copy(ids.begin() + i + 2, ids.begin() + size, ids.begin() + i + 1);
+    std::copy(ranks.begin() + i + 2, ranks.begin() + size, ranks.begin() + i + 1);
+    --size;
+    ranks[i] = i + 1 < size ? Rank(ids[i], ids[i + 1]) : kNoMerge;
+    if (i > 0) ranks[i - 1] = Rank(ids[i - 1], ids[i]);
+  }
+  out->insert(out->end(), ids.begin(), ids.begin() + static_cast<ptrdiff_t>(size));
+}
+
+// The tokens are a linked list over the byte positions; a heap of (rank, position) finds the next
+// merge. An entry whose pair has changed meanwhile is dropped when it comes up.
+void Bpe::MergeLong(Scratch* scratch, std::vector<int32_t>* out) const {
+  std::vector<int32_t>& ids = scratch->ids;
+  std::vector<uint32_t>& ranks = scratch->ranks;
+  std::vector<int32_t>& next = scratch->next;
+  std::vector<int32_t>& previous = scratch->previous;
+  std::vector<uint64_t>& heap = scratch->heap;
+  const auto size = static_cast<int32_t>(ids.size());
+  next.resize(ids.size());
+  previous.resize(ids.size());
+  heap.clear();
+  const auto entry = [&](int32_t at) {
+    return uint64_t{ranks[at]} << 32 | static_cast<uint32_t>(at);
+  };
+  for (int32_t i = 0; i < size; ++i) {
+    next[i] = i + 1;
+    previous[i] = i - 1;
+    if (ranks[i] != kNoMerge) heap.push_back(entry(i));
+  }
+  std::make_heap(heap.begin(), heap.end(), std::greater<>());
+  const auto set_rank = [&](int32_t at) {
+    ranks[at] = next[at] < size ? Rank(ids[at], ids[next[at]]) : kNoMerge;
+    if (ranks[at] == kNoMerge) return;
+    heap.push_back(entry(at));
+    std::push_heap(heap.begin(), heap.end(), std::greater<>());
+  };
+  while (!heap.empty()) {
+    std::pop_heap(heap.begin(), heap.end(), std::greater<>());
+    const uint64_t top = heap.back();
+    heap.pop_back();
+    const auto at = static_cast<int32_t>(top & 0xFFFFFFFF);
+    if (ranks[at] != top >> 32) continue;
+    const int32_t gone = next[at];
+    ids[at] = merged_[ranks[at]];
+    ranks[gone] = kNoMerge;
+    next[at] = next[gone];
+    if (next[at] < size) previous[next[at]] = at;
+    set_rank(at);
+    if (previous[at] >= 0) set_rank(previous[at]);
+  }
+  for (int32_t i = 0; i < size; i = next[i]) out->push_back(ids[i]);
+}
+
+}  // namespace sirocco

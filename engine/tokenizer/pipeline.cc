@@ -1,0 +1,288 @@
+#include "engine/tokenizer/pipeline.h"
+
+#include <algorithm>
+#include <limits>
+#include <string_view>
+#include <unordered_map>
+#include <utility>
+
+#include "absl/status/status.h"
+#include "absl/strings/str_cat.h"
+#include "engine/tokenizer/byte_level.h"
+#include "engine/tokenizer/quote.h"
+#include "engine/tokenizer/utf8.h"
+
+namespace sirocco {
+namespace {
+
+// The bytes of all tokens, one behind the other.
+class TokenTable {
+ public:
+  void Append(std::string_view bytes, bool special) {
+    bytes_.append(bytes);
+    ends_.push_back(bytes_.size());
+    special_.push_back(special);
+  }
+  int32_t size() const { return static_cast<int32_t>(ends_.size()); }
+  bool Contains(int32_t id) const { return id >= 0 && id < size(); }
+  std::string_view bytes(int32_t id) const {
+    const size_t begin = id == 0 ? 0 : ends_[id - 1];
+    return std::string_view(bytes_).substr(begin, ends_[id] - begin);
+  }
+  bool special(int32_t id) const { return special_[id]; }
+
+ private:
+  std::string bytes_;
+  std::vector<size_t> ends_;
+  std::vector<bool> special_;
+};
+
+class PipelineTokenizer final : public Tokenizer {
+ public:
+  PipelineTokenizer(TokenizerParts parts, Bpe bpe, TokenTable table)
+      : parts_(std::move(parts)),
+        normalizer_(parts_.normalizer),
+        raw_tokens_(Select(parts_.added_tokens, /*normalized=*/false)),
+        normalized_tokens_(Select(parts_.added_tokens, /*normalized=*/true)),
+        bpe_(std::move(bpe)),
+        table_(std::move(table)) {
+    bos_id_ = Find(parts_.bos_token);
+    if (const std::optional<int32_t> eos = Find(parts_.eos_token)) end_ids_.push_back(*eos);
+    // Both are large, and needed no more.
+    parts_.vocabulary = {};
+    parts_.added_tokens = {};
+  }
+
+  absl::StatusOr<std::vector<int32_t>> Encode(std::string_view text,
+                                              const TokenizerOptions& options) const override {
+    std::vector<int32_t> ids;
+    if (options.add_special_tokens) ids = parts_.prefix;
+    const auto special =
+        options.parse_special_tokens ? SpecialTokens::kEverywhere : SpecialTokens::kAsText;
+    absl::Status status = EncodeTo(text, special, {}, &ids);
+    if (!status.ok()) return status;
+    if (options.add_special_tokens) {
+      ids.insert(ids.end(), parts_.suffix.begin(), parts_.suffix.end());
+    }
+    return ids;
+  }
+
+  absl::StatusOr<std::vector<int32_t>> EncodeChat(const ProvenText& chat) const override {
+    if (chat.trusted.size() != chat.text.size()) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("chat: ", chat.text.size(), " bytes with ", chat.trusted.size(), " marks"));
+    }
+    std::vector<int32_t> ids;
+    absl::Status status = EncodeTo(chat.text, SpecialTokens::kWhereTrusted, chat.trusted, &ids);
+    if (!status.ok()) return status;
+    return ids;
+  }
+
+  std::string_view TokenBytes(int32_t id) const override {
+    return table_.Contains(id) ? table_.bytes(id) : std::string_view();
+  }
+  bool IsSpecial(int32_t id) const override { return table_.Contains(id) && table_.special(id); }
+  int32_t vocab_size() const override { return table_.size(); }
+  std::optional<int32_t> bos_token_id() const override { return bos_id_; }
+  std::vector<int32_t> end_token_ids() const override { return end_ids_; }
+  std::string_view bos_token() const override { return parts_.bos_token; }
+  std::string_view eos_token() const override { return parts_.eos_token; }
+  const std::optional<std::string>& chat_template() const override { return parts_.chat_template; }
+
+ private:
+  struct Scratch {
+    PreTokenizer::Words words;
+    Bpe::Scratch bpe;
+  };
+
+  std::vector<std::pair<AddedToken, std::string>> Select(const std::vector<AddedToken>& tokens,
+                                                         bool normalized) const {
+    std::vector<std::pair<AddedToken, std::string>> out;
+    for (const bool special : {true, false}) {  // special ones come first where two are alike
+      for (const AddedToken& token : tokens) {
+        if (token.normalized != normalized || token.special != special) continue;
+        out.emplace_back(token, normalized ? normalizer_.Apply(token.content) : token.content);
+      }
+    }
+    return out;
+  }
+
+  std::optional<int32_t> Find(const std::string& content) const {
+    for (const AddedToken& token : parts_.added_tokens) {
+      if (token.content == content) return token.id;
+    }
+    const auto it = parts_.vocabulary.ids.find(content);
+    if (it == parts_.vocabulary.ids.end()) return std::nullopt;
+    return it->second;
+  }
+
+  // Added tokens are found in the text as it is; what lies between is normalised; in that those
+  // added tokens are found that are looked for in normalised text; the rest is words.
+  absl::Status EncodeTo(std::string_view text, SpecialTokens special,
+                        const std::vector<bool>& trusted, std::vector<int32_t>* ids) const {
+    const size_t invalid = FindInvalidUtf8(text);
+    if (invalid != text.size()) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("text is not valid UTF-8 at byte ", invalid, " of ", text.size()));
+    }
+    if (text.size() >= static_cast<size_t>(std::numeric_limits<int32_t>::max())) {
+      return absl::InvalidArgumentError(absl::StrCat("text of ", text.size(), " bytes is too long"));
+    }
+    Scratch scratch;
+    for (const AddedTokenMatcher::Piece& piece : raw_tokens_.Split(text, special, trusted)) {
+      if (piece.id >= 0) {
+        ids->push_back(piece.id);
+        continue;
+      }
+      const std::string_view raw = text.substr(piece.begin, piece.end - piece.begin);
+      std::vector<bool> raw_trusted;
+      if (special == SpecialTokens::kWhereTrusted) {
+        raw_trusted.assign(trusted.begin() + static_cast<ptrdiff_t>(piece.begin),
+                           trusted.begin() + static_cast<ptrdiff_t>(piece.end));
+      }
+      absl::Status status = EncodeRaw(raw, special, raw_trusted, &scratch, ids);
+      if (!status.ok()) return status;
+    }
+    return absl::OkStatus();
+  }
+
+  absl::Status EncodeRaw(std::string_view raw, SpecialTokens special,
+                         const std::vector<bool>& trusted, Scratch* scratch,
+                         std::vector<int32_t>* ids) const {
+    if (!normalizer_.changes_text()) return EncodeNormalized(raw, special, trusted, scratch, ids);
+    if (special != SpecialTokens::kWhereTrusted) {
+      return EncodeNormalized(normalizer_.Apply(raw), special, trusted, scratch, ids);
+    }
+    std::vector<bool> normalized_trusted;
+    const std::string text = normalizer_.Apply(raw, trusted, &normalized_trusted);
+    return EncodeNormalized(text, special, normalized_trusted, scratch, ids);
+  }
+
+  absl::Status EncodeNormalized(std::string_view text, SpecialTokens special,
+                                const std::vector<bool>& trusted, Scratch* scratch,
+                                std::vector<int32_t>* ids) const {
+    if (normalized_tokens_.empty()) return EncodeWords(text, scratch, ids);
+    for (const AddedTokenMatcher::Piece& piece : normalized_tokens_.Split(text, special, trusted)) {
+      if (piece.id >= 0) {
+        ids->push_back(piece.id);
+        continue;
+      }
+      absl::Status status =
+          EncodeWords(text.substr(piece.begin, piece.end - piece.begin), scratch, ids);
+      if (!status.ok()) return status;
+    }
+    return absl::OkStatus();
+  }
+
+  absl::Status EncodeWords(std::string_view text, Scratch* scratch,
+                           std::vector<int32_t>* ids) const {
+    absl::Status status = parts_.pre_tokenizer->Split(text, &scratch->words);
+    if (!status.ok()) return status;
+    for (std::string_view word : scratch->words.words) bpe_.Encode(word, &scratch->bpe, ids);
+    return absl::OkStatus();
+  }
+
+  TokenizerParts parts_;
+  const Normalizer normalizer_;
+  const AddedTokenMatcher raw_tokens_;
+  const AddedTokenMatcher normalized_tokens_;
+  const Bpe bpe_;
+  const TokenTable table_;
+  std::optional<int32_t> bos_id_;
+  std::vector<int32_t> end_ids_;
+};
+
+absl::Status CheckId(int64_t id, std::string_view what) {
+  if (id >= 0 && id < kMaxVocabularySize) return absl::OkStatus();
+  return absl::InvalidArgumentError(absl::StrCat("id ", id, " of ", Quote(what), " is out of range: 0 to ",
+                                                 kMaxVocabularySize - 1));
+}
+
+// Entries by id: what a token is called, and whether it is special.
+struct Entry {
+  const std::string* content = nullptr;
+  bool special = false;
+};
+
+absl::StatusOr<std::vector<Entry>> CollectEntries(const TokenizerParts& parts) {
+  std::vector<Entry> entries;
+  const auto place = [&entries](int32_t id, const std::string& content) -> absl::StatusOr<Entry*> {
+    absl::Status status = CheckId(id, content);
+    if (!status.ok()) return status;
+    if (static_cast<size_t>(id) >= entries.size()) entries.resize(static_cast<size_t>(id) + 1);
+    Entry& entry = entries[id];
+    if (entry.content != nullptr && *entry.content != content) {
+      return absl::InvalidArgumentError(absl::StrCat("id ", id, " is both ", Quote(*entry.content),
+                                                     " and ", Quote(content)));
+    }
+    entry.content = &content;
+    return &entry;
+  };
+  for (const auto& [content, id] : parts.vocabulary.ids) {
+    absl::StatusOr<Entry*> entry = place(id, content);
+    if (!entry.ok()) return entry.status();
+  }
+  std::unordered_map<std::string_view, int32_t> added;
+  for (const AddedToken& token : parts.added_tokens) {
+    absl::StatusOr<Entry*> entry = place(token.id, token.content);
+    if (!entry.ok()) return entry.status();
+    (*entry)->special |= token.special;
+    const auto known = parts.vocabulary.ids.find(token.content);
+    const int32_t known_id = known == parts.vocabulary.ids.end() ? token.id : known->second;
+    const int32_t first_id = added.emplace(token.content, token.id).first->second;
+    if (token.id != known_id || token.id != first_id) {
+      return absl::InvalidArgumentError(absl::StrCat("added token ", Quote(token.content), " has id ",
+                                                     token.id, " and id ",
+                                                     token.id != known_id ? known_id : first_id));
+    }
+    if (token.content.empty() || token.content.size() > AddedTokenMatcher::kMaxContent) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("added token ", token.id, " has ", token.content.size(), " bytes; allowed: 1 to ",
+                       AddedTokenMatcher::kMaxContent));
+    }
+  }
+  if (entries.empty()) return absl::InvalidArgumentError("the vocabulary is empty");
+  return entries;
+}
+
+absl::Status CheckReferences(const TokenizerParts& parts, const std::vector<Entry>& entries) {
+  for (const auto* ids : {&parts.prefix, &parts.suffix}) {
+    for (int32_t id : *ids) {
+      if (id >= 0 && static_cast<size_t>(id) < entries.size() && entries[id].content) continue;
+      return absl::InvalidArgumentError(
+          absl::StrCat("the post-processor adds id ", id, ", which is no token"));
+    }
+  }
+  for (const auto* token : {&parts.bos_token, &parts.eos_token}) {
+    if (token->empty() || parts.vocabulary.ids.count(*token) > 0) continue;
+    const bool added = std::any_of(parts.added_tokens.begin(), parts.added_tokens.end(),
+                                   [token](const AddedToken& a) { return a.content == *token; });
+    if (added) continue;
+    return absl::InvalidArgumentError(absl::StrCat(token == &parts.bos_token ? "bos" : "eos", " token ",
+                                                   Quote(*token), " is not in the vocabulary"));
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<Tokenizer>> MakeTokenizer(TokenizerParts parts) {
+  absl::StatusOr<std::vector<Entry>> entries = CollectEntries(parts);
+  if (!entries.ok()) return entries.status();
+  absl::Status status = CheckReferences(parts, *entries);
+  if (!status.ok()) return status;
+  TokenTable table;
+  std::vector<bool> special;
+  for (const Entry& entry : *entries) {
+    const std::string content = entry.content ? *entry.content : std::string();
+    // ByteLevel's decoder reads added tokens too as bytes where all their characters are of its
+    // alphabet; others stand for themselves.
+    table.Append(ByteLevelDecode(content).value_or(content), entry.special);
+    special.push_back(entry.special);
+  }
+  absl::StatusOr<Bpe> bpe = Bpe::Make(parts.vocabulary, special);
+  if (!bpe.ok()) return bpe.status();
+  return std::make_unique<PipelineTokenizer>(std::move(parts), *std::move(bpe), std::move(table));
+}
+
+}  // namespace sirocco
