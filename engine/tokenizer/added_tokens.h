@@ -1,6 +1,6 @@
-// Tokens that are found in the text itself, before it is split into words: control tokens and others
-// that were added to a vocabulary. The rules are Hugging Face's (AddedToken and AddedVocabulary of
-// the tokenizers library).
+// Tokens that are found in the text itself, before it is split into words: control tokens and
+// others that were added to a vocabulary. The rules are Hugging Face's (AddedToken and
+// AddedVocabulary of the tokenizers library).
 #pragma once
 
 #include <array>
@@ -26,7 +26,7 @@ struct AddedToken {
 
 // Where special tokens are found.
 enum class SpecialTokens {
-  kAsText,   // nowhere
+  kAsText,  // nowhere
   kEverywhere,
   kWhereTrusted,  // where all their bytes are trusted
 };
@@ -48,8 +48,8 @@ class AddedTokenMatcher {
     size_t end;
   };
 
-  // Cuts valid UTF-8 at the tokens in it: the leftmost first, the longest of those that begin there.
-  // `trusted` is used with kWhereTrusted alone, and is of the text's size.
+  // Cuts valid UTF-8 at the tokens in it: the leftmost first, the longest of those that begin
+  // there. `trusted` is used with kWhereTrusted alone, and is of the text's size.
   std::vector<Piece> Split(std::string_view text, SpecialTokens special,
                            const std::vector<bool>& trusted) const;
 

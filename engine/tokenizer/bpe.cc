@@ -7,8 +7,8 @@
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
+#include "engine/model/file_error.h"
 #include "engine/tokenizer/byte_level.h"
-#include "engine/tokenizer/quote.h"
 
 namespace sirocco {
 namespace {
@@ -39,9 +39,9 @@ absl::StatusOr<Bpe> Bpe::Make(const BpeVocabulary& vocabulary, const std::vector
     const auto merged_id = vocabulary.ids.find(left + right);
     for (const auto& id : {left_id, right_id, merged_id}) {
       if (id != vocabulary.ids.end()) continue;
-      return absl::InvalidArgumentError(absl::StrCat("merge ", rank, " of ", Quote(left), " and ",
-                                                     Quote(right),
-                                                     ": a part or the whole is not in the vocabulary"));
+      return absl::InvalidArgumentError(
+          absl::StrCat("merge ", rank, " of ", Shown(left), " and ", Shown(right),
+                       ": a part or the whole is not in the vocabulary"));
     }
     bpe.merged_.push_back(merged_id->second);
     bpe.ranks_[PairKey(left_id->second, right_id->second)] = static_cast<uint32_t>(rank);
@@ -54,10 +54,6 @@ absl::StatusOr<Bpe> Bpe::Make(const BpeVocabulary& vocabulary, const std::vector
     if (bytes) bpe.whole_words_.emplace(std::move(*bytes), id);
   }
   return bpe;
-}
-
-bool Bpe::covers_all_bytes() const {
-  return std::none_of(byte_ids_.begin(), byte_ids_.end(), [](int32_t id) { return id < 0; });
 }
 
 uint32_t Bpe::Rank(int32_t left, int32_t right) const {

@@ -48,13 +48,10 @@ class Bpe {
     std::vector<uint64_t> heap;
   };
 
-  // Appends the ids of a word of any bytes. Bytes without a token are dropped, as Hugging Face's BPE
-  // drops them where it has no unknown token. O(n log n) in the word's length, which must be below
-  // 2^31.
+  // Appends the ids of a word of any bytes. Bytes without a token are dropped, as Hugging Face's
+  // BPE drops them where it has no unknown token. O(n log n) in the word's length, which must be
+  // below 2^31.
   void Encode(std::string_view word, Scratch* scratch, std::vector<int32_t>* out) const;
-
-  // Whether every byte has a token.
-  bool covers_all_bytes() const;
 
  private:
   Bpe() = default;

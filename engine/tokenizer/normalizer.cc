@@ -18,7 +18,8 @@ bool MayChange(char byte) {
   return static_cast<uint8_t>(byte) >= kFirstLeadByte;  // a lead byte: trail bytes are below 0xC0
 }
 
-// The end of the stretch that begins at `pos`; *changes: it has more than its first, inert character.
+// The end of the stretch that begins at `pos`; *changes: it has more than its first, inert
+// character.
 size_t StretchEnd(std::string_view text, size_t pos, bool* changes) {
   *changes = MayChange(text[pos]);
   ReadUtf8(text, &pos);
@@ -61,9 +62,9 @@ void AppendNfc(std::string_view stretch, std::string* out) {
     }
   }
   OrderMarks(&characters);
-  const auto count = utf8proc_normalize_utf32(
-      characters.data(), static_cast<utf8proc_ssize_t>(characters.size()),
-      static_cast<utf8proc_option_t>(UTF8PROC_STABLE | UTF8PROC_COMPOSE));
+  const auto count =
+      utf8proc_normalize_utf32(characters.data(), static_cast<utf8proc_ssize_t>(characters.size()),
+                               static_cast<utf8proc_option_t>(UTF8PROC_STABLE | UTF8PROC_COMPOSE));
   for (utf8proc_ssize_t i = 0; i < count; ++i) {
     AppendUtf8(static_cast<char32_t>(characters[i]), out);
   }

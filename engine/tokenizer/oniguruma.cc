@@ -6,14 +6,15 @@
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
-#include "engine/tokenizer/quote.h"
+#include "engine/model/file_error.h"
 #include "engine/tokenizer/utf8.h"
 
 namespace sirocco {
 namespace {
 
 constexpr char kSupported[] =
-    "supported: literals, ., |, ^, $, [...] with ranges, (...), (?:...), (?i:...) over ASCII, (?>...), "
+    "supported: literals, ., |, ^, $, [...] with ranges, (...), (?:...), (?i:...) over ASCII, "
+    "(?>...), "
     "lookaround, ? * + with lazy and possessive forms, {n}, {n,}, {n,m}, \\p{...} of general "
     "categories and common scripts, \\s \\d \\w and their negations, \\r \\n \\t \\f \\v \\xHH "
     "\\x{H} \\uHHHH";
@@ -27,17 +28,17 @@ constexpr char kNotSpaces[] =
     R"(\x{e000}-\x{10ffff})";
 constexpr char kWord[] = R"(\p{Alphabetic}\p{M}\p{Nd}\p{Pc})";
 
-constexpr std::string_view kCategories[] = {
-    "C",  "Cc", "Cf", "Cn", "Co", "L",  "Ll", "Lm", "Lo", "Lt", "Lu", "M",  "Mc", "Me", "Mn", "N", "Nd",
-    "Nl", "No", "P",  "Pc", "Pd", "Pe", "Pf", "Pi", "Po", "Ps", "S",  "Sc", "Sk", "Sm", "So", "Z", "Zl",
-    "Zp", "Zs"};
+constexpr std::string_view kCategories[] = {"C",  "Cc", "Cf", "Cn", "Co", "L",  "Ll", "Lm", "Lo",
+                                            "Lt", "Lu", "M",  "Mc", "Me", "Mn", "N",  "Nd", "Nl",
+                                            "No", "P",  "Pc", "Pd", "Pe", "Pf", "Pi", "Po", "Ps",
+                                            "S",  "Sc", "Sk", "Sm", "So", "Z",  "Zl", "Zp", "Zs"};
 // A bare script name means Script_Extensions to PCRE2, Script to Oniguruma.
 constexpr std::string_view kScripts[] = {
-    "Arabic",   "Armenian", "Bengali", "Bopomofo",   "Common",    "Cyrillic", "Devanagari",
-    "Ethiopic", "Georgian", "Greek",   "Gujarati",   "Gurmukhi",  "Han",      "Hangul",
-    "Hebrew",   "Hiragana", "Inherited", "Kannada",  "Katakana",  "Khmer",    "Lao",
-    "Latin",    "Malayalam", "Mongolian", "Myanmar", "Oriya",     "Sinhala",  "Tamil",
-    "Telugu",   "Thai",     "Tibetan"};
+    "Arabic",   "Armenian",  "Bengali",   "Bopomofo", "Common",   "Cyrillic", "Devanagari",
+    "Ethiopic", "Georgian",  "Greek",     "Gujarati", "Gurmukhi", "Han",      "Hangul",
+    "Hebrew",   "Hiragana",  "Inherited", "Kannada",  "Katakana", "Khmer",    "Lao",
+    "Latin",    "Malayalam", "Mongolian", "Myanmar",  "Oriya",    "Sinhala",  "Tamil",
+    "Telugu",   "Thai",      "Tibetan"};
 
 bool IsDigit(char c) { return c >= '0' && c <= '9'; }
 bool IsAsciiLetter(char c) { return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z'); }
@@ -61,8 +62,9 @@ class Translator {
   enum class Last { kNothing, kAtom, kQuantifier };
 
   absl::Status Unsupported(size_t at, std::string_view what) const {
-    return absl::UnimplementedError(absl::StrCat("regex: ", std::string(what), " at offset ", at, " of ",
-                                                 Quote(in_), " is not supported; ", kSupported));
+    return absl::UnimplementedError(absl::StrCat("regex: ", std::string(what), " at offset ", at,
+                                                 " of ", Shown(in_), " is not supported; ",
+                                                 kSupported));
   }
 
   bool At(std::string_view text) const { return in_.substr(pos_, text.size()) == text; }
@@ -271,7 +273,8 @@ class Translator {
     const bool negated = caret != (in_[start + 1] == 'P');
     const bool category =
         std::find(std::begin(kCategories), std::end(kCategories), name) != std::end(kCategories);
-    const bool script = std::find(std::begin(kScripts), std::end(kScripts), name) != std::end(kScripts);
+    const bool script =
+        std::find(std::begin(kScripts), std::end(kScripts), name) != std::end(kScripts);
     if (!category && !script) {
       return Unsupported(start, absl::StrCat("property '", std::string(name), "'"));
     }
@@ -325,7 +328,7 @@ class Translator {
   std::string out_;
   size_t pos_ = 0;
   Last last_ = Last::kNothing;
-  std::vector<bool> groups_;    // open groups: whether case is ignored within
+  std::vector<bool> groups_;   // open groups: whether case is ignored within
   char previous_literal_ = 0;  // under (?i:, in lower case
 };
 

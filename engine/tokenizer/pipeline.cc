@@ -8,8 +8,8 @@
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
+#include "engine/model/file_error.h"
 #include "engine/tokenizer/byte_level.h"
-#include "engine/tokenizer/quote.h"
 #include "engine/tokenizer/utf8.h"
 
 namespace sirocco {
@@ -126,7 +126,8 @@ class PipelineTokenizer final : public Tokenizer {
           absl::StrCat("text is not valid UTF-8 at byte ", invalid, " of ", text.size()));
     }
     if (text.size() >= static_cast<size_t>(std::numeric_limits<int32_t>::max())) {
-      return absl::InvalidArgumentError(absl::StrCat("text of ", text.size(), " bytes is too long"));
+      return absl::InvalidArgumentError(
+          absl::StrCat("text of ", text.size(), " bytes is too long"));
     }
     Scratch scratch;
     for (const AddedTokenMatcher::Piece& piece : raw_tokens_.Split(text, special, trusted)) {
@@ -194,8 +195,8 @@ class PipelineTokenizer final : public Tokenizer {
 
 absl::Status CheckId(int64_t id, std::string_view what) {
   if (id >= 0 && id < kMaxVocabularySize) return absl::OkStatus();
-  return absl::InvalidArgumentError(absl::StrCat("id ", id, " of ", Quote(what), " is out of range: 0 to ",
-                                                 kMaxVocabularySize - 1));
+  return absl::InvalidArgumentError(absl::StrCat(
+      "id ", id, " of ", Shown(what), " is out of range: 0 to ", kMaxVocabularySize - 1));
 }
 
 // Entries by id: what a token is called, and whether it is special.
@@ -212,8 +213,8 @@ absl::StatusOr<std::vector<Entry>> CollectEntries(const TokenizerParts& parts) {
     if (static_cast<size_t>(id) >= entries.size()) entries.resize(static_cast<size_t>(id) + 1);
     Entry& entry = entries[id];
     if (entry.content != nullptr && *entry.content != content) {
-      return absl::InvalidArgumentError(absl::StrCat("id ", id, " is both ", Quote(*entry.content),
-                                                     " and ", Quote(content)));
+      return absl::InvalidArgumentError(
+          absl::StrCat("id ", id, " is both ", Shown(*entry.content), " and ", Shown(content)));
     }
     entry.content = &content;
     return &entry;
@@ -231,14 +232,14 @@ absl::StatusOr<std::vector<Entry>> CollectEntries(const TokenizerParts& parts) {
     const int32_t known_id = known == parts.vocabulary.ids.end() ? token.id : known->second;
     const int32_t first_id = added.emplace(token.content, token.id).first->second;
     if (token.id != known_id || token.id != first_id) {
-      return absl::InvalidArgumentError(absl::StrCat("added token ", Quote(token.content), " has id ",
-                                                     token.id, " and id ",
+      return absl::InvalidArgumentError(absl::StrCat("added token ", Shown(token.content),
+                                                     " has id ", token.id, " and id ",
                                                      token.id != known_id ? known_id : first_id));
     }
     if (token.content.empty() || token.content.size() > AddedTokenMatcher::kMaxContent) {
-      return absl::InvalidArgumentError(
-          absl::StrCat("added token ", token.id, " has ", token.content.size(), " bytes; allowed: 1 to ",
-                       AddedTokenMatcher::kMaxContent));
+      return absl::InvalidArgumentError(absl::StrCat("added token ", token.id, " has ",
+                                                     token.content.size(), " bytes; allowed: 1 to ",
+                                                     AddedTokenMatcher::kMaxContent));
     }
   }
   if (entries.empty()) return absl::InvalidArgumentError("the vocabulary is empty");
@@ -258,8 +259,9 @@ absl::Status CheckReferences(const TokenizerParts& parts, const std::vector<Entr
     const bool added = std::any_of(parts.added_tokens.begin(), parts.added_tokens.end(),
                                    [token](const AddedToken& a) { return a.content == *token; });
     if (added) continue;
-    return absl::InvalidArgumentError(absl::StrCat(token == &parts.bos_token ? "bos" : "eos", " token ",
-                                                   Quote(*token), " is not in the vocabulary"));
+    return absl::InvalidArgumentError(absl::StrCat(token == &parts.bos_token ? "bos" : "eos",
+                                                   " token ", Shown(*token),
+                                                   " is not in the vocabulary"));
   }
   return absl::OkStatus();
 }

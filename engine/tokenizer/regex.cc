@@ -9,7 +9,7 @@
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
-#include "engine/tokenizer/quote.h"
+#include "engine/model/file_error.h"
 
 namespace sirocco {
 namespace {
@@ -50,14 +50,14 @@ absl::StatusOr<Regex> Regex::Compile(std::string_view pattern, uint32_t options)
       pcre2_compile(Units(pattern), pattern.size(), options, &error, &offset, context.get()),
       [](pcre2_code* code) { pcre2_code_free(code); });
   if (code == nullptr) {
-    return absl::InvalidArgumentError(absl::StrCat("regex: ", ErrorText(error), " at offset ", offset,
-                                                   " of ", Quote(pattern)));
+    return absl::InvalidArgumentError(
+        absl::StrCat("regex: ", ErrorText(error), " at offset ", offset, " of ", Shown(pattern)));
   }
   uint32_t matches_empty = 0;
   pcre2_pattern_info(code.get(), PCRE2_INFO_MATCHEMPTY, &matches_empty);
   if (matches_empty != 0) {
     return absl::InvalidArgumentError(
-        absl::StrCat("regex: matches the empty string: ", Quote(pattern)));
+        absl::StrCat("regex: matches the empty string: ", Shown(pattern)));
   }
   // Where no executable memory can be had the interpreter gives the same matches.
   pcre2_jit_compile(code.get(), PCRE2_JIT_COMPLETE);

@@ -1,5 +1,5 @@
-// Stop strings in a stream of text. Text is released as soon as it can no longer be the beginning of
-// a stop string, so that none ever leaks, nor part of one.
+// Stop strings in a stream of text. Text is released as soon as it can no longer be the beginning
+// of a stop string, so that none ever leaks, nor part of one.
 #pragma once
 
 #include <cstddef>
@@ -11,12 +11,12 @@
 namespace sirocco {
 
 // One a sequence; one thread at a time. Whatever the pieces the text comes in, the result is the
-// same: the match is the one that ends first; of several that end there, the longest; of equal ones,
-// the first listed.
+// same: the match is the one that ends first; of several that end there, the longest; of equal
+// ones, the first listed.
 class StopMatcher {
  public:
-  // `include_stop`: a match is released up to its end, else the text is cut before it. Empty strings
-  // are never found.
+  // `include_stop`: a match is released up to its end, else the text is cut before it. Empty
+  // strings are never found.
   StopMatcher(std::vector<std::string> stops, bool include_stop);
 
   struct Result {

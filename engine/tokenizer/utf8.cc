@@ -63,7 +63,8 @@ char32_t ReadUtf8(std::string_view text, size_t* pos) {
   char32_t result = first;
   size_t length = 1;
   if (first >= 0xF0) {
-    result = (first & 0x07) << 18 | (byte(1) & 0x3F) << 12 | (byte(2) & 0x3F) << 6 | (byte(3) & 0x3F);
+    result =
+        (first & 0x07) << 18 | (byte(1) & 0x3F) << 12 | (byte(2) & 0x3F) << 6 | (byte(3) & 0x3F);
     length = 4;
   } else if (first >= 0xE0) {
     result = (first & 0x0F) << 12 | (byte(1) & 0x3F) << 6 | (byte(2) & 0x3F);

@@ -1,0 +1,32 @@
+// Reading tokenizer.json: the vocabulary and the merges, which are nearly all of the file, go
+// straight into their tables; the rest becomes a tree. Depth and size are bounded.
+#pragma once
+
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <utility>
+
+#include "absl/status/statusor.h"
+#include "engine/tokenizer/bpe.h"
+
+namespace sirocco {
+
+struct TokenizerTree {
+  nlohmann::json root;       // an object, without model.vocab and model.merges
+  BpeVocabulary vocabulary;  // ids checked to be those of a vocabulary
+  bool has_vocabulary = false;
+  bool has_merges = false;
+};
+
+// INVALID_ARGUMENT, one line: where the text is no JSON, or not what a tokenizer.json can hold.
+absl::StatusOr<TokenizerTree> ReadTokenizerTree(std::string_view text);
+
+// A merge on one line, "left right". nullopt: not two parts.
+std::optional<std::pair<std::string, std::string>> ParseMerge(std::string_view line);
+
+// Any other JSON file, with the same bounds; the root is an object.
+absl::StatusOr<nlohmann::json> ReadJsonObject(std::string_view text);
+
+}  // namespace sirocco

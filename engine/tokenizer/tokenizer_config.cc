@@ -1,0 +1,100 @@
+#include "engine/tokenizer/tokenizer_config.h"
+
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <utility>
+
+#include "absl/status/statusor.h"
+#include "absl/strings/str_cat.h"
+#include "engine/model/file_error.h"
+#include "engine/tokenizer/json_fields.h"
+#include "engine/tokenizer/json_tree.h"
+#include "engine/tokenizer/text_file.h"
+#include "engine/tokenizer/utf8.h"
+
+namespace sirocco {
+namespace {
+
+using nlohmann::json;
+
+constexpr size_t kMaxBytes = 32u << 20;
+
+// nullopt: no such file.
+absl::StatusOr<std::optional<std::string>> ReadIfThere(const std::string& path) {
+  absl::StatusOr<std::string> text = ReadTextFile(path, kMaxBytes);
+  if (absl::IsNotFound(text.status())) return std::nullopt;
+  if (!text.ok()) return text.status();
+  return *std::move(text);
+}
+
+// An empty object where there is no such file.
+absl::StatusOr<json> ReadObjectIfThere(const std::string& path) {
+  absl::StatusOr<std::optional<std::string>> text = ReadIfThere(path);
+  if (!text.ok()) return text.status();
+  if (!*text) return json::object();
+  absl::StatusOr<json> object = ReadJsonObject(**text);
+  if (!object.ok()) return InvalidFile(path, std::string(object.status().message()));
+  return object;
+}
+
+// A token is a string, or an object with its content. The first file that has the key decides, also
+// with null: none.
+absl::Status ReadToken(const json& config, const json& map, const char* name,
+                       const std::string& folder, std::string* token) {
+  const bool in_config = config.contains(name);
+  const json* value = Field(in_config ? config : map, name);
+  if (value != nullptr && value->is_object()) value = Field(*value, "content");
+  if (value == nullptr) return absl::OkStatus();
+  if (!value->is_string()) {
+    return InvalidFile(
+        absl::StrCat(folder, in_config ? "/tokenizer_config.json" : "/special_tokens_map.json"),
+        absl::StrCat(name, " is neither a string nor an object with its content"));
+  }
+  *token = value->get<std::string>();
+  return absl::OkStatus();
+}
+
+// A template, or several by name, of which "default" is for chats.
+absl::Status ReadConfigTemplate(const json& config, const std::string& path,
+                                std::optional<std::string>* chat_template) {
+  const json* value = Field(config, "chat_template");
+  if (value == nullptr) return absl::OkStatus();
+  if (value->is_string()) {
+    *chat_template = value->get<std::string>();
+    return absl::OkStatus();
+  }
+  if (!value->is_array()) return InvalidFile(path, "chat_template is neither a string nor a list");
+  for (const json& entry : *value) {
+    const json* name = Field(entry, "name");
+    const json* source = Field(entry, "template");
+    if (name == nullptr || source == nullptr || !name->is_string() || !source->is_string()) {
+      return InvalidFile(path, "an entry of chat_template lacks its name or its template");
+    }
+    if (*name == "default") *chat_template = source->get<std::string>();
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+absl::Status ReadTokenizerConfig(const std::string& folder, TokenizerParts* parts) {
+  const std::string config_path = folder + "/tokenizer_config.json";
+  const std::string template_path = folder + "/chat_template.jinja";
+  absl::StatusOr<json> config = ReadObjectIfThere(config_path);
+  if (!config.ok()) return config.status();
+  absl::StatusOr<json> map = ReadObjectIfThere(folder + "/special_tokens_map.json");
+  if (!map.ok()) return map.status();
+  absl::Status status = ReadToken(*config, *map, "bos_token", folder, &parts->bos_token);
+  if (status.ok()) status = ReadToken(*config, *map, "eos_token", folder, &parts->eos_token);
+  if (status.ok()) status = ReadConfigTemplate(*config, config_path, &parts->chat_template);
+  if (!status.ok()) return status;
+  // A template in a file of its own is the newer way, and stands above the other.
+  absl::StatusOr<std::optional<std::string>> file = ReadIfThere(template_path);
+  if (!file.ok()) return file.status();
+  if (!*file) return absl::OkStatus();
+  if (FindInvalidUtf8(**file) != (*file)->size()) return InvalidFile(template_path, "not UTF-8");
+  parts->chat_template = **std::move(file);
+  return absl::OkStatus();
+}
+
+}  // namespace sirocco
