@@ -4,6 +4,8 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <iterator>
+#include <utility>
 
 #include "engine/tokenizer/utf8.h"
 
@@ -18,19 +20,44 @@ bool MayChange(char byte) {
   return static_cast<uint8_t>(byte) >= kFirstLeadByte;  // a lead byte: trail bytes are below 0xC0
 }
 
+// Marks that Unicode got after version 9.0, of which Hugging Face's tables are: there they have no
+// combining class and compose with nothing, and so must they here.
+constexpr std::pair<char32_t, char32_t> kLaterMarks[] = {
+    {0x07FD, 0x07FD},   {0x0898, 0x089F},   {0x08CA, 0x08D3},   {0x09FE, 0x09FE},
+    {0x0C3C, 0x0C3C},   {0x0D3B, 0x0D3C},   {0x0EBA, 0x0EBA},   {0x1715, 0x1715},
+    {0x1ABF, 0x1ACE},   {0x1DF6, 0x1DFA},   {0xA82C, 0xA82C},   {0x10D24, 0x10D27},
+    {0x10EAB, 0x10EAC}, {0x10EFD, 0x10EFF}, {0x10F46, 0x10F50}, {0x10F82, 0x10F85},
+    {0x11070, 0x11070}, {0x1133B, 0x1133B}, {0x1145E, 0x1145E}, {0x11839, 0x1183A},
+    {0x11930, 0x11930}, {0x1193D, 0x1193E}, {0x11943, 0x11943}, {0x119E0, 0x119E0},
+    {0x11A34, 0x11A34}, {0x11A47, 0x11A47}, {0x11A99, 0x11A99}, {0x11D42, 0x11D42},
+    {0x11D44, 0x11D45}, {0x11D97, 0x11D97}, {0x11F41, 0x11F42}, {0x16FF0, 0x16FF1},
+    {0x1E08F, 0x1E08F}, {0x1E130, 0x1E136}, {0x1E2AE, 0x1E2AE}, {0x1E2EC, 0x1E2EF},
+    {0x1E4EC, 0x1E4EF}};
+
+bool IsLaterMark(char32_t c) {
+  const auto* range = std::lower_bound(
+      std::begin(kLaterMarks), std::end(kLaterMarks), c,
+      [](const std::pair<char32_t, char32_t>& marks, char32_t c) { return marks.second < c; });
+  return range != std::end(kLaterMarks) && c >= range->first;
+}
+
 // The end of the stretch that begins at `pos`; *changes: it has more than its first, inert
 // character.
 size_t StretchEnd(std::string_view text, size_t pos, bool* changes) {
   *changes = MayChange(text[pos]);
   ReadUtf8(text, &pos);
   while (pos < text.size() && MayChange(text[pos])) {
+    size_t next = pos;
+    if (IsLaterMark(ReadUtf8(text, &next))) break;
     *changes = true;
-    ReadUtf8(text, &pos);
+    pos = next;
   }
   return pos;
 }
 
-int CombiningClass(utf8proc_int32_t c) { return utf8proc_get_property(c)->combining_class; }
+int CombiningClass(utf8proc_int32_t c) {
+  return IsLaterMark(static_cast<char32_t>(c)) ? 0 : utf8proc_get_property(c)->combining_class;
+}
 
 // utf8proc's own reordering is quadratic in a run of combining marks, so marks are sorted here.
 void OrderMarks(std::vector<utf8proc_int32_t>* characters) {

@@ -16,7 +16,8 @@ class Normalizer {
   // False: Apply would change no text at all.
   bool changes_text() const { return form_ != Form::kNone; }
 
-  // NFC (UAX #15) by utf8proc's tables, in O(n log n) whatever the text is. Text is valid UTF-8.
+  // NFC (UAX #15) as Hugging Face's tokenizers compute it, in O(n log n) whatever the text is. Text
+  // is valid UTF-8.
   std::string Apply(std::string_view text) const;
 
   // The same for text whose bytes are `trusted` or not: a byte of the result is trusted where all

@@ -27,6 +27,9 @@ constexpr char kNotSpaces[] =
     R"(\x{200b}-\x{2027}\x{202a}-\x{202e}\x{2030}-\x{205e}\x{2060}-\x{2fff}\x{3001}-\x{d7ff})"
     R"(\x{e000}-\x{10ffff})";
 constexpr char kWord[] = R"(\p{Alphabetic}\p{M}\p{Nd}\p{Pc})";
+// Outside of a class Oniguruma's \w goes by its table of Latin-1, where superscript digits and
+// fractions are word characters.
+constexpr char kLoneWord[] = R"(\p{Alphabetic}\p{M}\p{Nd}\p{Pc}\x{b2}\x{b3}\x{b9}\x{bc}-\x{be})";
 
 constexpr std::string_view kCategories[] = {"C",  "Cc", "Cf", "Cn", "Co", "L",  "Ll", "Lm", "Lo",
                                             "Lt", "Lu", "M",  "Mc", "Me", "Mn", "N",  "Nd", "Nl",
@@ -211,10 +214,10 @@ class Translator {
       case 'D':
         return Replace(2, R"(\P{Nd})");
       case 'w':
-        return ReplaceClass(in_class, kWord, false);
+        return ReplaceClass(in_class, in_class ? kWord : kLoneWord, false);
       case 'W':
         if (in_class) return Unsupported(start, "\\W in a class");
-        return ReplaceClass(in_class, kWord, true);
+        return ReplaceClass(in_class, kLoneWord, true);
       case 'A':
       case 'z':
         if (in_class) break;
