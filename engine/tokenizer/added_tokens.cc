@@ -119,7 +119,8 @@ std::vector<AddedTokenMatcher::Piece> AddedTokenMatcher::Split(
     if (token.lstrip) begin = std::max(text_begin, SkipSpaceBefore(text, begin, text_begin));
     if (token.rstrip) end = SkipSpaceBehind(text, end);
     if (text_begin < begin) pieces.push_back({-1, text_begin, begin});
-    pieces.push_back({token.id, begin, end});
+    // Nothing is left of a token of white space that the one before it took with its rstrip.
+    if (begin < end) pieces.push_back({token.id, begin, end});
     text_begin = end;
   }
   if (text_begin < text.size()) pieces.push_back({-1, text_begin, text.size()});
