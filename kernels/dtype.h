@@ -41,5 +41,7 @@ struct BFloat16 {
 
 // IEEE 754 binary16, by its bits.
 float Float16ToFloat(uint16_t bits);
+// Rounds to nearest, ties to even; beyond the largest to infinity; a NaN stays a (quiet) NaN.
+uint16_t FloatToFloat16(float value);
 
 }  // namespace sirocco
