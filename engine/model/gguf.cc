@@ -2,20 +2,20 @@
 
 #include <algorithm>
 #include <bit>
-#include <cstring>
-#include <span>
+#include <cstddef>
 #include <utility>
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "engine/model/checked.h"
 #include "engine/model/file_error.h"
+#include "engine/model/gguf_values.h"
 #include "engine/model/mapped_file.h"
 
 namespace sirocco {
 namespace {
 
-static_assert(std::endian::native == std::endian::little, "GGUF is read as little-endian");
+constexpr uint32_t kMagic = 0x46554747;  // "GGUF"
 
 // A file's claims are bounded by these before anything is allocated for them. Models in use have
 // tens of keys and some thousands of tensors.
@@ -30,150 +30,37 @@ constexpr int64_t kMaxAlignment = 1 << 20;
 constexpr uint64_t kMinKeyBytes = 8 + 1 + 4 + 1;
 constexpr uint64_t kMinTensorBytes = 8 + 1 + 4 + 8 + 4 + 8;
 
-enum ValueType : uint32_t {
-  kUint8,
-  kInt8,
-  kUint16,
-  kInt16,
-  kUint32,
-  kInt32,
-  kFloat,
-  kBool,
-  kString,
-  kArray,
-  kUint64,
-  kInt64,
-  kDouble,
-  kValueTypes,
-};
-
-// Bytes of one value; 0 for strings and arrays, whose size is in the file.
-constexpr uint64_t kValueBytes[kValueTypes] = {1, 1, 2, 2, 4, 4, 4, 1, 0, 0, 8, 8, 8};
-
-// A value or an array of them: `count` values of `type` stored from `data` on, already checked.
-struct Value {
-  ValueType type;
-  bool is_array;
-  uint64_t count;
-  const std::byte* data;
-};
-
-template <typename T>
-T Load(const std::byte* data) {
-  T value;
-  std::memcpy(&value, data, sizeof(value));
-  return value;
-}
-
-std::optional<int64_t> LoadInt(ValueType type, const std::byte* data) {
-  switch (type) {
-    case kUint8:
-      return Load<uint8_t>(data);
-    case kInt8:
-      return Load<int8_t>(data);
-    case kUint16:
-      return Load<uint16_t>(data);
-    case kInt16:
-      return Load<int16_t>(data);
-    case kUint32:
-      return Load<uint32_t>(data);
-    case kInt32:
-      return Load<int32_t>(data);
-    case kUint64: {
-      const uint64_t value = Load<uint64_t>(data);
-      if (value > static_cast<uint64_t>(INT64_MAX)) return std::nullopt;
-      return static_cast<int64_t>(value);
-    }
-    case kInt64:
-      return Load<int64_t>(data);
-    default:
-      return std::nullopt;
-  }
-}
-
-std::optional<double> LoadFloat(ValueType type, const std::byte* data) {
-  if (type == kFloat) return Load<float>(data);
-  if (type == kDouble) return Load<double>(data);
-  return std::nullopt;
-}
-
-std::string_view LoadString(const std::byte* data) {
-  return {reinterpret_cast<const char*>(data + 8), static_cast<size_t>(Load<uint64_t>(data))};
-}
-
-// Reads forward; nothing is read that does not lie inside the file.
-class Cursor {
- public:
-  explicit Cursor(const MappedFile& file) : path_(file.path()), bytes_(file.bytes()) {}
-
-  uint64_t offset() const { return offset_; }
-  uint64_t left() const { return bytes_.size() - offset_; }
-  const std::byte* data() const { return bytes_.data() + offset_; }
-
-  absl::Status Skip(uint64_t bytes, std::string_view what) {
-    if (bytes > left()) {
-      return InvalidFile(
-          path_, absl::StrCat("truncated: ", std::string(what), " at byte ", offset_, " needs ",
-                              bytes, " bytes, the file has ", left(), " left"));
-    }
-    offset_ += bytes;
-    return absl::OkStatus();
-  }
-
-  template <typename T>
-  absl::Status Read(std::string_view what, T* value) {
-    const std::byte* at = data();
-    if (absl::Status status = Skip(sizeof(T), what); !status.ok()) return status;
-    *value = Load<T>(at);
-    return absl::OkStatus();
-  }
-
-  absl::Status ReadString(std::string_view what, std::string_view* text) {
-    const std::byte* at = data();
-    uint64_t length;
-    if (absl::Status status = Read(what, &length); !status.ok()) return status;
-    if (absl::Status status = Skip(length, what); !status.ok()) return status;
-    *text = LoadString(at);
-    return absl::OkStatus();
-  }
-
- private:
-  const std::string& path_;
-  std::span<const std::byte> bytes_;
-  uint64_t offset_ = 0;
-};
-
-// ggml's numbers of types. Those that are known but not supported are named in the error.
-struct TensorType {
-  uint32_t number;
-  const char* name;
-  std::optional<StoredType> stored;
-};
-constexpr TensorType kTensorTypes[] = {
-    {0, "F32", StoredType::kF32},   {1, "F16", StoredType::kF16},    {2, "Q4_0", StoredType::kQ4_0},
-    {3, "Q4_1", StoredType::kQ4_1}, {6, "Q5_0", std::nullopt},       {7, "Q5_1", std::nullopt},
-    {8, "Q8_0", StoredType::kQ8_0}, {9, "Q8_1", std::nullopt},       {10, "Q2_K", std::nullopt},
-    {11, "Q3_K", std::nullopt},     {12, "Q4_K", std::nullopt},      {13, "Q5_K", std::nullopt},
-    {14, "Q6_K", std::nullopt},     {15, "Q8_K", std::nullopt},      {16, "IQ2_XXS", std::nullopt},
-    {17, "IQ2_XS", std::nullopt},   {18, "IQ3_XXS", std::nullopt},   {19, "IQ1_S", std::nullopt},
-    {20, "IQ4_NL", std::nullopt},   {21, "IQ3_S", std::nullopt},     {22, "IQ2_S", std::nullopt},
-    {23, "IQ4_XS", std::nullopt},   {24, "I8", std::nullopt},        {25, "I16", std::nullopt},
-    {26, "I32", std::nullopt},      {27, "I64", std::nullopt},       {28, "F64", std::nullopt},
-    {29, "IQ1_M", std::nullopt},    {30, "BF16", StoredType::kBF16}, {34, "TQ1_0", std::nullopt},
-    {35, "TQ2_0", std::nullopt},    {39, "MXFP4", std::nullopt},
-};
-
+// Types by ggml's numbers. Those that are known but not supported are named in the error.
 absl::StatusOr<StoredType> TensorTypeOf(uint32_t number, const std::string& path,
                                         std::string_view tensor) {
-  std::string name = "unknown";
-  for (const TensorType& type : kTensorTypes) {
-    if (type.number != number) continue;
-    if (type.stored) return *type.stored;
-    name = type.name;
+  struct Supported {
+    uint32_t number;
+    StoredType type;
+  };
+  static constexpr Supported kSupported[] = {{0, StoredType::kF32},  {1, StoredType::kF16},
+                                             {2, StoredType::kQ4_0}, {3, StoredType::kQ4_1},
+                                             {8, StoredType::kQ8_0}, {30, StoredType::kBF16}};
+  for (const Supported& entry : kSupported) {
+    if (entry.number == number) return entry.type;
   }
-  return UnsupportedFile(path,
-                         absl::StrCat("tensor ", Shown(tensor), " has type ", name, " (", number,
-                                      "); supported are F32, F16, BF16, Q8_0, Q4_0, Q4_1"));
+  struct Known {
+    uint32_t number;
+    const char* name;
+  };
+  static constexpr Known kKnown[] = {
+      {6, "Q5_0"},    {7, "Q5_1"},   {9, "Q8_1"},   {10, "Q2_K"},   {11, "Q3_K"},
+      {12, "Q4_K"},   {13, "Q5_K"},  {14, "Q6_K"},  {15, "Q8_K"},   {16, "IQ2_XXS"},
+      {17, "IQ2_XS"}, {19, "IQ1_S"}, {21, "IQ3_S"}, {22, "IQ2_S"},  {18, "IQ3_XXS"},
+      {20, "IQ4_NL"}, {24, "I8"},    {25, "I16"},   {23, "IQ4_XS"}, {26, "I32"},
+      {27, "I64"},    {28, "F64"},   {34, "TQ1_0"}, {29, "IQ1_M"},  {35, "TQ2_0"},
+      {39, "MXFP4"}};
+  std::string name = "type";
+  for (const Known& entry : kKnown) {
+    if (entry.number == number) name = entry.name;
+  }
+  return UnsupportedFile(
+      path, absl::StrCat("tensor ", Shown(tensor), " is stored as ", name, " (ggml's ", number,
+                         "); supported are F32, F16, BF16, Q8_0, Q4_0, Q4_1"));
 }
 
 class GgufFileImpl final : public GgufFile {
@@ -187,24 +74,24 @@ class GgufFileImpl final : public GgufFile {
   const std::vector<StoredTensor>& tensors() const override { return tensors_; }
 
   std::optional<int64_t> GetInt(std::string_view key) const override {
-    const Value* value = FindScalar(key);
+    const GgufValue* value = FindScalar(key);
     return value ? LoadInt(value->type, value->data) : std::nullopt;
   }
 
   std::optional<double> GetFloat(std::string_view key) const override {
-    const Value* value = FindScalar(key);
+    const GgufValue* value = FindScalar(key);
     return value ? LoadFloat(value->type, value->data) : std::nullopt;
   }
 
   std::optional<bool> GetBool(std::string_view key) const override {
-    const Value* value = FindScalar(key);
-    if (!value || value->type != kBool) return std::nullopt;
-    return Load<uint8_t>(value->data) != 0;
+    const GgufValue* value = FindScalar(key);
+    if (!value || value->type != GgufType::kBool) return std::nullopt;
+    return std::to_integer<int>(*value->data) != 0;
   }
 
   std::optional<std::string_view> GetString(std::string_view key) const override {
-    const Value* value = FindScalar(key);
-    if (!value || value->type != kString) return std::nullopt;
+    const GgufValue* value = FindScalar(key);
+    if (!value || value->type != GgufType::kString) return std::nullopt;
     return LoadString(value->data);
   }
 
@@ -212,63 +99,57 @@ class GgufFileImpl final : public GgufFile {
   std::optional<std::vector<int64_t>> GetInts(std::string_view key) const override;
   std::optional<std::vector<float>> GetFloats(std::string_view key) const override;
   std::optional<uint64_t> GetArraySize(std::string_view key) const override {
-    const Value* value = FindArray(key);
+    const GgufValue* value = FindArray(key);
     return value ? std::optional(value->count) : std::nullopt;
   }
   std::vector<std::string_view> keys() const override;
 
  private:
-  absl::Status ParseKey(Cursor& cursor);
-  absl::Status ParseValues(Cursor& cursor, std::string_view key, Value* value);
+  absl::Status ParseKey(GgufCursor& cursor);
+  absl::Status WrongVersion() const;
+  // Moves past the values, checking that they lie inside the file.
+  absl::Status SkipValues(GgufCursor& cursor, std::string_view what, const GgufValue& value);
   absl::Status CheckKeys();
   absl::Status ParseAlignment();
-  absl::Status ParseTensor(Cursor& cursor);
+  absl::Status ParseTensor(GgufCursor& cursor);
   absl::Status PlaceTensors(uint64_t header_end);
   absl::Status Invalid(std::string_view what) const { return InvalidFile(path(), what); }
 
-  const Value* Find(std::string_view key) const;
-  const Value* FindScalar(std::string_view key) const {
-    const Value* value = Find(key);
+  const GgufValue* Find(std::string_view key) const;
+  const GgufValue* FindScalar(std::string_view key) const {
+    const GgufValue* value = Find(key);
     return value && !value->is_array ? value : nullptr;
   }
-  const Value* FindArray(std::string_view key) const {
-    const Value* value = Find(key);
+  const GgufValue* FindArray(std::string_view key) const {
+    const GgufValue* value = Find(key);
     return value && value->is_array ? value : nullptr;
   }
 
   std::unique_ptr<MappedFile> file_;
   uint32_t version_ = 0;
   uint64_t alignment_ = kDefaultAlignment;
-  std::vector<std::pair<std::string_view, Value>> values_;  // sorted by key
-  std::vector<StoredTensor> tensors_;                       // in the file's order
+  std::vector<std::pair<std::string_view, GgufValue>> values_;  // sorted by key
+  std::vector<StoredTensor> tensors_;                           // in the file's order
 };
 
 absl::Status GgufFileImpl::Parse() {
-  Cursor cursor(*file_);
-  uint32_t magic;
-  if (absl::Status status = cursor.Read("the magic", &magic); !status.ok()) return status;
-  if (magic != 0x46554747) return Invalid("is not a GGUF file (it does not begin with 'GGUF')");
-  if (absl::Status status = cursor.Read("the version", &version_); !status.ok()) return status;
-  if (version_ != 2 && version_ != 3) {
-    const bool swapped = version_ == 2u << 24 || version_ == 3u << 24;
-    return UnsupportedFile(
-        path(), swapped ? std::string("is a big-endian GGUF file; supported is "
-                                      "little-endian")
-                        : absl::StrCat("is GGUF version ", version_, "; supported are 2 and 3"));
+  GgufCursor cursor(file_->bytes());
+  const uint32_t magic = cursor.Read<uint32_t>();
+  if (cursor.ok() && magic != kMagic) {
+    return Invalid("is not a GGUF file (it does not begin with 'GGUF')");
   }
-  uint64_t tensor_count, key_count;
-  if (absl::Status status = cursor.Read("the tensor count", &tensor_count); !status.ok()) {
-    return status;
-  }
-  if (absl::Status status = cursor.Read("the key count", &key_count); !status.ok()) return status;
+  version_ = cursor.Read<uint32_t>();
+  if (cursor.ok() && version_ != 2 && version_ != 3) return WrongVersion();
+  const uint64_t tensor_count = cursor.Read<uint64_t>();
+  const uint64_t key_count = cursor.Read<uint64_t>();
+  if (!cursor.ok()) return cursor.Truncated(path(), "the header");
   if (key_count > std::min(kMaxKeys, cursor.left() / kMinKeyBytes)) {
-    return Invalid(absl::StrCat("claims ", key_count, " keys, which the file is too small for, or ",
-                                "more than ", kMaxKeys));
+    return Invalid(absl::StrCat("claims ", key_count, " keys; allowed are ", kMaxKeys,
+                                ", and no more than fit into its size"));
   }
   if (tensor_count > std::min(kMaxTensors, cursor.left() / kMinTensorBytes)) {
-    return Invalid(absl::StrCat("claims ", tensor_count,
-                                " tensors, which the file is too small for, or more than ",
-                                kMaxTensors));
+    return Invalid(absl::StrCat("claims ", tensor_count, " tensors; allowed are ", kMaxTensors,
+                                ", and no more than fit into its size"));
   }
   values_.reserve(key_count);
   for (uint64_t i = 0; i < key_count; ++i) {
@@ -283,66 +164,64 @@ absl::Status GgufFileImpl::Parse() {
   return PlaceTensors(cursor.offset());
 }
 
-absl::Status GgufFileImpl::ParseKey(Cursor& cursor) {
-  std::string_view key;
-  if (absl::Status status = cursor.ReadString("a key", &key); !status.ok()) return status;
+absl::Status GgufFileImpl::WrongVersion() const {
+  if (version_ == 2u << 24 || version_ == 3u << 24) {
+    return UnsupportedFile(path(), "is a big-endian GGUF file; supported is little-endian");
+  }
+  return UnsupportedFile(path(),
+                         absl::StrCat("is GGUF version ", version_, "; supported are 2 and 3"));
+}
+
+absl::Status GgufFileImpl::ParseKey(GgufCursor& cursor) {
+  const std::string_view key = cursor.ReadString();
+  if (!cursor.ok()) return cursor.Truncated(path(), "a key");
   if (key.empty() || key.size() > kMaxNameBytes) {
     return Invalid(
         absl::StrCat("a key has ", key.size(), " bytes; allowed are 1 to ", kMaxNameBytes));
   }
   const std::string what = absl::StrCat("the value of ", Shown(key));
-  uint32_t type;
-  Value value{};
-  if (absl::Status status = cursor.Read(what, &type); !status.ok()) return status;
-  value.count = 1;
-  if (type == kArray) {
+  GgufValue value;
+  constexpr uint32_t kArray = static_cast<uint32_t>(GgufType::kArray);
+  uint32_t type = cursor.Read<uint32_t>();
+  if (cursor.ok() && type == kArray) {
     value.is_array = true;
-    if (absl::Status status = cursor.Read(what, &type); !status.ok()) return status;
-    if (absl::Status status = cursor.Read(what, &value.count); !status.ok()) return status;
-    if (type == kArray) {
-      return UnsupportedFile(path(), absl::StrCat(what, " is an array of arrays; supported are ",
-                                                  "arrays of numbers, bools and strings"));
-    }
+    type = cursor.Read<uint32_t>();
+    value.count = cursor.Read<uint64_t>();
   }
-  if (type >= kValueTypes) {
-    return Invalid(absl::StrCat(what, " has the unknown type ", type));
+  if (!cursor.ok()) return cursor.Truncated(path(), what);
+  if (type >= kGgufTypes) return Invalid(absl::StrCat(what, " has the unknown type ", type));
+  if (type == kArray) {
+    return UnsupportedFile(path(), absl::StrCat(what, " is an array of arrays; supported are ",
+                                                "arrays of numbers, bools and strings"));
   }
-  value.type = static_cast<ValueType>(type);
+  value.type = static_cast<GgufType>(type);
   value.data = cursor.data();
-  if (absl::Status status = ParseValues(cursor, what, &value); !status.ok()) return status;
+  if (absl::Status status = SkipValues(cursor, what, value); !status.ok()) return status;
   values_.emplace_back(key, value);
   return absl::OkStatus();
 }
 
-// Moves past the values, checking that they lie inside the file.
-absl::Status GgufFileImpl::ParseValues(Cursor& cursor, std::string_view what, Value* value) {
-  if (value->type == kString) {
-    // A string takes 8 bytes at least: `count` is bounded before the loop begins.
-    const std::optional<uint64_t> least = CheckedMul<uint64_t>(value->count, 8);
-    if (!least || *least > cursor.left()) {
-      return Invalid(absl::StrCat(std::string(what), " claims ", value->count,
-                                  " strings, more than the file holds"));
-    }
-    std::string_view text;
-    for (uint64_t i = 0; i < value->count; ++i) {
-      if (absl::Status status = cursor.ReadString(what, &text); !status.ok()) return status;
-    }
-    return absl::OkStatus();
+absl::Status GgufFileImpl::SkipValues(GgufCursor& cursor, std::string_view what,
+                                      const GgufValue& value) {
+  const bool strings = value.type == GgufType::kString;
+  const uint64_t least = strings ? sizeof(uint64_t) : BytesOf(value.type);  // of one value
+  const std::optional<uint64_t> bytes = CheckedMul(value.count, least);
+  if (value.is_array && (!bytes || *bytes > cursor.left())) {
+    return Invalid(absl::StrCat(std::string(what), " claims ", value.count,
+                                " elements, more than the file holds"));
   }
-  const std::optional<uint64_t> bytes =
-      CheckedMul<uint64_t>(value->count, kValueBytes[value->type]);
-  if (!bytes || *bytes > cursor.left()) {
-    return Invalid(absl::StrCat(std::string(what), " claims ", value->count,
-                                " values, more than the file holds"));
+  if (strings) {
+    for (uint64_t i = 0; i < value.count && cursor.ok(); ++i) cursor.ReadString();
+  } else {
+    cursor.Skip(*bytes);
   }
-  if (value->type == kBool) {
-    for (uint64_t i = 0; i < value->count; ++i) {
-      if (Load<uint8_t>(value->data + i) > 1) {
-        return Invalid(absl::StrCat(std::string(what), " is a bool other than 0 and 1"));
-      }
+  if (!cursor.ok()) return cursor.Truncated(path(), what);
+  for (uint64_t i = 0; value.type == GgufType::kBool && i < value.count; ++i) {
+    if (std::to_integer<int>(value.data[i]) > 1) {
+      return Invalid(absl::StrCat(std::string(what), " is a bool other than 0 and 1"));
     }
   }
-  return cursor.Skip(*bytes, what);
+  return absl::OkStatus();
 }
 
 absl::Status GgufFileImpl::CheckKeys() {
@@ -369,32 +248,28 @@ absl::Status GgufFileImpl::ParseAlignment() {
   return absl::OkStatus();
 }
 
-absl::Status GgufFileImpl::ParseTensor(Cursor& cursor) {
-  StoredTensor tensor;
-  std::string_view name;
-  if (absl::Status status = cursor.ReadString("a tensor's name", &name); !status.ok()) {
-    return status;
-  }
+absl::Status GgufFileImpl::ParseTensor(GgufCursor& cursor) {
+  const std::string_view name = cursor.ReadString();
+  const uint32_t dimensions = cursor.Read<uint32_t>();
+  if (!cursor.ok()) return cursor.Truncated(path(), "a tensor's name");
   if (name.empty() || name.size() > kMaxNameBytes) {
     return Invalid(absl::StrCat("a tensor's name has ", name.size(), " bytes; allowed are 1 to ",
                                 kMaxNameBytes));
   }
   const std::string what = absl::StrCat("tensor ", Shown(name));
-  uint32_t dimensions;
-  if (absl::Status status = cursor.Read(what, &dimensions); !status.ok()) return status;
   if (dimensions < 1 || dimensions > kMaxDimensions) {
     return Invalid(
         absl::StrCat(what, " has ", dimensions, " dimensions; allowed are 1 to ", kMaxDimensions));
   }
+  StoredTensor tensor;
   tensor.shape.resize(dimensions);
   for (uint32_t i = 0; i < dimensions; ++i) {
     // Stored innermost first; one beyond int64 turns negative, which StoredBytes refuses.
-    int64_t& dimension = tensor.shape[dimensions - 1 - i];
-    if (absl::Status status = cursor.Read(what, &dimension); !status.ok()) return status;
+    tensor.shape[dimensions - 1 - i] = cursor.Read<int64_t>();
   }
-  uint32_t type;
-  if (absl::Status status = cursor.Read(what, &type); !status.ok()) return status;
-  if (absl::Status status = cursor.Read(what, &tensor.offset); !status.ok()) return status;
+  const uint32_t type = cursor.Read<uint32_t>();
+  tensor.offset = cursor.Read<uint64_t>();
+  if (!cursor.ok()) return cursor.Truncated(path(), what);
   const absl::StatusOr<StoredType> stored = TensorTypeOf(type, path(), name);
   if (!stored.ok()) return stored.status();
   tensor.type = *stored;
@@ -415,8 +290,6 @@ absl::Status GgufFileImpl::PlaceTensors(uint64_t header_end) {
   if (tensors_.empty()) return absl::OkStatus();
   const uint64_t size = file_->bytes().size();
   const uint64_t data_begin = CheckedAlignUp(header_end, alignment_).value_or(size);
-  std::vector<const StoredTensor*> sorted;
-  sorted.reserve(tensors_.size());
   for (StoredTensor& tensor : tensors_) {
     if (tensor.offset % alignment_ != 0) {
       return Invalid(absl::StrCat("tensor ", Shown(tensor.name), " has the offset ", tensor.offset,
@@ -430,27 +303,11 @@ absl::Status GgufFileImpl::PlaceTensors(uint64_t header_end) {
     tensor.offset = *begin;
     tensor.data = file_->bytes().data() + *begin;
     tensor.file = path();
-    sorted.push_back(&tensor);
   }
-  std::sort(sorted.begin(), sorted.end(),
-            [](const StoredTensor* a, const StoredTensor* b) { return a->offset < b->offset; });
-  for (size_t i = 1; i < sorted.size(); ++i) {
-    if (sorted[i - 1]->offset + sorted[i - 1]->bytes > sorted[i]->offset) {
-      return Invalid(absl::StrCat("tensors ", Shown(sorted[i - 1]->name), " and ",
-                                  Shown(sorted[i]->name), " overlap"));
-    }
-  }
-  std::sort(sorted.begin(), sorted.end(),
-            [](const StoredTensor* a, const StoredTensor* b) { return a->name < b->name; });
-  for (size_t i = 1; i < sorted.size(); ++i) {
-    if (sorted[i - 1]->name == sorted[i]->name) {
-      return Invalid(absl::StrCat("has the tensor ", Shown(sorted[i]->name), " twice"));
-    }
-  }
-  return absl::OkStatus();
+  return CheckDistinct(path(), tensors_);
 }
 
-const Value* GgufFileImpl::Find(std::string_view key) const {
+const GgufValue* GgufFileImpl::Find(std::string_view key) const {
   const auto at = std::lower_bound(
       values_.begin(), values_.end(), key,
       [](const auto& entry, std::string_view wanted) { return entry.first < wanted; });
@@ -458,8 +315,8 @@ const Value* GgufFileImpl::Find(std::string_view key) const {
 }
 
 std::optional<std::vector<std::string_view>> GgufFileImpl::GetStrings(std::string_view key) const {
-  const Value* value = FindArray(key);
-  if (!value || value->type != kString) return std::nullopt;
+  const GgufValue* value = FindArray(key);
+  if (!value || value->type != GgufType::kString) return std::nullopt;
   std::vector<std::string_view> strings;
   strings.reserve(value->count);
   const std::byte* data = value->data;
@@ -471,12 +328,12 @@ std::optional<std::vector<std::string_view>> GgufFileImpl::GetStrings(std::strin
 }
 
 std::optional<std::vector<int64_t>> GgufFileImpl::GetInts(std::string_view key) const {
-  const Value* value = FindArray(key);
+  const GgufValue* value = FindArray(key);
   if (!value) return std::nullopt;
   std::vector<int64_t> ints;
   for (uint64_t i = 0; i < value->count; ++i) {
     const std::optional<int64_t> number =
-        LoadInt(value->type, value->data + i * kValueBytes[value->type]);
+        LoadInt(value->type, value->data + i * BytesOf(value->type));
     if (!number) return std::nullopt;
     if (i == 0) ints.reserve(value->count);
     ints.push_back(*number);
@@ -485,12 +342,12 @@ std::optional<std::vector<int64_t>> GgufFileImpl::GetInts(std::string_view key) 
 }
 
 std::optional<std::vector<float>> GgufFileImpl::GetFloats(std::string_view key) const {
-  const Value* value = FindArray(key);
+  const GgufValue* value = FindArray(key);
   if (!value) return std::nullopt;
   std::vector<float> floats;
   for (uint64_t i = 0; i < value->count; ++i) {
     const std::optional<double> number =
-        LoadFloat(value->type, value->data + i * kValueBytes[value->type]);
+        LoadFloat(value->type, value->data + i * BytesOf(value->type));
     if (!number) return std::nullopt;
     if (i == 0) floats.reserve(value->count);
     floats.push_back(static_cast<float>(*number));

@@ -1,8 +1,12 @@
 #include "engine/model/tensor_source.h"
 
+#include <algorithm>
+#include <tuple>
+
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "engine/model/checked.h"
+#include "engine/model/file_error.h"
 
 namespace sirocco {
 
@@ -55,6 +59,28 @@ std::optional<uint64_t> StoredBytes(StoredType type, std::span<const int64_t> sh
   const std::optional<int64_t> elements = CheckedProduct(shape);
   if (!elements) return std::nullopt;
   return CheckedMul<uint64_t>(static_cast<uint64_t>(*elements / layout.elements), layout.bytes);
+}
+
+absl::Status CheckDistinct(const std::string& path, const std::vector<StoredTensor>& tensors) {
+  std::vector<const StoredTensor*> sorted;
+  sorted.reserve(tensors.size());
+  for (const StoredTensor& tensor : tensors) sorted.push_back(&tensor);
+
+  std::sort(sorted.begin(), sorted.end(), [](const StoredTensor* a, const StoredTensor* b) {
+    return std::tie(a->offset, a->bytes) < std::tie(b->offset, b->bytes);
+  });
+  for (size_t i = 1; i < sorted.size(); ++i) {
+    if (sorted[i - 1]->offset + sorted[i - 1]->bytes <= sorted[i]->offset) continue;
+    return InvalidFile(path, absl::StrCat("tensors ", Shown(sorted[i - 1]->name), " and ",
+                                          Shown(sorted[i]->name), " overlap"));
+  }
+  std::sort(sorted.begin(), sorted.end(),
+            [](const StoredTensor* a, const StoredTensor* b) { return a->name < b->name; });
+  for (size_t i = 1; i < sorted.size(); ++i) {
+    if (sorted[i - 1]->name != sorted[i]->name) continue;
+    return InvalidFile(path, absl::StrCat("has the tensor ", Shown(sorted[i]->name), " twice"));
+  }
+  return absl::OkStatus();
 }
 
 }  // namespace sirocco

@@ -9,6 +9,8 @@
 #include <string_view>
 #include <vector>
 
+#include "absl/status/status.h"
+
 namespace sirocco {
 
 // Element types as files store them.
@@ -44,6 +46,9 @@ std::string DescribeTensor(const StoredTensor& tensor);
 // The bytes a tensor of this type and shape takes; nullopt: not representable, a dimension is not
 // positive, or rows are not whole blocks.
 std::optional<uint64_t> StoredBytes(StoredType type, std::span<const int64_t> shape);
+
+// INVALID_ARGUMENT names two tensors of the file `path` that share their name or bytes.
+absl::Status CheckDistinct(const std::string& path, const std::vector<StoredTensor>& tensors);
 
 // Immutable; any thread.
 class TensorSource {

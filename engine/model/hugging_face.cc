@@ -1,0 +1,100 @@
+#include "engine/model/hugging_face.h"
+
+#include <filesystem>
+#include <memory>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "engine/model/file_error.h"
+#include "engine/model/generation_config.h"
+#include "engine/model/json_file.h"
+#include "engine/model/safetensors.h"
+#include "engine/model/weight_places.h"
+
+namespace sirocco {
+namespace {
+
+using nlohmann::json;
+
+constexpr JsonLimits kConfigLimits = {.bytes = 1 << 20, .values = 1 << 16};
+
+// Also of what may not be looked at: opening it then says so.
+bool Exists(const std::string& path) {
+  std::error_code error;
+  return std::filesystem::status(path, error).type() != std::filesystem::file_type::not_found;
+}
+
+// A file of the directory with this extension; empty: none.
+std::string FindByExtension(const std::string& directory, std::string_view extension) {
+  std::error_code error;
+  std::string first;
+  for (std::filesystem::directory_iterator entry(directory, error), end; !error && entry != end;
+       entry.increment(error)) {
+    const std::filesystem::path& path = entry->path();
+    if (path.extension() != extension) continue;
+    if (first.empty() || path.string() < first) first = path.string();
+  }
+  return first;
+}
+
+// NOT_FOUND: the directory has no `missing`; says what to do where that can be seen.
+absl::Status Missing(const std::string& directory, std::string_view missing) {
+  std::string hint;
+  if (const std::string gguf = FindByExtension(directory, ".gguf"); !gguf.empty()) {
+    hint = absl::StrCat("; to serve its GGUF file pass the file itself: ", gguf);
+  } else if (const std::string bin = FindByExtension(directory, ".bin"); !bin.empty()) {
+    hint = "; weights are read from safetensors and GGUF files, not from .bin files";
+  }
+  return absl::NotFoundError(
+      absl::StrCat(directory, ": the directory has no ", std::string(missing), hint));
+}
+
+absl::StatusOr<std::shared_ptr<const TensorSource>> OpenWeights(const std::string& directory) {
+  const std::string single = directory + "/model.safetensors";
+  if (Exists(single)) return OpenSafetensors(single);
+  if (Exists(directory + "/model.safetensors.index.json")) return OpenShardedSafetensors(directory);
+  return Missing(directory, "model.safetensors or model.safetensors.index.json");
+}
+
+}  // namespace
+
+absl::StatusOr<ModelFiles> OpenHuggingFace(const std::string& directory) {
+  const std::string config_path = directory + "/config.json";
+  if (!Exists(config_path)) return Missing(directory, "config.json");
+  const absl::StatusOr<json> config = ReadJsonObject(config_path, kConfigLimits);
+  if (!config.ok()) return config.status();
+  absl::StatusOr<ModelDescriptor> descriptor = DescriptorFromConfig(*config, config_path);
+  if (!descriptor.ok()) return descriptor.status();
+
+  ModelFiles files;
+  files.descriptor = *std::move(descriptor);
+  const int32_t vocab_size = files.descriptor.vocab_size;
+  const std::string generation_path = directory + "/generation_config.json";
+  if (Exists(generation_path)) {
+    const absl::StatusOr<json> generation = ReadJsonObject(generation_path, kConfigLimits);
+    if (!generation.ok()) return generation.status();
+    absl::StatusOr<GenerationDefaults> defaults =
+        ReadGenerationDefaults(*generation, generation_path);
+    if (!defaults.ok()) return defaults.status();
+    files.generation = *std::move(defaults);
+    absl::StatusOr<std::vector<int32_t>> ends =
+        ReadEndTokenIds(*generation, generation_path, vocab_size);
+    if (!ends.ok()) return ends.status();
+    files.end_token_ids = *std::move(ends);
+  }
+  if (files.end_token_ids.empty()) {
+    absl::StatusOr<std::vector<int32_t>> ends = ReadEndTokenIds(*config, config_path, vocab_size);
+    if (!ends.ok()) return ends.status();
+    files.end_token_ids = *std::move(ends);
+  }
+
+  absl::StatusOr<std::shared_ptr<const TensorSource>> tensors = OpenWeights(directory);
+  if (!tensors.ok()) return tensors.status();
+  files.tensors = *std::move(tensors);
+  absl::Status complete = CheckTensors(files.descriptor, *files.tensors, directory);
+  if (!complete.ok()) return complete;
+  return files;
+}
+
+}  // namespace sirocco

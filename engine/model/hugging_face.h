@@ -1,0 +1,22 @@
+// A Hugging Face directory: config.json, generation_config.json, safetensors. Settings are read as
+// transformers 4 and 5 spell them.
+#pragma once
+
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "engine/model/model_files.h"
+#include "graphs/descriptor.h"
+#include "nlohmann/json.hpp"
+
+namespace sirocco {
+
+// The model that a config.json describes; `path` is the file's, for errors. UNIMPLEMENTED names
+// the first setting that is not supported.
+absl::StatusOr<ModelDescriptor> DescriptorFromConfig(const nlohmann::json& config,
+                                                     const std::string& path);
+
+// OpenModel of a directory; `name` and `format` are left to it.
+absl::StatusOr<ModelFiles> OpenHuggingFace(const std::string& directory);
+
+}  // namespace sirocco

@@ -1,0 +1,26 @@
+// A rotary embedding's turning rates, and the rules that stretch them.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <vector>
+
+#include "graphs/descriptor.h"
+
+namespace sirocco {
+
+// Llama 3.1's rule: pairs whose wave is longer than the original context over `low_freq_factor`
+// turn `factor` times slower, those shorter than it over `high_freq_factor` as before, and between
+// the two the rate is interpolated (transformers, _compute_llama3_parameters).
+struct Llama3Scaling {
+  double factor = 1;
+  double low_freq_factor = 1;
+  double high_freq_factor = 4;  // greater than low_freq_factor
+  double original_context = 0;
+};
+
+// Pair i of dim / 2 turns by theta^(-2i / dim) a position.
+RotaryDescriptor MakeRotary(int32_t dim, double theta,
+                            const std::optional<Llama3Scaling>& scaling = std::nullopt);
+
+}  // namespace sirocco

@@ -1,0 +1,113 @@
+#include "engine/model/tensor_rows.h"
+
+#include <cstddef>
+#include <cstring>
+
+#include "absl/strings/str_cat.h"
+#include "engine/model/file_error.h"
+#include "kernels/dtype.h"
+
+namespace sirocco {
+namespace {
+
+// Elements in a file need not be aligned.
+uint16_t LoadHalf(const std::byte* data) {
+  uint16_t bits;
+  std::memcpy(&bits, data, sizeof(bits));
+  return bits;
+}
+
+// The 32 values of a block of 4-bit q: those of the low halves, then of the high ones.
+void Unpack4(const std::byte* packed, float scale, float offset, float* out) {
+  for (int i = 0; i < 16; ++i) {
+    const int byte = std::to_integer<int>(packed[i]);
+    out[i] = static_cast<float>(byte & 15) * scale + offset;
+    out[i + 16] = static_cast<float>(byte >> 4) * scale + offset;
+  }
+}
+
+void DequantiseBlock(StoredType type, const std::byte* block, float* out) {
+  const float scale = Float16ToFloat(LoadHalf(block));
+  if (type == StoredType::kQ8_0) {
+    for (int i = 0; i < 32; ++i) {
+      out[i] = static_cast<float>(std::to_integer<int8_t>(block[2 + i])) * scale;
+    }
+  } else if (type == StoredType::kQ4_0) {
+    // (q - 8) * d and q * d - 8 * d are the same float32: both products are exact.
+    Unpack4(block + 2, scale, -8 * scale, out);
+  } else {
+    Unpack4(block + 4, scale, Float16ToFloat(LoadHalf(block + 2)), out);
+  }
+}
+
+// `count` values stored from `data` on; whole blocks.
+void Convert(StoredType type, const std::byte* data, int64_t count, float* out) {
+  switch (type) {
+    case StoredType::kF32:
+      std::memcpy(out, data, static_cast<size_t>(count) * sizeof(float));
+      return;
+    case StoredType::kF16:
+      for (int64_t i = 0; i < count; ++i) out[i] = Float16ToFloat(LoadHalf(data + 2 * i));
+      return;
+    case StoredType::kBF16:
+      for (int64_t i = 0; i < count; ++i) out[i] = BFloat16{LoadHalf(data + 2 * i)}.ToFloat();
+      return;
+    case StoredType::kQ8_0:
+    case StoredType::kQ4_0:
+    case StoredType::kQ4_1: {
+      const BlockLayout layout = LayoutOf(type);
+      for (int64_t i = 0; i < count; i += layout.elements) {
+        DequantiseBlock(type, data, out + i);
+        data += layout.bytes;
+      }
+      return;
+    }
+  }
+}
+
+// The stored row that is row `row` once unpermuted: of each head, stored rows 2i and 2i + 1 are a
+// rotary pair, which Hugging Face's order has half a head apart.
+int64_t StoredRow(int64_t row, int64_t head_rows) {
+  const int64_t in_head = row % head_rows;
+  const int64_t half = head_rows / 2;
+  return row - in_head + 2 * (in_head % half) + in_head / half;
+}
+
+}  // namespace
+
+int64_t RowElements(const StoredTensor& tensor) {
+  int64_t elements = 1;
+  for (size_t i = 1; i < tensor.shape.size(); ++i) elements *= tensor.shape[i];
+  return elements;
+}
+
+absl::Status ReadRows(const StoredTensor& tensor, int64_t first_row, std::span<float> out) {
+  const BlockLayout layout = LayoutOf(tensor.type);
+  const int64_t width = RowElements(tensor);
+  const int64_t all_rows = tensor.shape.empty() ? 1 : tensor.shape.front();
+  const int64_t count = static_cast<int64_t>(out.size());
+  const int64_t rows = count / width;
+  const bool permuted = tensor.permuted_heads > 0;
+  if (first_row < 0 || first_row > all_rows || rows > all_rows - first_row || count % width != 0 ||
+      first_row * width % layout.elements != 0 || count % layout.elements != 0 ||
+      (permuted &&
+       (width % layout.elements != 0 || all_rows % (2 * int64_t{tensor.permuted_heads}) != 0))) {
+    return InvalidFile(tensor.file,
+                       absl::StrCat("tensor ", Shown(tensor.name), ", ", DescribeTensor(tensor),
+                                    ", has no ", count, " values from row ", first_row, " on"));
+  }
+  const auto stored = [&](int64_t row) {
+    return tensor.data + row * width / layout.elements * layout.bytes;
+  };
+  if (!permuted) {
+    Convert(tensor.type, stored(first_row), count, out.data());
+    return absl::OkStatus();
+  }
+  const int64_t head_rows = all_rows / tensor.permuted_heads;
+  for (int64_t i = 0; i < rows; ++i) {
+    Convert(tensor.type, stored(StoredRow(first_row + i, head_rows)), width, &out[i * width]);
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace sirocco

@@ -1,0 +1,19 @@
+// Rows of stored tensors as float32 values.
+#pragma once
+
+#include <cstdint>
+#include <span>
+
+#include "absl/status/status.h"
+#include "engine/model/tensor_source.h"
+
+namespace sirocco {
+
+// Values of one row: a matrix [rows, cols] has rows of cols, a vector [n] has n rows of one.
+int64_t RowElements(const StoredTensor& tensor);
+
+// Converts rows [first_row, first_row + out.size() / RowElements): dequantised, q and k
+// unpermuted. INVALID_ARGUMENT where the range is not one of whole rows and blocks of the tensor.
+absl::Status ReadRows(const StoredTensor& tensor, int64_t first_row, std::span<float> out);
+
+}  // namespace sirocco

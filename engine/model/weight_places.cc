@@ -1,0 +1,113 @@
+#include "engine/model/weight_places.h"
+
+#include <unordered_set>
+#include <utility>
+
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "engine/model/file_error.h"
+
+namespace sirocco {
+namespace {
+
+class PlaceList {
+ public:
+  void Add(std::string tensor, int64_t rows, int64_t cols, Matrix* matrix) {
+    matrix->rows = static_cast<int32_t>(rows);
+    matrix->cols = static_cast<int32_t>(cols);
+    places_.push_back({std::move(tensor), {rows, cols}, matrix, nullptr});
+  }
+  void Add(std::string tensor, int64_t size, const float** vector) {
+    places_.push_back({std::move(tensor), {size}, nullptr, vector});
+  }
+  std::vector<WeightPlace> Take() { return std::move(places_); }
+
+ private:
+  std::vector<WeightPlace> places_;
+};
+
+void AddLayer(const ModelDescriptor& model, const std::string& prefix, LayerWeights& layer,
+              PlaceList& places) {
+  const int64_t hidden = model.hidden_size;
+  const int64_t intermediate = model.intermediate_size;
+  const int64_t q_rows = int64_t{model.heads} * model.head_dim;
+  const int64_t kv_rows = int64_t{model.kv_heads} * model.head_dim;
+  const std::string attention = prefix + "self_attn.";
+  const std::string mlp = prefix + "mlp.";
+  places.Add(prefix + "input_layernorm.weight", hidden, &layer.attention_norm);
+  places.Add(attention + "q_proj.weight", q_rows, hidden, &layer.q);
+  places.Add(attention + "k_proj.weight", kv_rows, hidden, &layer.k);
+  places.Add(attention + "v_proj.weight", kv_rows, hidden, &layer.v);
+  places.Add(attention + "o_proj.weight", hidden, q_rows, &layer.o);
+  if (model.qkv_bias) {
+    places.Add(attention + "q_proj.bias", q_rows, &layer.q_bias);
+    places.Add(attention + "k_proj.bias", kv_rows, &layer.k_bias);
+    places.Add(attention + "v_proj.bias", kv_rows, &layer.v_bias);
+  }
+  if (model.output_bias) places.Add(attention + "o_proj.bias", hidden, &layer.o_bias);
+  places.Add(prefix + "post_attention_layernorm.weight", hidden, &layer.mlp_norm);
+  places.Add(mlp + "gate_proj.weight", intermediate, hidden, &layer.gate);
+  places.Add(mlp + "up_proj.weight", intermediate, hidden, &layer.up);
+  places.Add(mlp + "down_proj.weight", hidden, intermediate, &layer.down);
+  if (model.mlp_bias) {
+    places.Add(mlp + "gate_proj.bias", intermediate, &layer.gate_bias);
+    places.Add(mlp + "up_proj.bias", intermediate, &layer.up_bias);
+    places.Add(mlp + "down_proj.bias", hidden, &layer.down_bias);
+  }
+}
+
+// Left over, and rightly so: rotary tables, which the descriptor holds as numbers, and a head where
+// the embedding is the head.
+bool MayBeLeftOver(const ModelDescriptor& descriptor, std::string_view name) {
+  return name == "rope_freqs.weight" || absl::EndsWith(std::string(name), "rotary_emb.inv_freq") ||
+         (descriptor.tied_head && name == "lm_head.weight");
+}
+
+}  // namespace
+
+std::vector<WeightPlace> WeightPlaces(const ModelDescriptor& descriptor, ModelWeights& weights) {
+  PlaceList places;
+  const int64_t hidden = descriptor.hidden_size;
+  places.Add("model.embed_tokens.weight", descriptor.vocab_size, hidden, &weights.embedding);
+  weights.layers.resize(descriptor.layers.size());
+  for (size_t i = 0; i < weights.layers.size(); ++i) {
+    AddLayer(descriptor, absl::StrCat("model.layers.", i, "."), weights.layers[i], places);
+  }
+  places.Add("model.norm.weight", hidden, &weights.final_norm);
+  if (!descriptor.tied_head) {
+    places.Add("lm_head.weight", descriptor.vocab_size, hidden, &weights.head);
+  }
+  return places.Take();
+}
+
+absl::Status CheckTensors(const ModelDescriptor& descriptor, const TensorSource& tensors,
+                          const std::string& where) {
+  ModelWeights scratch;
+  std::unordered_set<std::string_view> expected;
+  const std::vector<WeightPlace> places = WeightPlaces(descriptor, scratch);
+  for (const WeightPlace& place : places) {
+    const StoredTensor* tensor = tensors.Find(place.tensor);
+    if (tensor == nullptr) {
+      return InvalidFile(where, absl::StrCat("the tensor '", place.tensor, "' of shape [",
+                                             absl::StrJoin(place.shape, ", "), "] is missing"));
+    }
+    if (tensor->shape != place.shape) {
+      return InvalidFile(
+          tensor->file,
+          absl::StrCat("the tensor '", place.tensor, "' is ", DescribeTensor(*tensor),
+                       "; by the model's settings it is [", absl::StrJoin(place.shape, ", "), "]"));
+    }
+    expected.insert(place.tensor);
+  }
+  for (const StoredTensor& tensor : tensors.tensors()) {
+    if (expected.count(tensor.name) > 0 || MayBeLeftOver(descriptor, tensor.name)) continue;
+    return UnsupportedFile(
+        tensor.file, absl::StrCat("holds the tensor ", Shown(tensor.name), ", which a model of ",
+                                  "the architecture ", descriptor.architecture,
+                                  " with these settings does not have"));
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace sirocco
