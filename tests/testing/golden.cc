@@ -21,6 +21,14 @@ void Append(const char* begin, size_t bytes, std::vector<T>* out) {
   }
 }
 
+void AppendBFloat16(const char* begin, size_t bytes, std::vector<float>* out) {
+  for (size_t i = 0; i + 2 <= bytes; i += 2) {
+    float value = 0;
+    std::memcpy(reinterpret_cast<char*>(&value) + 2, begin + i, 2);  // the upper half
+    out->push_back(value);
+  }
+}
+
 std::vector<int32_t> Ids(const GoldenTensor& tensor) {
   return {tensor.ints.begin(), tensor.ints.end()};
 }
@@ -53,6 +61,8 @@ absl::StatusOr<std::map<std::string, GoldenTensor>> ReadGoldenTensors(const std:
     const std::string type = entry.value("dtype", "");
     if (type == "F32") {
       Append<float>(begin, bytes, &tensor.floats);
+    } else if (type == "BF16") {
+      AppendBFloat16(begin, bytes, &tensor.floats);
     } else if (type == "I64") {
       Append<int64_t>(begin, bytes, &tensor.ints);
     } else if (type == "I32") {

@@ -14,7 +14,7 @@ namespace sirocco {
 // A tensor of a trusted safetensors file; one of the two holds its elements.
 struct GoldenTensor {
   std::vector<int64_t> shape;
-  std::vector<float> floats;  // F32
+  std::vector<float> floats;  // F32, BF16
   std::vector<int64_t> ints;  // I64, I32
 };
 

@@ -1,0 +1,271 @@
+#include <cmath>
+#include <functional>
+
+#include "engine/model/hugging_face.h"
+#include "engine/model/json_file.h"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "tests/engine/model/test_files.h"
+#include "tests/testing/paths.h"
+
+namespace sirocco {
+namespace {
+
+using absl::StatusCode;
+using nlohmann::json;
+
+json Config(const std::string& golden) {
+  return json::parse(ReadBytes(GoldenPath(golden + "/config.json")));
+}
+
+absl::StatusOr<ModelDescriptor> Read(const json& config) {
+  const std::string text = config.dump();
+  const auto parsed = ParseJsonObject(text, "config.json", {.bytes = 1 << 20, .values = 1 << 16});
+  if (!parsed.ok()) return parsed.status();
+  return DescriptorFromConfig(*parsed, "config.json");
+}
+
+TEST(ConfigTest, Llama) {
+  const auto model = Read(Config("llama_tied"));
+  ASSERT_TRUE(model.ok()) << model.status();
+  EXPECT_EQ(model->architecture, "llama");
+  EXPECT_EQ(model->vocab_size, 384);
+  EXPECT_EQ(model->hidden_size, 64);
+  EXPECT_EQ(model->intermediate_size, 160);
+  EXPECT_EQ(model->heads, 4);
+  EXPECT_EQ(model->kv_heads, 2);
+  EXPECT_EQ(model->head_dim, 16);
+  EXPECT_EQ(model->max_position, 512);
+  EXPECT_EQ(model->norm_epsilon, 1e-6f);
+  EXPECT_EQ(model->attention_scale, 0.25f);
+  EXPECT_EQ(model->embedding_scale, 1);
+  EXPECT_EQ(model->activation, Activation::kSilu);
+  EXPECT_FALSE(model->qkv_bias);
+  EXPECT_FALSE(model->output_bias);
+  EXPECT_FALSE(model->mlp_bias);
+  EXPECT_TRUE(model->tied_head);
+  EXPECT_EQ(model->layers.size(), 4u);
+  ASSERT_EQ(model->groups.size(), 1u);
+  EXPECT_EQ(model->groups[0].window, 0);
+  ASSERT_EQ(model->rotaries.size(), 1u);
+  ASSERT_EQ(model->rotaries[0].inverse_frequencies.size(), 8u);
+  for (int i = 0; i < 8; ++i) {
+    EXPECT_FLOAT_EQ(model->rotaries[0].inverse_frequencies[i],
+                    std::pow(10000.0f, -static_cast<float>(i) / 8));
+  }
+}
+
+TEST(ConfigTest, Qwen2HasBiasesOfItsOwn) {
+  const auto model = Read(Config("qwen2"));
+  ASSERT_TRUE(model.ok()) << model.status();
+  EXPECT_EQ(model->architecture, "qwen2");
+  EXPECT_EQ(model->head_dim, 16);  // not given: hidden_size / heads
+  EXPECT_TRUE(model->qkv_bias);
+  EXPECT_FALSE(model->output_bias);
+  EXPECT_FALSE(model->mlp_bias);
+  EXPECT_FLOAT_EQ(model->rotaries[0].inverse_frequencies[1], std::pow(1e6f, -0.125f));
+  json config = Config("qwen2");
+  config["sliding_window"] = 4096;  // counts only with use_sliding_window
+  EXPECT_TRUE(Read(config).ok());
+}
+
+TEST(ConfigTest, LlamaOptions) {
+  json config = Config("llama_tied");
+  config["attention_bias"] = true;
+  config["mlp_bias"] = true;
+  config["hidden_act"] = "gelu_pytorch_tanh";
+  config["head_dim"] = 32;
+  const auto model = Read(config);
+  ASSERT_TRUE(model.ok()) << model.status();
+  EXPECT_TRUE(model->qkv_bias);
+  EXPECT_TRUE(model->output_bias);
+  EXPECT_TRUE(model->mlp_bias);
+  EXPECT_EQ(model->activation, Activation::kGeluTanh);
+  EXPECT_EQ(model->head_dim, 32);
+  EXPECT_EQ(model->rotaries[0].inverse_frequencies.size(), 16u);
+}
+
+// What transformers takes where config.json is silent.
+TEST(ConfigTest, Defaults) {
+  json config = Config("llama_tied");
+  for (const char* key :
+       {"architectures", "attention_bias", "dtype", "head_dim", "hidden_act", "mlp_bias",
+        "max_position_embeddings", "num_key_value_heads", "rms_norm_eps", "rope_parameters",
+        "tie_word_embeddings", "pretraining_tp"}) {
+    config.erase(key);
+  }
+  const auto model = Read(config);
+  ASSERT_TRUE(model.ok()) << model.status();
+  EXPECT_EQ(model->kv_heads, 4);
+  EXPECT_EQ(model->head_dim, 16);
+  EXPECT_EQ(model->max_position, 2048);
+  EXPECT_EQ(model->norm_epsilon, 1e-6f);
+  EXPECT_FALSE(model->tied_head);
+  EXPECT_FLOAT_EQ(model->rotaries[0].inverse_frequencies[4], 0.01f);
+}
+
+// transformers' _compute_llama3_parameters in numpy's float32, of dim 16 and 32.
+TEST(ConfigTest, Llama3Rope) {
+  const auto model = Read(Config("llama3_rope"));
+  ASSERT_TRUE(model.ok()) << model.status();
+  const float expected[] = {1,
+                            0.079403013f,
+                            0.00470075384f,
+                            0.000911583134f,
+                            0.000176776681f,
+                            3.42810235e-05f,
+                            6.64787058e-06f,
+                            1.28917316e-06f};
+  for (int i = 0; i < 8; ++i) {
+    EXPECT_NEAR(model->rotaries[0].inverse_frequencies[i], expected[i], 2e-6f * expected[i]) << i;
+  }
+  json config = Config("llama_tied");
+  config["head_dim"] = 32;
+  config.erase("rope_parameters");
+  config["rope_theta"] = 10000;
+  config["rope_scaling"] = {{"type", "llama3"},
+                            {"factor", 4},
+                            {"low_freq_factor", 1.0},
+                            {"high_freq_factor", 4.0},
+                            {"original_max_position_embeddings", 256}};
+  const auto second = Read(config);
+  ASSERT_TRUE(second.ok()) << second.status();
+  const float between[] = {0.100000001f, 0.032210689f, 0.0101859178f, 0.00444569858f};
+  for (int i = 0; i < 4; ++i) {
+    EXPECT_NEAR(second->rotaries[0].inverse_frequencies[4 + i], between[i], 2e-6f * between[i]);
+  }
+}
+
+// transformers 4 spells the same model so.
+TEST(ConfigTest, SpellingsOfTransformers4) {
+  const auto five = Read(Config("llama3_rope"));
+  ASSERT_TRUE(five.ok());
+  for (const char* type : {"rope_type", "type"}) {
+    json config = Config("llama3_rope");
+    json rope = config["rope_parameters"];
+    config.erase("rope_parameters");
+    config["rope_theta"] = rope["rope_theta"];
+    rope.erase("rope_theta");
+    rope[type] = rope["rope_type"];
+    if (std::string(type) == "type") rope.erase("rope_type");
+    config["rope_scaling"] = rope;
+    config.erase("dtype");
+    config["torch_dtype"] = "bfloat16";
+    const auto four = Read(config);
+    ASSERT_TRUE(four.ok()) << four.status();
+    EXPECT_EQ(four->rotaries, five->rotaries);
+  }
+  json plain = Config("llama_tied");
+  plain.erase("rope_parameters");
+  plain["rope_theta"] = 10000.0;
+  plain["rope_scaling"] = nullptr;
+  const auto four = Read(plain);
+  ASSERT_TRUE(four.ok()) << four.status();
+  EXPECT_EQ(four->rotaries, Read(Config("llama_tied"))->rotaries);
+}
+
+struct Case {
+  std::string part;
+  std::function<void(json&)> change;
+};
+
+void ExpectAll(const std::string& golden, StatusCode code, const std::vector<Case>& cases) {
+  for (const Case& test : cases) {
+    json config = Config(golden);
+    test.change(config);
+    EXPECT_ERROR(Read(config), code, test.part);
+    EXPECT_ERROR(Read(config), code, "config.json: ");
+  }
+}
+
+Case Set(const std::string& key, const json& value, const std::string& part) {
+  return {part, [=](json& config) { config[key] = value; }};
+}
+Case SetRope(const std::string& key, const json& value, const std::string& part) {
+  return {part, [=](json& config) { config["rope_parameters"][key] = value; }};
+}
+
+TEST(ConfigTest, UnsupportedSettingsAreNamed) {
+  ExpectAll("llama_tied", StatusCode::kUnimplemented,
+            {Set("model_type", "gemma3_text", "'gemma3_text'; supported are llama, qwen2"),
+             Set("architectures", json::array({"LlamaForSequenceClassification"}),
+                 "'LlamaForSequenceClassification'; supported for llama: LlamaForCausalLM"),
+             Set("architectures", json::array({"Qwen2ForCausalLM"}), "Qwen2ForCausalLM"),
+             Set("hidden_act", "relu", "'relu'; supported are silu, gelu_pytorch_tanh"),
+             Set("pretraining_tp", 2, "pretraining_tp is 2; supported is 1"),
+             Set("quantization_config", {{"quant_method", "awq"}}, "quantization_config"),
+             Set("sliding_window", 4096, "sliding_window is 4096"),
+             Set("partial_rotary_factor", 0.5, "partial_rotary_factor is 0.5"),
+             Set("rope_interleaved", true, "rope_interleaved is true"),
+             Set("layer_types", {"full_attention", "full_attention", "full_attention", "other"},
+                 "layer_types has 'other'"),
+             SetRope("rope_type", "yarn", "rope_parameters.rope_type is 'yarn'; supported are"),
+             SetRope("partial_rotary_factor", 0.25, "rope_parameters.partial_rotary_factor"),
+             SetRope("mrope_section", {1, 2}, "mrope_section"),
+             {"rope_scaling.type is 'linear'", [](json& config) {
+                config.erase("rope_parameters");
+                config["rope_scaling"] = {{"type", "linear"}, {"factor", 2.0}};
+              }}});
+  ExpectAll("qwen2", StatusCode::kUnimplemented,
+            {Set("use_sliding_window", true, "use_sliding_window is true; supported is false"),
+             Set("use_mrope", true, "use_mrope")});
+}
+
+TEST(ConfigTest, BadSettingsAreNamed) {
+  std::vector<Case> cases = {
+      Set("model_type", 3, "model_type"),
+      Set("architectures", "LlamaForCausalLM", "architectures"),
+      Set("architectures", {1}, "architectures"),
+      Set("num_attention_heads", 3, "does not divide"),
+      Set("num_key_value_heads", 3, "num_key_value_heads is 3, which does not divide"),
+      Set("num_key_value_heads", 8, "num_key_value_heads is 8; allowed are integers from 1 to 4"),
+      Set("head_dim", 15, "even numbers"),
+      Set("attention_bias", 1, "attention_bias is 1; allowed are true and false"),
+      Set("tie_word_embeddings", "yes", "tie_word_embeddings"),
+      Set("hidden_act", 5, "hidden_act is 5, not a string"),
+      Set("layer_types", {"full_attention"}, "layer_types is no list of 4"),
+      Set("rms_norm_eps", 0, "rms_norm_eps is 0"),
+      Set("rms_norm_eps", -1e-6, "rms_norm_eps"),
+      Set("rms_norm_eps", 2, "rms_norm_eps"),
+      Set("rms_norm_eps", "1e-6", "rms_norm_eps is '1e-6'"),
+      Set("rope_theta", 0, "rope_theta is 0"),
+      Set("rope_theta", 500.0, "rope_parameters.rope_theta is 10000, but rope_theta is 500"),
+      Set("rope_parameters", {1}, "rope_parameters is no object"),
+      Set("rope_scaling", {{"type", "linear"}}, "rope_parameters and rope_scaling differ"),
+      SetRope("rope_theta", -1, "rope_parameters.rope_theta"),
+      SetRope("rope_type", 3, "rope_parameters.rope_type is 3, not a string"),
+  };
+  for (const char* key : {"vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers",
+                          "num_attention_heads", "max_position_embeddings", "head_dim"}) {
+    for (const json& value : {json(0), json(-8), json(1 << 29), json(uint64_t{1} << 63), json(8.5),
+                              json(8.0), json("8"), json(true), json::array({8})}) {
+      cases.push_back(Set(key, value, std::string(key) + " is "));
+    }
+  }
+  for (const char* key : {"vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers",
+                          "num_attention_heads"}) {
+    cases.push_back({std::string(key) + " is missing", [=](json& config) { config.erase(key); }});
+  }
+  cases.push_back({"neither model_type nor architectures", [](json& config) {
+                     config.erase("model_type");
+                     config.erase("architectures");
+                   }});
+  ExpectAll("llama_tied", StatusCode::kInvalidArgument, cases);
+
+  ExpectAll("llama3_rope", StatusCode::kInvalidArgument,
+            {SetRope("factor", 0, "rope_parameters.factor is 0"),
+             SetRope("factor", nullptr, "rope_parameters.factor is missing"),
+             SetRope("low_freq_factor", 4, "high_freq_factor is 4; it must be greater"),
+             SetRope("original_max_position_embeddings", -64, "original_max_position_embeddings")});
+}
+
+TEST(ConfigTest, ArchitecturesAloneSuffice) {
+  json config = Config("qwen2");
+  config.erase("model_type");
+  const auto model = Read(config);
+  ASSERT_TRUE(model.ok()) << model.status();
+  EXPECT_EQ(model->architecture, "qwen2");
+}
+
+}  // namespace
+}  // namespace sirocco

@@ -1,0 +1,149 @@
+#include "tests/engine/model/gguf_models.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstdlib>
+#include <utility>
+
+#include "nlohmann/json.hpp"
+#include "tests/engine/model/test_files.h"
+#include "tests/testing/golden.h"
+#include "tests/testing/paths.h"
+
+namespace sirocco {
+namespace {
+
+// Powers of two, so that float16 holds them and products are exact.
+constexpr float kScale = 1.0f / 64;
+constexpr uint16_t kScaleBits = (15 - 6) << 10;
+constexpr float kLeast = -1.0f / 8;
+constexpr uint16_t kLeastBits = 0x8000 | (15 - 3) << 10;
+
+int Quantise(float value, int least, int most) {
+  return std::clamp(static_cast<int>(std::lround(value)), least, most);
+}
+
+// A block of 32 values in `type`; the values become what the block stands for.
+std::string EncodeBlock(float* values, uint32_t type) {
+  std::string block = Raw(kScaleBits);
+  if (type == kGgmlQ8_0) {
+    for (int i = 0; i < 32; ++i) {
+      const int q = Quantise(values[i] / kScale, -128, 127);
+      block += Raw(static_cast<int8_t>(q));
+      values[i] = static_cast<float>(q) * kScale;
+    }
+    return block;
+  }
+  if (type == kGgmlQ4_1) block += Raw(kLeastBits);
+  const float least = type == kGgmlQ4_1 ? kLeast : -8 * kScale;
+  int q[32];
+  for (int i = 0; i < 32; ++i) {
+    q[i] = Quantise((values[i] - least) / kScale, 0, 15);
+    values[i] = static_cast<float>(q[i]) * kScale + least;
+  }
+  for (int i = 0; i < 16; ++i) block += Raw(static_cast<uint8_t>(q[i] | q[i + 16] << 4));
+  return block;
+}
+
+// Values of bfloat16 in any type; float16 may lose the smallest.
+std::string Encode(std::vector<float>& values, uint32_t type) {
+  std::string bytes;
+  if (type == kGgmlF32) {
+    for (const float value : values) bytes += Raw(value);
+  } else if (type == kGgmlBF16) {
+    for (const float value : values) bytes += Raw(value).substr(2);
+  } else if (type == kGgmlF16) {
+    for (float& value : values) {
+      const _Float16 half = static_cast<_Float16>(value);
+      bytes += Raw(half);
+      value = static_cast<float>(half);
+    }
+  } else {
+    for (size_t i = 0; i < values.size(); i += 32) bytes += EncodeBlock(&values[i], type);
+  }
+  return bytes;
+}
+
+// Hugging Face's rows [head][half][pair] as llama.cpp's converter has them: [head][pair][half].
+std::vector<float> Interleave(const std::vector<float>& values, int64_t rows, int heads) {
+  const int64_t width = static_cast<int64_t>(values.size()) / rows;
+  const int64_t dim = rows / heads;
+  std::vector<float> out;
+  for (int64_t head = 0; head < heads; ++head) {
+    for (int64_t pair = 0; pair < dim / 2; ++pair) {
+      for (int64_t half = 0; half < 2; ++half) {
+        const float* row = &values[(head * dim + half * (dim / 2) + pair) * width];
+        out.insert(out.end(), row, row + width);
+      }
+    }
+  }
+  return out;
+}
+
+std::string GgufName(std::string name) {
+  const std::pair<const char*, const char*> parts[] = {
+      {"model.embed_tokens", "token_embd"},
+      {"model.norm", "output_norm"},
+      {"lm_head", "output"},
+      {"model.layers.", "blk."},
+      {"input_layernorm", "attn_norm"},
+      {"post_attention_layernorm", "ffn_norm"},
+      {"self_attn.o_proj", "attn_output"},
+      {"self_attn.", "attn_"},
+      {"mlp.", "ffn_"},
+      {"_proj", ""},
+  };
+  for (const auto& [from, to] : parts) {
+    const size_t at = name.find(from);
+    if (at != std::string::npos) name.replace(at, std::string(from).size(), to);
+  }
+  return name;
+}
+
+void AddSettings(const nlohmann::json& config, GgufWriter& writer) {
+  const std::string type = config["model_type"];
+  const std::string prefix = type + ".";
+  writer.String("general.architecture", type).String("general.type", "model");
+  const std::pair<const char*, const char*> sizes[] = {
+      {"block_count", "num_hidden_layers"},
+      {"context_length", "max_position_embeddings"},
+      {"embedding_length", "hidden_size"},
+      {"feed_forward_length", "intermediate_size"},
+      {"attention.head_count", "num_attention_heads"},
+      {"attention.head_count_kv", "num_key_value_heads"},
+  };
+  for (const auto& [to, from] : sizes) writer.Uint32(prefix + to, config[from]);
+  writer.Float32(prefix + "attention.layer_norm_rms_epsilon", config["rms_norm_eps"]);
+  writer.Float32(prefix + "rope.freq_base", config["rope_parameters"]["rope_theta"]);
+  writer.Uint32(prefix + "rope.dimension_count", 16);
+  writer.Uint32("tokenizer.ggml.eos_token_id", 2);
+}
+
+}  // namespace
+
+GgufModel MakeGgufModel(const std::string& golden, uint32_t type, bool with_settings) {
+  const auto config = nlohmann::json::parse(ReadBytes(GoldenPath(golden + "/config.json")));
+  const auto tensors = ReadGoldenTensors(GoldenPath(golden + "/model.safetensors"));
+  if (!tensors.ok()) std::abort();
+  GgufModel model;
+  if (with_settings) AddSettings(config, model.writer);
+  const bool interleaved = config["model_type"] == "llama";
+  for (const auto& [name, tensor] : *tensors) {
+    const uint32_t stored = tensor.shape.size() == 1 ? kGgmlF32 : type;
+    const bool q = name.find(".q_proj.") != std::string::npos;
+    const bool k = name.find(".k_proj.") != std::string::npos;
+    std::vector<float> values = tensor.floats;
+    std::string data = Encode(values, stored);  // rows are whole blocks: order does not matter
+    model.values[name] = values;
+    if (interleaved && (q || k)) {
+      std::vector<float> permuted =
+          Interleave(tensor.floats, tensor.shape[0],
+                     config[q ? "num_attention_heads" : "num_key_value_heads"]);
+      data = Encode(permuted, stored);
+    }
+    model.writer.Tensor(GgufName(name), {tensor.shape.begin(), tensor.shape.end()}, stored, data);
+  }
+  return model;
+}
+
+}  // namespace sirocco

@@ -1,0 +1,211 @@
+#include <map>
+
+#include "engine/model/model_files.h"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "tests/engine/model/gguf_models.h"
+#include "tests/engine/model/host_device.h"
+#include "tests/engine/model/test_files.h"
+#include "tests/testing/golden.h"
+#include "tests/testing/paths.h"
+
+namespace sirocco {
+namespace {
+
+using ::testing::ElementsAreArray;
+
+using Values = std::map<std::string, std::vector<float>>;
+
+std::vector<float> ValuesOf(const Matrix& matrix) {
+  std::vector<float> values(static_cast<size_t>(matrix.rows) * matrix.cols);
+  for (size_t i = 0; i < values.size(); ++i) {
+    switch (matrix.dtype) {
+      case DType::kFloat32:
+        values[i] = static_cast<const float*>(matrix.data)[i];
+        break;
+      case DType::kBFloat16:
+        values[i] = static_cast<const BFloat16*>(matrix.data)[i].ToFloat();
+        break;
+      case DType::kFloat16:
+        values[i] = static_cast<float>(static_cast<const _Float16*>(matrix.data)[i]);
+        break;
+    }
+  }
+  return values;
+}
+
+std::vector<float> Rounded(std::vector<float> values, DType dtype) {
+  for (float& value : values) {
+    if (dtype == DType::kBFloat16) value = BFloat16::FromFloat(value).ToFloat();
+    if (dtype == DType::kFloat16) value = static_cast<float>(static_cast<_Float16>(value));
+  }
+  return values;
+}
+
+// All weights against the values of their tensors, each in its place.
+void ExpectWeights(const ModelWeights& weights, const Values& values, DType dtype, bool biases) {
+  uint64_t parameters = 0;
+  const auto expect_matrix = [&](const Matrix& matrix, const std::string& name) {
+    ASSERT_EQ(reinterpret_cast<uintptr_t>(matrix.data) % 16, 0u);
+    EXPECT_EQ(matrix.dtype, dtype);
+    ASSERT_THAT(ValuesOf(matrix), ElementsAreArray(Rounded(values.at(name), dtype))) << name;
+    parameters += values.at(name).size();
+  };
+  const auto expect_vector = [&](const float* vector, const std::string& name) {
+    ASSERT_NE(vector, nullptr) << name;
+    const std::vector<float>& expected = values.at(name);
+    ASSERT_THAT(std::vector<float>(vector, vector + expected.size()), ElementsAreArray(expected))
+        << name;
+    parameters += expected.size();
+  };
+  expect_matrix(weights.embedding, "model.embed_tokens.weight");
+  if (values.count("lm_head.weight") > 0) {
+    expect_matrix(weights.head, "lm_head.weight");
+  } else {
+    EXPECT_EQ(weights.head.data, weights.embedding.data);
+    EXPECT_EQ(weights.head.rows, weights.embedding.rows);
+  }
+  expect_vector(weights.final_norm, "model.norm.weight");
+  ASSERT_EQ(weights.layers.size(), 4u);
+  for (int i = 0; i < 4; ++i) {
+    const std::string prefix = "model.layers." + std::to_string(i) + ".";
+    const LayerWeights& layer = weights.layers[i];
+    expect_vector(layer.attention_norm, prefix + "input_layernorm.weight");
+    expect_vector(layer.mlp_norm, prefix + "post_attention_layernorm.weight");
+    expect_matrix(layer.q, prefix + "self_attn.q_proj.weight");
+    expect_matrix(layer.k, prefix + "self_attn.k_proj.weight");
+    expect_matrix(layer.v, prefix + "self_attn.v_proj.weight");
+    expect_matrix(layer.o, prefix + "self_attn.o_proj.weight");
+    expect_matrix(layer.gate, prefix + "mlp.gate_proj.weight");
+    expect_matrix(layer.up, prefix + "mlp.up_proj.weight");
+    expect_matrix(layer.down, prefix + "mlp.down_proj.weight");
+    if (biases) {
+      expect_vector(layer.q_bias, prefix + "self_attn.q_proj.bias");
+      expect_vector(layer.k_bias, prefix + "self_attn.k_proj.bias");
+      expect_vector(layer.v_bias, prefix + "self_attn.v_proj.bias");
+    } else {
+      EXPECT_EQ(layer.q_bias, nullptr);
+    }
+    EXPECT_EQ(layer.o_bias, nullptr);
+    EXPECT_EQ(layer.down_bias, nullptr);
+  }
+  EXPECT_EQ(weights.parameter_count, parameters);
+}
+
+class LoadWeightsTest : public ::testing::TestWithParam<DType> {};
+
+TEST_P(LoadWeightsTest, Safetensors) {
+  for (const std::string golden : {"llama_tied", "llama3_rope", "qwen2"}) {
+    const auto files = OpenModel(GoldenPath(golden));
+    ASSERT_TRUE(files.ok()) << files.status();
+    HostDevice device;
+    const auto weights = LoadWeights(*files, GetParam(), device, nullptr);
+    ASSERT_TRUE(weights.ok()) << weights.status();
+    const auto tensors = ReadGoldenTensors(GoldenPath(golden + "/model.safetensors"));
+    ASSERT_TRUE(tensors.ok());
+    Values values;
+    for (const auto& [name, tensor] : *tensors) values[name] = tensor.floats;
+    ExpectWeights(*weights, values, GetParam(), golden == "qwen2");
+  }
+}
+
+TEST_P(LoadWeightsTest, GgufOfEveryType) {
+  const TestFolder folder;
+  for (const std::string golden : {"llama3_rope", "qwen2"}) {
+    for (const uint32_t type : {kGgmlF32, kGgmlF16, kGgmlBF16, kGgmlQ8_0, kGgmlQ4_0, kGgmlQ4_1}) {
+      const GgufModel model = MakeGgufModel(golden, type);
+      const auto files = OpenModel(folder.Write("model.gguf", model.writer.Bytes()));
+      ASSERT_TRUE(files.ok()) << files.status();
+      HostDevice device;
+      const auto weights = LoadWeights(*files, GetParam(), device, nullptr);
+      ASSERT_TRUE(weights.ok()) << weights.status();
+      ExpectWeights(*weights, model.values, GetParam(), golden == "qwen2");
+    }
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(DTypes, LoadWeightsTest,
+                         ::testing::Values(DType::kFloat32, DType::kBFloat16, DType::kFloat16),
+                         [](const auto& info) { return std::string(NameOf(info.param)); });
+
+TEST(LoadWeightsProgressTest, RisesToTheTotal) {
+  const auto files = OpenModel(GoldenPath("llama_tied"));
+  ASSERT_TRUE(files.ok());
+  HostDevice device;
+  std::vector<uint64_t> done;
+  uint64_t total = 0;
+  const auto weights =
+      LoadWeights(*files, DType::kBFloat16, device, [&](uint64_t bytes, uint64_t all) {
+        done.push_back(bytes);
+        total = all;
+      });
+  ASSERT_TRUE(weights.ok());
+  EXPECT_TRUE(std::is_sorted(done.begin(), done.end()));
+  EXPECT_EQ(done.size(), 38u);  // a report a weight
+  EXPECT_EQ(done.back(), total);
+  const uint64_t norms = 9 * 64;
+  EXPECT_EQ(total, 2 * (weights->parameter_count - norms) + 4 * norms);
+}
+
+// A tensor larger than a chunk arrives whole, and nothing larger than a chunk is copied at once.
+TEST(LoadWeightsChunkTest, LargeTensors) {
+  const TestFolder folder;
+  constexpr int32_t kVocabulary = 100000;
+  std::string embedding;
+  embedding.reserve(kVocabulary * 64 * 4);
+  for (int32_t i = 0; i < kVocabulary * 64; ++i) embedding += Raw(static_cast<float>(i % 4096));
+  GgufWriter writer;
+  writer.String("general.architecture", "llama")
+      .Uint32("llama.block_count", 1)
+      .Uint32("llama.context_length", 8)
+      .Uint32("llama.embedding_length", 64)
+      .Uint32("llama.feed_forward_length", 1)
+      .Uint32("llama.attention.head_count", 1)
+      .Float32("llama.attention.layer_norm_rms_epsilon", 1e-6f)
+      .Tensor("token_embd.weight", {kVocabulary, 64}, kGgmlF32, embedding);
+  const std::string square(64 * 64 * 4, '\0');
+  const std::string row(64 * 4, '\0');
+  for (const char* name : {"attn_q", "attn_k", "attn_v", "attn_output"}) {
+    writer.Tensor(std::string("blk.0.") + name + ".weight", {64, 64}, kGgmlF32, square);
+  }
+  writer.Tensor("blk.0.ffn_gate.weight", {1, 64}, kGgmlF32, row)
+      .Tensor("blk.0.ffn_up.weight", {1, 64}, kGgmlF32, row)
+      .Tensor("blk.0.ffn_down.weight", {64, 1}, kGgmlF32, row)
+      .Tensor("blk.0.attn_norm.weight", {64}, kGgmlF32, row)
+      .Tensor("blk.0.ffn_norm.weight", {64}, kGgmlF32, row)
+      .Tensor("output_norm.weight", {64}, kGgmlF32, row);
+  const auto files = OpenModel(folder.Write("large.gguf", writer.Bytes()));
+  ASSERT_TRUE(files.ok()) << files.status();
+  for (const DType dtype : {DType::kFloat32, DType::kFloat16}) {  // copied; converted
+    HostDevice device;
+    const auto weights = LoadWeights(*files, dtype, device, nullptr);
+    ASSERT_TRUE(weights.ok()) << weights.status();
+    const std::vector<float> values = ValuesOf(weights->embedding);
+    int64_t wrong = 0;
+    for (size_t i = 0; i < values.size(); ++i) {
+      const float expected = static_cast<float>(i % 4096);
+      wrong += dtype == DType::kFloat32 ? values[i] != expected
+                                        : std::abs(values[i] - expected) > expected / 2048;
+    }
+    EXPECT_EQ(wrong, 0);
+    EXPECT_LE(device.largest_copy, size_t{16} << 20);
+  }
+}
+
+TEST(LoadWeightsErrorTest, TheDevicesErrorsComeBack) {
+  const auto files = OpenModel(GoldenPath("qwen2"));
+  ASSERT_TRUE(files.ok());
+  HostDevice small;
+  small.limit = 1000;
+  EXPECT_EQ(LoadWeights(*files, DType::kBFloat16, small, nullptr).status().code(),
+            absl::StatusCode::kResourceExhausted);
+  for (const DType dtype : {DType::kBFloat16, DType::kFloat32}) {
+    HostDevice faulty;
+    faulty.failing_copy = 20;
+    EXPECT_EQ(LoadWeights(*files, dtype, faulty, nullptr).status().code(),
+              absl::StatusCode::kInternal);
+  }
+}
+
+}  // namespace
+}  // namespace sirocco
