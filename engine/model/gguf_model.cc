@@ -56,6 +56,9 @@ absl::StatusOr<const Family*> FindFamily(const GgufFile& file) {
     return general.Unsupported("general.type",
                                absl::StrCat("is ", Shown(*type), "; supported is 'model'"));
   }
+  if (!general.Has("general.architecture")) {
+    return general.Invalid("general.architecture", "is missing");
+  }
   const absl::StatusOr<std::string> architecture = general.String("general.architecture", "");
   if (!architecture.ok()) return architecture.status();
   const Family* family = FindFamilyByGgufArchitecture(*architecture);

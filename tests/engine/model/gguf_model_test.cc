@@ -214,6 +214,8 @@ TEST_F(GgufModelTest, WhatIsMalformedIsNamed) {
   GgufModel narrow = MakeGgufModel("llama_tied", kGgmlF16);
   narrow.writer.Tensor("rope_freqs.weight", {4}, kGgmlF32, std::string(16, '\0'));
   EXPECT_ERROR(Open(narrow.writer), invalid, "it must be [8]");
+  EXPECT_ERROR(Open(MakeGgufModel("llama_tied", kGgmlF16, false).writer), invalid,
+               "general.architecture is missing");
   GgufWriter nothing;
   nothing.String("general.architecture", "llama");
   EXPECT_ERROR(Open(nothing), invalid, "no tensor 'token_embd.weight'");
