@@ -99,7 +99,7 @@ void Delivery::Run(Worker& worker) {
     const Clock::time_point now = Clock::now();
     while (!worker.requests.empty()) {
       RequestOutput& output = worker.requests.begin()->second;
-      output.On(EndedEvent{end_all, now});
+      output.On(EndedEvent{.status = end_all, .time = now});
       Flush(worker, output);
     }
   }

@@ -147,11 +147,9 @@ void EngineLoop::EndCancelled() {
   const bool look = cancel_signal_->exchange(false, std::memory_order_acq_rel);
   for (const Batcher::Ended& ended : batcher_.EndCancelled(Clock::now(), look)) {
     const Clock::time_point now = Clock::now();
-    if (ended.reason == absl::StatusCode::kDeadlineExceeded) {
-      observer_->OnDeadlineExceeded(ended.stage);
-    }
     for (int32_t i = 0; i < ended.lanes; ++i) observer_->OnCancelToFree(Seconds(now - ended.since));
-    events_.push_back({ended.context->number, EndedEvent{EndStatus(ended.reason), now}});
+    events_.push_back(
+        {ended.context->number, EndedEvent{EndStatus(ended.reason), ended.stage, now}});
   }
 }
 

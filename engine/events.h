@@ -7,6 +7,7 @@
 #include <variant>
 
 #include "absl/status/status.h"
+#include "engine/observer.h"
 #include "engine/request.h"
 #include "engine/sequence.h"
 #include "kernels/lanes.h"
@@ -39,6 +40,7 @@ struct TokenEvent {
 // The request was ended before its sequences were. Never OK.
 struct EndedEvent {
   absl::Status status;
+  RequestStage stage = RequestStage::kQueue;  // that it had reached
   Clock::time_point time;
 };
 

@@ -36,9 +36,9 @@ class EngineObserver {
   virtual void OnPromptTokens(
       int32_t count) = 0;  // once a request that starts, each n counted once
   virtual void OnRejected(std::string_view reason) = 0;  // "queue_full", ...; any thread
-  virtual void OnDeadlineExceeded(RequestStage stage) = 0;
-  virtual void OnCancelToFree(double seconds) = 0;  // once a sequence
+  virtual void OnCancelToFree(double seconds) = 0;       // once a sequence
   // Delivery threads; only what the client is given counts.
+  virtual void OnDeadlineExceeded(RequestStage stage) = 0;
   virtual void OnFirstToken(double seconds) = 0;  // since the request came; once a sequence
   virtual void OnInterToken(double seconds) = 0;  // once a token after the first
   virtual void OnGeneratedTokens(int32_t count) = 0;

@@ -47,7 +47,12 @@ bool RequestOutput::On(const TokenEvent& event) {
   return !sequence.ended_by_string();
 }
 
-void RequestOutput::On(const EndedEvent& event) { Done(event.status, event.time); }
+void RequestOutput::On(const EndedEvent& event) {
+  if (event.status.code() == absl::StatusCode::kDeadlineExceeded) {
+    observer_->OnDeadlineExceeded(event.stage);
+  }
+  Done(event.status, event.time);
+}
 
 void RequestOutput::SequenceEnded(FinishReason reason, Clock::time_point time) {
   observer_->OnSequenceFinished(reason);

@@ -1,0 +1,360 @@
+#include "engine/engine.h"
+
+#include <gtest/gtest.h>
+
+#include <chrono>
+#include <string>
+#include <thread>
+
+#include "tests/engine/engine_harness.h"
+#include "tests/engine/simulation.h"
+
+namespace sirocco {
+namespace {
+
+using std::chrono::milliseconds;
+using std::chrono::seconds;
+
+class EngineTest : public testing::Test {
+ protected:
+  void TearDown() override {
+    h_.gate.Open();
+    h_.engine.reset();
+    EXPECT_EQ(h_.device->violation(), "");
+    EXPECT_FALSE(h_.observer.counts().negative_time);
+  }
+  // A request that goes on to the end of max_length.
+  Request Long(int32_t salt = 1) {
+    Request request = PromptOf(4, h_.executor.max_length - 4, salt);
+    request.stop.ignore_eos = true;
+    return request;
+  }
+  absl::Status Refusal(Request request) {
+    return Client::Submit(*h_.engine, std::move(request)).status();
+  }
+  EngineHarness h_;
+};
+
+TEST_F(EngineTest, AnswersAsOneSequenceAloneWould) {
+  h_.Start();
+  std::vector<std::pair<Request, std::unique_ptr<Client>>> all;
+  for (int32_t i = 0; i < 20; ++i) {
+    const Request request = PromptOf(1 + i * 3 % 50, 1 + i % 13, i);
+    all.emplace_back(request, h_.Submit(request));
+  }
+  for (auto& [request, client] : all) h_.ExpectAnswer(*client, request);
+  EXPECT_TRUE(h_.AwaitIdle());
+  EXPECT_EQ(h_.device->largest_batch.load(), 4);
+  EXPECT_LE(h_.device->largest_prefill.load(), 32);
+}
+
+TEST_F(EngineTest, EverySequenceOfARequestHasItsOwnDraws) {
+  h_.Start();
+  Request request = PromptOf(10, 12, 3);
+  request.n = 4;
+  request.logprobs = LogprobOptions{.top = 2};
+  auto client = h_.Submit(request);
+  h_.ExpectAnswer(*client, request);
+  const Client::Output output = client->output();
+  EXPECT_NE(output.sequences.at(0).token_ids, output.sequences.at(1).token_ids);
+  EXPECT_EQ(h_.observer.counts().prompt_tokens, 10);
+  EXPECT_EQ(h_.observer.counts().started, 1);
+}
+
+TEST_F(EngineTest, MoreSequencesThanKvCanHoldAtOnce) {
+  h_.executor = FakeOptions(4, 64, /*blocks=*/10);
+  h_.Start();
+  Request request = PromptOf(20, 10, 3);  // 8 blocks a sequence
+  request.n = 4;
+  auto client = h_.Submit(request);
+  h_.ExpectAnswer(*client, request);
+  EXPECT_EQ(h_.device->largest_batch.load(), 1);
+}
+
+TEST_F(EngineTest, PromptLogprobsComeOnceAndAcrossChunks) {
+  h_.executor = FakeOptions(4, 128, 128);
+  h_.Start();
+  for (int32_t length : {1, 2, 32, 33, 100}) {
+    Request request = PromptOf(length, 3, length);
+    request.logprobs = LogprobOptions{.top = 3, .prompt = true};
+    request.n = 3;
+    auto client = h_.Submit(request);
+    h_.ExpectAnswer(*client, request);
+  }
+}
+
+TEST_F(EngineTest, OnlyScoringMayFillMaxLength) {
+  h_.Start();
+  Request request = PromptOf(64, 0, 5);
+  request.logprobs = LogprobOptions{.top = 1, .prompt = true};
+  request.n = 2;
+  auto client = h_.Submit(request);
+  h_.ExpectAnswer(*client, request);
+  EXPECT_EQ(client->output().sequences.at(1).finish_reason, FinishReason::kLength);
+  const Counts counts = h_.observer.counts();
+  EXPECT_EQ(counts.decode_steps, 0);
+  EXPECT_EQ(counts.prefill_tokens, 64);  // once for both
+  EXPECT_EQ(counts.generated_tokens, 0);
+  EXPECT_EQ(counts.finished[static_cast<size_t>(FinishReason::kLength)], 2);
+  EXPECT_EQ(counts.finished_requests, 1);
+}
+
+TEST_F(EngineTest, WithoutATokenizerTextIsEmptyAndStopStringsAreRefused) {
+  h_.with_tokenizer = false;
+  h_.Start();
+  Request request = PromptOf(5, 9, 2);
+  auto client = h_.Submit(request);
+  h_.ExpectAnswer(*client, request);
+  request.stop.strings = {"x"};
+  EXPECT_EQ(Refusal(request).code(), absl::StatusCode::kFailedPrecondition);
+}
+
+TEST_F(EngineTest, AStopStringFreesTheSequenceAndLateTokensAreNotCounted) {
+  h_.Start();
+  Request request = Long();
+  const Answer whole = Simulate(request, 0, {kFakeEnd}, &h_.tokenizer);
+  request.stop.strings = {whole.text.substr(whole.text.size() / 2, 2)};
+  auto client = h_.Submit(request);
+  h_.ExpectAnswer(*client, request);
+  const Client::Output output = client->output();
+  EXPECT_EQ(output.sequences.at(0).finish_reason, FinishReason::kStop);
+  const auto tokens = static_cast<int64_t>(output.sequences.at(0).token_ids.size());
+  EXPECT_LT(tokens, request.max_new_tokens);
+  EXPECT_TRUE(h_.AwaitIdle());
+  const Counts counts = h_.observer.counts();
+  EXPECT_EQ(counts.generated_tokens, tokens);
+  EXPECT_EQ(counts.first_tokens, 1);
+  EXPECT_EQ(counts.inter_tokens, tokens - 1);
+  EXPECT_EQ(counts.finished[static_cast<size_t>(FinishReason::kStop)], 1);
+}
+
+TEST_F(EngineTest, RefusesWhatCannotRun) {
+  h_.executor = FakeOptions(4, 64, /*blocks=*/4);
+  h_.Start();
+  EXPECT_EQ(Refusal(PromptOf(0, 1)).code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(Refusal(PromptOf(60, 5)).code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(h_.observer.counts().rejected.size(), 0u);
+  // 18 slots are more than 4 blocks of 4 will ever be; 16 are not.
+  EXPECT_EQ(Refusal(PromptOf(10, 9)).code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_EQ(h_.observer.counts().rejected.at("kv"), 1);
+  const Request fits = PromptOf(10, 7);
+  h_.ExpectAnswer(*h_.Submit(fits), fits);
+}
+
+TEST_F(EngineTest, StartRefusesOptionsOutOfRange) {
+  const auto start = [&](auto change) {
+    EngineOptions options = h_.options;
+    change(options);
+    return Engine::Start(std::make_unique<FakeExecutor>(h_.executor, h_.device), nullptr,
+                         &h_.observer, options)
+        .status();
+  };
+  EXPECT_EQ(start([](auto& o) { o.prefill_chunk_size = 33; }).message(),
+            "prefill_chunk_size: 33 is not in 1 ... 32, what the executor was made for");
+  EXPECT_EQ(start([](auto& o) { o.prefill_chunk_size = 0; }).code(),
+            absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(start([](auto& o) { o.max_queue_size = 0; }).code(),
+            absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(start([](auto& o) { o.max_queue_tokens = -1; }).code(),
+            absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(start([](auto& o) { o.delivery_threads = 0; }).code(),
+            absl::StatusCode::kInvalidArgument);
+}
+
+TEST_F(EngineTest, TheQueueIsBoundedInRequests) {
+  h_.executor = FakeOptions(1, 64, 64);
+  h_.options.max_queue_size = 2;
+  h_.gate.Close();
+  h_.Start();
+  // One runs and two wait, even if they come before the engine has looked.
+  std::vector<std::unique_ptr<Client>> clients;
+  for (int32_t i = 0; i < 3; ++i) clients.push_back(h_.Submit(Long(i)));
+  EXPECT_EQ(Refusal(Long()).code(), absl::StatusCode::kResourceExhausted);
+  h_.gate.AwaitWaiter();
+  EXPECT_EQ(Refusal(Long()).code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_EQ(h_.observer.counts().rejected.at("queue_full"), 2);
+  h_.gate.Open();
+  for (int32_t i = 0; i < 3; ++i) h_.ExpectAnswer(*clients[i], Long(i));
+  h_.ExpectAnswer(*h_.Submit(Long(7)), Long(7));
+}
+
+TEST_F(EngineTest, TheQueueIsBoundedInTokens) {
+  h_.executor = FakeOptions(1, 64, 64);
+  h_.options.max_queue_tokens = 20;
+  h_.gate.Close();
+  h_.Start();
+  // What starts at once waits for nothing, however long it is.
+  auto running = h_.Submit(PromptOf(30, 4));
+  h_.gate.AwaitWaiter();
+  auto waiting = h_.Submit(PromptOf(15, 4));
+  EXPECT_EQ(Refusal(PromptOf(6, 4)).code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_EQ(h_.observer.counts().rejected.at("queue_tokens"), 1);
+  auto last = h_.Submit(PromptOf(5, 4));
+  h_.gate.Open();
+  h_.ExpectAnswer(*running, PromptOf(30, 4));
+  h_.ExpectAnswer(*waiting, PromptOf(15, 4));
+  h_.ExpectAnswer(*last, PromptOf(5, 4));
+}
+
+TEST_F(EngineTest, CancellingFreesLanesAndBlocks) {
+  h_.executor = FakeOptions(1, 64, 64);
+  h_.Start();
+  h_.gate.Close();
+  auto running = h_.Submit(Long(1));
+  auto waiting = h_.Submit(Long(2));
+  h_.gate.AwaitWaiter();
+  waiting->stream().Cancel(absl::StatusCode::kCancelled);
+  running->stream().Cancel(absl::StatusCode::kCancelled);
+  running->stream().Cancel(absl::StatusCode::kUnavailable);
+  h_.gate.Open();
+  h_.ExpectBeginning(*running, Long(1));
+  h_.ExpectBeginning(*waiting, Long(2));
+  EXPECT_EQ(running->output().end.status.code(), absl::StatusCode::kCancelled);
+  EXPECT_EQ(waiting->output().end.status.code(), absl::StatusCode::kCancelled);
+  EXPECT_TRUE(h_.AwaitIdle());
+  const Counts counts = h_.observer.counts();
+  EXPECT_EQ(counts.cancelled_lanes, 1);  // the other held none
+  EXPECT_EQ(counts.finished_requests, 0);
+  EXPECT_EQ(counts.deadlines, (std::array<int64_t, 3>{}));
+}
+
+TEST_F(EngineTest, DeadlinesEndWhatWaitsAndWhatRuns) {
+  h_.executor = FakeOptions(1, 64, 64);
+  h_.Start();
+  Request request = Long();
+  h_.gate.Close();
+  request.deadline = Clock::now() + milliseconds(20);
+  auto running = h_.Submit(request);
+  auto waiting = h_.Submit(request);
+  h_.gate.AwaitWaiter();
+  std::this_thread::sleep_until(*request.deadline);
+  h_.gate.Open();
+  for (Client* client : {running.get(), waiting.get()}) {
+    h_.ExpectBeginning(*client, request);
+    EXPECT_EQ(client->output().end.status.code(), absl::StatusCode::kDeadlineExceeded);
+  }
+  EXPECT_TRUE(h_.AwaitIdle());
+  const Counts counts = h_.observer.counts();
+  EXPECT_EQ(counts.deadlines[0], 1);
+  EXPECT_EQ(counts.deadlines[1] + counts.deadlines[2], 1);
+  EXPECT_EQ(counts.cancelled_lanes, 1);
+}
+
+TEST_F(EngineTest, AReaderThatTakesNothingSlowsNobody) {
+  h_.Start();
+  auto slow = h_.Submit(Long(1), Client::Reading::kInTheEnd);
+  for (int32_t i = 0; i < 20; ++i)
+    h_.ExpectAnswer(*h_.Submit(PromptOf(5, 6, i)), PromptOf(5, 6, i));
+  EXPECT_TRUE(h_.AwaitIdle());
+  h_.ExpectAnswer(*slow, Long(1));
+  EXPECT_EQ(slow->output().updates, 1);  // all of it merged
+}
+
+TEST_F(EngineTest, TimesAddUp) {
+  h_.Start();
+  const Clock::time_point before = Clock::now();
+  auto client = h_.Submit(Long());
+  ASSERT_TRUE(client->Wait());
+  const RequestTiming timing = client->output().end.timing;
+  EXPECT_GE(timing.queue, Clock::duration::zero());
+  EXPECT_GT(timing.prefill, Clock::duration::zero());
+  EXPECT_GT(timing.decode, Clock::duration::zero());
+  EXPECT_LE(timing.queue + timing.prefill + timing.decode, Clock::now() - before);
+}
+
+TEST_F(EngineTest, DrainingRefusesAndLetsFinish) {
+  h_.Start();
+  h_.gate.Close();
+  auto client = h_.Submit(Long());
+  h_.gate.AwaitWaiter();
+  bool finished = false;
+  std::thread drain([&] { finished = h_.engine->Drain(seconds(60)); });
+  absl::Status refusal;
+  do {  // until the drain has begun
+    refusal = Refusal(Long());
+  } while (refusal.ok());
+  EXPECT_EQ(refusal.code(), absl::StatusCode::kUnavailable);
+  EXPECT_EQ(h_.observer.counts().rejected.at("draining"), 1);
+  h_.gate.Open();
+  drain.join();
+  EXPECT_TRUE(finished);
+  h_.ExpectAnswer(*client, Long());
+}
+
+TEST_F(EngineTest, DrainEndsWhatIsLeftEvenIfTheDeviceHangs) {
+  h_.Start();
+  h_.gate.Close();
+  auto running = h_.Submit(Long(1));
+  h_.gate.AwaitWaiter();
+  auto arrived = h_.Submit(Long(2));
+  EXPECT_FALSE(h_.engine->Drain(milliseconds(10)));
+  for (Client* client : {running.get(), arrived.get()}) {
+    ASSERT_TRUE(client->Wait());
+    EXPECT_EQ(client->output().end.status.code(), absl::StatusCode::kUnavailable);
+  }
+  h_.gate.Open();
+  EXPECT_TRUE(h_.AwaitIdle());
+}
+
+TEST_F(EngineTest, AFaultEndsEveryStreamAndRefusesFromThenOn) {
+  h_.executor = FakeOptions(1, 64, 64);
+  h_.Start();
+  EXPECT_TRUE(h_.engine->fault().ok());
+  auto running = h_.Submit(Long(1));
+  ASSERT_TRUE(running->WaitForToken());
+  h_.gate.Close();
+  auto waiting = h_.Submit(Long(2));
+  h_.device->fails = true;
+  h_.gate.Open();
+  for (Client* client : {running.get(), waiting.get()}) {
+    ASSERT_TRUE(client->Wait());
+    const absl::Status status = client->output().end.status;
+    if (status.ok()) continue;  // it was faster
+    EXPECT_EQ(status.code(), absl::StatusCode::kInternal);
+    EXPECT_EQ(status.message(), "the device has failed: the fake device broke");
+  }
+  EXPECT_EQ(waiting->output().end.status.code(), absl::StatusCode::kInternal);
+  EXPECT_EQ(h_.engine->fault().code(), absl::StatusCode::kInternal);
+  EXPECT_EQ(Refusal(Long()).code(), absl::StatusCode::kInternal);
+  EXPECT_TRUE(h_.AwaitIdle());
+}
+
+TEST_F(EngineTest, TheEndOfTheEngineEndsItsStreams) {
+  h_.executor = FakeOptions(1, 64, 64);
+  h_.Start();
+  h_.gate.Close();
+  auto running = h_.Submit(Long(1));
+  auto waiting = h_.Submit(Long(2));
+  h_.gate.AwaitWaiter();
+  std::thread stop([&] { h_.engine.reset(); });
+  h_.gate.Open();
+  stop.join();
+  for (Client* client : {running.get(), waiting.get()}) {
+    ASSERT_TRUE(client->Wait());
+    const absl::Status status = client->output().end.status;
+    EXPECT_TRUE(status.ok() || status.code() == absl::StatusCode::kUnavailable) << status;
+  }
+}
+
+TEST_F(EngineTest, HealthSeesWorkAndSteps) {
+  h_.Start();
+  EXPECT_FALSE(h_.engine->has_work());
+  std::this_thread::sleep_for(milliseconds(20));
+  h_.gate.Close();
+  const Clock::time_point before = Clock::now();
+  auto client = h_.Submit(Long());
+  EXPECT_TRUE(h_.engine->has_work());
+  // The engine was idle, not stuck, until the request came.
+  EXPECT_GE(h_.engine->last_step(), before);
+  h_.gate.AwaitWaiter();
+  const Clock::time_point stuck = h_.engine->last_step();
+  std::this_thread::sleep_for(milliseconds(20));
+  EXPECT_EQ(h_.engine->last_step(), stuck);
+  h_.gate.Open();
+  ASSERT_TRUE(client->Wait());
+  EXPECT_TRUE(h_.AwaitIdle());
+  EXPECT_GT(h_.engine->last_step(), stuck);
+}
+
+}  // namespace
+}  // namespace sirocco

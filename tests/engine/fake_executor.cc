@@ -1,0 +1,169 @@
+#include "tests/engine/fake_executor.h"
+
+#include <algorithm>
+#include <set>
+#include <utility>
+
+#include "tests/engine/fake_model.h"
+
+namespace sirocco {
+
+void FakeDevice::Violate(const std::string& what) {
+  const std::lock_guard lock(mutex_);
+  if (violation_.empty()) violation_ = what;
+}
+
+std::string FakeDevice::violation() const {
+  const std::lock_guard lock(mutex_);
+  return violation_;
+}
+
+ExecutorOptions FakeOptions(int32_t max_batch_size, int32_t max_length, int32_t blocks) {
+  ExecutorOptions options;
+  options.max_batch_size = max_batch_size;
+  options.max_length = max_length;
+  options.prefill_chunk_size = 32;
+  options.block_size = 4;
+  options.kv_blocks = {blocks, blocks};
+  return options;
+}
+
+FakeExecutor::FakeExecutor(ExecutorOptions options, std::shared_ptr<FakeDevice> device)
+    : options_(std::move(options)), device_(std::move(device)) {
+  lanes_.resize(options_.max_batch_size);
+  for (int32_t count : options_.kv_blocks) {
+    blocks_.emplace_back(count, Block{0, std::vector<int32_t>(options_.block_size, -1)});
+  }
+}
+
+void FakeExecutor::Expect(bool condition, const std::string& what) {
+  if (!condition) device_->Violate(what);
+}
+
+absl::Status FakeExecutor::BeginStep() {
+  if (thread_ == std::thread::id()) thread_ = std::this_thread::get_id();
+  Expect(thread_ == std::this_thread::get_id(), "another thread");
+  if (device_->before_step) device_->before_step();
+  sampled_.clear();
+  scored_.clear();
+  if (device_->fails.load()) return absl::UnknownError("the fake device broke");
+  return absl::OkStatus();
+}
+
+absl::Status FakeExecutor::StartLane(const LaneStart& start) {
+  Expect(start.lane >= 0 && start.lane < options_.max_batch_size, "lane out of range");
+  Expect(start.state.length == static_cast<int32_t>(start.tokens.size()), "length of a start");
+  Expect(start.prompt_length == start.state.length, "prompt length of a start");
+  LaneState& lane = lanes_.at(start.lane);
+  lane.life = ++lives_;
+  lane.state = start.state;
+  lane.tokens.assign(start.tokens.begin(), start.tokens.end());
+  lane.barred_ids.assign(start.barred_ids.begin(), start.barred_ids.end());
+  lane.computed = 0;
+  const size_t most = (options_.max_length + options_.block_size - 1) / options_.block_size;
+  lane.table.assign(blocks_.size(), std::vector<int32_t>(most, -1));
+  return absl::OkStatus();
+}
+
+void FakeExecutor::ApplyUpdates(std::span<const BlockUpdate> updates) {
+  std::set<std::pair<int32_t, int32_t>> seen;
+  for (const BlockUpdate& update : updates) {
+    Expect(seen.insert({update.group, update.physical}).second, "a block twice in one step");
+    LaneState& lane = lanes_.at(update.lane);
+    int32_t& entry = lane.table.at(update.group).at(update.logical);
+    Expect(entry == -1, "a table entry is set twice");
+    entry = update.physical;
+    blocks_.at(update.group).at(update.physical) = {lane.life,
+                                                    std::vector<int32_t>(options_.block_size, -1)};
+  }
+}
+
+void FakeExecutor::Write(LaneState& lane, int32_t position) {
+  for (size_t group = 0; group < blocks_.size(); ++group) {
+    const int32_t physical = lane.table[group].at(position / options_.block_size);
+    if (physical < 0) return device_->Violate("a position without a block");
+    Block& block = blocks_[group][physical];
+    Expect(block.life == lane.life, "writes another sequence's block");
+    block.tokens[position % options_.block_size] = lane.tokens.at(position);
+  }
+}
+
+std::vector<int32_t> FakeExecutor::Read(const LaneState& lane, int32_t group, int32_t end) {
+  std::vector<int32_t> tokens;
+  for (int32_t position = 0; position < end; ++position) {
+    const int32_t physical = lane.table[group].at(position / options_.block_size);
+    if (physical < 0) {
+      device_->Violate("reads a position without a block");
+      return tokens;
+    }
+    const Block& block = blocks_[group][physical];
+    Expect(block.life == lane.life, "reads another sequence's block");
+    tokens.push_back(block.tokens[position % options_.block_size]);
+  }
+  return tokens;
+}
+
+std::vector<int32_t> FakeExecutor::Attend(const LaneState& lane, int32_t end) {
+  std::vector<int32_t> tokens = Read(lane, 0, end);
+  for (size_t group = 0; group < blocks_.size(); ++group) {
+    const std::vector<int32_t> held = Read(lane, static_cast<int32_t>(group), end);
+    Expect(std::equal(held.begin(), held.end(), lane.tokens.begin()), "KV of other tokens");
+  }
+  return tokens;
+}
+
+absl::StatusOr<PrefillResult> FakeExecutor::Prefill(const PrefillStep& step) {
+  if (auto status = BeginStep(); !status.ok()) return status;
+  ApplyUpdates(step.block_updates);
+  std::set<int32_t> seen;
+  int32_t total = 0;
+  Expect(!step.chunks.empty(), "an empty prefill");
+  for (const PrefillChunk& chunk : step.chunks) {
+    LaneState& lane = lanes_.at(chunk.lane);
+    const int32_t end = chunk.first_position + chunk.count;
+    Expect(seen.insert(chunk.lane).second, "a lane twice in a prefill");
+    Expect(chunk.count > 0 && chunk.first_position == lane.computed, "a chunk out of order");
+    Expect(end <= static_cast<int32_t>(lane.tokens.size()), "a chunk beyond the prompt");
+    Expect(chunk.score_count >= 0 && chunk.score_count <= chunk.count, "score_count");
+    total += chunk.count;
+    for (int32_t position = chunk.first_position; position < end; ++position) Write(lane, position);
+    lane.computed = end;
+    for (int32_t i = 0; i < chunk.score_count; ++i) {
+      const int32_t position = chunk.first_position + i;
+      scored_.push_back(
+          FakeScore(chunk.score_top, Attend(lane, position + 1), lane.tokens.at(position + 1)));
+    }
+    if (!chunk.sample) continue;
+    Expect(end == static_cast<int32_t>(lane.tokens.size()), "samples before the prompt's end");
+    sampled_.push_back(FakeNext(lane.state, lane.barred_ids, Attend(lane, end)));
+    lane.tokens.push_back(sampled_.back().token_id);
+  }
+  Expect(total <= options_.prefill_chunk_size, "a prefill that is too long");
+  device_->prefill_tokens += total;
+  device_->largest_prefill = std::max(device_->largest_prefill.load(), total);
+  return PrefillResult{.sampled = sampled_, .scored = scored_};
+}
+
+absl::StatusOr<DecodeResult> FakeExecutor::Decode(const DecodeStep& step) {
+  if (auto status = BeginStep(); !status.ok()) return status;
+  ApplyUpdates(step.block_updates);
+  const auto rows = static_cast<int32_t>(step.lanes.size());
+  Expect(rows >= 1 && rows <= options_.max_batch_size, "rows of a decode");
+  std::set<int32_t> seen;
+  for (int32_t number : step.lanes) {
+    LaneState& lane = lanes_.at(number);
+    const auto length = static_cast<int32_t>(lane.tokens.size());
+    Expect(seen.insert(number).second, "a lane twice in a decode");
+    Expect(lane.computed == length - 1, "decodes a lane without its prompt");
+    Expect(length < options_.max_length, "decodes beyond max_length");
+    Write(lane, length - 1);
+    lane.computed = length;
+    sampled_.push_back(FakeNext(lane.state, lane.barred_ids, Attend(lane, length)));
+    lane.tokens.push_back(sampled_.back().token_id);
+  }
+  device_->decode_rows += rows;
+  device_->largest_batch = std::max(device_->largest_batch.load(), rows);
+  return DecodeResult{.sampled = sampled_};
+}
+
+}  // namespace sirocco

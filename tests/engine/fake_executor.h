@@ -1,0 +1,84 @@
+// An executor over the fake model that keeps a KV cache of token ids, reads it through block tables
+// as a device would, and checks every step it is given.
+#pragma once
+
+#include <atomic>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "graphs/executor.h"
+
+namespace sirocco {
+
+// What a test shares with the executor, which the engine owns.
+struct FakeDevice {
+  std::function<void()> before_step;        // set before the engine starts; engine thread
+  std::atomic<bool> fails{false};           // the next step ends in a fault
+  std::atomic<int32_t> prefill_tokens{0};   // computed
+  std::atomic<int32_t> decode_rows{0};      // computed
+  std::atomic<int32_t> largest_batch{0};    // of a decode
+  std::atomic<int32_t> largest_prefill{0};  // tokens of a prefill step
+
+  void Violate(const std::string& what);
+  std::string violation() const;  // the first; empty: none
+
+ private:
+  mutable std::mutex mutex_;
+  std::string violation_;
+};
+
+class FakeExecutor final : public Executor {
+ public:
+  FakeExecutor(ExecutorOptions options, std::shared_ptr<FakeDevice> device);
+
+  absl::Status StartLane(const LaneStart& start) override;
+  absl::StatusOr<PrefillResult> Prefill(const PrefillStep& step) override;
+  absl::StatusOr<DecodeResult> Decode(const DecodeStep& step) override;
+  const ExecutorOptions& options() const override { return options_; }
+  const ExecutorStats& stats() const override { return stats_; }
+  std::vector<PlanEntry> DecodePlan() const override { return {}; }
+  absl::StatusOr<std::span<const float>> KeptLogits(int) override {
+    return absl::UnimplementedError("the fake model has no logits");
+  }
+
+ private:
+  struct LaneState {
+    int64_t life = 0;  // which sequence of all that were started; 0: none yet
+    Lane state = {};
+    std::vector<int32_t> tokens;
+    std::vector<int32_t> barred_ids;
+    int32_t computed = 0;                     // tokens with KV
+    std::vector<std::vector<int32_t>> table;  // [group][logical]; -1: not set
+  };
+  struct Block {
+    int64_t life = 0;  // whose
+    std::vector<int32_t> tokens;
+  };
+
+  absl::Status BeginStep();
+  void ApplyUpdates(std::span<const BlockUpdate> updates);
+  void Write(LaneState& lane, int32_t position);
+  // The tokens before `end` as the KV cache of this group has them.
+  std::vector<int32_t> Read(const LaneState& lane, int32_t group, int32_t end);
+  // Runs the model on the tokens before `end`, and checks that all groups hold them.
+  std::vector<int32_t> Attend(const LaneState& lane, int32_t end);
+  void Expect(bool condition, const std::string& what);
+
+  const ExecutorOptions options_;
+  ExecutorStats stats_;
+  std::shared_ptr<FakeDevice> device_;
+  std::thread::id thread_;
+  int64_t lives_ = 0;
+  std::vector<LaneState> lanes_;
+  std::vector<std::vector<Block>> blocks_;  // [group][physical]
+  std::vector<TokenScore> sampled_, scored_;
+};
+
+// Two layer groups, `blocks` blocks each.
+ExecutorOptions FakeOptions(int32_t max_batch_size, int32_t max_length, int32_t blocks);
+
+}  // namespace sirocco
