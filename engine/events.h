@@ -24,7 +24,7 @@ struct StartedEvent {
 };
 // The score of the next prompt token, from the second on; all come before the first token.
 struct PromptScoreEvent {
-  TokenScore score;
+  TokenScore score = {};
 };
 // A request that only scores is ready.
 struct ScoredEvent {
@@ -35,7 +35,7 @@ struct TokenEvent {
   int32_t index = 0;
   TokenRole role = TokenRole::kText;
   Clock::time_point time;
-  TokenScore score;
+  TokenScore score = {};
 };
 // The request was ended before its sequences were. Never OK.
 struct EndedEvent {

@@ -33,6 +33,14 @@ std::optional<Found> Find(const std::string& text, size_t seen,
   return std::nullopt;
 }
 
+// Of the leads that the vocabulary and U+FFFD have; 0: no lead.
+size_t CharacterSize(uint8_t lead) {
+  if (lead < 0x80) return 1;
+  if (lead == 0xc3) return 2;
+  if (lead == 0xe2 || lead == 0xef) return 3;
+  return lead == 0xf0 ? 4 : 0;
+}
+
 Lane LaneOf(const Request& request, int32_t index, const std::vector<int32_t>& barred) {
   Lane lane = {};
   lane.seed = request.sampling.seed;
@@ -52,11 +60,7 @@ std::string NaiveText(const std::string& bytes, bool whole_only) {
   std::string text;
   for (size_t i = 0; i < bytes.size();) {
     const auto at = [&](size_t k) { return static_cast<uint8_t>(bytes[k]); };
-    const size_t size = at(i) < 0x80    ? 1
-                        : at(i) == 0xc3 ? 2
-                        : at(i) == 0xe2 ? 3
-                        : at(i) == 0xf0 ? 4
-                                        : 0;  // the vocabulary has no other leads
+    const size_t size = CharacterSize(at(i));
     size_t length = 1;
     while (length < size && i + length < bytes.size()) {
       const uint8_t low = at(i) == 0xf0 && length == 1 ? 0x90 : 0x80;
