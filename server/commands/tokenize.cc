@@ -158,8 +158,8 @@ int TokenizeLines(const std::string& path, std::istream& in) {
   std::string text;
   absl::Status status;
   while (NextLine(in, kMaxLineBytes, &text, &status)) {
-    absl::StatusOr<ordered_json> answer = status;
-    if (status.ok()) answer = ParseJsonField("line", text, JsonKind::kObject);
+    absl::StatusOr<ordered_json> answer =
+        status.ok() ? ParseJsonField("line", text, JsonKind::kObject) : status;
     if (answer.ok()) answer = (*tokenizer)->Answer(*answer);
     if (!answer.ok()) exit_status = 1;
     const std::string out = answer.ok() ? answer->dump() : ErrorLine(answer.status());
