@@ -26,6 +26,8 @@ enum TokenType : int64_t {
   kByte = 6,
 };
 
+constexpr uint64_t kMaxMerges = 8'000'000;
+
 // What a name in tokenizer.ggml.pre stands for. The file holds the name alone; the rules are those
 // of the models that it was given for.
 struct SplitRules {
@@ -79,15 +81,31 @@ absl::Status ReadPreTokenizer(const SplitRules& rules, TokenizerParts* parts) {
   return absl::OkStatus();
 }
 
+// A list that a tokenizer needs, if it is no longer than `most`.
+absl::StatusOr<std::vector<std::string_view>> ReadList(const GgufFile& file, const char* key,
+                                                       uint64_t most) {
+  const uint64_t size = file.GetArraySize(key).value_or(0);
+  if (size > most) {
+    return InvalidFile(file.path(), absl::StrCat(key, " has ", size, " entries; allowed: ", most));
+  }
+  auto list = file.GetStrings(key);
+  if (!list)
+    return InvalidFile(file.path(), absl::StrCat(key, " is missing or no list of strings"));
+  return *std::move(list);
+}
+
 absl::Status ReadTokens(const GgufFile& file, const std::vector<std::string_view>& tokens,
                         TokenizerParts* parts) {
-  const std::vector<int64_t> types =
-      file.GetInts("tokenizer.ggml.token_type")
-          .value_or(std::vector<int64_t>(tokens.size(), static_cast<int64_t>(kNormal)));
-  if (types.size() != tokens.size() || tokens.size() > kMaxVocabularySize) {
-    return InvalidFile(
-        file.path(), absl::StrCat("tokenizer.ggml.tokens has ", tokens.size(), " entries (at most ",
-                                  kMaxVocabularySize, "), token_type ", types.size()));
+  constexpr char kTypes[] = "tokenizer.ggml.token_type";
+  std::vector<int64_t> types(tokens.size(), kNormal);
+  if (const std::optional<uint64_t> size = file.GetArraySize(kTypes)) {
+    if (*size != tokens.size()) {
+      return InvalidFile(file.path(), absl::StrCat(kTypes, " has ", *size, " entries for ",
+                                                   tokens.size(), " tokens"));
+    }
+    auto stored = file.GetInts(kTypes);
+    if (!stored) return InvalidFile(file.path(), absl::StrCat(kTypes, " is no list of integers"));
+    types = *std::move(stored);
   }
   parts->vocabulary.ids.reserve(tokens.size());
   for (size_t i = 0; i < tokens.size(); ++i) {
@@ -118,9 +136,8 @@ absl::Status ReadTokens(const GgufFile& file, const std::vector<std::string_view
 }
 
 absl::Status ReadMerges(const GgufFile& file, TokenizerParts* parts) {
-  const auto lines = file.GetStrings("tokenizer.ggml.merges");
-  if (!lines)
-    return InvalidFile(file.path(), "tokenizer.ggml.merges is missing or no list of strings");
+  const auto lines = ReadList(file, "tokenizer.ggml.merges", kMaxMerges);
+  if (!lines.ok()) return lines.status();
   parts->vocabulary.merges.reserve(lines->size());
   for (std::string_view line : *lines) {
     auto merge = ParseMerge(line);
@@ -184,9 +201,8 @@ absl::StatusOr<TokenizerParts> ParseGgufTokenizer(const GgufFile& file) {
   }
   absl::StatusOr<const SplitRules*> rules = FindRules(file);
   if (!rules.ok()) return rules.status();
-  const auto tokens = file.GetStrings("tokenizer.ggml.tokens");
-  if (!tokens)
-    return InvalidFile(file.path(), "tokenizer.ggml.tokens is missing or no list of strings");
+  const auto tokens = ReadList(file, "tokenizer.ggml.tokens", kMaxVocabularySize);
+  if (!tokens.ok()) return tokens.status();
   TokenizerParts parts;
   parts.vocabulary.ignore_merges = (*rules)->ignore_merges;
   for (const absl::Status& read :

@@ -39,7 +39,8 @@ class Regex {
     explicit Finder(const Regex& regex);
     void Start(std::string_view text);  // valid UTF-8
     // From left to right, none overlapping.
-    // nullopt: no more. RESOURCE_EXHAUSTED: the text makes the pattern backtrack too much.
+    // nullopt: no more. RESOURCE_EXHAUSTED: the text makes the pattern backtrack too much, or all
+    // matching takes this thread more than five seconds.
     absl::StatusOr<std::optional<Span>> Next();
 
    private:
@@ -47,7 +48,10 @@ class Regex {
       void operator()(pcre2_real_match_context_8* context) const;
       void operator()(pcre2_real_match_data_8* data) const;
     };
+    int Match(uint32_t options);  // from pos_
+
     const Regex& regex_;
+    const int64_t start_;  // this thread's clock, in nanoseconds
     std::string_view text_;
     size_t pos_ = 0;
     std::unique_ptr<pcre2_real_match_context_8, Free> context_;

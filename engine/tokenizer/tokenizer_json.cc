@@ -282,13 +282,13 @@ absl::Status ReadModel(TokenizerTree& tree, TokenizerParts* parts) {
   if (type != "BPE" && !(type.empty() && tree.has_merges)) {
     return UnsupportedType(*model, "model", "BPE");
   }
+  if (!tree.has_vocabulary) return Malformed("model.vocab", "no object of ids by entry");
+  if (!tree.has_merges) return Malformed("model.merges", "no array");
   absl::Status status =
       CheckFields(*model, "model",
                   {"type", "dropout", "unk_token", "continuing_subword_prefix",
                    "end_of_word_suffix", "fuse_unk", "byte_fallback", "ignore_merges"});
   if (!status.ok()) return status;
-  if (!tree.has_vocabulary) return Malformed("model.vocab", "no object of ids by entry");
-  if (!tree.has_merges) return Malformed("model.merges", "no array");
   const json* dropout = Field(*model, "dropout");
   if (dropout != nullptr && *dropout != 0) return Unsupported("model", "dropout", "null, 0");
   for (const char* name : {"continuing_subword_prefix", "end_of_word_suffix"}) {
