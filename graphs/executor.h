@@ -45,6 +45,7 @@ int64_t KvBlockBytes(const ModelDescriptor& descriptor, int group, int32_t block
 // What an executor will hold, by use, known before anything is allocated.
 struct MemoryPlan {
   // Weights: 0, the loader knows them. Graphs: 0, ExecutorStats::graph_pool_bytes has them after.
+  // Workspace: without the scratch memory of a backend's operations, which is small.
   std::array<uint64_t, kMemoryUses> bytes = {};
 };
 // `descriptor` and `options` as Executor::Create takes them.

@@ -6,20 +6,28 @@
 namespace sirocco {
 namespace {
 
-absl::StatusOr<std::unique_ptr<Recording>> Record(Device& device, const Plan& plan, int32_t rows) {
-  if (absl::Status status = device.BeginRecord(); !status.ok()) return status;
-  const absl::Status ran = plan.Run(device.ops(), rows);
-  // Ended in any case: the device must not be left recording.
-  absl::StatusOr<std::unique_ptr<Recording>> recording = device.EndRecord();
-  if (!ran.ok()) return ran;
-  return recording;
-}
-
 uint64_t GraphBytes(const Device& device) {
   return device.counters().bytes[static_cast<int>(MemoryUse::kGraphs)].load();
 }
 
 }  // namespace
+
+absl::StatusOr<std::unique_ptr<Recording>> Record(Device& device, const Plan& plan, int32_t rows) {
+  if (absl::Status status = device.BeginRecord(); !status.ok()) return status;
+  const absl::Status ran = plan.Run(device.ops(), rows);
+  absl::StatusOr<std::unique_ptr<Recording>> recording = device.EndRecord();
+  if (!ran.ok()) return ran;
+  return recording;
+}
+
+absl::Status PrepareSizes(Device& device, const DecodePlan& plan, int32_t max_batch_size) {
+  for (int32_t rows = max_batch_size; rows >= 1; --rows) {
+    for (const Plan& part : plan.parts) {
+      if (absl::Status status = Record(device, part, rows).status(); !status.ok()) return status;
+    }
+  }
+  return absl::OkStatus();
+}
 
 absl::StatusOr<GraphPool> GraphPool::Capture(Device& device, const DecodePlan& plan,
                                              int32_t max_batch_size, const Progress& progress) {

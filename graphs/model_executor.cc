@@ -36,7 +36,7 @@ absl::Status ModelExecutor::Build(const ModelWeights& weights, const Progress& p
   if (progress) progress("pack", 1, 1);
 
   // Recording runs nothing, so it needs the KV cache's addresses but not its memory: whatever the
-  // recordings take is known before the cache takes the rest.
+  // recordings and the operations' scratch take is known before the cache takes the rest.
   if (absl::Status status = Capture(progress); !status.ok()) return status;
   watch.Lap();
   if (absl::Status status = kv_.Map(); !status.ok()) return status;
@@ -102,7 +102,10 @@ void ModelExecutor::Compose(const ModelWeights& weights) {
 }
 
 absl::Status ModelExecutor::Capture(const Progress& progress) {
-  if (!UsesGraphs(options_.mode)) return absl::OkStatus();
+  if (absl::Status status = prefill_->Prepare(); !status.ok()) return status;
+  if (!UsesGraphs(options_.mode)) {
+    return PrepareSizes(device_, plan_, options_.max_batch_size);
+  }
   absl::StatusOr<GraphPool> pool =
       GraphPool::Capture(device_, plan_, options_.max_batch_size, progress);
   if (!pool.ok()) return pool.status();

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "graphs/graph_pool.h"
+
 namespace sirocco {
 namespace {
 
@@ -32,6 +34,25 @@ PrefillPass::PrefillPass(const ComposeContext& context, Device& device, const St
   head_position_.resize(head_rows);
   sampled_.resize(options.max_batch_size);
   scored_.resize(options.prefill_chunk_size);
+}
+
+absl::Status PrefillPass::Prepare() {
+  absl::Status status = Record(device_, pass_, options_.prefill_chunk_size).status();
+  const int32_t head_rows = static_cast<int32_t>(head_index_.size());
+  if (status.ok()) status = Record(device_, head_, head_rows).status();
+  if (status.ok()) status = Record(device_, sample_, options_.max_batch_size).status();
+  if (!status.ok()) return status;
+  Plan score;
+  score.Add("epilogue", ScoreParams(kMaxTopLogprobs));
+  return Record(device_, score, kScoreRows).status();
+}
+
+ScoreTokensParams PrefillPass::ScoreParams(int32_t top) const {
+  return {.map = buffers_.head_rows,
+          .lanes = lanes_.lanes(),
+          .top = top,
+          .logits = buffers_.logits,
+          .out = buffers_.scores};
 }
 
 absl::Status PrefillPass::CheckChunk(const PrefillChunk& chunk) const {
@@ -122,12 +143,9 @@ absl::Status PrefillPass::ScoreSlice(const PrefillChunk& chunk, int32_t first_ro
   }
   absl::Status status = RunHead(count);
   if (status.ok()) {
-    status = device_.ops().Run(ScoreTokensParams{.rows = count,
-                                                 .map = buffers_.head_rows,
-                                                 .lanes = lanes_.lanes(),
-                                                 .top = chunk.score_top,
-                                                 .logits = buffers_.logits,
-                                                 .out = buffers_.scores});
+    ScoreTokensParams score = ScoreParams(chunk.score_top);
+    score.rows = count;
+    status = device_.ops().Run(score);
   }
   if (status.ok()) {
     status = device_.CopyToHost(scored_.data() + scored_count_, buffers_.scores,

@@ -24,6 +24,9 @@ class PrefillPass {
 
   static constexpr int kPlans = 3;
 
+  // Before the first step: has the device set up what the largest one needs.
+  absl::Status Prepare();
+
   absl::StatusOr<PrefillResult> Run(const PrefillStep& step);
 
  private:
@@ -34,6 +37,7 @@ class PrefillPass {
   absl::Status Score(const PrefillStep& step);
   absl::Status ScoreSlice(const PrefillChunk& chunk, int32_t first_row, int32_t count);
   absl::Status Sample(const PrefillStep& step);
+  ScoreTokensParams ScoreParams(int32_t top) const;
   // Brings head rows that are set on the host to the device, and computes their logits.
   absl::Status RunHead(int32_t rows);
 

@@ -65,6 +65,17 @@ TEST(GraphPoolTest, ReplaysTheSizeAskedInThePlansOrder) {
   EXPECT_EQ(device.counters().launches, 0u);
 }
 
+TEST(GraphPoolTest, PreparingShowsTheDeviceEverySizeAndKeepsNothing) {
+  FakeDevice device;
+  ASSERT_TRUE(PrepareSizes(device, ThreeParts(), 2).ok());
+  EXPECT_THAT(device.events, testing::IsSupersetOf({"embed 2", "norm_qkv 2", "rms_norm 2",
+                                                    "embed 1", "norm_qkv 1", "rms_norm 1"}));
+  EXPECT_TRUE(device.run.empty());
+  device.refuse = "norm_qkv";
+  EXPECT_EQ(PrepareSizes(device, ThreeParts(), 2).code(), absl::StatusCode::kUnimplemented);
+  EXPECT_FALSE(device.recording);
+}
+
 TEST(GraphPoolTest, AFailureLeavesTheDeviceNotRecording) {
   FakeDevice device;
   device.refuse = "down_residual";
