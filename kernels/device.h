@@ -75,7 +75,9 @@ class Device {
   virtual ~Device() = default;
 
   virtual std::string_view backend() const = 0;  // "cpu" or "cuda"
-  virtual std::string name() const = 0;          // of the hardware, for people
+  // Bytes that can still be allocated here, by this process as by others.
+  virtual uint64_t FreeBytes() const = 0;
+  virtual std::string name() const = 0;  // of the hardware, for people
 
   // RESOURCE_EXHAUSTED names the use, the bytes asked and the bytes free.
   virtual absl::StatusOr<std::unique_ptr<Buffer>> Allocate(size_t bytes, MemoryUse use) = 0;

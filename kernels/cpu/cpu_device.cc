@@ -47,6 +47,7 @@ class CpuDevice final : public Device, private CallSink {
       : pool_(threads), scratch_(threads), own_scratch_(threads), ops_(*this) {}
 
   std::string_view backend() const override { return "cpu"; }
+  uint64_t FreeBytes() const override { return AvailableBytes(); }
   std::string name() const override {
     return absl::StrCat(ProcessorName(), ", ", threads(), " threads");
   }

@@ -27,44 +27,38 @@ constexpr int kDeviceLost = 70;
 // After a drain only responses that are being written are left.
 constexpr std::chrono::seconds kLastWrites{2};
 
-// Opens and loads on a thread of its own, so that signals are heard meanwhile.
+// Loads on a thread of its own, so that signals are heard meanwhile.
 class Loader {
  public:
-  Loader(const Config& config, Metrics& metrics, Wakeups& wakeups)
-      : thread_([this, &config, &metrics, &wakeups] {
-          status_ = Load(config, metrics);
+  Loader(const Config& config, ServedModel& model, Metrics& metrics, Wakeups& wakeups)
+      : thread_([this, &config, &model, &metrics, &wakeups] {
+          status_ = Load(config, model, metrics);
           wakeups.Post(Wakeups::kLoaded);
         }) {}
 
   // After kLoaded.
-  absl::StatusOr<std::unique_ptr<ServedModel>> Take() {
+  absl::Status Join() {
     thread_.join();
-    if (!status_.ok()) return status_;
-    return std::move(model_);
+    return status_;
   }
 
  private:
-  absl::Status Load(const Config& config, Metrics& metrics) {
-    absl::StatusOr<std::unique_ptr<ServedModel>> model = OpenServedModel(config);
-    if (!model.ok()) return model.status();
-    model_ = *std::move(model);
-    const ModelFacts& facts = model_->facts;
+  static absl::Status Load(const Config& config, ServedModel& model, Metrics& metrics) {
+    const ModelFacts& facts = model.facts;
     LogInfo("loading", {{"model", config.model},
                         {"backend", absl::StrCat(facts.backend, " (", facts.device, ")")},
                         {"dtype", facts.dtype},
                         {"mode", std::string(NameOf(facts.mode))}});
-    metrics.SetModel(facts);
     ProgressBar bar;
     return StartServedModel(
         config, &metrics,
         [&](std::string_view phase, uint64_t done, uint64_t total) {
           bar.Update(phase, done, total);
         },
-        *model_);
+        model);
   }
 
   absl::Status status_;
-  std::unique_ptr<ServedModel> model_;
   std::thread thread_;
 };
 
@@ -131,6 +125,10 @@ int Serve(const ConfigFlags& flags) {
   ConfigureLog(config->log_level, config->log_format);
   Wakeups wakeups;
   Metrics metrics(config->vllm_metrics);
+  // Headers only: files and settings that cannot work end here with one line, before anyone waits.
+  absl::StatusOr<std::unique_ptr<ServedModel>> model = OpenServedModel(*config);
+  if (!model.ok()) return Fail(model.status());
+  metrics.SetModel((*model)->facts);
 
   GrpcServerOptions options;
   options.listen = config->listen;
@@ -152,13 +150,12 @@ int Serve(const ConfigFlags& flags) {
   LogInfo(absl::StrCat("sirocco ", kVersion, " listens"),
           {{"grpc", (*server)->address()}, {"metrics", (*http)->address()}});
 
-  Loader loader(*config, metrics, wakeups);
+  Loader loader(*config, **model, metrics, wakeups);
   if ((wakeups.Wait() & Wakeups::kSignal) != 0) {
     LogInfo("stopped while loading");
     std::_Exit(0);  // nothing runs that could be lost, and loading cannot be cut short
   }
-  absl::StatusOr<std::unique_ptr<ServedModel>> model = loader.Take();
-  if (!model.ok()) return Fail(model.status());
+  if (absl::Status loaded = loader.Join(); !loaded.ok()) return Fail(loaded);
   return ServeModel(*config, **model, metrics, **server, **http, wakeups);
 }
 

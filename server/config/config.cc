@@ -135,9 +135,9 @@ absl::Status Set(const KeyEntry& key, std::string_view value, std::string_view s
                  std::string_view where, Config& config) {
   const absl::Status status = key.read(value, config);
   if (!status.ok()) {
-    return absl::InvalidArgumentError(
-        absl::StrCat(std::string(where), ": '", std::string(value.substr(0, 200)),
-                     "' is not allowed; allowed: ", status.message()));
+    return absl::InvalidArgumentError(absl::StrCat(
+        std::string(key.name), " (", std::string(where), "): '", std::string(value.substr(0, 200)),
+        "' is not allowed; allowed: ", status.message()));
   }
   config.sources[std::string(key.name)] = std::string(source);
   return absl::OkStatus();
@@ -181,8 +181,7 @@ absl::StatusOr<Config> LoadConfig(const std::string& file,
     } else if (auto variable = Environment(VariableOf(name)); variable.has_value()) {
       status = Set(key, *variable, "environment", VariableOf(name), config);
     } else if (auto entry = in_file.find(name); entry != in_file.end()) {
-      status =
-          Set(key, entry->second, "file", absl::StrCat("configuration ", file, ": ", name), config);
+      status = Set(key, entry->second, "file", absl::StrCat("configuration ", file), config);
     } else {
       config.sources[name] = "default";
     }

@@ -11,7 +11,7 @@
 #include "graphs/executor.h"
 #include "kernels/cpu/cpu_device.h"
 #include "server/log/log.h"
-#include "server/model/host_limits.h"
+#include "server/model/available_cores.h"
 
 namespace sirocco {
 namespace {
@@ -113,7 +113,7 @@ absl::StatusOr<ExecutorOptions> PlanExecutor(const Config& config, const ServedM
   if (!kv_dtype.ok()) return kv_dtype.status();
   options.kv_dtype = *kv_dtype;
 
-  const int64_t available = AvailableMemory();
+  const int64_t available = static_cast<int64_t>(model.device->FreeBytes());
   absl::StatusOr<std::vector<int32_t>> blocks = PlanKvBlocks(
       descriptor, options.block_size, options.kv_dtype, options.max_batch_size, options.max_length,
       KvMemory(config, facts, descriptor, options.kv_dtype, available));

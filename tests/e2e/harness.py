@@ -247,7 +247,6 @@ class Collected:
             assert self.logprobs[index] == list(completion.logprobs)
             assert abs(self.cumulative[index] - completion.cumulative_logprob) < 1e-9
         assert self.last.usage == response.usage
-        assert self.last.seed == response.seed
         assert list(self.events[0].prompt_logprobs) == list(response.prompt_logprobs)
 
 

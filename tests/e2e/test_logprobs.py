@@ -8,6 +8,7 @@ from stubs import pb
 
 
 def ask(server, **request):
+    request["sampling"] = {"seed": 1, **request.get("sampling", {})}
     response = server.generate(**request)
     Collected(server.stream(**request)).assert_equals(response)
     return response

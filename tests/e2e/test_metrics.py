@@ -162,10 +162,12 @@ def test_gauges_while_it_runs(smollm2):
     with Server(smollm2, "--max-batch-size", 2, "--max-length", 1024) as server:
         request = {"prompt": "Once upon a time", "max_new_tokens": 900,
                    "stop": {"ignore_eos": True}}
-        calls = [server.stream(**request) for _ in range(3)]
-        for call in calls[:2]:
+        calls = [server.stream(**request) for _ in range(2)]
+        for call in calls:
             next(call)
-        metrics = server.metrics()
+        calls.append(server.stream(**request))  # both lanes are taken: it waits
+        metrics = server.wait_for_metrics(
+            lambda metrics: metrics("vllm:num_requests_waiting") == 1)
         assert metrics("vllm:num_requests_running") == 2
         assert metrics("vllm:num_requests_waiting") == 1
         assert metrics("sirocco_queue_requests") == 1

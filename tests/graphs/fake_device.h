@@ -22,6 +22,7 @@ class FakeDevice final : public Device, private Ops {
 
   std::string_view backend() const override { return "fake"; }
   std::string name() const override { return "fake"; }
+  uint64_t FreeBytes() const override { return uint64_t{1} << 40; }
   absl::StatusOr<std::unique_ptr<Buffer>> Allocate(size_t bytes, MemoryUse use) override;
   absl::StatusOr<std::unique_ptr<Reservation>> Reserve(size_t bytes, MemoryUse use) override;
   absl::Status CopyToDevice(void* device, const void* host, size_t bytes) override;

@@ -24,6 +24,7 @@ class WatchedDevice final : public Device {
 
   std::string_view backend() const override { return device_->backend(); }
   std::string name() const override { return device_->name(); }
+  uint64_t FreeBytes() const override { return device_->FreeBytes(); }
   absl::StatusOr<std::unique_ptr<Buffer>> Allocate(size_t bytes, MemoryUse use) override {
     return device_->Allocate(bytes, use);
   }

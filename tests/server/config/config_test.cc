@@ -82,6 +82,7 @@ TEST_P(BadValue, NamesKeyValueAndWhatIsAllowed) {
   const auto config = LoadConfig("", {{GetParam().key, GetParam().value}});
   ASSERT_FALSE(config.ok());
   const std::string message(config.status().message());
+  EXPECT_EQ(message.find(GetParam().key), 0u) << message;
   std::string flag = std::string("--") + GetParam().key;
   for (char& c : flag) c = c == '_' ? '-' : c;
   EXPECT_NE(message.find(flag), std::string::npos) << message;
