@@ -8,7 +8,8 @@ namespace sirocco {
 
 std::string ErrorLine(const absl::Status& status) {
   const nlohmann::ordered_json line = {{"error", std::string(status.message())}};
-  return line.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace);
+  return line.dump(-1, ' ', /*ensure_ascii=*/true,
+                   nlohmann::ordered_json::error_handler_t::replace);
 }
 
 bool NextLine(std::istream& in, size_t max_bytes, std::string* line, absl::Status* status) {

@@ -162,7 +162,9 @@ int TokenizeLines(const std::string& path, std::istream& in) {
         status.ok() ? ParseJsonField("line", text, JsonKind::kObject) : status;
     if (answer.ok()) answer = (*tokenizer)->Answer(*answer);
     if (!answer.ok()) exit_status = 1;
-    const std::string out = answer.ok() ? answer->dump() : ErrorLine(answer.status());
+    // Escaped to ASCII: some readers take U+2028 and the like for the end of a line.
+    const std::string out =
+        answer.ok() ? answer->dump(-1, ' ', /*ensure_ascii=*/true) : ErrorLine(answer.status());
     std::cout << out << '\n';
     if (!std::cout.good()) return Fail(absl::UnavailableError("standard output is closed"));
   }

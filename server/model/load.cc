@@ -117,7 +117,11 @@ absl::StatusOr<ExecutorOptions> PlanExecutor(const Config& config, const ServedM
   absl::StatusOr<std::vector<int32_t>> blocks = PlanKvBlocks(
       descriptor, options.block_size, options.kv_dtype, options.max_batch_size, options.max_length,
       KvMemory(config, facts, descriptor, options.kv_dtype, available));
-  if (!blocks.ok()) return blocks.status();
+  if (!blocks.ok()) {
+    return absl::Status(
+        blocks.status().code(),
+        absl::StrCat(blocks.status().message(), "; raise kv_cache_memory or lower max_length"));
+  }
   options.kv_blocks = *std::move(blocks);
 
   const MemoryPlan plan = PlanMemory(descriptor, options);

@@ -166,8 +166,8 @@ def test_gauges_while_it_runs(smollm2):
         for call in calls:
             next(call)
         calls.append(server.stream(**request))  # both lanes are taken: it waits
-        metrics = server.wait_for_metrics(
-            lambda metrics: metrics("vllm:num_requests_waiting") == 1)
+        eventually(lambda: server.metrics()("vllm:num_requests_waiting") == 1)
+        metrics = server.metrics()
         assert metrics("vllm:num_requests_running") == 2
         assert metrics("vllm:num_requests_waiting") == 1
         assert metrics("sirocco_queue_requests") == 1
