@@ -69,7 +69,7 @@ absl::StatusOr<OrderedJson> ParseJsonField(std::string_view field, std::string_v
     return InvalidField(field, "holds a number out of range; allowed: " + std::string(wanted));
   }
   if (kind == JsonKind::kObject ? !json.is_object() : !json.is_array()) {
-    return InvalidField(field, std::string("is a JSON ") + json.type_name(), wanted);
+    return InvalidField(field, std::string("a JSON ") + json.type_name(), wanted);
   }
   return json;
 }

@@ -32,10 +32,7 @@ class Utf8Walker {
     std::map<int, int> seen;  // field number -> elements so far, of repeated fields
     while (in_.BytesUntilLimit() != 0) {
       const uint32_t tag = in_.ReadTag();
-      if (tag == 0) {  // the end, or no tag
-        malformed_ = in_.BytesUntilLimit() > 0;
-        break;
-      }
+      if (tag == 0) return Malformed();
       const FieldDescriptor* field =
           descriptor.FindFieldByNumber(WireFormatLite::GetTagFieldNumber(tag));
       const bool walked =

@@ -2,9 +2,12 @@
 
 #include <CivetServer.h>
 
+#include <atomic>
 #include <charconv>
+#include <chrono>
 #include <cstdint>
 #include <string_view>
+#include <thread>
 #include <utility>
 #include <vector>
 
@@ -101,18 +104,36 @@ class HttpServer::Pages : public CivetHandler {
 
 HttpServer::HttpServer() = default;
 
-HttpServer::~HttpServer() = default;
+HttpServer::~HttpServer() {
+  if (server_ == nullptr) return;
+  // Civetweb looks whether it should stop only every two seconds, or when somebody connects.
+  std::atomic<bool> stopped = false;
+  std::thread stop([&] {
+    server_->close();
+    stopped = true;
+  });
+  const size_t colon = address_.rfind(':');
+  const std::string host = address_.substr(0, colon);
+  const int port = std::stoi(address_.substr(colon + 1));
+  while (!stopped) {
+    char error[100];
+    mg_connection* connection = mg_connect_client(host.c_str(), port, 0, error, sizeof(error));
+    if (connection != nullptr) mg_close_connection(connection);
+    std::this_thread::sleep_for(std::chrono::milliseconds(5));
+  }
+  stop.join();
+}
 
 absl::StatusOr<std::unique_ptr<HttpServer>> HttpServer::Start(const std::string& address,
                                                               HttpHandlers handlers) {
   auto split = SplitAddress(address);
   if (!split.ok()) return split.status();
   const std::string host = split->host == "localhost" ? "127.0.0.1" : split->host;
-  // Two threads answer, so that a slow scraper does not hide readiness; the rest wait or are
-  // refused.
+  // A few threads, so that a slow scraper does not hide readiness; what they cannot take waits or
+  // is refused.
   const std::vector<std::string> options = {
       "listening_ports",    absl::StrCat(host, ":", split->port),
-      "num_threads",        "2",
+      "num_threads",        "8",
       "connection_queue",   "16",
       "request_timeout_ms", "5000",
       "enable_keep_alive",  "no",

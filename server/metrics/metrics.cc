@@ -89,6 +89,10 @@ void Metrics::MakeEngineSeries() {
                    &steps.Add({{"phase", "decode"}}, LatencyBuckets())};
   batch_size_ = &HistogramFamily(*registry_, "sirocco_batch_size", "Sequences of a decode step.")
                      .Add({}, BatchBuckets());
+  // Steps are not launched ahead of their tokens: no row is ever computed in vain.
+  CounterFamily(*registry_, "sirocco_overrun_rows_total",
+                "Rows computed for sequences that had already ended.")
+      .Add({});
   cancel_to_free_ = &HistogramFamily(*registry_, "sirocco_cancel_to_free_seconds",
                                      "From a sequence's cancellation until its blocks are free.")
                          .Add({}, LatencyBuckets());

@@ -10,10 +10,7 @@ namespace sirocco {
 void GenerateCall::Start(const grpc::ByteBuffer& request) {
   self_ = shared_from_this();
   shared_.calls.Add(this);
-  if (const auto model = shared_.state.Model(); !model.ok()) {
-    if (shared_.state.draining()) shared_.metrics.OnRejected("draining");
-    return End(model.status());
-  }
+  if (const auto model = Model(); !model.ok()) return End(model.status());
   const bool posted =
       shared_.pool.Post(request.Length(), [self = self_, request] { self->Prepare(request); });
   if (posted) return;
@@ -22,20 +19,29 @@ void GenerateCall::Start(const grpc::ByteBuffer& request) {
 }
 
 void GenerateCall::Prepare(const grpc::ByteBuffer& request) {
-  if (!cancelled()) {
+  const bool gone = cancelled();
+  const auto deadline = record_.Deadline();
+  if (gone ? record_.CancelReason() == absl::StatusCode::kDeadlineExceeded
+           : deadline.has_value() && *deadline <= Clock::now()) {
+    shared_.metrics.OnDeadlineExceeded(RequestStage::kQueue);  // the engine never sees it
+    result_ = absl::DeadlineExceededError("the deadline passed while the request waited");
+  } else if (!gone) {
     if (absl::Status status = Submit(request); !status.ok()) result_ = std::move(status);
-  } else if (record_.CancelReason() == absl::StatusCode::kDeadlineExceeded) {
-    shared_.metrics.OnDeadlineExceeded(RequestStage::kQueue);  // the engine never saw it
   }
   Continue();
 }
 
-absl::Status GenerateCall::Submit(const grpc::ByteBuffer& bytes) {
-  const auto model = shared_.state.Model();
-  if (!model.ok()) {
-    if (shared_.state.draining()) shared_.metrics.OnRejected("draining");
-    return model.status();
+absl::StatusOr<LoadedModel> GenerateCall::Model() const {
+  auto model = shared_.state.Model();
+  if (absl::IsUnavailable(model.status()) && shared_.state.draining()) {
+    shared_.metrics.OnRejected("draining");
   }
+  return model;
+}
+
+absl::Status GenerateCall::Submit(const grpc::ByteBuffer& bytes) {
+  const auto model = Model();
+  if (!model.ok()) return model.status();
   v1::GenerateRequest message;
   if (absl::Status status = FromByteBuffer(bytes, message); !status.ok()) return status;
   absl::StatusOr<Request> request = ToRequest(message, *model->facts);

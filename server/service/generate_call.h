@@ -66,6 +66,8 @@ class GenerateCall : public std::enable_shared_from_this<GenerateCall> {
   virtual void FinishWith(grpc::Status status) = 0;
 
   void Prepare(const grpc::ByteBuffer& request);
+  // Counts a refusal.
+  absl::StatusOr<LoadedModel> Model() const;
   absl::Status Submit(const grpc::ByteBuffer& bytes);
   void Notify();
   void Continue();
