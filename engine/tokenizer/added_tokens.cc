@@ -52,10 +52,10 @@ size_t SkipSpaceBehind(std::string_view text, size_t end) {
 
 }  // namespace
 
-AddedTokenMatcher::AddedTokenMatcher(std::vector<std::pair<AddedToken, std::string>> tokens)
+AddedTokenMatcher::AddedTokenMatcher(const std::vector<std::pair<AddedToken, std::string>>& tokens)
     : nodes_(1) {
   root_child_.fill(-1);
-  for (auto& [token, content] : tokens) {
+  for (const auto& [token, content] : tokens) {
     if (content.empty()) continue;
     int32_t node = 0;
     for (char byte : content) {
@@ -70,7 +70,7 @@ AddedTokenMatcher::AddedTokenMatcher(std::vector<std::pair<AddedToken, std::stri
     }
     if (nodes_[node].token >= 0) continue;  // two that normalise to the same: the first
     nodes_[node].token = static_cast<int32_t>(tokens_.size());
-    tokens_.push_back(std::move(token));
+    tokens_.push_back(token);
   }
 }
 

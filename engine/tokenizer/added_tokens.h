@@ -38,7 +38,7 @@ class AddedTokenMatcher {
   static constexpr size_t kMaxContent = 512;
 
   // A token and the text it is looked for as.
-  explicit AddedTokenMatcher(std::vector<std::pair<AddedToken, std::string>> tokens);
+  explicit AddedTokenMatcher(const std::vector<std::pair<AddedToken, std::string>>& tokens);
 
   bool empty() const { return tokens_.empty(); }
 

@@ -89,8 +89,9 @@ absl::StatusOr<std::vector<std::string_view>> ReadList(const GgufFile& file, con
     return InvalidFile(file.path(), absl::StrCat(key, " has ", size, " entries; allowed: ", most));
   }
   auto list = file.GetStrings(key);
-  if (!list)
+  if (!list) {
     return InvalidFile(file.path(), absl::StrCat(key, " is missing or no list of strings"));
+  }
   return *std::move(list);
 }
 

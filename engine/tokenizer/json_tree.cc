@@ -103,7 +103,7 @@ class TreeBuilder final : public nlohmann::json_sax<json> {
  private:
   enum class Mode { kTree, kVocabulary, kMerges, kPair };
 
-  bool Fail(std::string message) {
+  bool Fail(const std::string& message) {
     if (status_.ok()) status_ = absl::InvalidArgumentError(message);
     return false;
   }

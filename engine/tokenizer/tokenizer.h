@@ -26,7 +26,8 @@ class Tokenizer {
   virtual ~Tokenizer() = default;
 
   // Text must be valid UTF-8 (else INVALID_ARGUMENT). Added tokens that are not special are always
-  // recognised, as Hugging Face does.
+  // recognised, as Hugging Face does. RESOURCE_EXHAUSTED: the model's own split pattern would take
+  // too long on this text.
   virtual absl::StatusOr<std::vector<int32_t>> Encode(std::string_view text,
                                                       const TokenizerOptions& options) const = 0;
   // A rendered chat: nothing is added; special tokens are recognised where every byte is trusted.

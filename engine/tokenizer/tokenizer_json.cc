@@ -261,8 +261,9 @@ absl::Status CheckDecoder(const json& root) {
                                       });
     if (!status.ok()) return status;
   }
-  if (count != 1)
+  if (count != 1) {
     return Unsupported("decoder", absl::StrCat(count, " decoders"), "ByteLevel, once");
+  }
   return absl::OkStatus();
 }
 

@@ -77,7 +77,7 @@ TEST_P(GoldenTest, HostileTextTakesNoQuadraticTime) {
   ASSERT_NE(tokenizer, nullptr);
   for (const char* unit : {" ", "a", "\r\n", " 1", "\u0301\u0327", "<|im_start|"}) {
     std::string text;
-    while (text.size() < 1 << 20) text += unit;
+    while (text.size() < 1 << 18) text += unit;
     text += "x";
     const auto start = std::chrono::steady_clock::now();
     const std::vector<int32_t> ids = Ids(*tokenizer, text, true);
