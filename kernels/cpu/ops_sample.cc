@@ -12,9 +12,13 @@ float* LogitsOf(const Rows& logits, int32_t row) {
   return static_cast<float*>(logits.data) + int64_t{row} * logits.width;
 }
 
+// Bytes of SamplerScratch: a double, a float and an id for each id of the vocabulary.
+constexpr int64_t kScratchBytes = 16;
+
 void SampleOne(const SampleParams& p, int /*phase*/, int32_t row, const Scratch& own) {
-  float* logits = reinterpret_cast<float*>(own.own);
-  const SamplerScratch scratch{logits, reinterpret_cast<int32_t*>(logits + p.logits.width)};
+  double* masses = reinterpret_cast<double*>(own.own);
+  float* logits = reinterpret_cast<float*>(masses + p.logits.width);
+  const SamplerScratch scratch{logits, reinterpret_cast<int32_t*>(logits + p.logits.width), masses};
   SampleRow(p.lanes, p.row_lane[row], LogitsOf(p.logits, row), scratch, &p.out[row]);
 }
 
@@ -33,8 +37,9 @@ absl::Status CpuOps::Run(const SampleParams& p) {
   checks.Activations("logits", p.logits, p.lanes.vocab_size);
   checks.NotNull("lanes.lane", p.lanes.lane).NotNull("lanes.history", p.lanes.history);
   if (!checks.ok()) return checks.status();
-  const int64_t bytes = int64_t{p.logits.width} * static_cast<int64_t>(sizeof(float) * 2);
-  if (absl::Status status = sink_.NeedScratch(bytes, 0); !status.ok()) return status;
+  if (absl::Status status = sink_.NeedScratch(kScratchBytes * p.logits.width, 0); !status.ok()) {
+    return status;
+  }
   return sink_.Take(Call::Of<SampleOne>(p, {p.rows}));
 }
 

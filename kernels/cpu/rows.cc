@@ -36,8 +36,10 @@ void NormRowTarget(const float* in, const float* weight, float epsilon, int32_t 
 
 HWY_INLINE Pack Activate(Activation activation, const Pack& x) {
   if (activation == Activation::kSilu) {
+    // From exp(-|x|), which cannot overflow: 1 / (1 + e) for x >= 0, e / (1 + e) below.
     const Pack one = Broadcast(1.0f);
-    return Div(x, Add(one, Exp(Sub(Zero(), x))));
+    const Pack e = Exp(NegativeMagnitude(x));
+    return Mul(x, Div(SelectNegative(x, e, one), Add(one, e)));
   }
   constexpr float kSqrt2OverPi = 0.79788456080286535588f;
   const Pack cube = Mul(Mul(x, x), x);

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <bit>
 #include <cmath>
 #include <cstring>
 #include <limits>
@@ -130,7 +131,9 @@ void Scale(float temperature, int32_t count, float* logits) {
   }
 }
 
-double Mass(float scaled) { return std::exp(static_cast<double>(scaled)); }
+// exp, for logits relative to the highest. Below -60 (10^-26) it would not show beside the
+// highest's 1 in double precision: 0.
+double Mass(double relative) { return relative < -60 ? 0 : std::exp(relative); }
 
 // A set of ids in scratch, in any order.
 struct Candidates {
@@ -167,15 +170,15 @@ Candidates BestOf(const float* logits, int32_t vocab_size, int32_t k, int32_t* i
   return {ids, count};
 }
 
-double MassOf(const float* logits, const int32_t* begin, const int32_t* end) {
+double MassOf(const double* masses, const int32_t* begin, const int32_t* end) {
   double mass = 0;
-  for (; begin != end; ++begin) mass += Mass(logits[*begin]);
+  for (; begin != end; ++begin) mass += masses[*begin];
   return mass;
 }
 
 // The fewest of the best candidates whose mass reaches `wanted`, at least one: the nucleus
 // (Holtzman et al., 2019). Halves the range that holds its end; sorts only a last small one.
-Candidates Nucleus(const float* logits, double wanted, Candidates from) {
+Candidates Nucleus(const float* logits, const double* masses, double wanted, Candidates from) {
   const Better better{logits};
   int32_t low = 0;
   int32_t high = from.count;
@@ -183,7 +186,7 @@ Candidates Nucleus(const float* logits, double wanted, Candidates from) {
   while (high - low > 64) {
     const int32_t middle = low + (high - low) / 2;
     std::nth_element(from.ids + low, from.ids + middle, from.ids + high, better);
-    const double mass = MassOf(logits, from.ids + low, from.ids + middle);
+    const double mass = MassOf(masses, from.ids + low, from.ids + middle);
     if (before + mass >= wanted) {
       high = middle;
     } else {
@@ -193,37 +196,46 @@ Candidates Nucleus(const float* logits, double wanted, Candidates from) {
   }
   std::sort(from.ids + low, from.ids + high, better);
   int32_t count = low;
-  while (count < high && (count == 0 || before < wanted)) before += Mass(logits[from.ids[count++]]);
+  while (count < high && (count == 0 || before < wanted)) before += masses[from.ids[count++]];
   return {from.ids, count};
 }
 
 // Ids that hold the nucleus of the whole vocabulary, few where the mass is concentrated.
-Candidates NucleusOfAll(const float* logits, int32_t vocab_size, double top_p, int32_t* ids) {
+Candidates NucleusOfAll(const float* logits, int32_t vocab_size, double top_p,
+                        const SamplerScratch& scratch) {
   double total = 0;
   for (int32_t i = 0; i < vocab_size; ++i) {
-    if (logits[i] != kBarred) total += Mass(logits[i]);
+    scratch.masses[i] = Mass(logits[i]);  // 0 of -inf
+    total += scratch.masses[i];
   }
   const double wanted = top_p * total;
-  Candidates likely = AtLeast(logits, vocab_size, -8.0, ids);
-  if (MassOf(logits, likely.ids, likely.ids + likely.count) < wanted) {
-    likely = AtLeast(logits, vocab_size, -static_cast<double>(kLargest), ids);
+  Candidates likely = AtLeast(logits, vocab_size, -8.0, scratch.ids);
+  if (MassOf(scratch.masses, likely.ids, likely.ids + likely.count) < wanted) {
+    likely = AtLeast(logits, vocab_size, -static_cast<double>(kLargest), scratch.ids);
   }
-  return Nucleus(logits, wanted, likely);
+  return Nucleus(logits, scratch.masses, wanted, likely);
+}
+
+// The nucleus of what top_k left.
+Candidates NucleusOf(const float* logits, Candidates from, double top_p,
+                     const SamplerScratch& scratch) {
+  std::sort(from.ids, from.ids + from.count, Better{logits});
+  for (int32_t i = 0; i < from.count; ++i) scratch.masses[from.ids[i]] = Mass(logits[from.ids[i]]);
+  const double total = MassOf(scratch.masses, from.ids, from.ids + from.count);
+  return Nucleus(logits, scratch.masses, top_p * total, from);
 }
 
 // What top_k, then top_p, then min_p leave; count < 0: none of them is asked, all ids remain.
-Candidates Filter(const Lane& lane, const float* logits, int32_t vocab_size, int32_t* ids) {
+Candidates Filter(const Lane& lane, const float* logits, int32_t vocab_size,
+                  const SamplerScratch& scratch) {
+  int32_t* ids = scratch.ids;
   Candidates left{ids, -1};
   if (lane.top_k > 0 && lane.top_k < vocab_size) {
     left = BestOf(logits, vocab_size, lane.top_k, ids);
   }
   if (lane.top_p < 1) {
-    if (left.count < 0) {
-      left = NucleusOfAll(logits, vocab_size, lane.top_p, ids);
-    } else {
-      std::sort(ids, ids + left.count, Better{logits});
-      left = Nucleus(logits, lane.top_p * MassOf(logits, ids, ids + left.count), left);
-    }
+    left = left.count < 0 ? NucleusOfAll(logits, vocab_size, lane.top_p, scratch)
+                          : NucleusOf(logits, left, lane.top_p, scratch);
   }
   if (lane.min_p > 0) {
     // A probability relative to the highest is the exponential of the scaled logit. The highest
@@ -245,24 +257,32 @@ Candidates Filter(const Lane& lane, const float* logits, int32_t vocab_size, int
 
 // The Gumbel variables of one lane at one position.
 class Gumbel {
- public:
-  // -log(-log(1 - v)) at the smallest v, 2^-33, rounded up.
-  static constexpr double kLargestValue = 22.88;
+  static constexpr double kLog2 = 0.6931471806;  // rounded up
 
-  Gumbel(const Lane& lane)
+ public:
+  explicit Gumbel(const Lane& lane)
       : key_{static_cast<uint32_t>(lane.seed), static_cast<uint32_t>(lane.seed >> 32)},
         position_(static_cast<uint32_t>(lane.length)),
         index_(lane.index) {}
 
-  double Of(int32_t id) {
+  uint32_t WordOf(int32_t id) {
     const uint32_t group = static_cast<uint32_t>(id) / 4;
     if (group != group_) {
       words_ = Philox({position_, index_, group, 0}, key_);
       group_ = group;
     }
-    const double v = (static_cast<double>(words_[static_cast<uint32_t>(id) % 4]) + 0.5) * 0x1p-32;
+    return words_[static_cast<uint32_t>(id) % 4];
+  }
+
+  static double Value(uint32_t word) {
+    const double v = (static_cast<double>(word) + 0.5) * 0x1p-32;
     return -std::log(-std::log1p(-v));
   }
+
+  // No less than Value, without a logarithm: -log(1 - v) >= v, and v >= 2^-(leading zeros + 1).
+  static double AtMost(uint32_t word) { return (std::countl_zero(word) + 1) * kLog2; }
+  // No less than any value.
+  static constexpr double kAtMost = 33 * kLog2;
 
  private:
   std::array<uint32_t, 2> key_;
@@ -276,12 +296,14 @@ int32_t Draw(const Lane& lane, const float* logits, int32_t vocab_size, const Ca
   Gumbel gumbel(lane);
   int32_t best = left.count > 0 ? *std::min_element(left.ids, left.ids + left.count, Better{logits})
                                 : ArgMax(logits, vocab_size);
-  double best_score = logits[best] + gumbel.Of(best);
+  double best_score = logits[best] + Gumbel::Value(gumbel.WordOf(best));
   const auto consider = [&](int32_t id) {
-    // Most ids cannot win even with the largest variable: theirs is not computed.
+    // Most ids cannot win: by their logit alone, or with the bound of their word.
     const double logit = logits[id];
-    if (!(logit + Gumbel::kLargestValue >= best_score)) return;
-    const double score = logit + gumbel.Of(id);
+    if (!(logit + Gumbel::kAtMost >= best_score)) return;
+    const uint32_t word = gumbel.WordOf(id);
+    if (logit + Gumbel::AtMost(word) < best_score) return;
+    const double score = logit + Gumbel::Value(word);
     if (score > best_score || (score == best_score && id < best)) {
       best = id;
       best_score = score;
@@ -306,7 +328,7 @@ int32_t Choose(const Lanes& lanes, int32_t lane, const float* raw, const Sampler
   while (const uint32_t failed = ApplyOptions(lanes, lane, steps, raw, logits)) steps &= ~failed;
   if (!(state.temperature > 0)) return ArgMax(logits, vocab_size);
   Scale(state.temperature, vocab_size, logits);
-  return Draw(state, logits, vocab_size, Filter(state, logits, vocab_size, scratch.ids));
+  return Draw(state, logits, vocab_size, Filter(state, logits, vocab_size, scratch));
 }
 
 void Advance(const Lanes& lanes, int32_t lane, int32_t id) {
@@ -325,9 +347,11 @@ void ScoreRow(float* logits, int32_t vocab_size, int32_t id, int32_t top, TokenS
   ClampLogits(logits, vocab_size);
   const double highest = Highest(logits, vocab_size);
   double total = 0;
-  for (int32_t i = 0; i < vocab_size; ++i) total += std::exp(logits[i] - highest);
+  for (int32_t i = 0; i < vocab_size; ++i) total += Mass(logits[i] - highest);
   const double log_total = highest + std::log(total);
-  const auto logprob = [&](int32_t i) { return static_cast<float>(logits[i] - log_total); };
+  const auto logprob = [&](int32_t i) {
+    return static_cast<float>(std::max(logits[i] - log_total, -double{kLargest}));
+  };
 
   const Better better{logits};
   out->token_id = id;

@@ -19,6 +19,7 @@ namespace sirocco::cpu {
 struct SamplerScratch {
   float* logits;
   int32_t* ids;
+  double* masses;
 };
 
 // Samples for `lane` under `logits` ([vocab_size]; clamped in place), fills `out` and advances the

@@ -95,6 +95,14 @@ HWY_INLINE Pack Max(const Pack& a, const Pack& b) {
 HWY_INLINE Pack MulAdd(const Pack& a, const Pack& b, const Pack& c) {
   SIROCCO_EACH_PART(hn::MulAdd(a.part[i], b.part[i], c.part[i]));
 }
+// -|a|
+HWY_INLINE Pack NegativeMagnitude(const Pack& a) { SIROCCO_EACH_PART(hn::Neg(hn::Abs(a.part[i]))); }
+// Lane by lane, `below` where a < 0, else `above`.
+HWY_INLINE Pack SelectNegative(const Pack& a, const Pack& below, const Pack& above) {
+  SIROCCO_EACH_PART(
+      hn::IfThenElse(hn::Lt(a.part[i], hn::Zero(PackTag())), below.part[i], above.part[i]));
+}
+// For a <= 0: a large argument does not give infinity.
 HWY_INLINE Pack Exp(const Pack& a) { SIROCCO_EACH_PART(hn::Exp(PackTag(), a.part[i])); }
 HWY_INLINE Pack Tanh(const Pack& a) { SIROCCO_EACH_PART(hn::Tanh(PackTag(), a.part[i])); }
 

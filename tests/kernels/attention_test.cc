@@ -1,0 +1,241 @@
+// Attention against double precision; prefill against decode, bit by bit.
+#include <gtest/gtest.h>
+
+#include "tests/kernels/ops_test.h"
+#include "tests/kernels/reference.h"
+#include "tests/kernels/world.h"
+
+namespace sirocco {
+namespace {
+
+using reference::Doubles;
+
+struct Heads {
+  int32_t heads, kv_heads, dim;
+};
+
+// Shapes of 600 slots: three splits of 256.
+constexpr int32_t kLength = 600;
+
+class AttentionTest : public TypedOpsTest {
+ protected:
+  void Prepare(const Heads& heads, const AttentionShape& shape, int32_t block_size) {
+    heads_ = heads;
+    shape_ = shape;
+    shape_.heads = heads.heads;
+    world_ = std::make_unique<World>(
+        memory(), WorldShape{.lanes = 2, .max_length = kLength, .block_size = block_size}, 21);
+    cache_ =
+        std::make_unique<KvCache>(memory(), *world_, dtype(), heads.kv_heads, heads.dim, 1, 22);
+    kv_ = cache_->Download(memory());
+  }
+
+  // Queries of rows at (lane, position).
+  Rows Queries(int32_t rows) {
+    q_ = Rounded(Values(23).Floats(int64_t{rows} * heads_.heads * heads_.dim, 2), activations());
+    return memory().Activations(q_, activations(), heads_.heads * heads_.dim);
+  }
+
+  Doubles Slot(int32_t lane, int32_t position, int32_t kv_head, bool value) {
+    return reference::Wide(reference::Slice(
+        kv_, cache_->IndexOf(*world_, lane, position, kv_head, value), heads_.dim));
+  }
+
+  Doubles Want(const std::vector<int32_t>& lane, const std::vector<int32_t>& position) {
+    Doubles want;
+    const Doubles q = reference::Wide(q_);
+    for (size_t r = 0; r < lane.size(); ++r) {
+      for (int32_t h = 0; h < heads_.heads; ++h) {
+        const int32_t kv_head = h / (heads_.heads / heads_.kv_heads);
+        std::vector<Doubles> k, v;
+        for (int32_t slot = 0; slot <= position[r]; ++slot) {
+          k.push_back(Slot(lane[r], slot, kv_head, false));
+          v.push_back(Slot(lane[r], slot, kv_head, true));
+        }
+        const Doubles out =
+            reference::Attend(&q[(r * heads_.heads + h) * heads_.dim], k, v, shape_);
+        want.insert(want.end(), out.begin(), out.end());
+      }
+    }
+    return want;
+  }
+
+  std::vector<float> Decode(const Rows& q, const std::vector<int32_t>& lane,
+                            const std::vector<int32_t>& position) {
+    DecodeAttentionParams p;
+    p.rows = static_cast<int32_t>(lane.size());
+    p.map = world_->Map(lane, position);
+    p.lanes = world_->lanes();
+    p.q = q;
+    p.shape = shape_;
+    p.kv = cache_->layer();
+    p.out = memory().Empty(p.rows, activations(), q.width);
+    Execute(p);
+    return memory().Download(p.out, p.rows);
+  }
+
+  std::vector<float> Prefill(const Rows& q, const std::vector<PrefillSegment>& segments) {
+    std::vector<int32_t> lane, position;
+    for (const PrefillSegment& segment : segments) {
+      for (int32_t i = 0; i < segment.count; ++i) {
+        lane.push_back(segment.lane);
+        position.push_back(segment.first_position + i);
+      }
+    }
+    PrefillAttentionParams p;
+    p.rows = static_cast<int32_t>(lane.size());
+    p.map = world_->Map(lane, position);
+    p.lanes = world_->lanes();
+    p.segments = memory().Upload(segments);
+    p.segment_count = memory().Upload(std::vector<int32_t>{static_cast<int32_t>(segments.size())});
+    p.q = q;
+    p.shape = shape_;
+    p.kv = cache_->layer();
+    p.out = memory().Empty(p.rows, activations(), q.width);
+    Execute(p);
+    return memory().Download(p.out, p.rows);
+  }
+
+  Heads heads_ = {};
+  AttentionShape shape_;
+  std::unique_ptr<World> world_;
+  std::unique_ptr<KvCache> cache_;
+  std::vector<float> kv_;
+  std::vector<float> q_;
+};
+
+// Around the ends of blocks and splits.
+const std::vector<int32_t> kLanes = {0, 1, 0, 1, 0, 1, 0};
+const std::vector<int32_t> kPositions = {0, 15, 16, 255, 256, 511, 599};
+
+TEST_P(AttentionTest, Decode) {
+  for (const Heads& heads :
+       {Heads{2, 2, 16}, Heads{9, 3, 64}, Heads{4, 1, 80}, Heads{2, 1, 17}, Heads{3, 1, 256}}) {
+    SCOPED_TRACE(heads.dim);
+    Prepare(heads, {.scale = 0.3f}, 16);
+    const Rows q = Queries(7);
+    ExpectNear(Decode(q, kLanes, kPositions), Want(kLanes, kPositions), 4 * tolerance());
+  }
+}
+
+TEST_P(AttentionTest, DecodeOfManyRows) {
+  Prepare({4, 2, 32}, {.scale = 0.2f}, 16);
+  std::vector<int32_t> lane, position;
+  for (int32_t i = 0; i < 40; ++i) {
+    lane.push_back(i % 2);
+    position.push_back((i * 37) % kLength);
+  }
+  const Rows q = Queries(40);
+  ExpectNear(Decode(q, lane, position), Want(lane, position), 4 * tolerance());
+}
+
+TEST_P(AttentionTest, WindowAndSoftCap) {
+  for (const int32_t window : {0, 1, 100, 256, 5000}) {
+    for (const float soft_cap : {0.0f, 2.0f}) {
+      SCOPED_TRACE(::testing::Message() << window << " " << soft_cap);
+      Prepare({4, 2, 32}, {.window = window, .scale = 0.2f, .soft_cap = soft_cap}, 8);
+      const Rows q = Queries(7);
+      ExpectNear(Decode(q, kLanes, kPositions), Want(kLanes, kPositions), 4 * tolerance());
+    }
+  }
+}
+
+TEST_P(AttentionTest, LargeScoresDoNotOverflow) {
+  Prepare({2, 1, 32}, {.scale = 100.0f}, 16);
+  const Rows q = Queries(7);
+  ExpectNear(Decode(q, kLanes, kPositions), Want(kLanes, kPositions), 1e-3 + tolerance());
+}
+
+TEST_P(AttentionTest, DecodeTakesItsLayerFromTheTable) {
+  Prepare({4, 2, 32}, {.window = 300, .scale = 0.2f}, 16);
+  const Rows q = Queries(7);
+  const auto want = Decode(q, kLanes, kPositions);
+  std::vector<LayerParams> table(3);
+  table[2].attention = shape_;
+  table[2].kv = cache_->layer();
+  DecodeAttentionParams p;
+  p.rows = 7;
+  p.map = world_->Map(kLanes, kPositions);
+  p.lanes = world_->lanes();
+  p.q = q;
+  p.layer.table = memory().Upload(table);
+  p.layer.q_rows = 4 * 32;
+  p.layer.kv_rows = 2 * 32;
+  p.layer.head_dim = 32;
+  for (const bool counted : {false, true}) {
+    p.layer.counter = counted ? memory().Upload(std::vector<int32_t>{2}) : nullptr;
+    p.layer.index = counted ? 0 : 2;
+    p.out = memory().Empty(7, activations(), 4 * 32);
+    Execute(p);
+    EXPECT_EQ(memory().Download(p.out, 7), want);
+  }
+}
+
+TEST_P(AttentionTest, Prefill) {
+  for (const int32_t window : {0, 70}) {
+    Prepare({6, 2, 24}, {.window = window, .scale = 0.3f}, 16);
+    // Two lanes: from the start, and a later chunk over the end of a split.
+    const Rows q = Queries(40 + 50);
+    std::vector<int32_t> lane(40, 1), position;
+    for (int32_t i = 0; i < 40; ++i) position.push_back(i);
+    lane.insert(lane.end(), 50, 0);
+    for (int32_t i = 0; i < 50; ++i) position.push_back(240 + i);
+    ExpectNear(Prefill(q, {{1, 0, 0, 40}, {0, 40, 240, 50}}), Want(lane, position),
+               4 * tolerance());
+  }
+}
+
+TEST_P(AttentionTest, PrefillIsDecodeBitForBit) {
+  if (!GetParam().device.invariant) GTEST_SKIP() << "only where results never depend on rows";
+  for (const int32_t window : {0, 70, 300}) {
+    Prepare({6, 2, 40}, {.window = window, .scale = 0.3f, .soft_cap = 5}, 16);
+    const Rows q = Queries(kLength);
+    const auto prefill = Prefill(q, {{1, 0, 0, kLength}});
+    std::vector<int32_t> lane(kLength, 1), position;
+    for (int32_t i = 0; i < kLength; ++i) position.push_back(i);
+    EXPECT_EQ(Decode(q, lane, position), prefill);
+    for (const int32_t row : {0, 255, 256, 599}) {
+      Rows one = q;
+      one.data = static_cast<char*>(q.data) + int64_t{row} * q.width * BytesOf(q.dtype);
+      EXPECT_EQ(Decode(one, {1}, {row}),
+                reference::Slice(prefill, int64_t{row} * q.width, q.width));
+    }
+  }
+}
+
+// Slots that no row may see hold what others left there.
+TEST_P(AttentionTest, SlotsBeyondThePositionAreNotRead) {
+  Prepare({2, 1, 32}, {.window = 20, .scale = 0.3f}, 16);
+  const Rows q = Queries(10);
+  const auto clean = Prefill(q, {{0, 0, 100, 10}});
+  std::vector<float> poisoned(kv_.size(), std::nanf(""));
+  for (int32_t slot = 81; slot <= 109; ++slot) {
+    for (const bool value : {false, true}) {
+      const int64_t at = cache_->IndexOf(*world_, 0, slot, 0, value);
+      std::copy_n(kv_.begin() + at, 32, poisoned.begin() + at);
+    }
+  }
+  KvLayer layer = cache_->layer();
+  const int64_t offset =
+      cache_->IndexOf(*world_, 0, 0, 0, false) - world_->BlockOf(0, 1, 0) * layer.block_stride;
+  layer.data = static_cast<char*>(memory().Upload(poisoned, dtype())) + offset * BytesOf(dtype());
+  PrefillAttentionParams p;
+  p.rows = 10;
+  std::vector<int32_t> position;
+  for (int32_t i = 0; i < 10; ++i) position.push_back(100 + i);
+  p.map = world_->Map(std::vector<int32_t>(10, 0), position);
+  p.lanes = world_->lanes();
+  p.segments = memory().Upload(std::vector<PrefillSegment>{{0, 0, 100, 10}});
+  p.segment_count = memory().Upload(std::vector<int32_t>{1});
+  p.q = q;
+  p.shape = shape_;
+  p.kv = layer;
+  p.out = memory().Empty(10, activations(), q.width);
+  Execute(p);
+  EXPECT_EQ(memory().Download(p.out, 10), clean);
+}
+
+SIROCCO_ON_ALL_TYPED_DEVICES(AttentionTest);
+
+}  // namespace
+}  // namespace sirocco

@@ -1,0 +1,140 @@
+// Memory, recording, faults and refusals of a device.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cstdint>
+#include <cstring>
+
+#include "kernels/cpu/cpu_device.h"
+#include "tests/kernels/ops_test.h"
+#include "tests/kernels/world.h"
+
+namespace sirocco {
+namespace {
+
+using ::testing::AllOf;
+using ::testing::HasSubstr;
+
+class DeviceTest : public OpsTest {};
+
+TEST_P(DeviceTest, AllocatedMemoryIsZeroAlignedAndCounted) {
+  const uint64_t allocations = device().counters().allocations.load();
+  const auto buffer = device().Allocate(1000, MemoryUse::kLanes);
+  ASSERT_TRUE(buffer.ok()) << buffer.status();
+  EXPECT_EQ((*buffer)->bytes(), 1000u);
+  EXPECT_EQ(reinterpret_cast<uintptr_t>((*buffer)->data()) % 64, 0u);
+  EXPECT_EQ(memory().Download((*buffer)->as<uint8_t>(), 1000), std::vector<uint8_t>(1000, 0));
+  EXPECT_EQ(device().counters().allocations.load(), allocations + 1);
+  EXPECT_EQ(device().counters().bytes[static_cast<int>(MemoryUse::kLanes)].load(), 1000u);
+}
+
+TEST_P(DeviceTest, MoreMemoryThanThereIsIsRefusedWithFigures) {
+  const size_t petabyte = size_t{1} << 50;
+  const auto buffer = device().Allocate(petabyte, MemoryUse::kWeights);
+  EXPECT_EQ(buffer.status().code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_THAT(std::string(buffer.status().message()),
+              AllOf(HasSubstr("weights"), HasSubstr("1125899906842624 bytes asked"),
+                    HasSubstr("bytes free")));
+  EXPECT_EQ(device().Allocate(~size_t{0}, MemoryUse::kWeights).status().code(),
+            absl::StatusCode::kResourceExhausted);
+  auto reservation = device().Reserve(size_t{1} << 44, MemoryUse::kKv);
+  if (reservation.ok()) {  // an address range costs nothing; memory behind it does
+    EXPECT_EQ((*reservation)->Map(size_t{1} << 44).code(), absl::StatusCode::kResourceExhausted);
+  }
+}
+
+TEST_P(DeviceTest, AReservationIsMappedOnceAndNotBeyondItsEnd) {
+  const auto reservation = device().Reserve(size_t{1} << 30, MemoryUse::kKv);
+  ASSERT_TRUE(reservation.ok()) << reservation.status();
+  EXPECT_EQ((*reservation)->bytes(), size_t{1} << 30);
+  EXPECT_EQ(device().counters().bytes[static_cast<int>(MemoryUse::kKv)].load(), 0u);
+  EXPECT_EQ((*reservation)->Map((size_t{1} << 30) + 1).code(), absl::StatusCode::kInvalidArgument);
+  ASSERT_TRUE((*reservation)->Map(100000).ok());
+  const std::vector<uint8_t> ones(100000, 1);
+  uint8_t* data = (*reservation)->as<uint8_t>();
+  EXPECT_EQ(memory().Download(data, 100000), std::vector<uint8_t>(100000, 0));
+  ASSERT_TRUE(device().CopyToDevice(data, ones.data(), ones.size()).ok());
+  EXPECT_EQ(memory().Download(data, 100000), ones);
+  EXPECT_EQ(device().counters().bytes[static_cast<int>(MemoryUse::kKv)].load(), 100000u);
+  EXPECT_EQ((*reservation)->Map(100).code(), absl::StatusCode::kFailedPrecondition);
+}
+
+TEST_P(DeviceTest, RecordingsDoNotNestAndEndOnce) {
+  ASSERT_TRUE(device().BeginRecord().ok());
+  EXPECT_EQ(device().BeginRecord().code(), absl::StatusCode::kFailedPrecondition);
+  const auto recording = device().EndRecord();
+  ASSERT_TRUE(recording.ok());
+  EXPECT_EQ((*recording)->size(), 0);
+  EXPECT_EQ(device().EndRecord().status().code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_TRUE(device().Launch(**recording).ok());
+}
+
+TEST_P(DeviceTest, AFaultShowsOnceInSynchronize) {
+  World world(memory(), {}, 1);
+  BeginStepParams p;
+  p.rows = 1;
+  p.map = world.Map({0}, {0});
+  p.updates = memory().Upload(std::vector<BlockUpdate>{{0, 0, 1 << 20, 3}});
+  p.update_count = memory().Upload(std::vector<int32_t>{1});
+  p.lanes = world.lanes();
+  ASSERT_TRUE(ops().Run(p).ok());
+  const absl::Status fault = device().Synchronize();
+  EXPECT_THAT(std::string(fault.message()), HasSubstr("block update 0"));
+  EXPECT_TRUE(device().Synchronize().ok());
+}
+
+TEST_P(DeviceTest, WrongShapesAreNamed) {
+  MatMulParams p;
+  p.rows = 2;
+  p.in = memory().Empty(2, activations(), 8);
+  p.weight = memory().Weights(std::vector<float>(24), DType::kFloat32, 3, 8);
+  p.out = memory().Empty(2, activations(), 4);
+  const absl::Status wide = ops().Run(p);
+  EXPECT_EQ(wide.code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_THAT(std::string(wide.message()),
+              AllOf(HasSubstr("matmul"), HasSubstr("out is 4 wide"), HasSubstr("3")));
+  p.out.width = 3;
+  p.rows = 0;
+  EXPECT_THAT(std::string(ops().Run(p).message()), HasSubstr("rows is 0"));
+  p.rows = 2;
+  p.in.data = nullptr;
+  EXPECT_THAT(std::string(ops().Run(p).message()), HasSubstr("in is null"));
+}
+
+SIROCCO_ON_ALL_DEVICES(DeviceTest);
+
+TEST(CpuDeviceTest, ThreadsOutOfRangeAreRefused) {
+  for (const int threads : {-1, 0, 1025}) {
+    EXPECT_EQ(CreateCpuDevice(threads).status().code(), absl::StatusCode::kInvalidArgument);
+  }
+}
+
+TEST(CpuDeviceTest, Float16IsRefusedByName) {
+  const auto device = CreateCpuDevice(1).value();
+  EXPECT_EQ(device->backend(), "cpu");
+  Memory memory(*device);
+  MatMulParams p;
+  p.rows = 1;
+  p.in = memory.Empty(1, DType::kFloat32, 4);
+  p.weight = memory.Weights({1, 2, 3, 4}, DType::kFloat16, 1, 4);
+  p.out = memory.Empty(1, DType::kFloat32, 1);
+  const absl::Status status = device->ops().Run(p);
+  EXPECT_EQ(status.code(), absl::StatusCode::kUnimplemented);
+  EXPECT_THAT(std::string(status.message()), HasSubstr("weight is float16"));
+}
+
+// A fused operation finds its weights on the device: what is wrong there is a fault of the step.
+TEST(CpuDeviceTest, AWrongLayerTableIsAFault) {
+  const auto device = CreateCpuDevice(1).value();
+  Memory memory(*device);
+  OutputResidualParams p;
+  p.rows = 1;
+  p.layer.table = memory.Upload(std::vector<LayerParams>(1));
+  p.attention = memory.Empty(1, DType::kFloat32, 4);
+  p.hidden = memory.Empty(1, DType::kFloat32, 8);
+  ASSERT_TRUE(device->ops().Run(p).ok());
+  EXPECT_EQ(device->Synchronize().code(), absl::StatusCode::kInvalidArgument);
+}
+
+}  // namespace
+}  // namespace sirocco

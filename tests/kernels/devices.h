@@ -1,0 +1,36 @@
+// The devices that the operations' tests run on. A backend joins them with an entry in Devices().
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "kernels/device.h"
+#include "kernels/dtype.h"
+
+namespace sirocco {
+
+struct DeviceCase {
+  std::string name;
+  absl::StatusOr<std::unique_ptr<Device>> (*create)();
+  DType activations;  // the dtype of Rows in the tests
+  // Every element is accumulated in one order, whatever the rows and the threads: the bits of
+  // fused and eager operations, and of one row alone or among others, are equal.
+  bool invariant;
+};
+
+std::vector<DeviceCase> Devices();
+
+// A device and the dtype of weights and KV.
+struct TypedCase {
+  DeviceCase device;
+  DType dtype;
+};
+std::vector<TypedCase> TypedCases();
+
+// For INSTANTIATE_TEST_SUITE_P: "cpu_2_threads", "cpu_2_threads_bfloat16".
+std::string CaseName(const DeviceCase& device);
+std::string CaseName(const TypedCase& typed);
+
+}  // namespace sirocco

@@ -1,0 +1,73 @@
+#include "tests/kernels/fused_world.h"
+
+#include "tests/kernels/reference.h"
+
+namespace sirocco {
+namespace {
+
+constexpr int32_t kMaxLength = 300;
+
+RowMap MapOf(World& world, int32_t rows) {
+  std::vector<int32_t> lane, position;
+  for (int32_t r = 0; r < rows; ++r) {
+    // Distinct slots: no two rows write the same KV.
+    lane.push_back(r % world.shape().lanes);
+    position.push_back(r * 7 % kMaxLength);
+  }
+  return world.Map(lane, position);
+}
+
+}  // namespace
+
+LayerWorld::LayerWorld(Memory& memory, const LayerShape& layer_shape, int32_t row_count,
+                       DType activations, DType weights)
+    : shape(layer_shape),
+      rows(row_count),
+      world(memory, {.lanes = 16, .max_length = kMaxLength}, 31),
+      cache(memory, world, weights, layer_shape.kv_heads, layer_shape.head_dim, 1, 32),
+      map(MapOf(world, row_count)) {
+  Values values(33);
+  const int32_t q_rows = shape.heads * shape.head_dim;
+  const int32_t kv_rows = shape.kv_heads * shape.head_dim;
+  const auto matrix = [&](int32_t outputs, int32_t inputs) {
+    return memory.Weights(values.Floats(int64_t{outputs} * inputs, 0.2f), weights, outputs, inputs);
+  };
+  const auto vector = [&](int32_t count) { return memory.Upload(values.Floats(count)); };
+  const auto bias = [&](int32_t count) -> const float* {
+    return shape.biases ? vector(count) : nullptr;
+  };
+  layer.attention_norm = vector(shape.hidden);
+  layer.q = matrix(q_rows, shape.hidden);
+  layer.k = matrix(kv_rows, shape.hidden);
+  layer.v = matrix(kv_rows, shape.hidden);
+  layer.o = matrix(shape.hidden, q_rows);
+  layer.q_bias = bias(q_rows);
+  layer.k_bias = bias(kv_rows);
+  layer.v_bias = bias(kv_rows);
+  layer.o_bias = bias(shape.hidden);
+  layer.rotary = {memory.Upload(reference::RotaryValues(kMaxLength, shape.rotary_dim)),
+                  shape.rotary_dim};
+  layer.attention = {.heads = shape.heads, .scale = 0.2f};
+  layer.kv = cache.layer();
+  layer.mlp_norm = vector(shape.hidden);
+  layer.gate = matrix(shape.intermediate, shape.hidden);
+  layer.up = matrix(shape.intermediate, shape.hidden);
+  layer.down = matrix(shape.hidden, shape.intermediate);
+  layer.gate_bias = bias(shape.intermediate);
+  layer.up_bias = bias(shape.intermediate);
+  layer.down_bias = bias(shape.hidden);
+  layer.activation = shape.activation;
+  layer.norm_epsilon = 1e-5f;
+  ref.table = memory.Upload(std::vector<LayerParams>{LayerParams(), layer});
+  ref.index = 1;
+  ref.q_rows = q_rows;
+  ref.kv_rows = kv_rows;
+  ref.head_dim = shape.head_dim;
+  ref.intermediate = shape.intermediate;
+  hidden_values = Rounded(values.Floats(int64_t{rows} * shape.hidden), activations);
+  attention_values = Rounded(values.Floats(int64_t{rows} * q_rows), activations);
+  mlp_values = Rounded(values.Floats(int64_t{rows} * shape.intermediate), activations);
+  next_norm = vector(shape.hidden);
+}
+
+}  // namespace sirocco

@@ -1,0 +1,44 @@
+// One random decoder layer with its inputs: what the tests of fused operations run on.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "kernels/ops.h"
+#include "tests/kernels/world.h"
+
+namespace sirocco {
+
+struct LayerShape {
+  int32_t hidden = 72;
+  int32_t heads = 6;
+  int32_t kv_heads = 2;
+  int32_t head_dim = 20;
+  int32_t rotary_dim = 20;
+  int32_t intermediate = 150;
+  bool biases = true;
+  Activation activation = Activation::kSilu;
+};
+
+struct LayerWorld {
+  LayerWorld(Memory& memory, const LayerShape& shape, int32_t rows, DType activations,
+             DType weights);
+
+  // Layer 1 of the table; layer 0 is empty, and a mistake to use.
+  LayerRef Ref() const { return ref; }
+
+  LayerShape shape;
+  int32_t rows;
+  World world;
+  KvCache cache;
+  RowMap map;
+  LayerParams layer;
+  LayerRef ref;
+  std::vector<float> hidden_values;     // [rows, hidden]
+  std::vector<float> attention_values;  // [rows, heads * head_dim]
+  std::vector<float> mlp_values;        // [rows, intermediate]
+  const float* next_norm;               // [hidden]
+};
+
+}  // namespace sirocco

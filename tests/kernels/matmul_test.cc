@@ -1,0 +1,51 @@
+// The matrix product against double precision, over awkward shapes.
+#include "tests/kernels/ops_test.h"
+#include "tests/kernels/reference.h"
+
+namespace sirocco {
+namespace {
+
+class MatMulTest : public TypedOpsTest {
+ protected:
+  void Check(int32_t rows, int32_t outputs, int32_t inputs, bool with_bias) {
+    SCOPED_TRACE(::testing::Message() << rows << " x " << outputs << " x " << inputs);
+    Values values(static_cast<uint32_t>(rows * 31 + outputs * 7 + inputs));
+    const auto in = Rounded(values.Floats(int64_t{rows} * inputs), activations());
+    const auto weight = Rounded(values.Floats(int64_t{outputs} * inputs), dtype());
+    const auto bias = with_bias ? values.Floats(outputs) : std::vector<float>();
+    MatMulParams p;
+    p.rows = rows;
+    p.in = memory().Activations(in, activations(), inputs);
+    p.weight = memory().Weights(weight, dtype(), outputs, inputs);
+    p.bias = with_bias ? memory().Upload(bias) : nullptr;
+    p.out = memory().Empty(rows, activations(), outputs);
+    Execute(p);
+    ExpectNear(memory().Download(p.out, rows),
+               reference::MatMul(reference::Wide(in), inputs, weight, bias), tolerance());
+  }
+};
+
+TEST_P(MatMulTest, OneRow) {
+  Check(1, 1, 1, false);
+  Check(1, 7, 15, true);
+  Check(1, 192, 576, false);
+  Check(1, 1537, 64, true);
+}
+
+TEST_P(MatMulTest, FewRows) {
+  for (int32_t rows = 2; rows <= 9; ++rows) Check(rows, 25 + rows, 33 + rows, rows % 2 == 0);
+}
+
+TEST_P(MatMulTest, ManyRows) {
+  Check(129, 50, 80, true);
+  Check(300, 97, 17, false);
+}
+
+TEST_P(MatMulTest, SizesAroundAVector) {
+  for (const int32_t inputs : {15, 16, 17, 31, 32, 33, 47, 100}) Check(3, 5, inputs, false);
+}
+
+SIROCCO_ON_ALL_TYPED_DEVICES(MatMulTest);
+
+}  // namespace
+}  // namespace sirocco
