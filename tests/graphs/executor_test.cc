@@ -304,7 +304,7 @@ TEST_P(ExecutorTest, BlockUpdatesReachTheTablesHoweverMany) {
   ASSERT_GT(updates.size(), 4096u * 3);
   const std::vector<int32_t> lanes = {1};
   ASSERT_TRUE(executor_->Decode({.block_updates = updates, .lanes = lanes}).ok());
-  const Lanes& on_device = device_.Ran<SampleParams>().at(0).lanes;
+  const Lanes on_device = device_.Ran<SampleParams>().at(0).lanes;
   for (int32_t lane = 0; lane < 4; ++lane) {
     for (int32_t group = 0; group < 2; ++group) {
       for (int32_t logical = 0; logical < 1024; ++logical) {
