@@ -13,6 +13,7 @@ namespace {
 class FakeDevice final : public Device {
  public:
   std::string_view backend() const override { return "cpu"; }
+  uint64_t FreeBytes() const override { return 0; }
   std::string name() const override { return "fake"; }
   absl::StatusOr<std::unique_ptr<Buffer>> Allocate(size_t, MemoryUse) override { return Never(); }
   absl::StatusOr<std::unique_ptr<Reservation>> Reserve(size_t, MemoryUse) override {
