@@ -121,7 +121,7 @@ TEST(Config, BadFilesAreNamed) {
            {"- a\n- b\n", "map"},
            {"listen: [1, 2]\n", "listen must be a single value"},
            {"listen: a:1\nlisten: b:2\n", "twice"},
-           {"listen: 'a:1\n", "line"},
+           {"listen: [a\n", "line"},
            {"? [1]\n: 2\n", "plain word"}}) {
     const std::string path = WriteFile("bad.yaml", text);
     const auto config = LoadConfig(path, {});
