@@ -37,6 +37,7 @@ void Client::Add(StreamUpdate update) {
   if (update.empty()) return;
   ++output_.updates;
   output_.after_end |= output_.ends > 0;
+  output_.prompt_updates += update.prompt_logprobs.empty() ? 0 : 1;
   output_.late_prompt |= !update.prompt_logprobs.empty() && !output_.sequences.empty();
   for (TokenLogprob& logprob : update.prompt_logprobs) {
     output_.prompt_logprobs.push_back(std::move(logprob));
@@ -86,14 +87,14 @@ Client::Output Client::output() const {
   return output_;
 }
 
-void Gate::Close() {
+void Gate::CloseAfter(int passes) {
   const std::lock_guard lock(mutex_);
-  closed_ = true;
+  passes_left_ = passes;
 }
 
 void Gate::Open() {
   const std::lock_guard lock(mutex_);
-  closed_ = false;
+  passes_left_.reset();
   changed_.notify_all();
 }
 
@@ -101,13 +102,14 @@ void Gate::Pass() {
   std::unique_lock lock(mutex_);
   ++waiting_;
   changed_.notify_all();
-  changed_.wait(lock, [&] { return !closed_; });
+  changed_.wait(lock, [&] { return passes_left_ != 0; });
+  if (passes_left_) --*passes_left_;
   --waiting_;
 }
 
 void Gate::AwaitWaiter() {
   std::unique_lock lock(mutex_);
-  changed_.wait(lock, [&] { return closed_ && waiting_ > 0; });
+  changed_.wait(lock, [&] { return passes_left_ == 0 && waiting_ > 0; });
 }
 
 }  // namespace sirocco

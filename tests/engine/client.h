@@ -6,6 +6,7 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <utility>
 
 #include "absl/status/statusor.h"
@@ -36,6 +37,7 @@ class Client {
     int updates = 0;
     int ends = 0;              // must become 1
     bool after_end = false;    // something came after a sequence's end, or after the stream's
+    int prompt_updates = 0;    // that held prompt logprobs
     bool late_prompt = false;  // prompt logprobs after the first delta
     bool whole_text = true;    // every text was valid UTF-8
   };
@@ -57,7 +59,8 @@ class Client {
 // Lets the executor's steps pass, or holds them.
 class Gate {
  public:
-  void Close();
+  void Close() { CloseAfter(0); }
+  void CloseAfter(int passes);  // so many may still pass
   void Open();
   // Waits until it is open.
   void Pass();
@@ -67,7 +70,7 @@ class Gate {
  private:
   std::mutex mutex_;
   std::condition_variable changed_;
-  bool closed_ = false;
+  std::optional<int> passes_left_;  // none: open
   int waiting_ = 0;
 };
 

@@ -70,6 +70,7 @@ void EngineHarness::ExpectAnswer(Client& client, const Request& request) const {
   EXPECT_EQ(output.end.usage.prompt_tokens, static_cast<int32_t>(request.prompt.size()));
   EXPECT_EQ(output.end.usage.completion_tokens, tokens);
   const bool scored = request.logprobs && request.logprobs->prompt;
+  EXPECT_EQ(output.prompt_updates, scored ? 1 : 0);
   ASSERT_EQ(output.prompt_logprobs.size(), scored ? request.prompt.size() : 0);
   const std::span<const int32_t> prompt(request.prompt);
   for (size_t i = 0; i < output.prompt_logprobs.size(); ++i) {
