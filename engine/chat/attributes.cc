@@ -8,6 +8,7 @@
 #include "engine/chat/operators.h"
 #include "engine/chat/print.h"
 #include "engine/chat/status_macros.h"
+#include "engine/chat/strings.h"
 #include "engine/chat/unicode.h"
 
 namespace sirocco::jinja {
@@ -39,7 +40,7 @@ std::string Describe(const Value& value) {
 
 ValueOr UndefinedAttribute(Runtime& runtime, const Value& value, std::string_view name) {
   return runtime.Undefined(
-      absl::StrCat("'", Describe(value), "' has no attribute '", std::string(name), "'"));
+      absl::StrCat("'", Describe(value), "' has no attribute '", Shortened(name), "'"));
 }
 
 ValueOr LoopItem(Runtime& runtime, const LoopObject& loop, int64_t index, const char* absent) {
@@ -131,7 +132,7 @@ ValueOr UndefinedElement(Runtime& runtime, const Value& value, const Value& key)
   if (key.is_string()) return UndefinedAttribute(runtime, value, key.bytes());
   SIROCCO_CHAT_ASSIGN_OR_RETURN(const Value shown, Repr(runtime, key));
   return runtime.Undefined(
-      absl::StrCat(Describe(value), " has no element ", std::string(shown.bytes())));
+      absl::StrCat(Describe(value), " has no element ", Shortened(shown.bytes())));
 }
 
 ValueOr GetAttribute(Runtime& runtime, const Value& value, std::string_view name) {

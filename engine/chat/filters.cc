@@ -8,6 +8,7 @@
 #include "absl/strings/str_cat.h"
 #include "engine/chat/attributes.h"
 #include "engine/chat/status_macros.h"
+#include "engine/chat/strings.h"
 
 namespace sirocco::jinja {
 namespace {
@@ -33,7 +34,7 @@ bool IsIndex(std::string_view part) {
 
 absl::StatusOr<const Function*> FindFilter(std::string_view name) {
   if (const Function* found = Find(name)) return found;
-  const std::string shown(name);
+  const std::string shown = Shortened(name);
   if (std::find(std::begin(kUnsupported), std::end(kUnsupported), name) != std::end(kUnsupported)) {
     return absl::UnimplementedError(absl::StrCat("the filter '", shown, "' is not supported"));
   }

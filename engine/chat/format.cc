@@ -13,6 +13,7 @@
 #include "engine/chat/operators.h"
 #include "engine/chat/print.h"
 #include "engine/chat/status_macros.h"
+#include "engine/chat/strings.h"
 #include "engine/chat/unicode.h"
 
 namespace sirocco::jinja {
@@ -165,7 +166,7 @@ absl::Status PercentFormatter::Directive() {
     if (!values_.is(Kind::kDict)) return TemplateError("format requires a mapping");
     const Value* found = values_.dict().Find(name);
     if (found == nullptr) {
-      return TemplateError(absl::StrCat("no value for the format key '", std::string(name), "'"));
+      return TemplateError(absl::StrCat("no value for the format key '", Shortened(name), "'"));
     }
     named = *found;
     by_name_ = true;
@@ -257,7 +258,7 @@ ValueOr BraceFormatter::Argument(std::string_view name) {
     for (const auto& [key, value] : args_.named) {
       if (key == name) return value;
     }
-    return TemplateError(absl::StrCat("format() has no argument '", std::string(name), "'"));
+    return TemplateError(absl::StrCat("format() has no argument '", Shortened(name), "'"));
   }
   if (index >= args_.positional.size()) {
     return TemplateError(absl::StrCat("format() has no argument ", index));

@@ -5,6 +5,7 @@
 #include "engine/chat/operators.h"
 #include "engine/chat/print.h"
 #include "engine/chat/status_macros.h"
+#include "engine/chat/strings.h"
 
 namespace sirocco::jinja {
 
@@ -118,46 +119,70 @@ Interpreter::FlowOr Interpreter::Run(const IfStatement& node) {
   return Execute(node.otherwise);
 }
 
-// What the loop goes through: the sequence, or those of it that the filter lets pass.
-absl::StatusOr<SequenceRef> Interpreter::LoopItems(const ForStatement& node) {
-  SIROCCO_CHAT_ASSIGN_OR_RETURN(const Value sequence, Evaluate(*node.sequence));
-  SIROCCO_CHAT_ASSIGN_OR_RETURN(SequenceRef items, Iterate(runtime_, sequence));
-  if (node.filter == nullptr) return items;
+// The items that the loop's filter lets pass.
+absl::StatusOr<SequenceRef> Interpreter::Filter(const ForStatement& node,
+                                                const SequenceRef& items) {
   std::vector<Value> passed;
   const InnerScope inner(this, scope_);
   for (const Value& item : items->items) {
-    scope_->variables.clear();
-    SIROCCO_CHAT_RETURN_IF_ERROR(Assign(node.target, item));
-    SIROCCO_CHAT_ASSIGN_OR_RETURN(const Value passes, Evaluate(*node.filter));
-    if (IsTrue(passes)) passed.push_back(item);
+    SIROCCO_CHAT_ASSIGN_OR_RETURN(const bool passes, BindItem(node, item));
+    if (passes) passed.push_back(item);
   }
   return runtime_.Sequence(std::move(passed));
 }
 
-Interpreter::FlowOr Interpreter::RunLoop(const ForStatement& node, const SequenceRef& items) {
-  LoopObject* loop = nullptr;
-  if (node.uses_loop) {
-    SIROCCO_CHAT_ASSIGN_OR_RETURN(loop, runtime_.NewLoop(items, 0));
+// Clears the scope, assigns the item, and asks the filter.
+absl::StatusOr<bool> Interpreter::BindItem(const ForStatement& node, const Value& item) {
+  scope_->variables.clear();
+  SIROCCO_CHAT_RETURN_IF_ERROR(Assign(node.target, item));
+  if (node.filter == nullptr) return true;
+  SIROCCO_CHAT_ASSIGN_OR_RETURN(const Value passes, Evaluate(*node.filter));
+  return IsTrue(passes);
+}
+
+// A loop whose body does not ask about the loop: each item is filtered when its turn comes.
+Interpreter::FlowOr Interpreter::RunPlainLoop(const ForStatement& node, const SequenceRef& items) {
+  bool any = false;
+  {
+    const InnerScope inner(this, scope_);
+    for (const Value& item : items->items) {
+      SIROCCO_CHAT_ASSIGN_OR_RETURN(const bool passes, BindItem(node, item));
+      if (!passes) continue;
+      any = true;
+      SIROCCO_CHAT_ASSIGN_OR_RETURN(const Flow flow, Execute(node.body));
+      if (flow == Flow::kBreak) break;
+    }
+  }
+  if (any) return Flow::kNext;
+  const InnerScope inner(this, scope_);
+  return Execute(node.otherwise);
+}
+
+// A loop with the variable `loop`, which must know all items beforehand.
+Interpreter::FlowOr Interpreter::RunCountedLoop(const ForStatement& node, SequenceRef items) {
+  if (node.filter != nullptr) {
+    SIROCCO_CHAT_ASSIGN_OR_RETURN(items, Filter(node, items));
   }
   const InnerScope inner(this, scope_);
+  if (items->items.empty()) return Execute(node.otherwise);
+  SIROCCO_CHAT_ASSIGN_OR_RETURN(LoopObject* const loop, runtime_.NewLoop(items, 0));
   for (const Value& item : items->items) {
     scope_->variables.clear();
-    if (loop != nullptr) scope_->variables[kLoopName] = Value::Pointer(Kind::kLoop, loop);
+    scope_->variables[kLoopName] = Value::Pointer(Kind::kLoop, loop);
     SIROCCO_CHAT_RETURN_IF_ERROR(Assign(node.target, item));
     SIROCCO_CHAT_ASSIGN_OR_RETURN(const Flow flow, Execute(node.body));
     if (flow == Flow::kBreak) break;
-    if (loop != nullptr) ++loop->index0;
+    ++loop->index0;
   }
   // The loop may be kept in a namespace; its items need not be.
-  if (loop != nullptr) loop->items = nullptr;
+  loop->items = nullptr;
   return Flow::kNext;
 }
 
 Interpreter::FlowOr Interpreter::Run(const ForStatement& node) {
-  SIROCCO_CHAT_ASSIGN_OR_RETURN(const SequenceRef items, LoopItems(node));
-  if (!items->items.empty()) return RunLoop(node, items);
-  const InnerScope inner(this, scope_);
-  return Execute(node.otherwise);
+  SIROCCO_CHAT_ASSIGN_OR_RETURN(const Value sequence, Evaluate(*node.sequence));
+  SIROCCO_CHAT_ASSIGN_OR_RETURN(SequenceRef items, Iterate(runtime_, sequence));
+  return node.uses_loop ? RunCountedLoop(node, std::move(items)) : RunPlainLoop(node, items);
 }
 
 absl::Status Interpreter::Unpack(const Target& target, const Value& value) {
@@ -289,7 +314,7 @@ absl::Status Interpreter::BindSpecial(const MacroStatement& macro, CallArgs* arg
     SIROCCO_CHAT_ASSIGN_OR_RETURN(scope->variables[kKwargsName], runtime_.Dict(std::move(dict)));
   } else if (!args->named.empty()) {
     return TemplateError(absl::StrCat("macro '", macro.name, "' takes no keyword argument '",
-                                      args->named.front().first, "'"));
+                                      Shortened(args->named.front().first), "'"));
   }
   const size_t taken = std::min(args->positional.size(), macro.parameters.size());
   if (macro.uses_varargs) {

@@ -2,8 +2,6 @@
 #pragma once
 
 #include <deque>
-#include <memory>
-#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -68,8 +66,10 @@ class Interpreter {
   FlowOr Run(const GenerationStatement& node);
   FlowOr Run(const BreakStatement& node);
   FlowOr Run(const ContinueStatement& node);
-  absl::StatusOr<SequenceRef> LoopItems(const ForStatement& node);
-  FlowOr RunLoop(const ForStatement& node, const SequenceRef& items);
+  FlowOr RunPlainLoop(const ForStatement& node, const SequenceRef& items);
+  FlowOr RunCountedLoop(const ForStatement& node, SequenceRef items);
+  absl::StatusOr<SequenceRef> Filter(const ForStatement& node, const SequenceRef& items);
+  absl::StatusOr<bool> BindItem(const ForStatement& node, const Value& item);
   absl::Status Assign(const Target& target, const Value& value);
   absl::Status Unpack(const Target& target, const Value& value);
   absl::Status Emit(const Value& value);

@@ -8,6 +8,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "engine/chat/status_macros.h"
+#include "engine/chat/strings.h"
 #include "engine/chat/unicode.h"
 
 namespace sirocco::jinja {
@@ -246,8 +247,10 @@ absl::StatusOr<bool> Contains(Runtime& runtime, const Value& container, const Va
       return TemplateError(absl::StrCat("'in <string>' requires string as left operand, not ",
                                         std::string(TypeName(item))));
     }
-    SIROCCO_CHAT_RETURN_IF_ERROR(runtime.meter().StepBytes(container.bytes().size()));
-    return container.bytes().find(item.bytes()) != std::string_view::npos;
+    SIROCCO_CHAT_ASSIGN_OR_RETURN(
+        const size_t found,
+        FindText(runtime.meter(), container.bytes(), item.bytes(), 0, container.bytes().size()));
+    return found != std::string_view::npos;
   }
   const bool keys =
       container.is(Kind::kDictView) && container.view().part == DictViewObject::Part::kKeys;

@@ -4,6 +4,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "engine/chat/status_macros.h"
+#include "engine/chat/strings.h"
 
 namespace sirocco::jinja {
 namespace {
@@ -11,7 +12,7 @@ namespace {
 // Of a shared object's control block.
 constexpr size_t kObjectOverhead = 32;
 
-std::string Quoted(std::string_view name) { return absl::StrCat("'", std::string(name), "'"); }
+std::string Quoted(std::string_view name) { return absl::StrCat("'", Shortened(name), "'"); }
 
 }  // namespace
 

@@ -67,7 +67,7 @@ ValueOr SplitAtSpace(Runtime& runtime, const Text& text, int64_t limit) {
   while (offset < bytes.size()) {
     size_t end = offset;
     if (limit == 0) {
-      end = StripRange(bytes, std::nullopt, false, true).second;
+      end = bytes.size();  // what is left, as it is
     } else {
       while (end < bytes.size()) {
         const Character character = CharacterAt(bytes, end);
@@ -90,7 +90,7 @@ ValueOr SplitAtSpaceFromRight(Runtime& runtime, const Text& text, int64_t limit)
   while (end > 0) {
     size_t begin = end;
     if (limit == 0) {
-      begin = StripRange(bytes, std::nullopt, true, false).first;
+      begin = 0;
     } else {
       while (begin > 0) {
         const size_t previous = PreviousCharacter(bytes, begin);
@@ -110,9 +110,9 @@ ValueOr SplitAtSpaceFromRight(Runtime& runtime, const Text& text, int64_t limit)
 template <bool kFromRight>
 ValueOr Split(Runtime& runtime, const Value& self, const Args& args) {
   const Text& text = self.text();
-  SIROCCO_CHAT_RETURN_IF_ERROR(runtime.meter().StepCharacters(text.size()));
   SIROCCO_CHAT_ASSIGN_OR_RETURN(int64_t limit, IntegerArgument(args[1], -1, "maxsplit"));
   if (IsAbsent(args[0])) {
+    SIROCCO_CHAT_RETURN_IF_ERROR(runtime.meter().StepCharacters(text.size()));
     return kFromRight ? SplitAtSpaceFromRight(runtime, text, limit)
                       : SplitAtSpace(runtime, text, limit);
   }
@@ -122,7 +122,9 @@ ValueOr Split(Runtime& runtime, const Value& self, const Args& args) {
   size_t begin = 0;
   size_t end = text.size();
   for (; limit != 0; limit -= limit > 0 ? 1 : 0) {
-    const size_t found = FindIn(text.bytes(), separator->bytes(), begin, end, kFromRight);
+    SIROCCO_CHAT_ASSIGN_OR_RETURN(
+        const size_t found,
+        FindText(runtime.meter(), text.bytes(), separator->bytes(), begin, end, kFromRight));
     if (found == std::string_view::npos) break;
     const size_t behind = found + separator->size();
     SIROCCO_CHAT_RETURN_IF_ERROR(kFromRight ? pieces.Add(behind, end) : pieces.Add(begin, found));
@@ -138,8 +140,9 @@ ValueOr Partition(Runtime& runtime, const Value& self, const Args& args) {
   const Text& text = self.text();
   SIROCCO_CHAT_ASSIGN_OR_RETURN(const Text* separator, TextArgument(args[0], "sep"));
   if (separator->empty()) return TemplateError("empty separator");
-  SIROCCO_CHAT_RETURN_IF_ERROR(runtime.meter().StepBytes(text.size()));
-  const size_t found = FindIn(text.bytes(), separator->bytes(), 0, text.size(), kFromRight);
+  SIROCCO_CHAT_ASSIGN_OR_RETURN(
+      const size_t found,
+      FindText(runtime.meter(), text.bytes(), separator->bytes(), 0, text.size(), kFromRight));
   // Not found: all of it at the near end, as Python has it.
   const bool there = found != std::string_view::npos;
   const size_t begin = there ? found : kFromRight ? 0 : text.size();
@@ -210,13 +213,16 @@ ValueOr Find(Runtime& runtime, const Value& self, const Args& args) {
   const std::string_view text = self.bytes();
   SIROCCO_CHAT_ASSIGN_OR_RETURN(const Text* part, TextArgument(args[0], "sub"));
   SIROCCO_CHAT_ASSIGN_OR_RETURN(const Window window, SearchWindow(runtime, text, args[1], args[2]));
-  SIROCCO_CHAT_RETURN_IF_ERROR(runtime.meter().StepBytes(text.size()));
-  const size_t found = window.valid ? FindIn(text, part->bytes(), window.begin, window.end, kLast)
-                                    : std::string_view::npos;
+  size_t found = std::string_view::npos;
+  if (window.valid) {
+    SIROCCO_CHAT_ASSIGN_OR_RETURN(
+        found, FindText(runtime.meter(), text, part->bytes(), window.begin, window.end, kLast));
+  }
   if (found == std::string_view::npos) {
     if (kMustBeThere) return TemplateError("substring not found");
     return Value::Int(-1);
   }
+  SIROCCO_CHAT_RETURN_IF_ERROR(runtime.meter().StepBytes(found));
   return Value::Int(static_cast<int64_t>(CountCharacters(text.substr(0, found))));
 }
 
@@ -224,16 +230,16 @@ ValueOr CountMethod(Runtime& runtime, const Value& self, const Args& args) {
   const std::string_view text = self.bytes();
   SIROCCO_CHAT_ASSIGN_OR_RETURN(const Text* part, TextArgument(args[0], "sub"));
   SIROCCO_CHAT_ASSIGN_OR_RETURN(const Window window, SearchWindow(runtime, text, args[1], args[2]));
-  SIROCCO_CHAT_RETURN_IF_ERROR(runtime.meter().StepCharacters(text.size()));
   if (!window.valid) return Value::Int(0);
   const std::string_view inside = text.substr(window.begin, window.end - window.begin);
   if (part->empty()) return Value::Int(static_cast<int64_t>(CountCharacters(inside)) + 1);
   int64_t count = 0;
-  for (size_t at = inside.find(part->bytes()); at != std::string_view::npos;
-       at = inside.find(part->bytes(), at + part->size())) {
-    ++count;
+  for (size_t from = 0;; ++count) {
+    SIROCCO_CHAT_ASSIGN_OR_RETURN(
+        const size_t found, FindText(runtime.meter(), inside, part->bytes(), from, inside.size()));
+    if (found == std::string_view::npos) return Value::Int(count);
+    from = found + part->size();
   }
-  return Value::Int(count);
 }
 
 bool Touches(std::string_view text, std::string_view part, bool end) {

@@ -1,6 +1,7 @@
 #include "engine/chat/strings.h"
 
 #include <algorithm>
+#include <cstring>
 #include <string>
 #include <vector>
 
@@ -68,6 +69,29 @@ bool IsAmong(std::string_view characters, int32_t code) {
   return false;
 }
 
+absl::StatusOr<size_t> FindLast(Meter& meter, std::string_view text, std::string_view part,
+                                size_t begin, size_t end) {
+  size_t offset = end - part.size();
+  while (true) {
+    SIROCCO_CHAT_RETURN_IF_ERROR(meter.Step(static_cast<int64_t>(part.size() >> 5)));
+    if (text.substr(offset, part.size()) == part) break;
+    if (offset == begin) {
+      offset = std::string_view::npos;
+      break;
+    }
+    // To the next place where it may begin.
+    const void* next = memrchr(text.data() + begin, part.front(), offset - begin);
+    if (next == nullptr) {
+      offset = std::string_view::npos;
+      break;
+    }
+    offset = static_cast<size_t>(static_cast<const char*>(next) - text.data());
+  }
+  const size_t scanned = end - (offset == std::string_view::npos ? begin : offset);
+  SIROCCO_CHAT_RETURN_IF_ERROR(meter.StepCharacters(scanned));
+  return offset;
+}
+
 }  // namespace
 
 ValueOr MapCase(Runtime& runtime, const Text& text, CaseMapping mapping) {
@@ -124,9 +148,10 @@ ValueOr Replace(Runtime& runtime, const Text& text, const Text& old_text, const 
   size_t copied = 0;
   size_t from = 0;
   while (count != 0 && builder.ok()) {
-    const size_t found = text.bytes().find(old_text.bytes(), from);
+    SIROCCO_CHAT_ASSIGN_OR_RETURN(
+        const size_t found,
+        FindText(runtime.meter(), text.bytes(), old_text.bytes(), from, text.size()));
     if (found == std::string_view::npos) break;
-    SIROCCO_CHAT_RETURN_IF_ERROR(runtime.meter().Step());
     builder.Append(text, copied, found);
     builder.Append(new_text);
     copied = found + old_text.size();
@@ -224,11 +249,31 @@ ValueOr SplitLines(Runtime& runtime, const Text& text, bool keep_ends) {
   return runtime.List(std::move(lines));
 }
 
-size_t FindIn(std::string_view text, std::string_view part, size_t begin, size_t end, bool last) {
-  if (begin > end) return std::string_view::npos;
-  const std::string_view window = text.substr(begin, end - begin);
-  const size_t found = last ? window.rfind(part) : window.find(part);
-  return found == std::string_view::npos ? found : begin + found;
+absl::StatusOr<size_t> FindText(Meter& meter, std::string_view text, std::string_view part,
+                                size_t begin, size_t end, bool last) {
+  constexpr size_t kAbsent = std::string_view::npos;
+  if (begin > end || part.size() > end - begin) return kAbsent;
+  if (last) return FindLast(meter, text, part, begin, end);
+  if (part.empty()) return begin;
+  // memmem is linear, which std::string_view::find is not.
+  const char* window = text.data() + begin;
+  const void* found = memmem(window, end - begin, part.data(), part.size());
+  const size_t offset = found == nullptr
+                            ? kAbsent
+                            : static_cast<size_t>(static_cast<const char*>(found) - text.data());
+  const size_t scanned = (found == nullptr ? end : offset) - begin;
+  constexpr size_t kShort = 16;
+  SIROCCO_CHAT_RETURN_IF_ERROR(part.size() <= kShort ? meter.StepBytes(scanned)
+                                                     : meter.StepCharacters(scanned));
+  return offset;
+}
+
+std::string Shortened(std::string_view text) {
+  constexpr size_t kMostCharacters = 80;
+  const std::string_view beginning = text.substr(0, kMostCharacters * 4);
+  const size_t size = CharacterOffset(beginning, kMostCharacters);
+  // A character that the cut went through is none of the first ones.
+  return size == text.size() ? std::string(text) : std::string(text.substr(0, size)) + "...";
 }
 
 }  // namespace sirocco::jinja

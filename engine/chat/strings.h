@@ -4,8 +4,10 @@
 
 #include <cstdint>
 #include <optional>
+#include <string>
 #include <string_view>
 #include <utility>
+#include <vector>
 
 #include "engine/chat/runtime.h"
 #include "engine/chat/text.h"
@@ -46,7 +48,12 @@ ValueOr EscapeHtml(Runtime& runtime, const Text& text);
 // Lines as str.splitlines() gives them.
 ValueOr SplitLines(Runtime& runtime, const Text& text, bool keep_ends);
 
-// The offset of the first (or last) `part` in [begin, end), or npos.
-size_t FindIn(std::string_view text, std::string_view part, size_t begin, size_t end, bool last);
+// The offset of the first (or last) `part` that lies in [begin, end) of the text, or npos. Linear;
+// takes steps for what it looks through.
+absl::StatusOr<size_t> FindText(Meter& meter, std::string_view text, std::string_view part,
+                                size_t begin, size_t end, bool last = false);
+
+// Names in messages: the beginning of a long one.
+std::string Shortened(std::string_view text);
 
 }  // namespace sirocco::jinja

@@ -9,6 +9,7 @@
 #include "engine/chat/operators.h"
 #include "engine/chat/print.h"
 #include "engine/chat/status_macros.h"
+#include "engine/chat/strings.h"
 
 namespace sirocco::jinja {
 namespace {
@@ -141,7 +142,7 @@ const Function* Find(std::string_view name) {
 
 absl::StatusOr<const Function*> FindTest(std::string_view name) {
   if (const Function* found = Find(name)) return found;
-  return TemplateError(absl::StrCat("No test named '", std::string(name), "'."));
+  return TemplateError(absl::StrCat("No test named '", Shortened(name), "'."));
 }
 
 bool IsTest(std::string_view name) { return Find(name) != nullptr; }
