@@ -168,8 +168,6 @@ ValueOr Concatenate(Runtime& runtime, const Value& left, const Value& right) {
 
 ValueOr Repeat(Runtime& runtime, const Value& value, int64_t times) {
   if (value.is_string()) {
-    SIROCCO_CHAT_RETURN_IF_ERROR(
-        runtime.meter().Step(value.bytes().empty() ? 1 : std::max<int64_t>(0, times >> 3)));
     TextBuilder builder(runtime);
     builder.AppendRepeated(value.text(), times);
     return builder.Finish();

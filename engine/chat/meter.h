@@ -55,15 +55,12 @@ class Lease {
   Lease() = default;
   Lease(const Lease&) = delete;
   Lease& operator=(const Lease&) = delete;
-  ~Lease() {
+  ~Lease() { GiveBack(); }
+  void GiveBack() {
     if (meter_ != nullptr) meter_->Release(bytes_);
+    bytes_ = 0;
   }
-  // Once; `bytes` are acquired already.
-  void Hold(Meter* meter, size_t bytes) {
-    meter_ = meter;
-    bytes_ = bytes;
-  }
-  // Takes hold of more.
+  // Takes hold of more, of the same meter always.
   absl::Status Grow(Meter* meter, size_t bytes) {
     const absl::Status status = meter->Acquire(bytes);
     if (!status.ok()) return status;

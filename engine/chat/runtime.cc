@@ -71,6 +71,7 @@ absl::Status Runtime::CheckDepth(int32_t depth) {
 }
 
 ValueOr Runtime::String(Text text) {
+  SIROCCO_CHAT_RETURN_IF_ERROR(meter_.StepBytes(text.CopyBytes()));
   auto object = std::make_shared<StringObject>(std::move(text));
   SIROCCO_CHAT_RETURN_IF_ERROR(Hold(object.get(), object->text.MemoryBytes()));
   return Value(Kind::kString, std::move(object));
@@ -187,9 +188,10 @@ bool TextBuilder::Reserve(size_t bytes) {
         absl::StrCat("the rendered chat is longer than max_output_bytes = ", max_output_bytes_));
     return false;
   }
-  if (bytes <= lease_.bytes() - std::min(lease_.bytes(), text_.size())) return true;
+  const size_t held = text_.CopyBytes() + bytes;
+  if (held <= lease_.bytes()) return true;
   // Doubled as the string is, so that many small appends stay linear; less where that is too much.
-  const size_t needed = text_.size() + bytes - lease_.bytes();
+  const size_t needed = held - lease_.bytes();
   const size_t wanted = std::max(needed, lease_.bytes());
   Meter& meter = runtime_.meter();
   status_ = lease_.Grow(&meter, wanted <= meter.memory_left() / 2 ? wanted : needed);
@@ -206,18 +208,20 @@ void TextBuilder::Append(const Text& text, size_t begin, size_t end) {
 
 void TextBuilder::AppendRepeated(const Text& text, int64_t times) {
   if (text.empty() || times <= 0) return;
-  const size_t left = runtime_.meter().memory_left();
-  if (static_cast<uint64_t>(times) > left / text.size()) {
+  // Runs that do not merge take memory as well.
+  const size_t bytes = text.runs().size() > 1 ? text.CopyBytes() : text.size();
+  if (static_cast<uint64_t>(times) > runtime_.meter().memory_left() / bytes) {
     if (status_.ok()) status_ = runtime_.meter().MemoryExhausted();
     return;
   }
-  if (!Reserve(text.size() * static_cast<size_t>(times))) return;
-  for (int64_t i = 0; i < times; ++i) text_.Append(text);
+  const auto copies = static_cast<size_t>(times);
+  if (Reserve(bytes * copies)) text_.AppendRepeated(text, copies);
 }
 
 absl::StatusOr<Text> TextBuilder::FinishText() {
   SIROCCO_CHAT_RETURN_IF_ERROR(status_);
-  SIROCCO_CHAT_RETURN_IF_ERROR(runtime_.meter().StepBytes(text_.size()));
+  SIROCCO_CHAT_RETURN_IF_ERROR(runtime_.meter().StepBytes(text_.CopyBytes()));
+  lease_.GiveBack();
   return std::move(text_);
 }
 

@@ -53,6 +53,22 @@ void Text::Append(const Text& other, size_t begin, size_t end) {
   }
 }
 
+void Text::AppendRepeated(const Text& other, size_t times) {
+  if (other.runs_.size() != 1) {
+    for (size_t i = 0; i < times; ++i) Append(other);
+    return;
+  }
+  if (times == 0) return;
+  // One run stays one, however often.
+  bytes_.reserve(bytes_.size() + other.size() * times);
+  if (other.size() == 1) {
+    bytes_.append(times, other.bytes_[0]);
+  } else {
+    for (size_t i = 0; i < times; ++i) bytes_.append(other.bytes_);
+  }
+  ExtendRun(other.runs_[0].trusted);
+}
+
 Text Text::Slice(size_t begin, size_t end) const {
   Text slice;
   slice.Append(*this, begin, end);

@@ -32,11 +32,15 @@ class Text {
   const absl::InlinedVector<Run, 1>& runs() const { return runs_; }
   // What it holds in memory beside the object itself.
   size_t MemoryBytes() const;
+  // What copying it moves: bytes and runs.
+  size_t CopyBytes() const { return bytes_.size() + runs_.size() * sizeof(Run); }
 
   void Append(std::string_view bytes, bool trusted);
   void Append(const Text& other) { Append(other, 0, other.size()); }
   // Bytes [begin, end) of `other`, which is not this text.
   void Append(const Text& other, size_t begin, size_t end);
+  // `times` >= 0 copies of `other`, which is not this text.
+  void AppendRepeated(const Text& other, size_t times);
   Text Slice(size_t begin, size_t end) const;
 
  private:

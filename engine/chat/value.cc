@@ -149,7 +149,8 @@ bool Value::SameAs(const Value& other) const {
   }
 }
 
-SequenceObject::SequenceObject(std::vector<Value> values) : items(std::move(values)) {
+SequenceObject::SequenceObject(std::vector<Value> values)
+    : items(std::move(values)), trusted(!items.empty()) {
   for (const Value& item : items) {
     depth = std::max(depth, item.depth() + 1);
     trusted = trusted && item.trusted();
@@ -205,7 +206,7 @@ const Value* DictObject::Find(std::string_view key) const { return FindEntry(key
 
 void DictObject::Set(Value key, Value value) {
   depth = std::max(depth, value.depth() + 1);
-  trusted = trusted && key.trusted() && value.trusted();
+  trusted = (trusted || entries.empty()) && key.trusted() && value.trusted();
   // The entries are this object's own, so a found value may be changed.
   if (Value* found = const_cast<Value*>(Find(key)); found != nullptr) {
     *found = std::move(value);

@@ -90,7 +90,7 @@ class Value {
   const MacroObject& macro() const;
   const Function& function() const;
 
-  // Whether everything in it is trusted. Containers answer from what they found when made.
+  // Whether everything in it is trusted. Empty containers are not: nothing tells whose they are.
   bool trusted() const;
   // Levels of containers in it; bounded, so that walking and destroying a value is too.
   int32_t depth() const;
@@ -121,7 +121,7 @@ struct SequenceObject : Object {
   explicit SequenceObject(std::vector<Value> values);
   const std::vector<Value> items;
   int32_t depth = 1;
-  bool trusted = true;
+  bool trusted = false;
 };
 
 // Insertion order is kept. Keys are scalars and strings; 1, 1.0 and true are one key.
@@ -138,7 +138,7 @@ struct DictObject : Object {
 
   std::vector<Entry> entries;
   int32_t depth = 1;
-  bool trusted = true;
+  bool trusted = false;
 
  private:
   struct KeyHash {
