@@ -4,34 +4,12 @@
 
 #include <thread>
 
+#include "kernels/cpu/cpu_device.h"
 #include "server/api/version.h"
 #include "tests/server/testing/fakes.h"
 
 namespace sirocco {
 namespace {
-
-class FakeDevice final : public Device {
- public:
-  std::string_view backend() const override { return "cpu"; }
-  uint64_t FreeBytes() const override { return 0; }
-  std::string name() const override { return "fake"; }
-  absl::StatusOr<std::unique_ptr<Buffer>> Allocate(size_t, MemoryUse) override { return Never(); }
-  absl::StatusOr<std::unique_ptr<Reservation>> Reserve(size_t, MemoryUse) override {
-    return Never();
-  }
-  absl::Status CopyToDevice(void*, const void*, size_t) override { return Never(); }
-  absl::Status CopyToHost(void*, const void*, size_t) override { return Never(); }
-  absl::Status Synchronize() override { return Never(); }
-  absl::Status BeginRecord() override { return Never(); }
-  absl::StatusOr<std::unique_ptr<Recording>> EndRecord() override { return Never(); }
-  absl::Status Launch(const Recording&) override { return Never(); }
-  Ops& ops() override { std::abort(); }
-
-  DeviceCounters& mutable_counters() { return counters_; }
-
- private:
-  static absl::Status Never() { return absl::InternalError("fake"); }
-};
 
 class MetricsTest : public testing::Test {
  protected:
@@ -194,9 +172,11 @@ TEST_F(MetricsTest, WhatTheModelCountsItselfIsReadWhenScraped) {
   ServedModel model;
   model.facts = facts_;
   model.load_seconds = 1.5;
-  auto device = std::make_unique<FakeDevice>();
-  device->mutable_counters().bytes[static_cast<int>(MemoryUse::kKv)] = 4096;
-  model.device = std::move(device);
+  auto device = CreateCpuDevice(1);
+  ASSERT_TRUE(device.ok()) << device.status();
+  model.device = *std::move(device);
+  const auto buffer = model.device->Allocate(4096, MemoryUse::kKv);
+  ASSERT_TRUE(buffer.ok()) << buffer.status();
   auto engine = std::make_unique<FakeEngine>();
   auto& executor = const_cast<FakeExecutor&>(dynamic_cast<const FakeExecutor&>(engine->executor()));
   executor.options_.max_batch_size = 2;
