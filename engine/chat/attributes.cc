@@ -1,6 +1,7 @@
 #include "engine/chat/attributes.h"
 
 #include <algorithm>
+#include <optional>
 #include <string>
 #include <utility>
 
@@ -58,8 +59,9 @@ std::optional<ValueOr> LoopAttribute(Runtime& runtime, const LoopObject& loop,
   if (name == "first") return Value::Bool(loop.index0 == 0);
   if (name == "last") return Value::Bool(loop.index0 + 1 == loop.length);
   if (name == "length") return Value::Int(loop.length);
-  if (name == "depth") return Value::Int(loop.depth0 + 1);
-  if (name == "depth0") return Value::Int(loop.depth0);
+  // Loops are not recursive.
+  if (name == "depth") return Value::Int(1);
+  if (name == "depth0") return Value::Int(0);
   if (name == "previtem") {
     return LoopItem(runtime, loop, loop.index0 - 1, "there is no previous item");
   }

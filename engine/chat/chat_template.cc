@@ -5,7 +5,7 @@
 #include "absl/strings/str_cat.h"
 #include "engine/chat/ast.h"
 #include "engine/chat/interpreter.h"
-#include "engine/chat/json.h"
+#include "engine/chat/json_reader.h"
 #include "engine/chat/parser.h"
 #include "engine/chat/runtime.h"
 #include "engine/chat/status_macros.h"

@@ -37,7 +37,7 @@ struct ChatLimits {
   size_t max_memory_bytes = 256u << 20;  // of all values at a time
 };
 
-// Immutable after Parse; any thread.
+// Immutable after Parse; any thread, with 2 MiB of stack left for templates that recurse.
 class ChatTemplate {
  public:
   // INVALID_ARGUMENT with the line for a syntax error; UNIMPLEMENTED names what is not supported.

@@ -1,5 +1,6 @@
 #include "engine/chat/format.h"
 
+#include <algorithm>
 #include <cmath>
 #include <optional>
 #include <string>

@@ -1,5 +1,8 @@
 #include "engine/chat/interpreter.h"
 
+#include <algorithm>
+#include <memory>
+
 #include "absl/strings/str_cat.h"
 #include "engine/chat/interpreter_internal.h"
 #include "engine/chat/operators.h"
@@ -165,7 +168,7 @@ Interpreter::FlowOr Interpreter::RunCountedLoop(const ForStatement& node, Sequen
   }
   const InnerScope inner(this, scope_);
   if (items->items.empty()) return Execute(node.otherwise);
-  SIROCCO_CHAT_ASSIGN_OR_RETURN(LoopObject* const loop, runtime_.NewLoop(items, 0));
+  SIROCCO_CHAT_ASSIGN_OR_RETURN(LoopObject* const loop, runtime_.NewLoop(items));
   for (const Value& item : items->items) {
     scope_->variables.clear();
     scope_->variables[kLoopName] = Value::Pointer(Kind::kLoop, loop);

@@ -1,6 +1,7 @@
 // The parser, in two files: statements (parser.cc) and expressions (expression_parser.cc).
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <initializer_list>
 #include <memory>

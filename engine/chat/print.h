@@ -1,7 +1,6 @@
-// Values as text: str(), repr() and json.dumps() of Python.
+// Values as text: str() and repr() of Python.
 #pragma once
 
-#include <optional>
 #include <string>
 
 #include "engine/chat/runtime.h"
@@ -19,15 +18,5 @@ ValueOr Repr(Runtime& runtime, const Value& value);
 
 // repr(float): the shortest digits that give the number back.
 std::string FloatRepr(double value);
-
-struct JsonOptions {
-  bool ensure_ascii = false;
-  std::optional<std::string> indent;  // one level
-  std::string item_separator = ", ";
-  std::string key_separator = ": ";
-  bool sort_keys = false;
-};
-// json.dumps(). Trusted only where everything in the value is.
-ValueOr ToJson(Runtime& runtime, const Value& value, const JsonOptions& options);
 
 }  // namespace sirocco::jinja

@@ -167,12 +167,11 @@ absl::Status Runtime::SetAttribute(NamespaceObject* name_space, std::string_view
   return absl::OkStatus();
 }
 
-absl::StatusOr<LoopObject*> Runtime::NewLoop(SequenceRef items, int32_t depth0) {
+absl::StatusOr<LoopObject*> Runtime::NewLoop(SequenceRef items) {
   SIROCCO_CHAT_RETURN_IF_ERROR(meter_.Acquire(sizeof(LoopObject)));
   LoopObject& loop = loops_.emplace_back();
   loop.length = static_cast<int64_t>(items->items.size());
   loop.items = std::move(items);
-  loop.depth0 = depth0;
   return &loop;
 }
 

@@ -33,7 +33,6 @@ struct LoopObject {
   SequenceRef items;  // dropped when the loop has ended
   int64_t length = 0;
   int64_t index0 = 0;
-  int32_t depth0 = 0;
   SequenceRef last_changed;  // the arguments of changed(), null before its first call
 };
 
@@ -101,7 +100,7 @@ class Runtime {
   ValueOr Undefined(std::string message);
   absl::StatusOr<NamespaceObject*> NewNamespace();
   absl::Status SetAttribute(NamespaceObject* name_space, std::string_view name, Value value);
-  absl::StatusOr<LoopObject*> NewLoop(SequenceRef items, int32_t depth0);
+  absl::StatusOr<LoopObject*> NewLoop(SequenceRef items);
 
   // raise_exception: the message stays as the template wrote it.
   absl::Status Raise(std::string message);

@@ -9,6 +9,7 @@
 #include "absl/strings/str_cat.h"
 #include "engine/chat/filters.h"
 #include "engine/chat/format.h"
+#include "engine/chat/json_writer.h"
 #include "engine/chat/operators.h"
 #include "engine/chat/print.h"
 #include "engine/chat/status_macros.h"
