@@ -174,7 +174,11 @@ struct RangeObject : Object {
   int64_t step = 1;
   int64_t length = 0;  // at most kMaxRange
   bool trusted = false;
-  int64_t At(int64_t index) const { return start + index * step; }
+  // Every element fits into 64 bits, but index * step alone may not: it wraps, and wraps back.
+  int64_t At(int64_t index) const {
+    return static_cast<int64_t>(static_cast<uint64_t>(start) +
+                                static_cast<uint64_t>(index) * static_cast<uint64_t>(step));
+  }
 };
 
 // Python's generators. Their items are made at once; each is given out once.
