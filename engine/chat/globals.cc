@@ -45,6 +45,9 @@ absl::StatusOr<std::shared_ptr<DictObject>> BuildDict(Runtime& runtime, const Ca
     return TemplateError(
         absl::StrCat("dict expected at most 1 argument, got ", raw.positional.size()));
   }
+  if (!raw.positional.empty() && raw.positional[0].is_undefined()) {
+    return UndefinedError(raw.positional[0]);
+  }
   if (!raw.positional.empty() && raw.positional[0].is(Kind::kDict)) {
     for (const auto& [key, value] : raw.positional[0].dict().entries) dict->Set(key, value);
   } else if (!raw.positional.empty()) {
