@@ -201,7 +201,7 @@ std::string ToYaml(const Config& config) {
     const auto source = config.sources.find(name);
     const std::string from = source == config.sources.end() ? "default" : source->second;
     if (text.empty()) {
-      absl::StrAppend(&out, "# ", name, ": chosen at start\n");
+      absl::StrAppend(&out, "# ", name, ": unset\n");
     } else {
       YAML::Emitter value;  // quotes what YAML would misread
       value << text;
