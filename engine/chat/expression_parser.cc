@@ -273,15 +273,20 @@ Parser::ExpressionOr Parser::ParseDict() {
   return Make(line, std::move(dict));
 }
 
+absl::StatusOr<PostfixStep> Parser::ParseCall() {
+  const int line = current().line;
+  SIROCCO_CHAT_ASSIGN_OR_RETURN(Arguments arguments, ParseArguments());
+  return PostfixStep{line, CallStep{std::move(arguments)}};
+}
+
 absl::Status Parser::ParsePostfix(std::vector<PostfixStep>* steps) {
   while (true) {
     if (current().IsOperator(".") || current().IsOperator("[")) {
       SIROCCO_CHAT_ASSIGN_OR_RETURN(PostfixStep step, ParseSubscript());
       steps->push_back(std::move(step));
     } else if (current().IsOperator("(")) {
-      const int line = current().line;
-      SIROCCO_CHAT_ASSIGN_OR_RETURN(Arguments arguments, ParseArguments());
-      steps->push_back({line, CallStep{std::move(arguments)}});
+      SIROCCO_CHAT_ASSIGN_OR_RETURN(PostfixStep step, ParseCall());
+      steps->push_back(std::move(step));
     } else {
       return absl::OkStatus();
     }
@@ -296,9 +301,8 @@ absl::Status Parser::ParseFiltersAndTests(std::vector<PostfixStep>* steps) {
       SIROCCO_CHAT_ASSIGN_OR_RETURN(PostfixStep step, ParseTest());
       steps->push_back(std::move(step));
     } else if (current().IsOperator("(")) {
-      const int line = current().line;
-      SIROCCO_CHAT_ASSIGN_OR_RETURN(Arguments arguments, ParseArguments());
-      steps->push_back({line, CallStep{std::move(arguments)}});
+      SIROCCO_CHAT_ASSIGN_OR_RETURN(PostfixStep step, ParseCall());
+      steps->push_back(std::move(step));
     } else {
       return absl::OkStatus();
     }

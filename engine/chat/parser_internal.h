@@ -102,6 +102,7 @@ class Parser {
   absl::Status ParseFilters(std::vector<PostfixStep>* steps);
   absl::StatusOr<PostfixStep> ParseFilter();
   absl::StatusOr<PostfixStep> ParseTest();
+  absl::StatusOr<PostfixStep> ParseCall();
   absl::StatusOr<PostfixStep> ParseSubscript();
   absl::StatusOr<Arguments> ParseArguments();
   std::optional<Comparison> TakeComparison();
