@@ -33,6 +33,7 @@ struct ExecutorOptions {
   int32_t block_size = 16;         // KV slots a block
   std::vector<int32_t> kv_blocks;  // blocks of each layer group
   DType kv_dtype = DType::kFloat32;
+  DType activation_dtype = DType::kFloat32;  // Device::ActivationDType of the weights
   // For tests and comparisons: each sampling step copies its logits aside before the sampler
   // overwrites them (one more operation a step), for Executor::KeptLogits.
   bool keep_logits = false;

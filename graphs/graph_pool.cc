@@ -20,10 +20,17 @@ absl::StatusOr<std::unique_ptr<Recording>> Record(Device& device, const Plan& pl
   return recording;
 }
 
+absl::Status Prepare(Device& device, const Plan& plan, int32_t rows) {
+  if (absl::Status status = device.BeginPrepare(); !status.ok()) return status;
+  const absl::Status ran = plan.Run(device.ops(), rows);
+  const absl::Status ended = device.EndPrepare();
+  return ran.ok() ? ended : ran;
+}
+
 absl::Status PrepareSizes(Device& device, const DecodePlan& plan, int32_t max_batch_size) {
   for (int32_t rows = max_batch_size; rows >= 1; --rows) {
     for (const Plan& part : plan.parts) {
-      if (absl::Status status = Record(device, part, rows).status(); !status.ok()) return status;
+      if (absl::Status status = Prepare(device, part, rows); !status.ok()) return status;
     }
   }
   return absl::OkStatus();

@@ -17,9 +17,10 @@ namespace sirocco {
 // Records `plan` for `rows` rows. The device is left not recording, also after a failure.
 absl::StatusOr<std::unique_ptr<Recording>> Record(Device& device, const Plan& plan, int32_t rows);
 
-// For plans that are launched operation by operation: has the device set up what each of their
-// shapes needs (scratch memory, the choice of a kernel) before the first step, for every size from
-// 1 to max_batch_size, by recordings that are dropped.
+// Has the device set up what `plan` needs for `rows` rows, without running it.
+absl::Status Prepare(Device& device, const Plan& plan, int32_t rows);
+
+// The same for every size from 1 to max_batch_size.
 absl::Status PrepareSizes(Device& device, const DecodePlan& plan, int32_t max_batch_size);
 
 class GraphPool {

@@ -64,6 +64,13 @@ struct Detail {
     return absl::StrCat(Shape(p.in), " -> ", Shape(p.hidden), ", normed for what follows");
   }
 
+  std::string operator()(const HeadNormParams& p) const {
+    return absl::StrCat(Shape(p.heads), ", heads of ", p.head_dim);
+  }
+  std::string operator()(const AddNormParams& p) const {
+    return absl::StrCat(p.post_norm != nullptr ? "normed, " : "", Shape(p.sum));
+  }
+
   static std::string Qkv(const Rows& in, const LayerRef& layer) {
     return absl::StrCat(Shape(in), " -> ", layer.q_rows, " + 2 x ", layer.kv_rows);
   }

@@ -145,9 +145,10 @@ Plan ComposePrefillHead(const ComposeContext& context) {
   plan.Add("epilogue",
            GatherRowsParams{.in = b.hidden, .index = b.head_index, .out = b.head_hidden});
   RmsNormParams norm = FinalNorm(context);
-  norm.in = norm.out = b.head_hidden;
+  norm.in = b.head_hidden;
+  norm.out = b.head_normed;
   plan.Add("epilogue", norm);
-  plan.Add("epilogue", LmHead(context, b.head_hidden));
+  plan.Add("epilogue", LmHead(context, b.head_normed));
   return plan;
 }
 

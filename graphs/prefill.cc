@@ -37,14 +37,14 @@ PrefillPass::PrefillPass(const ComposeContext& context, Device& device, const St
 }
 
 absl::Status PrefillPass::Prepare() {
-  absl::Status status = Record(device_, pass_, options_.prefill_chunk_size).status();
+  absl::Status status = sirocco::Prepare(device_, pass_, options_.prefill_chunk_size);
   const int32_t head_rows = static_cast<int32_t>(head_index_.size());
-  if (status.ok()) status = Record(device_, head_, head_rows).status();
-  if (status.ok()) status = Record(device_, sample_, options_.max_batch_size).status();
+  if (status.ok()) status = sirocco::Prepare(device_, head_, head_rows);
+  if (status.ok()) status = sirocco::Prepare(device_, sample_, options_.max_batch_size);
   if (!status.ok()) return status;
   Plan score;
   score.Add("epilogue", ScoreParams(kMaxTopLogprobs));
-  return Record(device_, score, kScoreRows).status();
+  return sirocco::Prepare(device_, score, kScoreRows);
 }
 
 ScoreTokensParams PrefillPass::ScoreParams(int32_t top) const {

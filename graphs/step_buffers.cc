@@ -26,7 +26,7 @@ uint64_t PlaceStepBuffers(const ModelDescriptor& descriptor, const ExecutorOptio
   const int64_t head_rows = std::max(options.max_batch_size, kScoreRows);
   const int32_t q_width = descriptor.heads * descriptor.head_dim;
   const int32_t kv_width = descriptor.kv_heads * descriptor.head_dim;
-  const DType dtype = kActivationDType;
+  const DType dtype = options.activation_dtype;
   Carver carver(workspace);
 
   buffers.rows = TakeRowMap(carver, rows);
@@ -36,20 +36,22 @@ uint64_t PlaceStepBuffers(const ModelDescriptor& descriptor, const ExecutorOptio
   buffers.segment_count = carver.Take<int32_t>(1);
   buffers.layer_counter = carver.Take<int32_t>(1);
 
-  buffers.hidden = TakeRows(carver, rows, descriptor.hidden_size, dtype);
+  for (Rows* stream : {&buffers.hidden, &buffers.sum, &buffers.delta}) {
+    *stream = TakeRows(carver, rows, descriptor.hidden_size, DType::kFloat32);
+  }
   buffers.normed = TakeRows(carver, rows, descriptor.hidden_size, dtype);
   buffers.q = TakeRows(carver, rows, q_width, dtype);
   buffers.attention = TakeRows(carver, rows, q_width, dtype);
   buffers.k = TakeRows(carver, rows, kv_width, dtype);
   buffers.v = TakeRows(carver, rows, kv_width, dtype);
-  buffers.delta = TakeRows(carver, rows, descriptor.hidden_size, dtype);
   buffers.gate = TakeRows(carver, rows, descriptor.intermediate_size, dtype);
   buffers.up = TakeRows(carver, rows, descriptor.intermediate_size, dtype);
   buffers.activated = TakeRows(carver, rows, descriptor.intermediate_size, dtype);
 
   buffers.head_index = carver.Take<int32_t>(head_rows);
   buffers.head_rows = TakeRowMap(carver, head_rows);
-  buffers.head_hidden = TakeRows(carver, head_rows, descriptor.hidden_size, dtype);
+  buffers.head_hidden = TakeRows(carver, head_rows, descriptor.hidden_size, DType::kFloat32);
+  buffers.head_normed = TakeRows(carver, head_rows, descriptor.hidden_size, dtype);
   buffers.logits = TakeRows(carver, head_rows, descriptor.vocab_size, DType::kFloat32);
   buffers.scores = carver.Take<TokenScore>(head_rows);
   if (options.keep_logits) {

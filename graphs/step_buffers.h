@@ -21,9 +21,6 @@ inline constexpr int32_t kScoreRows = 32;
 // Block updates that one upload carries. More are applied by several.
 inline constexpr int32_t kBlockUpdates = 4096;
 
-// The element type of activations, everywhere.
-inline constexpr DType kActivationDType = DType::kFloat32;
-
 struct StepBuffers {
   RowMap rows;                         // [T], T = max(max_batch_size, prefill_chunk_size)
   BlockUpdate* updates = nullptr;      // [kBlockUpdates]
@@ -32,16 +29,19 @@ struct StepBuffers {
   int32_t* segment_count = nullptr;    // [1]
   int32_t* layer_counter = nullptr;    // [1]
 
-  Rows hidden, normed;       // [T, hidden]
+  // float32: the residual stream, and what a residual adds. Models with post-norms use two buffers
+  // for the stream in turn.
+  Rows hidden, sum, delta;  // [T, hidden]
+  // Of options.activation_dtype.
+  Rows normed;               // [T, hidden]
   Rows q, attention;         // [T, heads * head_dim]
   Rows k, v;                 // [T, kv_heads * head_dim]
-  Rows delta;                // [T, hidden], what a residual adds
   Rows gate, up, activated;  // [T, intermediate]
 
   // Rows that the LM head sees: all rows of a decode step, chosen ones of a prefill step.
   int32_t* head_index = nullptr;  // [H], H = max(max_batch_size, kScoreRows): rows of `hidden`
   RowMap head_rows;               // [H]
-  Rows head_hidden;               // [H, hidden]
+  Rows head_hidden, head_normed;  // [H, hidden]
   Rows logits;                    // [H, vocab] float32
   TokenScore* scores = nullptr;   // [H]
 

@@ -1,6 +1,24 @@
 #include "kernels/device.h"
 
+#include <chrono>
+#include <new>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+
 namespace sirocco {
+namespace {
+
+class PlainHostBuffer final : public Buffer {
+ public:
+  PlainHostBuffer(std::unique_ptr<std::byte[]> memory, size_t bytes)
+      : Buffer(memory.get(), bytes), memory_(std::move(memory)) {}
+
+ private:
+  std::unique_ptr<std::byte[]> memory_;
+};
+
+}  // namespace
 
 std::string_view NameOf(MemoryUse use) {
   switch (use) {
@@ -17,5 +35,30 @@ std::string_view NameOf(MemoryUse use) {
   }
   return "?";
 }
+
+// What follows serves backends that have done the work when a call returns.
+
+absl::StatusOr<std::unique_ptr<Buffer>> Device::AllocateHost(size_t bytes) {
+  std::unique_ptr<std::byte[]> memory(new (std::nothrow) std::byte[bytes]());
+  if (memory == nullptr) {
+    return absl::ResourceExhaustedError(absl::StrCat("no ", bytes, " bytes of host memory"));
+  }
+  return std::make_unique<PlainHostBuffer>(std::move(memory), bytes);
+}
+
+absl::StatusOr<DeviceMark> Device::Mark() {
+  const auto now = std::chrono::steady_clock::now().time_since_epoch();
+  return DeviceMark{static_cast<uint64_t>(std::chrono::nanoseconds(now).count())};
+}
+
+absl::Status Device::Wait(DeviceMark) { return Synchronize(); }
+
+absl::StatusOr<double> Device::Seconds(DeviceMark from, DeviceMark to) {
+  return static_cast<double>(to.value - from.value) * 1e-9;
+}
+
+absl::Status Device::BeginPrepare() { return BeginRecord(); }
+
+absl::Status Device::EndPrepare() { return EndRecord().status(); }
 
 }  // namespace sirocco

@@ -15,6 +15,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "kernels/dtype.h"
 
 namespace sirocco {
 
@@ -61,6 +62,11 @@ class Recording {
   virtual int size() const = 0;
 };
 
+// A point in the order of work.
+struct DeviceMark {
+  uint64_t value = 0;
+};
+
 // Monotonic, readable from any thread.
 struct DeviceCounters {
   // Memory requests (Allocate, Reserve, Map) and whatever an operation had to allocate itself.
@@ -79,15 +85,37 @@ class Device {
   virtual uint64_t FreeBytes() const = 0;
   virtual std::string name() const = 0;  // of the hardware, for people
 
+  // The type of activations beside the residual stream (params.h), for weights of this type.
+  virtual DType ActivationDType(DType /*weights*/) const { return DType::kFloat32; }
+  // Work is only enqueued by the calls that ask for it, so that a step can be issued before the
+  // results of the one before are read.
+  virtual bool runs_ahead() const { return false; }
+
   // RESOURCE_EXHAUSTED names the use, the bytes asked and the bytes free.
   virtual absl::StatusOr<std::unique_ptr<Buffer>> Allocate(size_t bytes, MemoryUse use) = 0;
   virtual absl::StatusOr<std::unique_ptr<Reservation>> Reserve(size_t bytes, MemoryUse use) = 0;
 
-  // Ordered with operations. `host` memory is not used after Synchronize.
+  // Host memory that copies read and write directly, without a stop in between. Zeroed.
+  virtual absl::StatusOr<std::unique_ptr<Buffer>> AllocateHost(size_t bytes);
+
+  // Ordered with operations. `host` memory is not used after Synchronize, nor after Wait for a mark
+  // set behind the copy.
   virtual absl::Status CopyToDevice(void* device, const void* host, size_t bytes) = 0;
   virtual absl::Status CopyToHost(void* host, const void* device, size_t bytes) = 0;
   // Returns when all issued work has ended; the first fault of the device since the last call.
   virtual absl::Status Synchronize() = 0;
+
+  // Marks the end of all work issued so far. A mark is good for the next 1,000 marks.
+  virtual absl::StatusOr<DeviceMark> Mark();
+  // Returns when the work before the mark has ended; the first fault of the device.
+  virtual absl::Status Wait(DeviceMark mark);
+  // The device's time between two marks that have been reached.
+  virtual absl::StatusOr<double> Seconds(DeviceMark from, DeviceMark to);
+
+  // Operations between the two are not run: the device sets up what each needs (scratch memory, the
+  // choice of a kernel), so that later ones of these shapes and smaller ones allocate nothing.
+  virtual absl::Status BeginPrepare();
+  virtual absl::Status EndPrepare();
 
   // Operations between the two are recorded, not run. Nothing may be allocated, copied or launched
   // in between; recordings do not nest.

@@ -10,7 +10,8 @@ std::string_view NameOf(const Operation& operation) {
       "begin_step",      "embed",        "rms_norm",          "matmul",   "rotary",
       "write_kv",        "attention",    "prefill_attention", "add",      "gated_activation",
       "gather_rows",     "sample",       "score_tokens",      "norm_qkv", "qkv",
-      "output_residual", "norm_gate_up", "down_residual",     "down_norm"};
+      "output_residual", "norm_gate_up", "down_residual",     "down_norm",
+      "head_norm",       "add_norm"};
   return kNames[operation.index()];
 }
 

@@ -43,6 +43,8 @@ class CpuOps final : public Ops {
   absl::Status Run(const NormGateUpParams& p) override;
   absl::Status Run(const DownResidualParams& p) override;
   absl::Status Run(const DownNormParams& p) override;
+  absl::Status Run(const HeadNormParams& p) override;
+  absl::Status Run(const AddNormParams& p) override;
 
  private:
   CallSink& sink_;

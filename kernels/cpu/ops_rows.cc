@@ -75,6 +75,20 @@ void NormOne(const RmsNormParams& p, int32_t row) {
   NormRow(RowOf(p.in, row), p.weight, p.epsilon, p.in.width, RowOf(p.out, row));
 }
 
+void NormHeads(const HeadNormParams& p, int32_t row) {
+  float* heads = RowOf(p.heads, row);
+  for (int32_t i = 0; i < p.heads.width; i += p.head_dim) {
+    NormRow(heads + i, p.weight, p.epsilon, p.head_dim, heads + i);
+  }
+}
+
+void AddNormOne(const AddNormParams& p, int32_t row) {
+  AddNormRow(RowOf(p.delta, row), p.post_norm, p.epsilon, p.sum.width, RowOf(p.sum, row));
+  if (p.weight != nullptr) {
+    NormRow(RowOf(p.sum, row), p.weight, p.epsilon, p.sum.width, RowOf(p.normed, row));
+  }
+}
+
 void TurnOne(const RotaryParams& p, int32_t row) {
   float* heads = RowOf(p.heads, row);
   for (int32_t i = 0; i < p.heads.width; i += p.head_dim) {
@@ -137,6 +151,26 @@ absl::Status CpuOps::Run(const RmsNormParams& p) {
   checks.Activations("out", p.out, p.in.width);
   if (!checks.ok()) return checks.status();
   return sink_.Take(RowCall<RmsNormParams, NormOne>(p, p.in.width));
+}
+
+absl::Status CpuOps::Run(const HeadNormParams& p) {
+  Checks checks("head_norm");
+  checks.RowCount(p.rows).Activations("heads", p.heads, p.heads.width);
+  checks.Positive("head_dim", p.head_dim).NotNull("weight", p.weight);
+  if (checks.ok()) {
+    checks.That(p.heads.width % p.head_dim == 0, "heads is no multiple of head_dim wide");
+  }
+  if (!checks.ok()) return checks.status();
+  return sink_.Take(RowCall<HeadNormParams, NormHeads>(p, p.heads.width));
+}
+
+absl::Status CpuOps::Run(const AddNormParams& p) {
+  Checks checks("add_norm");
+  checks.RowCount(p.rows).Activations("sum", p.sum, p.sum.width);
+  checks.Activations("delta", p.delta, p.sum.width);
+  if (p.weight != nullptr) checks.Activations("normed", p.normed, p.sum.width);
+  if (!checks.ok()) return checks.status();
+  return sink_.Take(RowCall<AddNormParams, AddNormOne>(p, p.sum.width));
 }
 
 absl::Status CpuOps::Run(const RotaryParams& p) {

@@ -35,6 +35,14 @@ inline void AddTo(float* sum, const float* delta, int32_t count) {
   for (int32_t i = 0; i < count; ++i) sum[i] += delta[i];
 }
 
+// sum[i] += delta[i], with `post_norm` (else null) sum[i] += norm(delta)[i] * post_norm[i]. `delta`
+// is overwritten.
+inline void AddNormRow(float* delta, const float* post_norm, float epsilon, int32_t width,
+                       float* sum) {
+  if (post_norm != nullptr) NormRow(delta, post_norm, epsilon, width, delta);
+  AddTo(sum, delta, width);
+}
+
 inline void AddBias(float* rows, int64_t stride, int32_t count, const float* bias,
                     int32_t columns) {
   if (bias == nullptr) return;

@@ -80,6 +80,8 @@ class FakeDevice final : public Device, private Ops {
   absl::Status Run(const NormGateUpParams& p) override { return Note(p); }
   absl::Status Run(const DownResidualParams& p) override { return Note(p); }
   absl::Status Run(const DownNormParams& p) override { return Note(p); }
+  absl::Status Run(const HeadNormParams& p) override { return Note(p); }
+  absl::Status Run(const AddNormParams& p) override { return Note(p); }
 
   std::vector<Operation> recorded_;
 };

@@ -1,0 +1,101 @@
+// What kernels share: element types as float32, wide loads and stores, reductions.
+#pragma once
+
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
+
+#include <cstdint>
+
+#include "kernels/cuda/path.h"
+#include "kernels/cuda/ptx.cuh"
+#include "kernels/params.h"
+
+namespace sirocco::cuda::SIROCCO_CUDA_PATH {
+
+inline constexpr int kWarp = 32;
+inline constexpr uint32_t kAllLanes = 0xffffffffu;
+
+__device__ __forceinline__ float ToFloat(float x) { return x; }
+__device__ __forceinline__ float ToFloat(__nv_bfloat16 x) { return __bfloat162float(x); }
+__device__ __forceinline__ float ToFloat(__half x) { return __half2float(x); }
+
+// Rounds to nearest, ties to even.
+template <typename T>
+__device__ __forceinline__ T FromFloat(float x);
+template <>
+__device__ __forceinline__ float FromFloat<float>(float x) {
+  return x;
+}
+template <>
+__device__ __forceinline__ __nv_bfloat16 FromFloat<__nv_bfloat16>(float x) {
+  return __float2bfloat16_rn(x);
+}
+template <>
+__device__ __forceinline__ __half FromFloat<__half>(float x) {
+  return __float2half_rn(x);
+}
+
+// kCount elements that are loaded and stored as one: kCount * sizeof(T) is 4, 8 or 16 bytes, and
+// the address a multiple of it.
+template <typename T, int kCount>
+struct alignas(sizeof(T) * kCount) Pack {
+  T at[kCount];
+};
+
+// Plain loads and stores. Coherent with what other kernels have written, and not moved above
+// WaitForDependency, since the pointers come from a struct: never mark one __restrict__, never use
+// __ldg for anything that a kernel writes.
+template <typename T, int kCount>
+__device__ __forceinline__ Pack<T, kCount> LoadPack(const T* from) {
+  return *reinterpret_cast<const Pack<T, kCount>*>(from);
+}
+template <typename T, int kCount>
+__device__ __forceinline__ void StorePack(const Pack<T, kCount>& pack, T* to) {
+  *reinterpret_cast<Pack<T, kCount>*>(to) = pack;
+}
+
+__device__ __forceinline__ float WarpSum(float x) {
+#pragma unroll
+  for (int offset = kWarp / 2; offset > 0; offset /= 2) x += __shfl_xor_sync(kAllLanes, x, offset);
+  return x;
+}
+
+__device__ __forceinline__ float WarpMax(float x) {
+#pragma unroll
+  for (int offset = kWarp / 2; offset > 0; offset /= 2) {
+    x = fmaxf(x, __shfl_xor_sync(kAllLanes, x, offset));
+  }
+  return x;
+}
+
+// The sum over the block's kThreads threads, in one fixed order, for all of them. `shared`:
+// [kThreads / 32] floats, free again after the next __syncthreads.
+template <int kThreads>
+__device__ __forceinline__ float BlockSum(float x, float* shared) {
+  static_assert(kThreads % kWarp == 0);
+  x = WarpSum(x);
+  if (threadIdx.x % kWarp == 0) shared[threadIdx.x / kWarp] = x;
+  __syncthreads();
+  float sum = 0;
+#pragma unroll
+  for (int i = 0; i < kThreads / kWarp; ++i) sum += shared[i];
+  return sum;
+}
+
+// Calls `body` with a zero of the element type: `using T = decltype(zero)`.
+template <typename Body>
+auto WithType(DType dtype, const Body& body) {
+  switch (dtype) {
+    case DType::kBFloat16:
+      return body(__nv_bfloat16{});
+    case DType::kFloat16:
+      return body(__half{});
+    case DType::kFloat32:
+      break;
+  }
+  return body(float{});
+}
+
+__host__ __device__ constexpr int64_t CeilDiv(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+}  // namespace sirocco::cuda::SIROCCO_CUDA_PATH

@@ -1,0 +1,84 @@
+// What the kernels offer to the host side of the backend: one launch function an operation.
+//
+// Every .cu file is compiled twice, into the namespaces `hopper` (sm_90a: bulk copies, programmatic
+// dependent launch) and `portable` (sm_80 and later); each has its own Launchers. Launch functions
+// take parameters that have been checked, enqueue, and return what the launch returned.
+#pragma once
+
+#include <cuda_runtime_api.h>
+
+#include <cstddef>
+#include <cstdint>
+
+#include "kernels/params.h"
+
+namespace sirocco::cuda {
+
+struct LaunchContext {
+  cudaStream_t stream = nullptr;
+  int multiprocessors = 0;
+  // The kernel may be launched while the one before it still runs (programmatic dependent launch):
+  // every kernel waits for it before it reads what others write, and before it writes. A no-op in
+  // the portable path.
+  bool programmatic = false;
+  // Scratch of the operation: at least as many bytes as its *Scratch function asked for, aligned to
+  // 256. Its contents are undefined before and after.
+  void* scratch = nullptr;
+  // [kCounters], zero before and after every operation: arrival counters of cooperating CTAs.
+  uint32_t* counters = nullptr;
+};
+
+inline constexpr int kCounters = 65536;
+
+struct Launchers {
+  // rows.cu
+  cudaError_t (*begin_step)(const BeginStepParams&, const LaunchContext&);
+  cudaError_t (*embed)(const EmbedParams&, const LaunchContext&);
+  cudaError_t (*rms_norm)(const RmsNormParams&, const LaunchContext&);
+  cudaError_t (*head_norm)(const HeadNormParams&, const LaunchContext&);
+  cudaError_t (*add_norm)(const AddNormParams&, const LaunchContext&);
+  cudaError_t (*rotary)(const RotaryParams&, const LaunchContext&);
+  cudaError_t (*write_kv)(const WriteKvParams&, const LaunchContext&);
+  cudaError_t (*add)(const AddParams&, const LaunchContext&);
+  cudaError_t (*gated_activation)(const GatedActivationParams&, const LaunchContext&);
+  cudaError_t (*gather_rows)(const GatherRowsParams&, const LaunchContext&);
+  // out[r] += bias, for products of a library that adds none.
+  cudaError_t (*add_bias)(int32_t rows, const Rows& out, const float* bias, const LaunchContext&);
+
+  // decode_attention.cu
+  size_t (*decode_attention_scratch)(const DecodeAttentionParams&);
+  cudaError_t (*decode_attention)(const DecodeAttentionParams&, const LaunchContext&);
+  // prefill_attention.cu
+  cudaError_t (*prefill_attention)(const PrefillAttentionParams&, const LaunchContext&);
+
+  // sample.cu, score.cu
+  size_t (*sample_scratch)(const SampleParams&);
+  cudaError_t (*sample)(const SampleParams&, const LaunchContext&);
+  size_t (*score_tokens_scratch)(const ScoreTokensParams&);
+  cudaError_t (*score_tokens)(const ScoreTokensParams&, const LaunchContext&);
+
+  // product.cu, fused.cu
+  size_t (*matmul_scratch)(const MatMulParams&);
+  cudaError_t (*matmul)(const MatMulParams&, const LaunchContext&);
+  size_t (*norm_qkv_scratch)(const NormQkvParams&);
+  cudaError_t (*norm_qkv)(const NormQkvParams&, const LaunchContext&);
+  size_t (*qkv_scratch)(const QkvParams&);
+  cudaError_t (*qkv)(const QkvParams&, const LaunchContext&);
+  size_t (*output_residual_scratch)(const OutputResidualParams&);
+  cudaError_t (*output_residual)(const OutputResidualParams&, const LaunchContext&);
+  size_t (*norm_gate_up_scratch)(const NormGateUpParams&);
+  cudaError_t (*norm_gate_up)(const NormGateUpParams&, const LaunchContext&);
+  size_t (*down_residual_scratch)(const DownResidualParams&);
+  cudaError_t (*down_residual)(const DownResidualParams&, const LaunchContext&);
+  size_t (*down_norm_scratch)(const DownNormParams&);
+  cudaError_t (*down_norm)(const DownNormParams&, const LaunchContext&);
+};
+
+namespace hopper {
+const Launchers& KernelLaunchers();
+}
+namespace portable {
+const Launchers& KernelLaunchers();
+}
+
+}  // namespace sirocco::cuda
