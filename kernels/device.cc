@@ -57,6 +57,11 @@ absl::StatusOr<double> Device::Seconds(DeviceMark from, DeviceMark to) {
   return static_cast<double>(to.value - from.value) * 1e-9;
 }
 
+absl::StatusOr<double> Device::MeasureReadBandwidth(size_t) {
+  return absl::UnimplementedError(
+      absl::StrCat("the ", std::string(backend()), " backend measures no read bandwidth"));
+}
+
 absl::Status Device::BeginPrepare() { return BeginRecord(); }
 
 absl::Status Device::EndPrepare() { return EndRecord().status(); }

@@ -83,6 +83,8 @@ class Device {
   virtual std::string_view backend() const = 0;  // "cpu" or "cuda"
   // Bytes that can still be allocated here, by this process as by others.
   virtual uint64_t FreeBytes() const = 0;
+  // Bytes that there are, free or not; a plan of memory takes a share of them.
+  virtual uint64_t TotalBytes() const { return FreeBytes(); }
   virtual std::string name() const = 0;  // of the hardware, for people
 
   // The type of activations beside the residual stream (params.h), for weights of this type.
@@ -122,6 +124,10 @@ class Device {
   virtual absl::Status BeginRecord() = 0;
   virtual absl::StatusOr<std::unique_ptr<Recording>> EndRecord() = 0;
   virtual absl::Status Launch(const Recording& recording) = 0;
+
+  // Bytes a second of reading `bytes` of memory that no cache holds, by all of the device: what a
+  // step's bytes are measured against. Allocates and frees as much; not while anything else runs.
+  virtual absl::StatusOr<double> MeasureReadBandwidth(size_t bytes);
 
   virtual Ops& ops() = 0;
   const DeviceCounters& counters() const { return counters_; }

@@ -12,6 +12,7 @@
 #include "kernels/cpu/call.h"
 #include "kernels/cpu/cpu_ops.h"
 #include "kernels/cpu/memory.h"
+#include "kernels/cpu/read_bandwidth.h"
 #include "kernels/cpu/thread_pool.h"
 
 namespace sirocco {
@@ -48,6 +49,7 @@ class CpuDevice final : public Device, private CallSink {
 
   std::string_view backend() const override { return "cpu"; }
   uint64_t FreeBytes() const override { return AvailableBytes(); }
+  uint64_t TotalBytes() const override { return cpu::TotalBytes(); }
   std::string name() const override {
     return absl::StrCat(ProcessorName(), ", ", threads(), " threads");
   }
@@ -87,6 +89,15 @@ class CpuDevice final : public Device, private CallSink {
     counters_.replays.fetch_add(1, std::memory_order_relaxed);
     for (const Call& call : list->calls()) RunNow(call);
     return absl::OkStatus();
+  }
+
+  absl::StatusOr<double> MeasureReadBandwidth(size_t bytes) override {
+    // Before anything is counted: the memory is gone again when this returns.
+    DeviceCounters uncounted;
+    absl::StatusOr<std::unique_ptr<Buffer>> memory =
+        AllocatePages(bytes, MemoryUse::kWeights, uncounted);
+    if (!memory.ok()) return memory.status();
+    return ReadBandwidth(pool_, (*memory)->data(), bytes);
   }
 
   Ops& ops() override { return ops_; }

@@ -111,6 +111,11 @@ size_t AvailableBytes() {
   return std::min(kib * 1024, ControlGroupBytes());
 }
 
+size_t TotalBytes() {
+  const size_t kib = NumberInFile("/proc/meminfo", "MemTotal:", kNoLimit / 1024);
+  return std::min(kib * 1024, NumberInFile("/sys/fs/cgroup/memory.max", "", kNoLimit));
+}
+
 absl::StatusOr<std::unique_ptr<Buffer>> AllocatePages(size_t bytes, MemoryUse use,
                                                       DeviceCounters& counters) {
   counters.allocations.fetch_add(1, std::memory_order_relaxed);

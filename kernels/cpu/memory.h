@@ -11,6 +11,8 @@ namespace sirocco::cpu {
 
 // Bytes that can be written before the machine, or this process's control group, runs out.
 size_t AvailableBytes();
+// Bytes that there are, used or not.
+size_t TotalBytes();
 
 // `counters` is updated by the calls and by Reservation::Map, and must outlive those.
 // RESOURCE_EXHAUSTED names the use, the bytes asked and the bytes available. A mapping that the

@@ -28,6 +28,21 @@ TEST_P(DeviceTest, AllocatedMemoryIsZeroAlignedAndCounted) {
   EXPECT_EQ(device().counters().bytes[static_cast<int>(MemoryUse::kLanes)].load(), 1000u);
 }
 
+TEST_P(DeviceTest, WhatIsFreeIsAShareOfAll) {
+  EXPECT_GT(device().FreeBytes(), 0u);
+  EXPECT_GE(device().TotalBytes(), device().FreeBytes());
+}
+
+TEST_P(DeviceTest, ReadingIsMeasuredAndItsMemoryGivenBack) {
+  const size_t bytes = size_t{64} << 20;
+  const uint64_t held = device().counters().bytes[static_cast<int>(MemoryUse::kWeights)].load();
+  const auto rate = device().MeasureReadBandwidth(bytes);
+  ASSERT_TRUE(rate.ok()) << rate.status();
+  EXPECT_GT(*rate, 1e8);  // the slowest memory bus there is
+  EXPECT_LT(*rate, 1e14);
+  EXPECT_EQ(device().counters().bytes[static_cast<int>(MemoryUse::kWeights)].load(), held);
+}
+
 TEST_P(DeviceTest, MoreMemoryThanThereIsIsRefusedWithFigures) {
   const size_t petabyte = size_t{1} << 50;
   const auto buffer = device().Allocate(petabyte, MemoryUse::kWeights);
