@@ -3,12 +3,6 @@
 load("@bazel_tools//tools/cpp:toolchain_utils.bzl", "find_cpp_toolchain")
 load("@local_cuda//:config.bzl", "NVCC")
 
-# SASS for Hopper, and PTX that newer chips can compile at load.
-_DEFAULT_GENCODE = [
-    "arch=compute_90a,code=sm_90a",
-    "arch=compute_90,code=compute_90",
-]
-
 def _compile_flags(compilation_context):
     flags = []
     for define in compilation_context.defines.to_list():
@@ -47,6 +41,9 @@ def _cuda_library_impl(ctx):
         args.add_all(ctx.attr.gencode, format_each = "-gencode=%s")
         args.add("--expt-relaxed-constexpr")
         args.add("--threads=1")
+
+        # nvcc names its intermediate files by process id, which sandboxes share: not in /tmp.
+        args.add("--objdir-as-tempdir")
         args.add("-Xcompiler=-fPIC,-Wall")
         if mode == "opt":
             args.add_all(["-O3", "-DNDEBUG", "-lineinfo"])
@@ -99,7 +96,7 @@ _cuda_library = rule(
         "hdrs": attr.label_list(allow_files = [".cuh", ".h"]),
         "deps": attr.label_list(providers = [CcInfo]),
         "copts": attr.string_list(),
-        "gencode": attr.string_list(default = _DEFAULT_GENCODE),
+        "gencode": attr.string_list(mandatory = True),
         "std": attr.string(default = "c++20"),
         "alwayslink": attr.bool(default = False),
         "_cc_toolchain": attr.label(default = "@bazel_tools//tools/cpp:current_cc_toolchain"),
