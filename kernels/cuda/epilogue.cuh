@@ -1,0 +1,248 @@
+// What becomes of a product's sums: the ends of the fused operations, the same for every kernel
+// that makes the sums. An end is made from an operation's parameters and its layer's entry of the
+// table; it may be made before WaitForDependency and used after it. Everything is computed in
+// float32 and rounded once, when it is stored.
+#pragma once
+
+#include <cstdint>
+
+#include "kernels/cuda/common.cuh"
+#include "kernels/cuda/path.h"
+#include "kernels/params.h"
+
+namespace sirocco::cuda::SIROCCO_CUDA_PATH {
+
+// The layer that a reference names. The counter stands still from a layer's first kernel to its
+// last, and the first is launched without the programmatic attribute: it may be read before
+// WaitForDependency.
+__device__ __forceinline__ const LayerParams& LayerOf(const LayerRef& ref) {
+  return ref.table[ref.counter != nullptr ? *ref.counter : ref.index];
+}
+
+__device__ __forceinline__ float BiasAt(const float* bias, int64_t i) {
+  return bias != nullptr ? bias[i] : 0.0f;
+}
+
+// Stores as `dtype`: for buffers whose type the kernel is not compiled for.
+__device__ __forceinline__ void StoreAs(DType dtype, void* to, int64_t i, float value) {
+  switch (dtype) {
+    case DType::kBFloat16:
+      static_cast<__nv_bfloat16*>(to)[i] = FromFloat<__nv_bfloat16>(value);
+      break;
+    case DType::kFloat16:
+      static_cast<__half*>(to)[i] = FromFloat<__half>(value);
+      break;
+    case DType::kFloat32:
+      static_cast<float*>(to)[i] = value;
+      break;
+  }
+}
+
+// ---- Cooperation of thread blocks ---------------------------------------------------------------
+
+// Whether this block is the last of `count` to call it with this counter, for all its threads; the
+// last one sees what the others had written before, and leaves the counter at zero. Also a barrier
+// of the block.
+__device__ __forceinline__ bool LastToArrive(uint32_t* counter, uint32_t count) {
+  __shared__ bool is_last;
+  __syncthreads();
+  if (threadIdx.x == 0) {
+    __threadfence();
+    is_last = atomicAdd(counter, 1u) == count - 1;
+    if (is_last) *counter = 0;
+    __threadfence();
+  }
+  __syncthreads();
+  return is_last;
+}
+
+// The end of a layer's last kernel: called once by each of the grid's `blocks` when it needs the
+// layer's number no more; the last of them moves the number on. Null `advance`: nothing.
+__device__ __forceinline__ void AdvanceLayer(int32_t* advance, uint32_t* counter, uint32_t blocks) {
+  if (advance == nullptr) return;
+  if (LastToArrive(counter, blocks) && threadIdx.x == 0) *advance += 1;
+}
+
+// ---- Element by element -------------------------------------------------------------------------
+
+// out[row][column] = sum + bias[column]
+template <typename T>
+struct StoreEnd {
+  void* out;          // [R, width]
+  bool wide;          // out is float32 where T is not
+  int64_t width;      // outputs
+  const float* bias;  // [width] or null
+
+  __device__ explicit StoreEnd(const MatMulParams& p)
+      : out(p.out.data), wide(p.out.dtype == DType::kFloat32), width(p.out.width), bias(p.bias) {}
+  __device__ __forceinline__ void operator()(int row, int column, float sum) const {
+    const int64_t at = row * width + column;
+    const float value = sum + BiasAt(bias, column);
+    if (wide) {
+      static_cast<float*>(out)[at] = value;
+    } else {
+      static_cast<T*>(out)[at] = FromFloat<T>(value);
+    }
+  }
+};
+
+// to[row][column] += sum + bias[column], or = that: `to` is the residual stream or the delta, which
+// is normed before it joins.
+struct ResidualEnd {
+  float* to;  // [R, width]
+  bool add;
+  int64_t width;
+  const float* bias;  // [width] or null
+
+  __device__ ResidualEnd(const Rows& hidden, const Rows& delta, bool to_delta, const float* bias)
+      : to(static_cast<float*>(to_delta ? delta.data : hidden.data)),
+        add(!to_delta),
+        width(hidden.width),
+        bias(bias) {}
+  __device__ ResidualEnd(const OutputResidualParams& p, const LayerParams& layer)
+      : ResidualEnd(p.hidden, p.delta, p.delta.data != nullptr, layer.o_bias) {}
+  __device__ ResidualEnd(const DownResidualParams& p, const LayerParams& layer)
+      : ResidualEnd(p.hidden, p.delta, p.delta.data != nullptr, layer.down_bias) {}
+  // What it leaves is for the Norms (norm_rows.cuh) of the same parameters.
+  __device__ ResidualEnd(const DownNormParams& p, const LayerParams& layer)
+      : ResidualEnd(p.hidden, p.delta, layer.mlp_post_norm != nullptr, layer.down_bias) {}
+
+  __device__ __forceinline__ void operator()(int row, int column, float sum) const {
+    const int64_t at = row * width + column;
+    const float value = sum + BiasAt(bias, column);
+    to[at] = add ? to[at] + value : value;
+  }
+};
+
+__device__ __forceinline__ float Activate(Activation activation, float x) {
+  if (activation == Activation::kSilu) {
+    // From exp(-|x|), which cannot overflow.
+    const float e = expf(-fabsf(x));
+    return x * ((x < 0 ? e : 1.0f) / (1.0f + e));
+  }
+  // Hendrycks and Gimpel, 2016: the tanh approximation.
+  constexpr float kSqrt2OverPi = 0.79788456080286535588f;
+  return 0.5f * x * (1.0f + tanhf(kSqrt2OverPi * (x + 0.044715f * x * x * x)));
+}
+
+// out[row][column] = activation(gate + its bias) * (up + its bias)
+template <typename T>
+struct GateUpEnd {
+  T* out;  // [R, width]
+  int64_t width;
+  const float* gate_bias;  // [width] or null
+  const float* up_bias;
+  Activation activation;
+
+  __device__ GateUpEnd(const NormGateUpParams& p, const LayerParams& layer)
+      : out(static_cast<T*>(p.out.data)),
+        width(p.out.width),
+        gate_bias(layer.gate_bias),
+        up_bias(layer.up_bias),
+        activation(layer.activation) {}
+  __device__ __forceinline__ void operator()(int row, int column, float gate, float up) const {
+    const float activated = Activate(activation, gate + BiasAt(gate_bias, column));
+    out[row * width + column] = FromFloat<T>(activated * (up + BiasAt(up_bias, column)));
+  }
+};
+
+// ---- Whole heads of q, k and v ------------------------------------------------------------------
+
+// Heads are numbered through q's, then k's, then v's.
+struct HeadPlace {
+  bool is_q, is_v;
+  int own;  // among its kind
+
+  __device__ __forceinline__ HeadPlace(const LayerRef& ref, int head) {
+    const int q_heads = ref.q_rows / ref.head_dim;
+    const int kv_heads = ref.kv_rows / ref.head_dim;
+    is_q = head < q_heads;
+    is_v = head >= q_heads + kv_heads;
+    own = is_q ? head : is_v ? head - q_heads - kv_heads : head - q_heads;
+  }
+  __device__ __forceinline__ const Matrix& Weight(const LayerParams& layer) const {
+    return is_q ? layer.q : is_v ? layer.v : layer.k;
+  }
+  __device__ __forceinline__ const float* Bias(const LayerParams& layer) const {
+    return is_q ? layer.q_bias : is_v ? layer.v_bias : layer.k_bias;
+  }
+};
+
+// Bias, the head's norm, the turn, and then q to q_out, k and v to their slot of the cache.
+template <typename T>
+struct QkvEnd {
+  RowMap map;
+  Lanes lanes;
+  T* q_out;  // [R, q_rows]
+  int q_rows;
+  int head_dim;
+  const LayerParams* layer;
+
+  // Params: NormQkvParams or QkvParams.
+  template <typename Params>
+  __device__ QkvEnd(const Params& p, const LayerParams& of)
+      : map(p.map),
+        lanes(p.lanes),
+        q_out(static_cast<T*>(p.q_out.data)),
+        q_rows(p.layer.q_rows),
+        head_dim(p.layer.head_dim),
+        layer(&of) {}
+
+  // Ends one row's head. Called by all lanes of a warp. sums: [head_dim] in shared or global
+  // memory, visible to the warp, and overwritten.
+  __device__ void operator()(const HeadPlace& place, int row, float* sums) const;
+
+ private:
+  // Where element 0 of the head goes, in elements of the cache.
+  __device__ __forceinline__ int64_t Slot(const HeadPlace& place, int row, int position) const {
+    const KvLayer& kv = layer->kv;
+    const int64_t table = (int64_t{map.lane[row]} * lanes.groups + kv.group) * lanes.max_blocks;
+    const int64_t block = lanes.block_table[table + position / kv.block_size];
+    const int64_t slot = int64_t{place.own} * kv.block_size + position % kv.block_size;
+    return block * kv.block_stride + (place.is_v ? kv.value_offset : 0) + slot * kv.head_dim;
+  }
+};
+
+template <typename T>
+__device__ void QkvEnd<T>::operator()(const HeadPlace& place, int row, float* sums) const {
+  const int lane = threadIdx.x % kWarp;
+  const float* bias = place.Bias(*layer);
+  float squares = 0;
+  for (int i = lane; i < head_dim; i += kWarp) {
+    const float value = sums[i] + BiasAt(bias, int64_t{place.own} * head_dim + i);
+    sums[i] = value;
+    squares += value * value;
+  }
+  const float* norm = place.is_q ? layer->q_norm : place.is_v ? nullptr : layer->k_norm;
+  if (norm != nullptr) {
+    squares = WarpSum(squares);
+    const float inverse = 1.0f / sqrtf(squares / head_dim + layer->norm_epsilon);
+    for (int i = lane; i < head_dim; i += kWarp) sums[i] *= inverse * norm[i];
+  }
+  __syncwarp();
+
+  const int position = map.position[row];
+  const int turned = place.is_v ? 0 : layer->rotary.dim;
+  const int half = turned / 2;
+  const float* cosine = turned == 0 ? nullptr : layer->rotary.cos_sin + int64_t{position} * turned;
+  const DType kv_dtype = layer->kv.dtype;
+  T* const q = q_out + int64_t{row} * q_rows + int64_t{place.own} * head_dim;
+  const int64_t slot = place.is_q ? 0 : Slot(place, row, position);
+  for (int i = lane; i < head_dim; i += kWarp) {
+    float value = sums[i];
+    if (i < half) {
+      value = value * cosine[i] - sums[i + half] * cosine[half + i];
+    } else if (i < turned) {
+      value = value * cosine[i - half] + sums[i - half] * cosine[i];
+    }
+    if (place.is_q) {
+      q[i] = FromFloat<T>(value);
+    } else {
+      StoreAs(kv_dtype, layer->kv.data, slot + i, value);
+    }
+  }
+  // The caller may write `sums` again.
+  __syncwarp();
+}
+
+}  // namespace sirocco::cuda::SIROCCO_CUDA_PATH
