@@ -24,12 +24,33 @@ int64_t TileBytes(int32_t rows, int32_t columns) {
   return int64_t{std::min(rows, kTileRows)} * columns * static_cast<int64_t>(sizeof(float));
 }
 
-void NormRows(const Rows& in, const float* weight, float epsilon, const Grid& grid, int32_t task,
-              const Rows& out) {
-  const Grid::Tile tile = grid.At(task);
+// The residual stream as an operation finds it (params.h, above NormQkvParams): `hidden`, or with
+// a block's `delta` that `sum` still has to take in.
+struct Stream {
+  Rows hidden, delta, sum;
+};
+
+// normed = norm(stream) * weight; the stream's `sum` is made first, where there is one.
+void NormStream(const Stream& stream, const float* post_norm, const float* weight, float epsilon,
+                const Grid::Tile& tile, const Rows& normed) {
+  const int32_t width = stream.hidden.width;
   for (int32_t r = tile.first_row; r < tile.first_row + tile.rows; ++r) {
-    NormRow(RowOf(in, r), weight, epsilon, in.width, RowOf(out, r));
+    const float* in = RowOf(stream.hidden, r);
+    if (stream.sum.data != nullptr) {
+      float* sum = RowOf(stream.sum, r);
+      JoinRow(in, RowOf(stream.delta, r), post_norm, epsilon, width, sum);
+      in = sum;
+    }
+    NormRow(in, weight, epsilon, width, RowOf(normed, r));
   }
+}
+
+Checks& CheckStream(Checks& checks, const Stream& stream, int32_t width) {
+  checks.Activations("hidden", stream.hidden, width);
+  if (stream.delta.data == nullptr && stream.sum.data == nullptr) return checks;
+  checks.Activations("delta", stream.delta, width).Activations("sum", stream.sum, width);
+  return checks.That(stream.sum.data != stream.hidden.data && stream.sum.data != stream.delta.data,
+                     "sum is the same buffer as hidden or delta");
 }
 
 // ---- q, k, v ------------------------------------------------------------------------------
@@ -39,7 +60,7 @@ struct QkvWork {
   RowMap map;
   Lanes lanes;
   LayerRef layer;
-  Rows hidden;  // normed in phase 0; null: `normed` comes ready
+  Stream stream;  // normed in phase 0; null: `normed` comes ready
   Rows normed;
   Rows q_out;
   Grid norm_grid;
@@ -58,11 +79,15 @@ absl::Status CheckQkvLayer(const QkvWork& work) {
       .That(layer.kv.head_dim == work.layer.head_dim &&
                 int64_t{layer.kv.kv_heads} * layer.kv.head_dim == work.layer.kv_rows,
             "the layer's KV heads are not those that were planned");
-  if (work.hidden.data != nullptr) checks.NotNull("attention_norm", layer.attention_norm);
+  if (work.stream.hidden.data != nullptr) {
+    checks.NotNull("attention_norm", layer.attention_norm)
+        .That(layer.input_post_norm == nullptr || work.stream.sum.data != nullptr,
+              "the layer has an input_post_norm, but delta and sum are null");
+  }
   return checks.status();
 }
 
-// One head of q, k or v for a tile of rows: product, bias, turn, and where it belongs.
+// One head of q, k or v for a tile of rows: product, bias, norm, turn, and where it belongs.
 void QkvHead(const QkvWork& work, const Grid::Tile& tile, const Scratch& scratch) {
   const LayerParams& layer = LayerOf(work.layer);
   const int32_t dim = work.layer.head_dim;
@@ -74,6 +99,7 @@ void QkvHead(const QkvWork& work, const Grid::Tile& tile, const Scratch& scratch
   const int32_t own = is_q ? head : is_v ? head - q_heads - kv_heads : head - q_heads;
   const Matrix& weight = is_q ? layer.q : is_v ? layer.v : layer.k;
   const float* bias = is_q ? layer.q_bias : is_v ? layer.v_bias : layer.k_bias;
+  const float* norm = is_q ? layer.q_norm : is_v ? nullptr : layer.k_norm;
   float* out = is_q ? RowOf(work.q_out, tile.first_row) + int64_t{own} * dim
                     : reinterpret_cast<float*>(scratch.own);
   const int64_t stride = is_q ? work.q_out.width : dim;
@@ -84,18 +110,20 @@ void QkvHead(const QkvWork& work, const Grid::Tile& tile, const Scratch& scratch
   for (int32_t r = 0; r < tile.rows; ++r) {
     const int32_t row = tile.first_row + r;
     const int32_t position = work.map.position[row];
-    if (!is_v) TurnHead(layer.rotary, position, out + r * stride);
+    float* one = out + r * stride;
+    if (norm != nullptr) NormRow(one, norm, layer.norm_epsilon, dim, one);
+    if (!is_v) TurnHead(layer.rotary, position, one);
     if (is_q) continue;
     StoreKv(layer.kv, work.lanes.BlockTable(work.map.lane[row], layer.kv.group), position, own,
-            is_v, out + r * stride);
+            is_v, one);
   }
 }
 
 void NormThenQkv(const QkvWork& work, int phase, int32_t task, const Scratch& scratch) {
   if (phase == 0) {
     const LayerParams& layer = LayerOf(work.layer);
-    NormRows(work.hidden, layer.attention_norm, layer.norm_epsilon, work.norm_grid, task,
-             work.normed);
+    NormStream(work.stream, layer.input_post_norm, layer.attention_norm, layer.norm_epsilon,
+               work.norm_grid.At(task), work.normed);
   } else {
     QkvHead(work, work.head_grid.At(task), scratch);
   }
@@ -121,7 +149,7 @@ Grid HeadGrid(int32_t rows, const LayerRef& layer) {
   return {rows, (layer.q_rows + 2 * layer.kv_rows) / layer.head_dim, std::min(rows, kTileRows), 1};
 }
 
-// ---- Products that add to the residual ----------------------------------------------------
+// ---- Products that add to the residual, or go to `delta` to be normed first ------------------
 
 enum class ResidualKind { kOutput, kDown };
 
@@ -129,6 +157,7 @@ struct ResidualWork {
   LayerRef layer;
   Rows in;
   Rows hidden;
+  Rows delta;  // or null
   Grid grid = {};
   // Phase 1, as the operation has it:
   int32_t* advance = nullptr;
@@ -144,23 +173,31 @@ const Matrix& ResidualWeight(const LayerParams& layer) {
 
 template <ResidualKind kKind>
 absl::Status CheckResidualLayer(const ResidualWork& work) {
+  const LayerParams& layer = LayerOf(work.layer);
   Checks checks(kKind == ResidualKind::kOutput ? "output_residual" : "down");
-  checks.Weights("weight", ResidualWeight<kKind>(LayerOf(work.layer)), work.hidden.width,
-                 work.in.width);
+  checks.Weights("weight", ResidualWeight<kKind>(layer), work.hidden.width, work.in.width);
+  const bool post_norm =
+      (kKind == ResidualKind::kOutput ? layer.attention_post_norm : layer.mlp_post_norm) != nullptr;
+  checks.That(post_norm == (work.delta.data != nullptr),
+              post_norm ? "the layer has a post-norm, but delta is null"
+                        : "delta is set, but the layer has no post-norm");
   return checks.status();
 }
 
-// hidden[tile] += in * weight^T + bias, in pieces that fit the scratch.
+// hidden[tile] += in * weight^T + bias, in pieces that fit the scratch; with a `delta`,
+// delta[tile] = that.
 template <ResidualKind kKind>
 void AddProduct(const ResidualWork& work, const Grid::Tile& tile, const Scratch& scratch) {
   const LayerParams& layer = LayerOf(work.layer);
   const float* bias = kKind == ResidualKind::kOutput ? layer.o_bias : layer.down_bias;
-  float* delta = reinterpret_cast<float*>(scratch.own);
+  const bool apart = work.delta.data != nullptr;
+  float* delta = apart ? RowOf(work.delta, tile.first_row) + tile.first_column
+                       : reinterpret_cast<float*>(scratch.own);
+  const int64_t stride = apart ? work.delta.width : tile.columns;
   DotColumnsOf(ResidualWeight<kKind>(layer), tile.first_column, tile.columns,
-               RowOf(work.in, tile.first_row), work.in.width, tile.rows, delta, tile.columns);
-  if (bias != nullptr) {
-    AddBias(delta, tile.columns, tile.rows, bias + tile.first_column, tile.columns);
-  }
+               RowOf(work.in, tile.first_row), work.in.width, tile.rows, delta, stride);
+  if (bias != nullptr) AddBias(delta, stride, tile.rows, bias + tile.first_column, tile.columns);
+  if (apart) return;
   for (int32_t r = 0; r < tile.rows; ++r) {
     AddTo(RowOf(work.hidden, tile.first_row + r) + tile.first_column,
           delta + int64_t{r} * tile.columns, tile.columns);
@@ -182,9 +219,17 @@ void DownResidual(const ResidualWork& work, int phase, int32_t task, const Scrat
 void DownNorm(const ResidualWork& work, int phase, int32_t task, const Scratch& scratch) {
   if (phase == 0) {
     AddProduct<ResidualKind::kDown>(work, work.grid.At(task), scratch);
-  } else {
-    NormRows(work.hidden, work.next_norm, LayerOf(work.layer).norm_epsilon, work.norm_grid, task,
-             work.normed);
+    return;
+  }
+  const LayerParams& layer = LayerOf(work.layer);
+  const Grid::Tile tile = work.norm_grid.At(task);
+  const int32_t width = work.hidden.width;
+  for (int32_t r = tile.first_row; r < tile.first_row + tile.rows; ++r) {
+    float* hidden = RowOf(work.hidden, r);
+    if (work.delta.data != nullptr) {
+      AddNormRow(RowOf(work.delta, r), layer.mlp_post_norm, layer.norm_epsilon, width, hidden);
+    }
+    NormRow(hidden, work.next_norm, layer.norm_epsilon, width, RowOf(work.normed, r));
   }
 }
 
@@ -197,7 +242,10 @@ Grid TileGrid(int32_t rows, int32_t columns, int threads) {
 
 Checks& CheckResidual(Checks& checks, int32_t rows, const ResidualWork& work) {
   checks.RowCount(rows).Layer(work.layer).Activations("in", work.in, work.in.width);
-  return checks.Activations("hidden", work.hidden, work.hidden.width);
+  checks.Activations("hidden", work.hidden, work.hidden.width);
+  if (work.delta.data == nullptr) return checks;
+  return checks.Activations("delta", work.delta, work.hidden.width)
+      .That(work.delta.data != work.hidden.data, "delta is the same buffer as hidden");
 }
 
 // ---- norm + gate and up + activation ------------------------------------------------------
@@ -213,7 +261,9 @@ absl::Status CheckGateUpLayer(const GateUpWork& work) {
   Checks checks("norm_gate_up");
   checks.Weights("gate", layer.gate, work.p.out.width, work.p.hidden.width)
       .Weights("up", layer.up, work.p.out.width, work.p.hidden.width)
-      .NotNull("mlp_norm", layer.mlp_norm);
+      .NotNull("mlp_norm", layer.mlp_norm)
+      .That(layer.attention_post_norm == nullptr || work.p.sum.data != nullptr,
+            "the layer has an attention_post_norm, but delta and sum are null");
   return checks.status();
 }
 
@@ -221,7 +271,8 @@ void NormGateUp(const GateUpWork& work, int phase, int32_t task, const Scratch& 
   const NormGateUpParams& p = work.p;
   const LayerParams& layer = LayerOf(p.layer);
   if (phase == 0) {
-    NormRows(p.hidden, layer.mlp_norm, layer.norm_epsilon, work.norm_grid, task, p.normed);
+    NormStream({p.hidden, p.delta, p.sum}, layer.attention_post_norm, layer.mlp_norm,
+               layer.norm_epsilon, work.norm_grid.At(task), p.normed);
     return;
   }
   const Grid::Tile tile = work.grid.At(task);
@@ -247,8 +298,9 @@ void NormGateUp(const GateUpWork& work, int phase, int32_t task, const Scratch& 
 
 absl::Status CpuOps::Run(const NormQkvParams& p) {
   Checks checks("norm_qkv");
-  QkvWork work{p.map, p.lanes, p.layer, p.hidden, p.normed, p.q_out, Grid(), Grid()};
-  CheckQkv(checks, p.rows, work).Activations("hidden", p.hidden, p.normed.width);
+  const Stream stream{p.hidden, p.delta, p.sum};
+  QkvWork work{p.map, p.lanes, p.layer, stream, p.normed, p.q_out, Grid(), Grid()};
+  CheckStream(CheckQkv(checks, p.rows, work), stream, p.normed.width);
   if (!checks.ok()) return checks.status();
   work.norm_grid = RowGrid(p.rows, p.hidden.width);
   work.head_grid = HeadGrid(p.rows, p.layer);
@@ -263,7 +315,7 @@ absl::Status CpuOps::Run(const NormQkvParams& p) {
 
 absl::Status CpuOps::Run(const QkvParams& p) {
   Checks checks("qkv");
-  QkvWork work{p.map, p.lanes, p.layer, Rows(), p.normed, p.q_out, Grid(), Grid()};
+  QkvWork work{p.map, p.lanes, p.layer, Stream(), p.normed, p.q_out, Grid(), Grid()};
   if (!CheckQkv(checks, p.rows, work).ok()) return checks.status();
   work.head_grid = HeadGrid(p.rows, p.layer);
   if (absl::Status status = sink_.NeedScratch(TileBytes(p.rows, p.layer.head_dim), 0);
@@ -277,7 +329,7 @@ absl::Status CpuOps::Run(const QkvParams& p) {
 
 absl::Status CpuOps::Run(const OutputResidualParams& p) {
   Checks checks("output_residual");
-  ResidualWork work{p.layer, p.attention, p.hidden};
+  ResidualWork work{p.layer, p.attention, p.hidden, p.delta};
   if (!CheckResidual(checks, p.rows, work).ok()) return checks.status();
   work.grid = TileGrid(p.rows, p.hidden.width, sink_.threads());
   if (absl::Status status = sink_.NeedScratch(TileBytes(p.rows, work.grid.column_tile), 0);
@@ -291,7 +343,7 @@ absl::Status CpuOps::Run(const OutputResidualParams& p) {
 
 absl::Status CpuOps::Run(const DownResidualParams& p) {
   Checks checks("down_residual");
-  ResidualWork work{p.layer, p.in, p.hidden};
+  ResidualWork work{p.layer, p.in, p.hidden, p.delta};
   if (!CheckResidual(checks, p.rows, work).ok()) return checks.status();
   work.grid = TileGrid(p.rows, p.hidden.width, sink_.threads());
   work.advance = p.advance;
@@ -307,7 +359,7 @@ absl::Status CpuOps::Run(const DownResidualParams& p) {
 
 absl::Status CpuOps::Run(const DownNormParams& p) {
   Checks checks("down_norm");
-  ResidualWork work{p.layer, p.in, p.hidden};
+  ResidualWork work{p.layer, p.in, p.hidden, p.delta};
   CheckResidual(checks, p.rows, work).Activations("normed", p.normed, p.hidden.width);
   checks.NotNull("next_norm", p.next_norm);
   if (!checks.ok()) return checks.status();
@@ -326,7 +378,8 @@ absl::Status CpuOps::Run(const DownNormParams& p) {
 
 absl::Status CpuOps::Run(const NormGateUpParams& p) {
   Checks checks("norm_gate_up");
-  checks.RowCount(p.rows).Layer(p.layer).Activations("hidden", p.hidden, p.hidden.width);
+  checks.RowCount(p.rows).Layer(p.layer);
+  CheckStream(checks, {p.hidden, p.delta, p.sum}, p.hidden.width);
   checks.Activations("normed", p.normed, p.hidden.width);
   checks.Activations("out", p.out, p.layer.intermediate);
   if (!checks.ok()) return checks.status();

@@ -43,6 +43,18 @@ inline void AddNormRow(float* delta, const float* post_norm, float epsilon, int3
   AddTo(sum, delta, width);
 }
 
+// sum[i] = hidden[i] + norm(delta)[i] * post_norm[i]; without `post_norm` sum[i] = hidden[i]. `sum`
+// is neither of the others.
+inline void JoinRow(const float* hidden, const float* delta, const float* post_norm, float epsilon,
+                    int32_t width, float* sum) {
+  if (post_norm == nullptr) {
+    for (int32_t i = 0; i < width; ++i) sum[i] = hidden[i];
+    return;
+  }
+  NormRow(delta, post_norm, epsilon, width, sum);
+  AddTo(sum, hidden, width);
+}
+
 inline void AddBias(float* rows, int64_t stride, int32_t count, const float* bias,
                     int32_t columns) {
   if (bias == nullptr) return;

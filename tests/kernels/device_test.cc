@@ -6,6 +6,7 @@
 #include <cstring>
 
 #include "kernels/cpu/cpu_device.h"
+#include "tests/kernels/fused_world.h"
 #include "tests/kernels/ops_test.h"
 #include "tests/kernels/world.h"
 
@@ -117,6 +118,40 @@ TEST_P(DeviceTest, WrongShapesAreNamed) {
 }
 
 SIROCCO_ON_ALL_DEVICES(DeviceTest);
+
+// The plan and the layer's table must agree on post-norms. Only the device can see that.
+TEST(CpuDeviceTest, ALayerWithPostNormsNeedsTheirBuffers) {
+  const std::unique_ptr<Device> device = CreateCpuDevice(1).value();
+  Memory memory(*device);
+  const auto run = [&](const auto& params) {
+    absl::Status status = device->ops().Run(params);
+    if (status.ok()) status = device->Synchronize();
+    EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
+    return std::string(status.message());
+  };
+  for (const bool post_norms : {true, false}) {
+    const LayerWorld w(memory, LayerShape{.post_norms = post_norms}, 2, DType::kFloat32,
+                       DType::kFloat32);
+    const Rows hidden = memory.Residual(w.hidden_values, w.shape.hidden);
+    const Rows normed = memory.EmptyResidual(2, w.shape.hidden);
+    const Rows mlp = memory.Activations(w.mlp_values, DType::kFloat32, w.shape.intermediate);
+    DownResidualParams down{2, w.Ref(), mlp, hidden, nullptr, Rows()};
+    if (!post_norms) {
+      down.delta = normed;
+      EXPECT_THAT(run(down), HasSubstr("delta is set, but the layer has no post-norm"));
+      continue;
+    }
+    EXPECT_THAT(run(down), HasSubstr("delta is null"));
+    const Rows q = memory.Empty(2, DType::kFloat32, w.ref.q_rows);
+    EXPECT_THAT(run(OutputResidualParams{2, w.Ref(), q, hidden, Rows()}),
+                HasSubstr("delta is null"));
+    EXPECT_THAT(
+        run(NormQkvParams{2, w.map, w.world.lanes(), w.Ref(), hidden, normed, q, Rows(), Rows()}),
+        HasSubstr("input_post_norm"));
+    EXPECT_THAT(run(NormGateUpParams{2, w.Ref(), hidden, normed, mlp, Rows(), Rows()}),
+                HasSubstr("attention_post_norm"));
+  }
+}
 
 TEST(CpuDeviceTest, ThreadsOutOfRangeAreRefused) {
   for (const int threads : {-1, 0, 1025}) {

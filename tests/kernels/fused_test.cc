@@ -2,6 +2,8 @@
 // device promises that, else within the tolerance of its activations.
 #include <gtest/gtest.h>
 
+#include <cmath>
+
 #include "tests/kernels/fused_world.h"
 #include "tests/kernels/ops_test.h"
 #include "tests/kernels/reference.h"
@@ -13,7 +15,8 @@ using Floats = std::vector<float>;
 
 class FusedTest : public TypedOpsTest {
  protected:
-  // Runs `check` over shapes: even ones, odd ones with partial rotation, one row and many.
+  // Runs `check` over shapes: even ones, odd ones with partial rotation, and with all norms a layer
+  // can have; one row and many.
   template <typename Check>
   void OnShapes(const Check& check) {
     const LayerShape odd{.hidden = 61,
@@ -24,9 +27,22 @@ class FusedTest : public TypedOpsTest {
                          .intermediate = 101,
                          .biases = false,
                          .activation = Activation::kGeluTanh};
-    for (const LayerShape& shape : {LayerShape(), odd}) {
+    const LayerShape norms{.hidden = 80,
+                           .heads = 4,
+                           .kv_heads = 1,
+                           .head_dim = 32,
+                           .rotary_dim = 32,
+                           .intermediate = 96,
+                           .biases = false,
+                           .head_norms = true,
+                           .post_norms = true,
+                           .activation = Activation::kGeluTanh};
+    LayerShape odd_norms = odd;
+    odd_norms.biases = odd_norms.head_norms = odd_norms.post_norms = true;
+    for (const LayerShape& shape : {LayerShape(), odd, norms, odd_norms}) {
       for (const int32_t rows : {1, 3, 37, 150}) {
-        SCOPED_TRACE(::testing::Message() << "hidden " << shape.hidden << ", rows " << rows);
+        SCOPED_TRACE(::testing::Message() << "hidden " << shape.hidden << ", rows " << rows
+                                          << (shape.post_norms ? ", with all norms" : ""));
         LayerWorld world(memory(), shape, rows, activations(), dtype());
         check(world);
       }
@@ -47,17 +63,30 @@ class FusedTest : public TypedOpsTest {
   Rows Empty(const LayerWorld& w, int32_t width) {
     return memory().Empty(w.rows, activations(), width);
   }
+  Rows Hidden(const LayerWorld& w) { return memory().Residual(w.hidden_values, w.shape.hidden); }
+  Rows Delta(const LayerWorld& w) { return memory().Residual(w.delta_values, w.shape.hidden); }
+  Rows EmptyResidual(const LayerWorld& w) { return memory().EmptyResidual(w.rows, w.shape.hidden); }
   Floats Get(const LayerWorld& w, const Rows& rows) { return memory().Download(rows, w.rows); }
 
+  void NormTo(const LayerWorld& w, const Rows& in, const float* weight, const Rows& out) {
+    Execute(RmsNormParams{w.rows, in, weight, w.layer.norm_epsilon, out});
+  }
   Rows Norm(const LayerWorld& w, const Rows& in, const float* weight) {
-    RmsNormParams p{w.rows, in, weight, w.layer.norm_epsilon, Empty(w, in.width)};
-    Execute(p);
-    return p.out;
+    const Rows out = Empty(w, in.width);
+    NormTo(w, in, weight, out);
+    return out;
+  }
+  Rows Product(const LayerWorld& w, const Rows& in, const Matrix& weight, const float* bias,
+               const Rows& out) {
+    Execute(MatMulParams{w.rows, in, weight, bias, out});
+    return out;
   }
   Rows Product(const LayerWorld& w, const Rows& in, const Matrix& weight, const float* bias) {
-    MatMulParams p{w.rows, in, weight, bias, Empty(w, weight.rows)};
-    Execute(p);
-    return p.out;
+    return Product(w, in, weight, bias, Empty(w, weight.rows));
+  }
+  void NormHeads(const LayerWorld& w, const Rows& heads, const float* weight) {
+    if (weight == nullptr) return;
+    Execute(HeadNormParams{w.rows, heads, w.shape.head_dim, weight, w.layer.norm_epsilon});
   }
   void Turn(const LayerWorld& w, const Rows& heads) {
     Execute(RotaryParams{w.rows, w.map, heads, w.shape.head_dim, w.layer.rotary});
@@ -68,40 +97,85 @@ class FusedTest : public TypedOpsTest {
     const Rows q = Product(w, normed, w.layer.q, w.layer.q_bias);
     const Rows k = Product(w, normed, w.layer.k, w.layer.k_bias);
     const Rows v = Product(w, normed, w.layer.v, w.layer.v_bias);
+    NormHeads(w, q, w.layer.q_norm);
+    NormHeads(w, k, w.layer.k_norm);
     Turn(w, q);
     Turn(w, k);
     Execute(WriteKvParams{w.rows, w.map, w.world.lanes(), k, v, w.layer.kv});
     return q;
   }
 
-  // Adds in * weight^T + bias to a copy of the hidden rows.
-  Rows EagerResidual(const LayerWorld& w, const Rows& in, const Matrix& weight, const float* bias) {
-    const Rows hidden = Upload(w.hidden_values, w.shape.hidden);
-    Execute(AddParams{w.rows, hidden, Product(w, in, weight, bias)});
+  // A copy of the hidden rows with `delta` added, which goes through `post_norm` before if there is
+  // one.
+  Rows EagerAdd(const LayerWorld& w, const Rows& delta, const float* post_norm) {
+    const Rows hidden = Hidden(w);
+    if (post_norm != nullptr) NormTo(w, delta, post_norm, delta);
+    Execute(AddParams{w.rows, hidden, delta});
     return hidden;
+  }
+
+  // in * weight^T + bias as a delta of the residual stream.
+  Rows EagerDelta(const LayerWorld& w, const Rows& in, const Matrix& weight, const float* bias) {
+    return Product(w, in, weight, bias, EmptyResidual(w));
+  }
+
+  NormQkvParams NormQkv(const LayerWorld& w) {
+    NormQkvParams p;
+    p.rows = w.rows;
+    p.map = w.map;
+    p.lanes = w.world.lanes();
+    p.layer = w.Ref();
+    p.hidden = Hidden(w);
+    p.normed = Empty(w, w.shape.hidden);
+    p.q_out = Empty(w, w.ref.q_rows);
+    if (w.shape.post_norms) {
+      p.delta = Delta(w);
+      p.sum = EmptyResidual(w);
+    }
+    return p;
+  }
+
+  // The layer's table with one field changed.
+  template <typename Change>
+  LayerRef Changed(const LayerWorld& w, const Change& change) {
+    LayerParams layer = w.layer;
+    change(layer);
+    LayerRef ref = w.Ref();
+    ref.table = memory().Upload(std::vector<LayerParams>{LayerParams(), layer});
+    return ref;
   }
 };
 
 TEST_P(FusedTest, NormQkv) {
   OnShapes([&](const LayerWorld& w) {
     const Floats clean = w.cache.Download(memory());
-    const Rows hidden = Upload(w.hidden_values, w.shape.hidden);
-    NormQkvParams p;
-    p.rows = w.rows;
-    p.map = w.map;
-    p.lanes = w.world.lanes();
-    p.layer = w.Ref();
-    p.hidden = hidden;
-    p.normed = Empty(w, w.shape.hidden);
-    p.q_out = Empty(w, w.ref.q_rows);
+    const NormQkvParams p = NormQkv(w);
     Execute(p);
     const Floats fused_kv = w.cache.Download(memory());
     EXPECT_NE(fused_kv, clean);
-    const Rows q = EagerQkv(w, Norm(w, hidden, w.layer.attention_norm));
+    EXPECT_EQ(Get(w, p.hidden), w.hidden_values);
+    Rows stream = p.hidden;
+    if (w.shape.post_norms) {
+      stream = EagerAdd(w, Delta(w), w.layer.input_post_norm);
+      ExpectSame(Get(w, p.sum), Get(w, stream));
+      EXPECT_EQ(Get(w, p.delta), w.delta_values);
+    }
+    const Rows q = EagerQkv(w, Norm(w, stream, w.layer.attention_norm));
     ExpectSame(Get(w, p.q_out), Get(w, q));
     ExpectSame(fused_kv, w.cache.Download(memory()));
-    EXPECT_EQ(Get(w, hidden), w.hidden_values);
   });
+}
+
+// The first layer of a model with post-norms: nothing is to be added yet, whatever `delta` holds.
+TEST_P(FusedTest, NormQkvWithoutAnInputPostNormCopiesTheStream) {
+  const LayerWorld w(memory(), LayerShape{.post_norms = true}, 5, activations(), dtype());
+  NormQkvParams p = NormQkv(w);
+  p.layer = Changed(w, [](LayerParams& layer) { layer.input_post_norm = nullptr; });
+  p.delta = memory().Residual(Floats(w.delta_values.size(), std::nanf("")), w.shape.hidden);
+  Execute(p);
+  EXPECT_EQ(Get(w, p.sum), w.hidden_values);
+  const Rows q = EagerQkv(w, Norm(w, p.hidden, w.layer.attention_norm));
+  ExpectSame(Get(w, p.q_out), Get(w, q));
 }
 
 TEST_P(FusedTest, Qkv) {
@@ -113,7 +187,7 @@ TEST_P(FusedTest, Qkv) {
     p.layer = w.Ref();
     p.layer.counter = memory().Upload(std::vector<int32_t>{1});
     p.layer.index = 0;
-    p.normed = Upload(w.hidden_values, w.shape.hidden);
+    p.normed = Upload(Rounded(w.hidden_values, activations()), w.shape.hidden);
     p.q_out = Empty(w, w.ref.q_rows);
     Execute(p);
     const Floats fused_kv = w.cache.Download(memory());
@@ -129,9 +203,16 @@ TEST_P(FusedTest, OutputResidual) {
     p.rows = w.rows;
     p.layer = w.Ref();
     p.attention = Upload(w.attention_values, w.ref.q_rows);
-    p.hidden = Upload(w.hidden_values, w.shape.hidden);
+    p.hidden = Hidden(w);
+    if (w.shape.post_norms) p.delta = EmptyResidual(w);
     Execute(p);
-    ExpectSame(Get(w, p.hidden), Get(w, EagerResidual(w, p.attention, w.layer.o, w.layer.o_bias)));
+    const Rows delta = EagerDelta(w, p.attention, w.layer.o, w.layer.o_bias);
+    if (w.shape.post_norms) {
+      ExpectSame(Get(w, p.delta), Get(w, delta));
+      EXPECT_EQ(Get(w, p.hidden), w.hidden_values);
+    } else {
+      ExpectSame(Get(w, p.hidden), Get(w, EagerAdd(w, delta, nullptr)));
+    }
   });
 }
 
@@ -140,11 +221,22 @@ TEST_P(FusedTest, NormGateUp) {
     NormGateUpParams p;
     p.rows = w.rows;
     p.layer = w.Ref();
-    p.hidden = Upload(w.hidden_values, w.shape.hidden);
+    p.hidden = Hidden(w);
     p.normed = Empty(w, w.shape.hidden);
     p.out = Empty(w, w.shape.intermediate);
+    if (w.shape.post_norms) {
+      p.delta = Delta(w);
+      p.sum = EmptyResidual(w);
+    }
     Execute(p);
-    const Rows normed = Norm(w, p.hidden, w.layer.mlp_norm);
+    EXPECT_EQ(Get(w, p.hidden), w.hidden_values);
+    Rows stream = p.hidden;
+    if (w.shape.post_norms) {
+      stream = EagerAdd(w, Delta(w), w.layer.attention_post_norm);
+      ExpectSame(Get(w, p.sum), Get(w, stream));
+      EXPECT_EQ(Get(w, p.delta), w.delta_values);
+    }
+    const Rows normed = Norm(w, stream, w.layer.mlp_norm);
     GatedActivationParams gated;
     gated.rows = w.rows;
     gated.gate = Product(w, normed, w.layer.gate, w.layer.gate_bias);
@@ -153,7 +245,6 @@ TEST_P(FusedTest, NormGateUp) {
     gated.activation = w.layer.activation;
     Execute(gated);
     ExpectSame(Get(w, p.out), Get(w, gated.out));
-    EXPECT_EQ(Get(w, p.hidden), w.hidden_values);
   });
 }
 
@@ -166,10 +257,17 @@ TEST_P(FusedTest, DownResidualAdvancesTheCounter) {
     p.layer.counter = counter;
     p.layer.index = 0;
     p.in = Upload(w.mlp_values, w.shape.intermediate);
-    p.hidden = Upload(w.hidden_values, w.shape.hidden);
+    p.hidden = Hidden(w);
     p.advance = counter;
+    if (w.shape.post_norms) p.delta = EmptyResidual(w);
     Execute(p);
-    ExpectSame(Get(w, p.hidden), Get(w, EagerResidual(w, p.in, w.layer.down, w.layer.down_bias)));
+    const Rows delta = EagerDelta(w, p.in, w.layer.down, w.layer.down_bias);
+    if (w.shape.post_norms) {
+      ExpectSame(Get(w, p.delta), Get(w, delta));
+      EXPECT_EQ(Get(w, p.hidden), w.hidden_values);
+    } else {
+      ExpectSame(Get(w, p.hidden), Get(w, EagerAdd(w, delta, nullptr)));
+    }
     EXPECT_EQ(memory().Download(counter, 1)[0], 2);
   });
 }
@@ -180,9 +278,10 @@ TEST_P(FusedTest, DownResidualWithoutACounter) {
   p.rows = w.rows;
   p.layer = w.Ref();
   p.in = Upload(w.mlp_values, w.shape.intermediate);
-  p.hidden = Upload(w.hidden_values, w.shape.hidden);
+  p.hidden = Hidden(w);
   Execute(p);
-  ExpectSame(Get(w, p.hidden), Get(w, EagerResidual(w, p.in, w.layer.down, w.layer.down_bias)));
+  const Rows delta = EagerDelta(w, p.in, w.layer.down, w.layer.down_bias);
+  ExpectSame(Get(w, p.hidden), Get(w, EagerAdd(w, delta, nullptr)));
 }
 
 TEST_P(FusedTest, DownNorm) {
@@ -191,14 +290,50 @@ TEST_P(FusedTest, DownNorm) {
     p.rows = w.rows;
     p.layer = w.Ref();
     p.in = Upload(w.mlp_values, w.shape.intermediate);
-    p.hidden = Upload(w.hidden_values, w.shape.hidden);
+    p.hidden = Hidden(w);
     p.next_norm = w.next_norm;
     p.normed = Empty(w, w.shape.hidden);
+    if (w.shape.post_norms) p.delta = EmptyResidual(w);
     Execute(p);
-    const Rows hidden = EagerResidual(w, p.in, w.layer.down, w.layer.down_bias);
+    const Rows hidden =
+        EagerAdd(w, EagerDelta(w, p.in, w.layer.down, w.layer.down_bias), w.layer.mlp_post_norm);
     ExpectSame(Get(w, p.hidden), Get(w, hidden));
     ExpectSame(Get(w, p.normed), Get(w, Norm(w, hidden, w.next_norm)));
   });
+}
+
+// The norm that takes in a residual, against a norm, an addition and a norm.
+TEST_P(FusedTest, AddNorm) {
+  OnShapes([&](const LayerWorld& w) {
+    AddNormParams p;
+    p.rows = w.rows;
+    p.sum = Hidden(w);
+    p.delta = Delta(w);
+    p.post_norm = w.layer.mlp_post_norm;
+    p.weight = w.next_norm;
+    p.epsilon = w.layer.norm_epsilon;
+    p.normed = Empty(w, w.shape.hidden);
+    Execute(p);
+    const Rows hidden = EagerAdd(w, Delta(w), w.layer.mlp_post_norm);
+    ExpectSame(Get(w, p.sum), Get(w, hidden));
+    ExpectSame(Get(w, p.normed), Get(w, Norm(w, hidden, w.next_norm)));
+  });
+}
+
+TEST_P(FusedTest, TheStreamsTwoBuffersMustDiffer) {
+  const LayerWorld w(memory(), LayerShape{.post_norms = true}, 2, activations(), dtype());
+  NormQkvParams qkv = NormQkv(w);
+  qkv.sum = qkv.hidden;
+  EXPECT_EQ(ops().Run(qkv).code(), absl::StatusCode::kInvalidArgument);
+  qkv.sum = Rows();  // one of the two
+  EXPECT_EQ(ops().Run(qkv).code(), absl::StatusCode::kInvalidArgument);
+  OutputResidualParams output;
+  output.rows = w.rows;
+  output.layer = w.Ref();
+  output.attention = Upload(w.attention_values, w.ref.q_rows);
+  output.hidden = Hidden(w);
+  output.delta = output.hidden;
+  EXPECT_EQ(ops().Run(output).code(), absl::StatusCode::kInvalidArgument);
 }
 
 SIROCCO_ON_ALL_TYPED_DEVICES(FusedTest);

@@ -36,6 +36,9 @@ LayerWorld::LayerWorld(Memory& memory, const LayerShape& layer_shape, int32_t ro
   const auto bias = [&](int32_t count) -> const float* {
     return shape.biases ? vector(count) : nullptr;
   };
+  const auto norm = [&](bool has, int32_t count) -> const float* {
+    return has ? vector(count) : nullptr;
+  };
   layer.attention_norm = vector(shape.hidden);
   layer.q = matrix(q_rows, shape.hidden);
   layer.k = matrix(kv_rows, shape.hidden);
@@ -45,6 +48,11 @@ LayerWorld::LayerWorld(Memory& memory, const LayerShape& layer_shape, int32_t ro
   layer.k_bias = bias(kv_rows);
   layer.v_bias = bias(kv_rows);
   layer.o_bias = bias(shape.hidden);
+  layer.q_norm = norm(shape.head_norms, shape.head_dim);
+  layer.k_norm = norm(shape.head_norms, shape.head_dim);
+  layer.input_post_norm = norm(shape.post_norms, shape.hidden);
+  layer.attention_post_norm = norm(shape.post_norms, shape.hidden);
+  layer.mlp_post_norm = norm(shape.post_norms, shape.hidden);
   layer.rotary = {memory.Upload(reference::RotaryValues(kMaxLength, shape.rotary_dim)),
                   shape.rotary_dim};
   layer.attention = {.heads = shape.heads, .scale = 0.2f};
@@ -64,9 +72,10 @@ LayerWorld::LayerWorld(Memory& memory, const LayerShape& layer_shape, int32_t ro
   ref.kv_rows = kv_rows;
   ref.head_dim = shape.head_dim;
   ref.intermediate = shape.intermediate;
-  hidden_values = Rounded(values.Floats(int64_t{rows} * shape.hidden), activations);
+  hidden_values = values.Floats(int64_t{rows} * shape.hidden);
   attention_values = Rounded(values.Floats(int64_t{rows} * q_rows), activations);
   mlp_values = Rounded(values.Floats(int64_t{rows} * shape.intermediate), activations);
+  delta_values = values.Floats(int64_t{rows} * shape.hidden);
   next_norm = vector(shape.hidden);
 }
 

@@ -18,6 +18,8 @@ struct LayerShape {
   int32_t rotary_dim = 20;
   int32_t intermediate = 150;
   bool biases = true;
+  bool head_norms = false;  // of q and k
+  bool post_norms = false;
   Activation activation = Activation::kSilu;
 };
 
@@ -36,6 +38,7 @@ struct LayerWorld {
   LayerParams layer;
   LayerRef ref;
   std::vector<float> hidden_values;     // [rows, hidden]
+  std::vector<float> delta_values;      // [rows, hidden]: what the block before adds
   std::vector<float> attention_values;  // [rows, heads * head_dim]
   std::vector<float> mlp_values;        // [rows, intermediate]
   const float* next_norm;               // [hidden]

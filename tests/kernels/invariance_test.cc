@@ -20,14 +20,25 @@ constexpr int32_t kVocab = 333;
 
 using Results = std::map<std::string, std::vector<float>>;
 
+// Weights and KV in `dtype`; `norms`: with all norms that a layer can have.
+struct Variant {
+  DType dtype;
+  bool norms;
+};
+
 // A small decoder step: every decode operation once, on `rows` rows from `first` on.
 class Step {
  public:
-  Step(Device& device, DType dtype, int32_t first, int32_t rows)
+  Step(Device& device, const Variant& variant, int32_t first, int32_t rows)
       : device_(device), memory_(device), rows_(rows) {
-    w_ = std::make_unique<LayerWorld>(
-        memory_, LayerShape{.hidden = kHidden, .head_dim = 32, .rotary_dim = 32}, kRows,
-        DType::kFloat32, dtype);
+    const DType dtype = variant.dtype;
+    w_ = std::make_unique<LayerWorld>(memory_,
+                                      LayerShape{.hidden = kHidden,
+                                                 .head_dim = 32,
+                                                 .rotary_dim = 32,
+                                                 .head_norms = variant.norms,
+                                                 .post_norms = variant.norms},
+                                      kRows, DType::kFloat32, dtype);
     Values values(77);
     table_ = memory_.Weights(values.Floats(kVocab * kHidden), dtype, kVocab, kHidden);
     map_ = {w_->map.lane + first, w_->map.position + first};
@@ -37,22 +48,29 @@ class Step {
     attention_ = memory_.Empty(rows, DType::kFloat32, w_->ref.q_rows);
     mlp_ = memory_.Empty(rows, DType::kFloat32, w_->shape.intermediate);
     logits_ = memory_.Empty(rows, DType::kFloat32, kVocab);
+    if (!variant.norms) return;
+    delta_ = memory_.EmptyResidual(rows, kHidden);
+    sum_ = memory_.EmptyResidual(rows, kHidden);
   }
 
   // Issues the operations: to be run or recorded.
   void Issue() {
     const LayerWorld& w = *w_;
     const Lanes lanes = w.world.lanes();
+    const bool norms = w.shape.post_norms;
     Take(EmbedParams{rows_, map_, lanes, Vocabulary(w.shape.hidden), 1.0f, hidden_});
-    Take(NormQkvParams{rows_, map_, lanes, w.Ref(), hidden_, normed_, q_});
+    // Stands for what a layer before would add.
+    if (norms) Take(EmbedParams{rows_, map_, lanes, Vocabulary(w.shape.hidden), 0.5f, delta_});
+    Take(NormQkvParams{rows_, map_, lanes, w.Ref(), hidden_, normed_, q_, delta_, sum_});
     Take(DecodeAttentionParams{rows_, map_, lanes, q_, AttentionShape(), KvLayer(), w.Ref(),
                                attention_});
-    Take(OutputResidualParams{rows_, w.Ref(), attention_, hidden_});
-    Take(NormGateUpParams{rows_, w.Ref(), hidden_, normed_, mlp_});
-    Take(DownNormParams{rows_, w.Ref(), mlp_, hidden_, w.next_norm, normed_});
+    const Rows stream = norms ? sum_ : hidden_;
+    Take(OutputResidualParams{rows_, w.Ref(), attention_, stream, delta_});
+    Take(NormGateUpParams{rows_, w.Ref(), stream, normed_, mlp_, delta_, norms ? hidden_ : Rows()});
+    Take(DownNormParams{rows_, w.Ref(), mlp_, hidden_, w.next_norm, normed_, delta_});
     Take(MatMulParams{rows_, normed_, table_, nullptr, logits_});
   }
-  static constexpr int kOperations = 7;
+  int operations() const { return w_->shape.post_norms ? 8 : 7; }
 
   Results Get() {
     return {{"hidden", memory_.Download(hidden_, rows_)},
@@ -77,17 +95,18 @@ class Step {
   Matrix table_;
   RowMap map_;
   Rows hidden_, normed_, q_, attention_, mlp_, logits_;
+  Rows delta_, sum_;  // null without norms
 };
 
-Results RunStep(int threads, DType dtype, int32_t first = 0, int32_t rows = kRows) {
+Results RunStep(int threads, const Variant& variant, int32_t first = 0, int32_t rows = kRows) {
   const std::unique_ptr<Device> device = CreateCpuDevice(threads).value();
-  Step step(*device, dtype, first, rows);
+  Step step(*device, variant, first, rows);
   step.Issue();
   EXPECT_TRUE(device->Synchronize().ok());
   return step.Get();
 }
 
-class InvarianceTest : public ::testing::TestWithParam<DType> {};
+class InvarianceTest : public ::testing::TestWithParam<Variant> {};
 
 TEST_P(InvarianceTest, Threads) {
   const Results one = RunStep(1, GetParam());
@@ -112,7 +131,7 @@ TEST_P(InvarianceTest, RowsOfAProductUpToHundreds) {
   const int32_t outputs = 130;
   const Rows in = memory.Activations(Values(1).Floats(300 * inputs), DType::kFloat32, inputs);
   const Matrix weight =
-      memory.Weights(Values(2).Floats(outputs * inputs), GetParam(), outputs, inputs);
+      memory.Weights(Values(2).Floats(outputs * inputs), GetParam().dtype, outputs, inputs);
   const auto product = [&](int32_t first, int32_t rows) {
     MatMulParams p;
     p.rows = rows;
@@ -141,7 +160,7 @@ TEST_P(InvarianceTest, Recorded) {
   step.Issue();
   const auto recording = device->EndRecord();
   ASSERT_TRUE(recording.ok());
-  EXPECT_EQ((*recording)->size(), Step::kOperations);
+  EXPECT_EQ((*recording)->size(), step.operations());
   EXPECT_EQ(step.Get(), before) << "recording must not run anything";
   EXPECT_EQ(device->counters().launches.load(), 0u);
   const uint64_t allocations = device->counters().allocations.load();
@@ -171,8 +190,13 @@ TEST_P(InvarianceTest, VectorWidth) {
   EXPECT_EQ(on(HWY_AVX2), on(HWY_AVX3));
 }
 
-INSTANTIATE_TEST_SUITE_P(All, InvarianceTest, ::testing::Values(DType::kFloat32, DType::kBFloat16),
-                         [](const auto& info) { return std::string(NameOf(info.param)); });
+INSTANTIATE_TEST_SUITE_P(
+    All, InvarianceTest,
+    ::testing::Values(Variant{DType::kFloat32, false}, Variant{DType::kBFloat16, false},
+                      Variant{DType::kFloat32, true}, Variant{DType::kBFloat16, true}),
+    [](const auto& info) {
+      return std::string(NameOf(info.param.dtype)) + (info.param.norms ? "_norms" : "");
+    });
 
 }  // namespace
 }  // namespace sirocco

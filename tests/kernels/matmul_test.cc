@@ -18,10 +18,14 @@ class MatMulTest : public TypedOpsTest {
     p.in = memory().Activations(in, activations(), inputs);
     p.weight = memory().Weights(weight, dtype(), outputs, inputs);
     p.bias = with_bias ? memory().Upload(bias) : nullptr;
-    p.out = memory().Empty(rows, activations(), outputs);
-    Execute(p);
-    ExpectNear(memory().Download(p.out, rows),
-               reference::MatMul(reference::Wide(in), inputs, weight, bias), tolerance());
+    const reference::Doubles want = reference::MatMul(reference::Wide(in), inputs, weight, bias);
+    // Logits, and what is added to the residual stream, are float32 on every device.
+    for (const DType out : {activations(), DType::kFloat32}) {
+      p.out = memory().Empty(rows, out, outputs);
+      Execute(p);
+      ExpectNear(memory().Download(p.out, rows), want, tolerance());
+      if (activations() == DType::kFloat32) break;
+    }
   }
 };
 

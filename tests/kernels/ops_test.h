@@ -19,6 +19,8 @@ class OpsTestBase {
 
   DType activations() const { return device_case_.activations; }
   double tolerance() const { return ToleranceOf(device_case_.activations); }
+  // Of float32 made from float32.
+  static double residual_tolerance() { return ToleranceOf(DType::kFloat32); }
   Device& device() { return *device_; }
   Ops& ops() { return device_->ops(); }
   Memory& memory() { return *memory_; }

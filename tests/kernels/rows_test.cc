@@ -49,11 +49,11 @@ TEST_P(OpsTest, RmsNorm) {
     SCOPED_TRACE(width);
     Values values(static_cast<uint32_t>(width));
     const int32_t rows = 70;
-    const auto in = Rounded(values.Floats(int64_t{rows} * width, 3), activations());
+    const auto in = values.Floats(int64_t{rows} * width, 3);
     const auto weight = values.Floats(width, 2);
     RmsNormParams p;
     p.rows = rows;
-    p.in = memory().Activations(in, activations(), width);
+    p.in = memory().Residual(in, width);
     p.weight = memory().Upload(weight);
     p.epsilon = 1e-5f;
     p.out = memory().Empty(rows, activations(), width);
@@ -62,19 +62,80 @@ TEST_P(OpsTest, RmsNorm) {
     ExpectNear(memory().Download(p.out, rows), want, tolerance());
     p.out = p.in;  // in place
     Execute(p);
-    ExpectNear(memory().Download(p.out, rows), want, tolerance());
+    ExpectNear(memory().Download(p.out, rows), want, residual_tolerance());
   }
 }
 
 TEST_P(OpsTest, RmsNormOfZerosIsZero) {
   RmsNormParams p;
   p.rows = 1;
-  p.in = memory().Empty(1, activations(), 8);
+  p.in = memory().EmptyResidual(1, 8);
   p.weight = memory().Upload(std::vector<float>(8, 1.0f));
   p.epsilon = 1e-5f;
   p.out = memory().Empty(1, activations(), 8);
   Execute(p);
   EXPECT_EQ(memory().Download(p.out, 1), std::vector<float>(8, 0.0f));
+}
+
+TEST_P(OpsTest, HeadNormNormsEachHeadInPlace) {
+  for (const auto& [heads, head_dim] : {std::pair(1, 8), std::pair(3, 17), std::pair(5, 256)}) {
+    SCOPED_TRACE(head_dim);
+    const int32_t rows = 9;
+    Values values(static_cast<uint32_t>(head_dim));
+    const auto in = Rounded(values.Floats(int64_t{rows} * heads * head_dim, 3), activations());
+    const auto weight = values.Floats(head_dim, 2);
+    HeadNormParams p;
+    p.rows = rows;
+    p.heads = memory().Activations(in, activations(), heads * head_dim);
+    p.head_dim = head_dim;
+    p.weight = memory().Upload(weight);
+    p.epsilon = 1e-6f;
+    Execute(p);
+    ExpectNear(memory().Download(p.heads, rows),
+               reference::RmsNorm(Wide(in), head_dim, weight, p.epsilon), tolerance());
+  }
+}
+
+TEST_P(OpsTest, HeadNormRefusesATornHead) {
+  HeadNormParams p;
+  p.rows = 1;
+  p.heads = memory().Empty(1, activations(), 20);
+  p.head_dim = 8;
+  p.weight = memory().Upload(std::vector<float>(8, 1.0f));
+  EXPECT_EQ(ops().Run(p).code(), absl::StatusCode::kInvalidArgument);
+}
+
+// With and without either norm: what is added, and what is made of the sum.
+TEST_P(OpsTest, AddNorm) {
+  for (const int32_t width : {1, 61, 576, 1152}) {
+    for (const bool post_norm : {false, true}) {
+      for (const bool norm : {false, true}) {
+        SCOPED_TRACE(::testing::Message() << width << " " << post_norm << norm);
+        const int32_t rows = 40;
+        Values values(static_cast<uint32_t>(width));
+        const auto sum = values.Floats(int64_t{rows} * width, 3);
+        const auto delta = values.Floats(int64_t{rows} * width, 2);
+        const auto post_weight = values.Floats(width, 2);
+        const auto weight = values.Floats(width, 2);
+        AddNormParams p;
+        p.rows = rows;
+        p.sum = memory().Residual(sum, width);
+        p.delta = memory().Residual(delta, width);
+        p.post_norm = post_norm ? memory().Upload(post_weight) : nullptr;
+        p.weight = norm ? memory().Upload(weight) : nullptr;
+        p.epsilon = 1e-6f;
+        if (norm) p.normed = memory().Empty(rows, activations(), width);
+        Execute(p);
+        Doubles added = Wide(delta);
+        if (post_norm) added = reference::RmsNorm(added, width, post_weight, p.epsilon);
+        for (size_t i = 0; i < added.size(); ++i) added[i] += sum[i];
+        ExpectNear(memory().Download(p.sum, rows), added, residual_tolerance());
+        if (!norm) continue;
+        ExpectNear(memory().Download(p.normed, rows),
+                   reference::RmsNorm(added, width, weight, p.epsilon), tolerance());
+      }
+    }
+  }
 }
 
 TEST_P(OpsTest, RotaryTurnsWholeHeadsAndTheirFirstPart) {
@@ -103,14 +164,13 @@ TEST_P(OpsTest, RotaryTurnsWholeHeadsAndTheirFirstPart) {
 }
 
 TEST_P(OpsTest, Add) {
-  const auto sum = Rounded(Values(4).Floats(3 * 37), activations());
-  const auto delta = Rounded(Values(5).Floats(3 * 37), activations());
-  AddParams p{3, memory().Activations(sum, activations(), 37),
-              memory().Activations(delta, activations(), 37)};
+  const auto sum = Values(4).Floats(3 * 37);
+  const auto delta = Values(5).Floats(3 * 37);
+  AddParams p{3, memory().Residual(sum, 37), memory().Residual(delta, 37)};
   Execute(p);
   Doubles want = Wide(sum);
   for (size_t i = 0; i < want.size(); ++i) want[i] += delta[i];
-  ExpectNear(memory().Download(p.sum, 3), want, tolerance());
+  ExpectNear(memory().Download(p.sum, 3), want, residual_tolerance());
   EXPECT_EQ(memory().Download(p.delta, 3), delta);
 }
 
@@ -157,12 +217,12 @@ TEST_P(OpsTest, GatedActivationFarFromZero) {
 }
 
 TEST_P(OpsTest, GatherRows) {
-  const auto in = Rounded(Values(8).Floats(6 * 5), activations());
+  const auto in = Values(8).Floats(6 * 5);
   GatherRowsParams p;
   p.rows = 3;
-  p.in = memory().Activations(in, activations(), 5);
+  p.in = memory().Residual(in, 5);
   p.index = memory().Upload(std::vector<int32_t>{5, 0, 5});
-  p.out = memory().Empty(3, activations(), 5);
+  p.out = memory().EmptyResidual(3, 5);
   Execute(p);
   std::vector<float> want = reference::Slice(in, 25, 5);
   want.insert(want.end(), in.begin(), in.begin() + 5);
@@ -180,14 +240,14 @@ TEST_P(TypedOpsTest, EmbedScalesRowsOfTheTable) {
   p.lanes = world.lanes();
   p.table = memory().Weights(table, dtype(), 40, hidden);
   p.scale = 24.0f;
-  p.out = memory().Empty(3, activations(), hidden);
+  p.out = memory().EmptyResidual(3, hidden);
   Execute(p);
   Doubles want;
   for (const auto& [lane, position] : {std::pair(3, 63), std::pair(0, 0), std::pair(1, 12)}) {
     const int32_t id = world.HistoryAt(lane, position);
     for (int32_t i = 0; i < hidden; ++i) want.push_back(24.0 * table[id * hidden + i]);
   }
-  ExpectNear(memory().Download(p.out, 3), want, tolerance());
+  ExpectNear(memory().Download(p.out, 3), want, residual_tolerance());
 }
 
 TEST_P(TypedOpsTest, WriteKvWritesItsSlotsAndNothingElse) {

@@ -45,6 +45,11 @@ class Memory {
   Matrix Weights(const std::vector<float>& values, DType dtype, int32_t rows, int32_t cols);
   Rows Activations(const std::vector<float>& values, DType dtype, int32_t width);
   Rows Empty(int32_t rows, DType dtype, int32_t width);
+  // Rows of the residual stream, and what is added to it: float32 on every device.
+  Rows Residual(const std::vector<float>& values, int32_t width) {
+    return Activations(values, DType::kFloat32, width);
+  }
+  Rows EmptyResidual(int32_t rows, int32_t width) { return Empty(rows, DType::kFloat32, width); }
 
   template <typename T>
   std::vector<T> Download(const T* from, int64_t count) {
