@@ -6,11 +6,12 @@
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
+#include "kernels/checks.h"
 #include "kernels/cpu/attend.h"
-#include "kernels/cpu/checks.h"
 #include "kernels/cpu/cpu_ops.h"
 #include "kernels/cpu/layer.h"
 #include "kernels/cpu/split.h"
+#include "kernels/cpu/types.h"
 
 namespace sirocco::cpu {
 namespace {
@@ -43,7 +44,7 @@ const KvLayer& KvOf(const AttentionWork& work) {
 absl::Status CheckLayer(const AttentionWork& work) {
   if (work.layer.table == nullptr) return absl::OkStatus();
   const LayerParams& layer = LayerOf(work.layer);
-  Checks checks("attention");
+  Checks checks("attention", kTypes);
   checks.Kv(layer.kv, work.lanes);
   checks.That(layer.kv.kv_heads == work.kv_heads && layer.kv.head_dim == work.head_dim &&
                   layer.attention.heads == work.heads_a_kv_head * work.kv_heads,
@@ -193,7 +194,7 @@ absl::Status CheckShape(Checks& checks, const AttentionWork& work, int32_t heads
 }  // namespace
 
 absl::Status CpuOps::Run(const DecodeAttentionParams& p) {
-  Checks checks("attention");
+  Checks checks("attention", kTypes);
   AttentionWork work{p.map, p.lanes, p.q, p.out, p.shape, p.kv, p.layer, p.rows};
   int32_t heads = p.shape.heads;
   work.kv_heads = p.kv.kv_heads;
@@ -224,7 +225,7 @@ absl::Status CpuOps::Run(const DecodeAttentionParams& p) {
 }
 
 absl::Status CpuOps::Run(const PrefillAttentionParams& p) {
-  Checks checks("prefill_attention");
+  Checks checks("prefill_attention", kTypes);
   AttentionWork work{p.map, p.lanes, p.q, p.out, p.shape, p.kv, LayerRef(), p.rows};
   work.kv_heads = p.kv.kv_heads;
   work.head_dim = p.kv.head_dim;

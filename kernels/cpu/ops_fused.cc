@@ -4,11 +4,12 @@
 #include <algorithm>
 
 #include "absl/status/status.h"
-#include "kernels/cpu/checks.h"
+#include "kernels/checks.h"
 #include "kernels/cpu/cpu_ops.h"
 #include "kernels/cpu/layer.h"
 #include "kernels/cpu/rows.h"
 #include "kernels/cpu/split.h"
+#include "kernels/cpu/types.h"
 
 namespace sirocco::cpu {
 namespace {
@@ -70,7 +71,7 @@ struct QkvWork {
 absl::Status CheckQkvLayer(const QkvWork& work) {
   const LayerParams& layer = LayerOf(work.layer);
   const int32_t hidden = work.normed.width;
-  Checks checks("qkv");
+  Checks checks("qkv", kTypes);
   checks.Weights("q", layer.q, work.layer.q_rows, hidden)
       .Weights("k", layer.k, work.layer.kv_rows, hidden)
       .Weights("v", layer.v, work.layer.kv_rows, hidden)
@@ -174,7 +175,7 @@ const Matrix& ResidualWeight(const LayerParams& layer) {
 template <ResidualKind kKind>
 absl::Status CheckResidualLayer(const ResidualWork& work) {
   const LayerParams& layer = LayerOf(work.layer);
-  Checks checks(kKind == ResidualKind::kOutput ? "output_residual" : "down");
+  Checks checks(kKind == ResidualKind::kOutput ? "output_residual" : "down", kTypes);
   checks.Weights("weight", ResidualWeight<kKind>(layer), work.hidden.width, work.in.width);
   const bool post_norm =
       (kKind == ResidualKind::kOutput ? layer.attention_post_norm : layer.mlp_post_norm) != nullptr;
@@ -258,7 +259,7 @@ struct GateUpWork {
 
 absl::Status CheckGateUpLayer(const GateUpWork& work) {
   const LayerParams& layer = LayerOf(work.p.layer);
-  Checks checks("norm_gate_up");
+  Checks checks("norm_gate_up", kTypes);
   checks.Weights("gate", layer.gate, work.p.out.width, work.p.hidden.width)
       .Weights("up", layer.up, work.p.out.width, work.p.hidden.width)
       .NotNull("mlp_norm", layer.mlp_norm)
@@ -297,7 +298,7 @@ void NormGateUp(const GateUpWork& work, int phase, int32_t task, const Scratch& 
 }  // namespace
 
 absl::Status CpuOps::Run(const NormQkvParams& p) {
-  Checks checks("norm_qkv");
+  Checks checks("norm_qkv", kTypes);
   const Stream stream{p.hidden, p.delta, p.sum};
   QkvWork work{p.map, p.lanes, p.layer, stream, p.normed, p.q_out, Grid(), Grid()};
   CheckStream(CheckQkv(checks, p.rows, work), stream, p.normed.width);
@@ -314,7 +315,7 @@ absl::Status CpuOps::Run(const NormQkvParams& p) {
 }
 
 absl::Status CpuOps::Run(const QkvParams& p) {
-  Checks checks("qkv");
+  Checks checks("qkv", kTypes);
   QkvWork work{p.map, p.lanes, p.layer, Stream(), p.normed, p.q_out, Grid(), Grid()};
   if (!CheckQkv(checks, p.rows, work).ok()) return checks.status();
   work.head_grid = HeadGrid(p.rows, p.layer);
@@ -328,7 +329,7 @@ absl::Status CpuOps::Run(const QkvParams& p) {
 }
 
 absl::Status CpuOps::Run(const OutputResidualParams& p) {
-  Checks checks("output_residual");
+  Checks checks("output_residual", kTypes);
   ResidualWork work{p.layer, p.attention, p.hidden, p.delta};
   if (!CheckResidual(checks, p.rows, work).ok()) return checks.status();
   work.grid = TileGrid(p.rows, p.hidden.width, sink_.threads());
@@ -342,7 +343,7 @@ absl::Status CpuOps::Run(const OutputResidualParams& p) {
 }
 
 absl::Status CpuOps::Run(const DownResidualParams& p) {
-  Checks checks("down_residual");
+  Checks checks("down_residual", kTypes);
   ResidualWork work{p.layer, p.in, p.hidden, p.delta};
   if (!CheckResidual(checks, p.rows, work).ok()) return checks.status();
   work.grid = TileGrid(p.rows, p.hidden.width, sink_.threads());
@@ -358,7 +359,7 @@ absl::Status CpuOps::Run(const DownResidualParams& p) {
 }
 
 absl::Status CpuOps::Run(const DownNormParams& p) {
-  Checks checks("down_norm");
+  Checks checks("down_norm", kTypes);
   ResidualWork work{p.layer, p.in, p.hidden, p.delta};
   CheckResidual(checks, p.rows, work).Activations("normed", p.normed, p.hidden.width);
   checks.NotNull("next_norm", p.next_norm);
@@ -377,7 +378,7 @@ absl::Status CpuOps::Run(const DownNormParams& p) {
 }
 
 absl::Status CpuOps::Run(const NormGateUpParams& p) {
-  Checks checks("norm_gate_up");
+  Checks checks("norm_gate_up", kTypes);
   checks.RowCount(p.rows).Layer(p.layer);
   CheckStream(checks, {p.hidden, p.delta, p.sum}, p.hidden.width);
   checks.Activations("normed", p.normed, p.hidden.width);

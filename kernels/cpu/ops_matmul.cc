@@ -1,9 +1,10 @@
 // The matrix product.
 
-#include "kernels/cpu/checks.h"
+#include "kernels/checks.h"
 #include "kernels/cpu/cpu_ops.h"
 #include "kernels/cpu/rows.h"
 #include "kernels/cpu/split.h"
+#include "kernels/cpu/types.h"
 
 namespace sirocco::cpu {
 namespace {
@@ -29,7 +30,7 @@ void MatMulTile(const MatMulWork& work, int /*phase*/, int32_t task, const Scrat
 }  // namespace
 
 absl::Status CpuOps::Run(const MatMulParams& p) {
-  Checks checks("matmul");
+  Checks checks("matmul", kTypes);
   checks.RowCount(p.rows).Weights("weight", p.weight, p.weight.rows, p.weight.cols);
   checks.Activations("in", p.in, p.weight.cols).Activations("out", p.out, p.weight.rows);
   if (!checks.ok()) return checks.status();

@@ -4,10 +4,11 @@
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
-#include "kernels/cpu/checks.h"
+#include "kernels/checks.h"
 #include "kernels/cpu/cpu_ops.h"
 #include "kernels/cpu/rows.h"
 #include "kernels/cpu/split.h"
+#include "kernels/cpu/types.h"
 
 namespace sirocco::cpu {
 namespace {
@@ -122,7 +123,7 @@ void GatherOne(const GatherRowsParams& p, int32_t row) {
 }  // namespace
 
 absl::Status CpuOps::Run(const BeginStepParams& p) {
-  Checks checks("begin_step");
+  Checks checks("begin_step", kTypes);
   checks.RowCount(p.rows).NotNull("map.lane", p.map.lane);
   if (p.derive_positions) {
     checks.NotNull("map.position", p.map.position).NotNull("lanes.lane", p.lanes.lane);
@@ -137,7 +138,7 @@ absl::Status CpuOps::Run(const BeginStepParams& p) {
 }
 
 absl::Status CpuOps::Run(const EmbedParams& p) {
-  Checks checks("embed");
+  Checks checks("embed", kTypes);
   checks.RowCount(p.rows).Map(p.map).NotNull("lanes.history", p.lanes.history);
   checks.Weights("table", p.table, p.table.rows, p.table.cols);
   checks.Activations("out", p.out, p.table.cols);
@@ -146,7 +147,7 @@ absl::Status CpuOps::Run(const EmbedParams& p) {
 }
 
 absl::Status CpuOps::Run(const RmsNormParams& p) {
-  Checks checks("rms_norm");
+  Checks checks("rms_norm", kTypes);
   checks.RowCount(p.rows).Activations("in", p.in, p.in.width).NotNull("weight", p.weight);
   checks.Activations("out", p.out, p.in.width);
   if (!checks.ok()) return checks.status();
@@ -154,7 +155,7 @@ absl::Status CpuOps::Run(const RmsNormParams& p) {
 }
 
 absl::Status CpuOps::Run(const HeadNormParams& p) {
-  Checks checks("head_norm");
+  Checks checks("head_norm", kTypes);
   checks.RowCount(p.rows).Activations("heads", p.heads, p.heads.width);
   checks.Positive("head_dim", p.head_dim).NotNull("weight", p.weight);
   if (checks.ok()) {
@@ -165,7 +166,7 @@ absl::Status CpuOps::Run(const HeadNormParams& p) {
 }
 
 absl::Status CpuOps::Run(const AddNormParams& p) {
-  Checks checks("add_norm");
+  Checks checks("add_norm", kTypes);
   checks.RowCount(p.rows).Activations("sum", p.sum, p.sum.width);
   checks.Activations("delta", p.delta, p.sum.width);
   if (p.weight != nullptr) checks.Activations("normed", p.normed, p.sum.width);
@@ -174,7 +175,7 @@ absl::Status CpuOps::Run(const AddNormParams& p) {
 }
 
 absl::Status CpuOps::Run(const RotaryParams& p) {
-  Checks checks("rotary");
+  Checks checks("rotary", kTypes);
   checks.RowCount(p.rows).Map(p.map).Activations("heads", p.heads, p.heads.width);
   checks.Positive("head_dim", p.head_dim).Rotary(p.table, p.head_dim);
   if (checks.ok()) {
@@ -185,7 +186,7 @@ absl::Status CpuOps::Run(const RotaryParams& p) {
 }
 
 absl::Status CpuOps::Run(const WriteKvParams& p) {
-  Checks checks("write_kv");
+  Checks checks("write_kv", kTypes);
   checks.RowCount(p.rows).Map(p.map).Kv(p.kv, p.lanes);
   const int64_t width = int64_t{p.kv.kv_heads} * p.kv.head_dim;
   checks.Activations("k", p.k, width).Activations("v", p.v, width);
@@ -194,7 +195,7 @@ absl::Status CpuOps::Run(const WriteKvParams& p) {
 }
 
 absl::Status CpuOps::Run(const AddParams& p) {
-  Checks checks("add");
+  Checks checks("add", kTypes);
   checks.RowCount(p.rows).Activations("sum", p.sum, p.sum.width);
   checks.Activations("delta", p.delta, p.sum.width);
   if (!checks.ok()) return checks.status();
@@ -202,7 +203,7 @@ absl::Status CpuOps::Run(const AddParams& p) {
 }
 
 absl::Status CpuOps::Run(const GatedActivationParams& p) {
-  Checks checks("gated_activation");
+  Checks checks("gated_activation", kTypes);
   checks.RowCount(p.rows).Activations("gate", p.gate, p.gate.width);
   checks.Activations("up", p.up, p.gate.width).Activations("out", p.out, p.gate.width);
   if (!checks.ok()) return checks.status();
@@ -210,7 +211,7 @@ absl::Status CpuOps::Run(const GatedActivationParams& p) {
 }
 
 absl::Status CpuOps::Run(const GatherRowsParams& p) {
-  Checks checks("gather_rows");
+  Checks checks("gather_rows", kTypes);
   checks.RowCount(p.rows).Activations("in", p.in, p.in.width).NotNull("index", p.index);
   checks.Activations("out", p.out, p.in.width);
   if (!checks.ok()) return checks.status();

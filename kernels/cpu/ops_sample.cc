@@ -1,9 +1,10 @@
 // Sampling and scoring: a task a row.
 
 #include "absl/strings/str_cat.h"
-#include "kernels/cpu/checks.h"
+#include "kernels/checks.h"
 #include "kernels/cpu/cpu_ops.h"
 #include "kernels/cpu/sampler.h"
+#include "kernels/cpu/types.h"
 
 namespace sirocco::cpu {
 namespace {
@@ -32,7 +33,7 @@ void ScoreOne(const ScoreTokensParams& p, int /*phase*/, int32_t row, const Scra
 }  // namespace
 
 absl::Status CpuOps::Run(const SampleParams& p) {
-  Checks checks("sample");
+  Checks checks("sample", kTypes);
   checks.RowCount(p.rows).NotNull("row_lane", p.row_lane).NotNull("out", p.out);
   checks.Activations("logits", p.logits, p.lanes.vocab_size);
   checks.NotNull("lanes.lane", p.lanes.lane).NotNull("lanes.history", p.lanes.history);
@@ -44,7 +45,7 @@ absl::Status CpuOps::Run(const SampleParams& p) {
 }
 
 absl::Status CpuOps::Run(const ScoreTokensParams& p) {
-  Checks checks("score_tokens");
+  Checks checks("score_tokens", kTypes);
   checks.RowCount(p.rows).Map(p.map).NotNull("out", p.out);
   checks.Activations("logits", p.logits, p.lanes.vocab_size);
   checks.NotNull("lanes.history", p.lanes.history);

@@ -1,13 +1,25 @@
-#include "kernels/cpu/checks.h"
+#include "kernels/checks.h"
 
 #include <utility>
 
-namespace sirocco::cpu {
+namespace sirocco {
 namespace {
 
 constexpr int32_t kMaxRows = 1 << 20;
 
 }  // namespace
+
+std::string DTypes::Names() const {
+  std::string names;
+  for (const DType dtype : {DType::kFloat16, DType::kBFloat16, DType::kFloat32}) {
+    if (!Has(dtype)) continue;
+    const std::string_view before = names.empty()                          ? ""
+                                    : names.find(' ') == std::string::npos ? " and "
+                                                                           : ", ";
+    names = absl::StrCat(std::string(NameOf(dtype)), std::string(before), names);
+  }
+  return names;
+}
 
 Checks& Checks::Invalid(std::string what) {
   if (status_.ok()) {
@@ -35,24 +47,32 @@ Checks& Checks::RowCount(int32_t rows) {
   return Invalid(absl::StrCat("rows is ", rows, ", must be 1 ... ", kMaxRows));
 }
 
-Checks& Checks::Activations(std::string_view name, const Rows& rows, int64_t width) {
-  if (status_.ok() && rows.dtype != DType::kFloat32) {
-    status_ = absl::UnimplementedError(
-        absl::StrCat(std::string(operation_), ": ", std::string(name), " is ",
-                     std::string(NameOf(rows.dtype)), ", the CPU takes float32"));
+Checks& Checks::TakenType(std::string_view name, DType dtype, const DTypes& taken) {
+  if (status_.ok() && !taken.Has(dtype)) {
+    status_ = absl::UnimplementedError(absl::StrCat(
+        std::string(operation_), ": ", std::string(name), " is ", std::string(NameOf(dtype)), ", ",
+        std::string(types_.backend), " takes ", taken.Names()));
   }
+  return *this;
+}
+
+Checks& Checks::Shape(std::string_view name, const Rows& rows, int64_t width) {
   if (rows.width != width || width < 1) {
     return Invalid(absl::StrCat(std::string(name), " is ", rows.width, " wide, must be ", width));
   }
   return NotNull(name, rows.data);
 }
 
+Checks& Checks::Activations(std::string_view name, const Rows& rows, int64_t width) {
+  return TakenType(name, rows.dtype, types_.activations).Shape(name, rows, width);
+}
+
+Checks& Checks::Residual(std::string_view name, const Rows& rows, int64_t width) {
+  return TakenType(name, rows.dtype, DTypes(DType::kFloat32)).Shape(name, rows, width);
+}
+
 Checks& Checks::Weights(std::string_view name, const Matrix& matrix, int64_t rows, int64_t cols) {
-  if (status_.ok() && matrix.dtype == DType::kFloat16) {
-    status_ =
-        absl::UnimplementedError(absl::StrCat(std::string(operation_), ": ", std::string(name),
-                                              " is float16, the CPU takes float32 and bfloat16"));
-  }
+  TakenType(name, matrix.dtype, types_.weights);
   if (matrix.rows != rows || matrix.cols != cols || rows < 1 || cols < 1) {
     return Invalid(absl::StrCat(std::string(name), " is [", matrix.rows, ", ", matrix.cols,
                                 "], must be [", rows, ", ", cols, "]"));
@@ -60,15 +80,22 @@ Checks& Checks::Weights(std::string_view name, const Matrix& matrix, int64_t row
   return NotNull(name, matrix.data);
 }
 
+Checks& Checks::SameType(std::string_view name, DType dtype, std::string_view as_name, DType as) {
+  if (status_.ok() && dtype != as) {
+    status_ = absl::UnimplementedError(
+        absl::StrCat(std::string(operation_), ": ", std::string(name), " is ",
+                     std::string(NameOf(dtype)), ", ", std::string(types_.backend), " takes it as ",
+                     std::string(as_name), ": ", std::string(NameOf(as))));
+  }
+  return *this;
+}
+
 Checks& Checks::Map(const RowMap& map) {
   return NotNull("map.lane", map.lane).NotNull("map.position", map.position);
 }
 
 Checks& Checks::Kv(const KvLayer& kv, const Lanes& lanes) {
-  if (status_.ok() && kv.dtype == DType::kFloat16) {
-    status_ = absl::UnimplementedError(absl::StrCat(
-        std::string(operation_), ": kv is float16, the CPU takes float32 and bfloat16"));
-  }
+  TakenType("kv", kv.dtype, types_.kv);
   if (kv.group < 0 || kv.group >= lanes.groups) {
     return Invalid(absl::StrCat("kv.group is ", kv.group, ", the lanes have ", lanes.groups));
   }
@@ -92,4 +119,4 @@ Checks& Checks::Layer(const LayerRef& layer) {
       .That(layer.counter != nullptr || layer.index >= 0, "layer.index is negative");
 }
 
-}  // namespace sirocco::cpu
+}  // namespace sirocco

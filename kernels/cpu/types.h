@@ -1,0 +1,15 @@
+// The element types that the CPU's operations take.
+#pragma once
+
+#include "kernels/checks.h"
+
+namespace sirocco::cpu {
+
+inline constexpr BackendTypes kTypes = {
+    .backend = "the CPU",
+    .activations = DTypes(DType::kFloat32),
+    .weights = DTypes(DType::kFloat32, DType::kBFloat16),
+    .kv = DTypes(DType::kFloat32, DType::kBFloat16),
+};
+
+}  // namespace sirocco::cpu
