@@ -76,8 +76,12 @@ struct StoreEnd {
   __device__ explicit StoreEnd(const MatMulParams& p)
       : out(p.out.data), wide(p.out.dtype == DType::kFloat32), width(p.out.width), bias(p.bias) {}
   __device__ __forceinline__ void operator()(int row, int column, float sum) const {
+    Store(row, column, sum + Before(column));
+  }
+  // The two parts of it: what is added, for kernels that load it ahead of the sums, and the rest.
+  __device__ __forceinline__ float Before(int column) const { return BiasAt(bias, column); }
+  __device__ __forceinline__ void Store(int row, int column, float value) const {
     const int64_t at = row * width + column;
-    const float value = sum + BiasAt(bias, column);
     if (wide) {
       static_cast<float*>(out)[at] = value;
     } else {
@@ -108,9 +112,19 @@ struct ResidualEnd {
       : ResidualEnd(p.hidden, p.delta, layer.mlp_post_norm != nullptr, layer.down_bias) {}
 
   __device__ __forceinline__ void operator()(int row, int column, float sum) const {
-    const int64_t at = row * width + column;
-    const float value = sum + BiasAt(bias, column);
-    to[at] = add ? to[at] + value : value;
+    Store(row, column, sum, Before(row, column));
+  }
+  // The two parts of it: what is loaded, for kernels that do so ahead of the sums, and the rest.
+  struct Loaded {
+    float bias;
+    float residual;
+  };
+  __device__ __forceinline__ Loaded Before(int row, int column) const {
+    return {BiasAt(bias, column), add ? to[row * width + column] : 0.0f};
+  }
+  __device__ __forceinline__ void Store(int row, int column, float sum,
+                                        const Loaded& before) const {
+    to[row * width + column] = before.residual + (sum + before.bias);
   }
 };
 
@@ -192,12 +206,15 @@ struct QkvEnd {
   // memory, visible to the warp, and overwritten.
   __device__ void operator()(const HeadPlace& place, int row, float* sums) const;
 
- private:
-  // Where element 0 of the head goes, in elements of the cache.
-  __device__ __forceinline__ int64_t Slot(const HeadPlace& place, int row, int position) const {
+  // The block of a position, and in it where element 0 of a head of k or v goes, in elements of the
+  // cache.
+  __device__ __forceinline__ int Block(int lane, int position) const {
     const KvLayer& kv = layer->kv;
-    const int64_t table = (int64_t{map.lane[row]} * lanes.groups + kv.group) * lanes.max_blocks;
-    const int64_t block = lanes.block_table[table + position / kv.block_size];
+    const int64_t table = (int64_t{lane} * lanes.groups + kv.group) * lanes.max_blocks;
+    return lanes.block_table[table + position / kv.block_size];
+  }
+  __device__ __forceinline__ int64_t Slot(const HeadPlace& place, int block, int position) const {
+    const KvLayer& kv = layer->kv;
     const int64_t slot = int64_t{place.own} * kv.block_size + position % kv.block_size;
     return block * kv.block_stride + (place.is_v ? kv.value_offset : 0) + slot * kv.head_dim;
   }
@@ -227,7 +244,7 @@ __device__ void QkvEnd<T>::operator()(const HeadPlace& place, int row, float* su
   const float* cosine = turned == 0 ? nullptr : layer->rotary.cos_sin + int64_t{position} * turned;
   const DType kv_dtype = layer->kv.dtype;
   T* const q = q_out + int64_t{row} * q_rows + int64_t{place.own} * head_dim;
-  const int64_t slot = place.is_q ? 0 : Slot(place, row, position);
+  const int64_t slot = place.is_q ? 0 : Slot(place, Block(map.lane[row], position), position);
   for (int i = lane; i < head_dim; i += kWarp) {
     float value = sums[i];
     if (i < half) {

@@ -30,6 +30,11 @@ __device__ __forceinline__ void LaunchDependents() {
 #endif
 }
 
+// A barrier of `threads` threads of the block, whole warps; id: 1 ... 15, 0 is __syncthreads.
+__device__ __forceinline__ void NamedBarrier(int id, int threads) {
+  asm volatile("bar.sync %0, %1;" ::"r"(id), "r"(threads) : "memory");
+}
+
 // ---- Asynchronous copies to shared memory, sm_80 ------------------------------------------------
 
 // 16 bytes, both sides aligned to 16; where `valid` is false, zeros.
@@ -150,7 +155,8 @@ __device__ __forceinline__ uint64_t EvictFirstPolicy() {
 __device__ __forceinline__ void CopyBulk(void* shared, const void* global, uint32_t bytes,
                                          uint64_t* barrier, uint64_t policy) {
   asm volatile(
-      "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes.L2::cache_hint [%0], [%1], "
+      "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes.L2::cache_hint [%0], "
+      "[%1], "
       "%2, [%3], %4;" ::"r"(SharedAddress(shared)),
       "l"(global), "r"(bytes), "r"(SharedAddress(barrier)), "l"(policy)
       : "memory");

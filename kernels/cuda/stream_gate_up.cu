@@ -1,0 +1,74 @@
+// norm + gate and up + activation as a stream: a tile's halves are the same rows of both matrices.
+#include "kernels/cuda/epilogue.cuh"
+#include "kernels/cuda/stream.h"
+#include "kernels/cuda/stream_product.cuh"
+
+namespace sirocco::cuda::SIROCCO_CUDA_PATH {
+namespace {
+
+template <typename T>
+class GateUpStream {
+ public:
+  using Params = NormGateUpParams;
+  static constexpr int kEnds = kStreamHalf;
+  struct Before {};
+
+  __device__ explicit GateUpStream(const StreamParams<Params>& p)
+      : GateUpStream(p, LayerOf(p.operation.layer)) {}
+  __device__ __forceinline__ StreamTile<T> TileAt(int unit, int end) const {
+    const int units = min(half_rows_, end - unit);
+    const int64_t at = int64_t{unit} * columns_;
+    return {units, {gate_ + at, up_ + at}, {units, units}};
+  }
+  __device__ __forceinline__ void FillRows(const StreamPlan& plan, int, float* shared, T* x) const {
+    NormedRows(plan, norms_, shared, x);
+  }
+  __device__ __forceinline__ bool Ends(const StreamTile<T>& tile, int i) const {
+    return i < tile.units;
+  }
+  __device__ __forceinline__ Before Load(int, int, int) const { return {}; }
+  template <typename Sum>
+  __device__ __forceinline__ void End(int unit, int row, int i, const Sum& sum,
+                                      const Before&) const {
+    end_(row, unit + i, sum(i), sum(kStreamHalf + i));
+  }
+  __device__ __forceinline__ void Finish(const StreamParams<Params>&, float*) const {}
+
+ private:
+  __device__ GateUpStream(const StreamParams<Params>& p, const LayerParams& layer)
+      : gate_(static_cast<const T*>(layer.gate.data)),
+        up_(static_cast<const T*>(layer.up.data)),
+        columns_(p.plan.columns),
+        half_rows_(p.plan.half_rows),
+        norms_(p.operation, layer),
+        end_(p.operation, layer) {}
+
+  const T* gate_;
+  const T* up_;
+  int columns_;
+  int half_rows_;
+  Norms norms_;
+  GateUpEnd<T> end_;
+};
+
+StreamPlan PlanOf(const NormGateUpParams& p, int multiprocessors, const StreamTuning& tuning) {
+  return PlanStream(
+      {p.rows, p.out.width, 2, p.hidden.width, static_cast<int32_t>(BytesOf(p.out.dtype))}, tuning,
+      multiprocessors);
+}
+
+}  // namespace
+
+bool StreamTakes(const NormGateUpParams& p, int multiprocessors) {
+  return PlanOf(p, multiprocessors, {}).fits;
+}
+
+cudaError_t LaunchStream(const NormGateUpParams& p, const LaunchContext& context,
+                         const StreamTuning& tuning) {
+  return WithType(p.out.dtype, [&](auto zero) {
+    using T = decltype(zero);
+    return LaunchStream<T, GateUpStream<T>>(PlanOf(p, context.multiprocessors, tuning), p, context);
+  });
+}
+
+}  // namespace sirocco::cuda::SIROCCO_CUDA_PATH

@@ -1,0 +1,199 @@
+// Streamed products whose outputs are stored one by one: plain ones, and those that go to the
+// residual stream.
+#include <type_traits>
+
+#include "kernels/cuda/epilogue.cuh"
+#include "kernels/cuda/stream.h"
+#include "kernels/cuda/stream_product.cuh"
+
+namespace sirocco::cuda::SIROCCO_CUDA_PATH {
+namespace {
+
+// A unit is a row of weights; the second half of a tile follows the first.
+template <typename T>
+struct RowTiles {
+  const T* weights;  // [units, columns]
+  int columns;
+  int half_rows;
+
+  __device__ __forceinline__ StreamTile<T> At(int unit, int end) const {
+    const int units = min(2 * half_rows, end - unit);
+    const int first = min(half_rows, units);
+    const T* from = weights + int64_t{unit} * columns;
+    return {units, {from, from + int64_t{first} * columns}, {first, units - first}};
+  }
+  // The unit of a tile that its row i is.
+  __device__ __forceinline__ int UnitOf(int i) const {
+    return i < kStreamHalf ? i : i - kStreamHalf + half_rows;
+  }
+  __device__ __forceinline__ static bool Has(const StreamTile<T>& tile, int i) {
+    return i < kStreamHalf ? i < tile.rows[0] : i - kStreamHalf < tile.rows[1];
+  }
+};
+
+template <typename T>
+class MatMulStream {
+ public:
+  using Params = MatMulParams;
+  static constexpr int kEnds = 2 * kStreamHalf;
+  struct Before {
+    float bias;
+  };
+
+  __device__ explicit MatMulStream(const StreamParams<Params>& p)
+      : tiles_{static_cast<const T*>(p.operation.weight.data), p.plan.columns, p.plan.half_rows},
+        in_(static_cast<const T*>(p.operation.in.data)),
+        end_(p.operation) {}
+  __device__ __forceinline__ StreamTile<T> TileAt(int unit, int end) const {
+    return tiles_.At(unit, end);
+  }
+  __device__ __forceinline__ void FillRows(const StreamPlan& plan, int, float*, T* x) const {
+    CopyRows(plan, in_, x);
+  }
+  __device__ __forceinline__ bool Ends(const StreamTile<T>& tile, int i) const {
+    return tiles_.Has(tile, i);
+  }
+  __device__ __forceinline__ Before Load(int unit, int /*row*/, int i) const {
+    return {end_.Before(unit + tiles_.UnitOf(i))};
+  }
+  template <typename Sum>
+  __device__ __forceinline__ void End(int unit, int row, int i, const Sum& sum,
+                                      const Before& before) const {
+    end_.Store(row, unit + tiles_.UnitOf(i), sum(i) + before.bias);
+  }
+  __device__ __forceinline__ void Finish(const StreamParams<Params>&, float*) const {}
+
+ private:
+  RowTiles<T> tiles_;
+  const T* in_;
+  StoreEnd<T> end_;
+};
+
+__host__ __device__ const Rows& InputOf(const OutputResidualParams& p) { return p.attention; }
+__host__ __device__ const Rows& InputOf(const DownResidualParams& p) { return p.in; }
+__host__ __device__ const Rows& InputOf(const DownNormParams& p) { return p.in; }
+
+__device__ const Matrix& WeightOf(const OutputResidualParams&, const LayerParams& layer) {
+  return layer.o;
+}
+template <typename P>
+__device__ const Matrix& WeightOf(const P&, const LayerParams& layer) {
+  return layer.down;
+}
+
+// P: OutputResidualParams, DownResidualParams or DownNormParams.
+template <typename T, typename P>
+class ResidualStream {
+ public:
+  using Params = P;
+  static constexpr int kEnds = 2 * kStreamHalf;
+  using Before = ResidualEnd::Loaded;
+
+  __device__ explicit ResidualStream(const StreamParams<P>& p)
+      : layer_(LayerOf(p.operation.layer)),
+        tiles_{static_cast<const T*>(WeightOf(p.operation, layer_).data), p.plan.columns,
+               p.plan.half_rows},
+        in_(static_cast<const T*>(InputOf(p.operation).data)),
+        end_(p.operation, layer_) {}
+  __device__ __forceinline__ StreamTile<T> TileAt(int unit, int end) const {
+    return tiles_.At(unit, end);
+  }
+  __device__ __forceinline__ void FillRows(const StreamPlan& plan, int, float*, T* x) const {
+    CopyRows(plan, in_, x);
+  }
+  __device__ __forceinline__ bool Ends(const StreamTile<T>& tile, int i) const {
+    return tiles_.Has(tile, i);
+  }
+  __device__ __forceinline__ Before Load(int unit, int row, int i) const {
+    return end_.Before(row, unit + tiles_.UnitOf(i));
+  }
+  template <typename Sum>
+  __device__ __forceinline__ void End(int unit, int row, int i, const Sum& sum,
+                                      const Before& before) const {
+    end_.Store(row, unit + tiles_.UnitOf(i), sum(i), before);
+  }
+  __device__ __forceinline__ void Finish(const StreamParams<P>& p, float* shared) const {
+    if constexpr (std::is_same_v<P, DownResidualParams>) {
+      AdvanceLayer(p.operation.advance, &p.counters[0], gridDim.x);
+    }
+    if constexpr (std::is_same_v<P, DownNormParams>) {
+      // The last block norms what all have left.
+      if (!LastToArrive(&p.counters[0], gridDim.x)) return;
+      if (threadIdx.x >= kStreamConsumers) return;
+      const Norms norms(p.operation, layer_);
+      NormRows(norms, p.operation.rows, true, shared,
+               [&](int row, int column, const Pack<float, 4>& normed) {
+                 T* to = static_cast<T*>(norms.normed) + int64_t{row} * norms.width + column;
+                 StorePack(Rounded<T>(normed), to);
+               });
+    }
+  }
+
+ private:
+  const LayerParams& layer_;
+  RowTiles<T> tiles_;
+  const T* in_;
+  ResidualEnd end_;
+};
+
+StreamShape ShapeOf(int32_t rows, int32_t units, const Rows& in) {
+  return {rows, units, 1, in.width, static_cast<int32_t>(BytesOf(in.dtype))};
+}
+
+StreamPlan PlanOf(const MatMulParams& p, int multiprocessors, const StreamTuning& tuning) {
+  return PlanStream(ShapeOf(p.rows, p.weight.rows, p.in), tuning, multiprocessors);
+}
+
+template <typename P>
+StreamPlan PlanOf(const P& p, int multiprocessors, const StreamTuning& tuning) {
+  return PlanStream(ShapeOf(p.rows, p.hidden.width, InputOf(p)), tuning, multiprocessors);
+}
+
+template <typename P>
+cudaError_t Launch(const P& p, const LaunchContext& context, const StreamTuning& tuning) {
+  return WithType(InputOf(p).dtype, [&](auto zero) {
+    using T = decltype(zero);
+    return LaunchStream<T, ResidualStream<T, P>>(PlanOf(p, context.multiprocessors, tuning), p,
+                                                 context);
+  });
+}
+
+bool IsAligned(const void* data) { return reinterpret_cast<uintptr_t>(data) % 16 == 0; }
+
+}  // namespace
+
+bool StreamTakes(const MatMulParams& p, int multiprocessors) {
+  return p.in.dtype == p.weight.dtype && IsAligned(p.weight.data) && IsAligned(p.in.data) &&
+         PlanOf(p, multiprocessors, {}).fits;
+}
+bool StreamTakes(const OutputResidualParams& p, int multiprocessors) {
+  return PlanOf(p, multiprocessors, {}).fits;
+}
+bool StreamTakes(const DownResidualParams& p, int multiprocessors) {
+  return PlanOf(p, multiprocessors, {}).fits;
+}
+bool StreamTakes(const DownNormParams& p, int multiprocessors) {
+  return p.hidden.width % 4 == 0 && PlanOf(p, multiprocessors, {}).fits;
+}
+
+cudaError_t LaunchStream(const MatMulParams& p, const LaunchContext& context,
+                         const StreamTuning& tuning) {
+  return WithType(p.weight.dtype, [&](auto zero) {
+    using T = decltype(zero);
+    return LaunchStream<T, MatMulStream<T>>(PlanOf(p, context.multiprocessors, tuning), p, context);
+  });
+}
+cudaError_t LaunchStream(const OutputResidualParams& p, const LaunchContext& context,
+                         const StreamTuning& tuning) {
+  return Launch(p, context, tuning);
+}
+cudaError_t LaunchStream(const DownResidualParams& p, const LaunchContext& context,
+                         const StreamTuning& tuning) {
+  return Launch(p, context, tuning);
+}
+cudaError_t LaunchStream(const DownNormParams& p, const LaunchContext& context,
+                         const StreamTuning& tuning) {
+  return Launch(p, context, tuning);
+}
+
+}  // namespace sirocco::cuda::SIROCCO_CUDA_PATH

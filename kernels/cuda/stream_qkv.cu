@@ -1,0 +1,238 @@
+// q, k and v as a stream, with or without the norm before. A unit is a pair of rows of a head, i
+// and i + dim/2, which turn together: where a head is turned whole and has no norm of its own, a
+// block ends its pairs alone. Else blocks leave their sums in scratch, and the last of a head to
+// arrive ends the head.
+//
+// Scratch: [R, q_rows + 2 * kv_rows] float32. Counters: one a head.
+#include <type_traits>
+
+#include "kernels/cuda/epilogue.cuh"
+#include "kernels/cuda/stream.h"
+#include "kernels/cuda/stream_product.cuh"
+
+namespace sirocco::cuda::SIROCCO_CUDA_PATH {
+namespace {
+
+// P: NormQkvParams or QkvParams.
+template <typename T, typename P>
+class QkvStream {
+ public:
+  using Params = P;
+  static constexpr int kEnds = kStreamHalf;
+  // Of a pair.
+  struct Before {
+    float bias[2];
+    float cosine;
+    float sine;
+  };
+
+  __device__ explicit QkvStream(const StreamParams<P>& p)
+      : QkvStream(p, LayerOf(p.operation.layer)) {}
+
+  __device__ __forceinline__ StreamTile<T> TileAt(int unit, int end) const {
+    const int head = unit / half_dim_;
+    const int i = unit - head * half_dim_;
+    const int units = min(min(half_rows_, end - unit), half_dim_ - i);
+    const HeadPlace place(ref_, head);
+    const T* from = static_cast<const T*>(place.Weight(layer_).data) +
+                    (int64_t{place.own} * ref_.head_dim + i) * columns_;
+    return {units, {from, from + int64_t{half_dim_} * columns_}, {units, units}};
+  }
+
+  // Also finds `row`'s place in the cache, while the other loads are under way.
+  __device__ __forceinline__ void FillRows(const StreamPlan& plan, int row, float* shared, T* x) {
+    int lane = 0;
+    if (row < plan.rows) {
+      position_ = end_.map.position[row];
+      lane = end_.map.lane[row];
+    }
+    if constexpr (std::is_same_v<P, NormQkvParams>) {
+      NormedRows(plan, Norms(operation_, layer_), shared, x);
+    } else {
+      CopyRows(plan, static_cast<const T*>(operation_.normed.data), x);
+    }
+    if (row < plan.rows) block_ = end_.Block(lane, position_);
+  }
+
+  __device__ __forceinline__ bool Ends(const StreamTile<T>& tile, int i) const {
+    return i < tile.units;
+  }
+
+  __device__ __forceinline__ Before Load(int unit, int /*row*/, int i) const {
+    Before before = {{0, 0}, 1, 0};
+    const int head = unit / half_dim_;
+    const int pair = unit + i - head * half_dim_;
+    const HeadPlace place(ref_, head);
+    if (EndsWhole(place)) return before;
+    const float* bias = place.Bias(layer_);
+    if (bias != nullptr) {
+      bias += int64_t{place.own} * ref_.head_dim + pair;
+      before.bias[0] = bias[0];
+      before.bias[1] = bias[half_dim_];
+    }
+    if (!place.is_v && turned_ != 0) {
+      const float* turn = layer_.rotary.cos_sin + int64_t{position_} * turned_ + pair;
+      before.cosine = turn[0];
+      before.sine = turn[half_dim_];
+    }
+    return before;
+  }
+
+  template <typename Sum>
+  __device__ __forceinline__ void End(int unit, int row, int i, const Sum& sum,
+                                      const Before& before) const {
+    const int head = unit / half_dim_;
+    const int pair = unit + i - head * half_dim_;
+    const HeadPlace place(ref_, head);
+    const float a = sum(i) + before.bias[0];
+    const float b = sum(kStreamHalf + i) + before.bias[1];
+    if (EndsWhole(place)) {
+      float* to = sums_ + row * SumStride() + int64_t{head} * ref_.head_dim + pair;
+      to[0] = a;
+      to[half_dim_] = b;
+      return;
+    }
+    const float low = a * before.cosine - b * before.sine;
+    const float high = b * before.cosine + a * before.sine;
+    if (place.is_q) {
+      T* q = end_.q_out + int64_t{row} * ref_.q_rows + int64_t{place.own} * ref_.head_dim + pair;
+      q[0] = FromFloat<T>(low);
+      q[half_dim_] = FromFloat<T>(high);
+    } else {
+      const int64_t at = end_.Slot(place, block_, position_) + pair;
+      StoreAs(layer_.kv.dtype, layer_.kv.data, at, low);
+      StoreAs(layer_.kv.dtype, layer_.kv.data, at + half_dim_, high);
+    }
+  }
+
+  // Ends the heads of which this block is the last to bring its pairs.
+  __device__ void Finish(const StreamParams<P>& p, float*) const {
+    if (!q_whole_ && !k_whole_) return;
+    // One thread asks for each head of the block.
+    constexpr int kMostHeads = kStreamConsumers;
+    __shared__ bool is_last[kMostHeads];
+    const int64_t units = p.plan.units;
+    const int64_t first = units * blockIdx.x / gridDim.x;
+    const int64_t end = units * (blockIdx.x + 1) / gridDim.x;
+    const int first_head = static_cast<int>(first / half_dim_);
+    const int heads = static_cast<int>(CeilDiv(end, half_dim_)) - first_head;
+    const int warp = threadIdx.x / kWarp;
+    __syncthreads();
+    for (int base = 0; base < heads; base += kMostHeads) {
+      const int count = min(kMostHeads, heads - base);
+      if (threadIdx.x < count) is_last[threadIdx.x] = Arrive(p, first_head + base + threadIdx.x);
+      __syncthreads();
+      for (int i = 0; i < count; ++i) {
+        const int head = first_head + base + i;
+        if (is_last[i] && warp < p.plan.rows) {
+          end_(HeadPlace(ref_, head), warp,
+               sums_ + warp * SumStride() + int64_t{head} * ref_.head_dim);
+        }
+      }
+      __syncthreads();
+    }
+  }
+
+ private:
+  __device__ QkvStream(const StreamParams<P>& p, const LayerParams& layer)
+      : operation_(p.operation),
+        ref_(p.operation.layer),
+        layer_(layer),
+        columns_(p.plan.columns),
+        half_rows_(p.plan.half_rows),
+        half_dim_(p.operation.layer.head_dim / 2),
+        turned_(layer.rotary.dim),
+        sums_(p.scratch),
+        end_(p.operation, layer) {
+    const bool part = turned_ != 0 && turned_ != ref_.head_dim;
+    q_whole_ = part || layer.q_norm != nullptr;
+    k_whole_ = part || layer.k_norm != nullptr;
+  }
+
+  __device__ __forceinline__ int64_t SumStride() const {
+    return ref_.q_rows + 2 * int64_t{ref_.kv_rows};
+  }
+
+  // Whether a head of this kind can only be ended as a whole.
+  __device__ __forceinline__ bool EndsWhole(const HeadPlace& place) const {
+    return !place.is_v && (place.is_q ? q_whole_ : k_whole_);
+  }
+
+  // Counts this block in for `head`: whether it is the last of those that have pairs of it.
+  __device__ bool Arrive(const StreamParams<P>& p, int head) const {
+    if (!EndsWhole(HeadPlace(ref_, head))) return false;
+    // Block b has units [units * b / blocks, units * (b + 1) / blocks).
+    const int64_t units = p.plan.units;
+    const auto block_of = [&](int64_t unit) { return ((unit + 1) * gridDim.x - 1) / units; };
+    const int64_t first = int64_t{head} * half_dim_;
+    const auto blocks =
+        static_cast<uint32_t>(block_of(first + half_dim_ - 1) - block_of(first) + 1);
+    __threadfence();
+    const bool is_last = atomicAdd(&p.counters[head], 1u) == blocks - 1;
+    if (is_last) p.counters[head] = 0;
+    __threadfence();
+    return is_last;
+  }
+
+  const P& operation_;
+  const LayerRef& ref_;
+  const LayerParams& layer_;
+  int columns_;
+  int half_rows_;
+  int half_dim_;
+  int turned_;
+  bool q_whole_;
+  bool k_whole_;
+  float* sums_;
+  QkvEnd<T> end_;
+  int position_ = 0;  // of this thread's row of activations
+  int block_ = 0;
+};
+
+StreamPlan PlanOf(const LayerRef& layer, int32_t rows, const Rows& normed, int multiprocessors,
+                  const StreamTuning& tuning) {
+  return PlanStream({rows, (layer.q_rows + 2 * layer.kv_rows) / 2, 2, normed.width,
+                     static_cast<int32_t>(BytesOf(normed.dtype))},
+                    tuning, multiprocessors);
+}
+
+template <typename P>
+cudaError_t Launch(const P& p, const LaunchContext& context, const StreamTuning& tuning) {
+  return WithType(p.normed.dtype, [&](auto zero) {
+    using T = decltype(zero);
+    return LaunchStream<T, QkvStream<T, P>>(
+        PlanOf(p.layer, p.rows, p.normed, context.multiprocessors, tuning), p, context);
+  });
+}
+
+template <typename P>
+bool Takes(const P& p, int multiprocessors) {
+  return p.layer.head_dim % 2 == 0 &&
+         (p.layer.q_rows + 2 * p.layer.kv_rows) / p.layer.head_dim <= kCounters &&
+         PlanOf(p.layer, p.rows, p.normed, multiprocessors, {}).fits;
+}
+
+}  // namespace
+
+bool StreamTakes(const NormQkvParams& p, int multiprocessors) { return Takes(p, multiprocessors); }
+bool StreamTakes(const QkvParams& p, int multiprocessors) { return Takes(p, multiprocessors); }
+
+size_t StreamQkvScratch(const LayerRef& layer, int32_t rows) {
+  return static_cast<size_t>(std::min(rows, kStreamRows)) *
+         (layer.q_rows + 2 * size_t{static_cast<uint32_t>(layer.kv_rows)}) * sizeof(float);
+}
+
+cudaError_t LaunchStream(const NormQkvParams& p, const LaunchContext& context,
+                         const StreamTuning& tuning) {
+  // With a counter the layer is known only when the kernel before has ended.
+  LaunchContext own = context;
+  own.programmatic = context.programmatic && p.layer.counter == nullptr;
+  return Launch(p, own, tuning);
+}
+
+cudaError_t LaunchStream(const QkvParams& p, const LaunchContext& context,
+                         const StreamTuning& tuning) {
+  return Launch(p, context, tuning);
+}
+
+}  // namespace sirocco::cuda::SIROCCO_CUDA_PATH
