@@ -55,7 +55,7 @@ struct Lanes {
   int32_t max_blocks;
   int32_t vocab_size;
 
-  const int32_t* BlockTable(int lane_index, int group) const {
+  constexpr const int32_t* BlockTable(int lane_index, int group) const {
     return block_table + (int64_t{lane_index} * groups + group) * max_blocks;
   }
 };

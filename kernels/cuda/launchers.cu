@@ -19,8 +19,8 @@ const Launchers& KernelLaunchers() {
       .gather_rows = nullptr,
       .add_bias = nullptr,
       // decode_attention.cu
-      .decode_attention_scratch = nullptr,
-      .decode_attention = nullptr,
+      .decode_attention_scratch = DecodeAttentionScratch,
+      .decode_attention = LaunchDecodeAttention,
       // prefill_attention.cu
       .prefill_attention = nullptr,
       // sample.cu, score.cu

@@ -1,0 +1,412 @@
+// Attention of a decode step: split-KV in one launch.
+//
+// Work is cut into items of (row, split of 256 slots, KV head). Their number is only known on the
+// device: every thread block counts the rows' splits for itself and takes items round robin, so one
+// fixed grid (what the GPU holds at once, or fewer) serves any lengths. A row of several splits
+// leaves partials (maximum, sum, weighted values) in scratch, and the last thread block to arrive
+// merges them in the splits' order; a row of one split is written at once. Each split is computed
+// and merged the same way whatever else runs.
+//
+// Bytes: each key and value once, q and out once; partials of rows beyond 256 slots, (head_dim + 2)
+// float32 a head and split, written and read once: 1.6% of the KV at head_dim 128, four heads a KV
+// head, 16 bits.
+// Grid: at most 3 blocks of 256 threads a multiprocessor. Shared memory: 54 KiB for tiles, 9 KiB
+// for rows and slots, and 1,024 + 4 * head_dim bytes a query head of the block.
+//
+// Assumes: head_dim 1 ... 1,024; positions below lanes.max_length. Copies are wide where head_dim
+// is a multiple of 8. Up to 512 rows (65,536 pairs of a row and a KV head) are one launch.
+
+#include <algorithm>
+
+#include "kernels/cuda/decode_split.cuh"
+#include "kernels/cuda/kernels.h"
+#include "kernels/cuda/launch.cuh"
+
+namespace sirocco::cuda::SIROCCO_CUDA_PATH {
+namespace {
+
+// What every GPU since sm_80 gives a block.
+constexpr int64_t kMaxSharedBytes = 99 * 1024;
+
+struct DecodeArgs {
+  DecodeAttentionParams p;
+  DecodeLayout layout;
+  int32_t first_row;  // of the launch's
+  int32_t rows;
+  float* values;       // [rows][kv_heads * passes][max_splits][layout.heads][8 * chunks]
+  float2* statistics;  // [rows][kv_heads * passes][max_splits][layout.heads]: maximum, sum
+  uint32_t* arrived;   // [rows][kv_heads * passes]
+};
+
+// ---- On the device -----------------------------------------------------------------------------
+
+__device__ __forceinline__ int FirstSplit(const AttentionShape& shape, int position) {
+  return FirstSlot(shape, position) / kSplitSlots;
+}
+
+// first_item[r] = splits of the rows before r; [rows]: of all. Uses `flag` for the warps' sums.
+__device__ void CountSplits(const DecodeArgs& args, const DecodeShared& shared) {
+  const int lane = threadIdx.x % kWarp;
+  const int warp = threadIdx.x / kWarp;
+  int before = 0;
+  for (int first = 0; first < args.rows; first += kDecodeThreads) {
+    const int row = first + static_cast<int>(threadIdx.x);
+    int splits = 0;
+    if (row < args.rows) {
+      const int position = args.p.map.position[args.first_row + row];
+      shared.fixed->position[row] = position;
+      shared.fixed->lane[row] = args.p.map.lane[args.first_row + row];
+      splits = position / kSplitSlots - FirstSplit(shared.fixed->item.shape, position) + 1;
+    }
+    int sum = splits;  // of this lane and those before it in the warp
+    for (int offset = 1; offset < kWarp; offset *= 2) {
+      const int other = __shfl_up_sync(kAllLanes, sum, offset);
+      if (lane >= offset) sum += other;
+    }
+    if (lane == kWarp - 1) shared.fixed->flag[warp] = sum;
+    __syncthreads();
+    int all = 0;
+    for (int w = 0; w < kDecodeThreads / kWarp; ++w) {
+      if (w == warp) sum += all;
+      all += shared.fixed->flag[w];
+    }
+    if (row < args.rows) shared.fixed->first_item[row] = before + sum - splits;
+    before += all;
+    __syncthreads();
+  }
+  if (threadIdx.x == 0) shared.fixed->first_item[args.rows] = before;
+  __syncthreads();
+}
+
+// The row whose splits `item` is among.
+__device__ __forceinline__ int RowOf(const int32_t* first_item, int rows, int item) {
+  int low = 0;
+  int high = rows;  // first_item[low] <= item < first_item[high]
+  while (high - low > 1) {
+    const int middle = (low + high) / 2;
+    (item < first_item[middle] ? high : low) = middle;
+  }
+  return low;
+}
+
+// By one thread: what item `i` is.
+__device__ void FindItem(const DecodeArgs& args, const DecodeShared& shared, int i) {
+  const DecodeLayout& layout = args.layout;
+  DecodeItem& item = shared.fixed->item;
+  const int groups = layout.kv_heads * layout.passes;
+  const int row_split = i / groups;
+  item.group = i - row_split * groups;
+  item.launch_row = RowOf(shared.fixed->first_item, args.rows, row_split);
+  item.row = args.first_row + item.launch_row;
+  item.split = row_split - shared.fixed->first_item[item.launch_row];
+  item.splits =
+      shared.fixed->first_item[item.launch_row + 1] - shared.fixed->first_item[item.launch_row];
+  const int position = shared.fixed->position[item.launch_row];
+  const int split = FirstSplit(item.shape, position) + item.split;
+  item.block_table = args.p.lanes.BlockTable(shared.fixed->lane[item.launch_row], item.kv.group);
+  item.first = max(split * kSplitSlots, FirstSlot(item.shape, position));
+  item.count = min((split + 1) * kSplitSlots - 1, position) - item.first + 1;
+  const int pass_head = item.group % layout.passes * layout.heads;
+  item.head_count = min(layout.heads, layout.heads_a_kv_head - pass_head);
+  item.first_head = item.group / layout.passes * layout.heads_a_kv_head + pass_head;
+  item.out = int64_t{item.row} * args.p.out.width + int64_t{item.first_head} * layout.head_dim;
+}
+
+// Where the item's keys and values stand.
+__device__ void FindSlots(const DecodeLayout& layout, const DecodeShared& shared) {
+  const DecodeItem& item = shared.fixed->item;
+  if (static_cast<int>(threadIdx.x) >= item.count) return;
+  const int element_bytes = item.kv.dtype == DType::kFloat32 ? 4 : 2;
+  shared.fixed->offset[threadIdx.x] =
+      SlotOffset(item.kv, item.block_table, item.group / layout.passes,
+                 item.first + static_cast<int>(threadIdx.x)) *
+      element_bytes;
+}
+
+// q of the block's heads as float32, in the order that ScoreTile reads; zeros where there is none.
+__device__ void LoadQueries(const DecodeArgs& args, const DecodeShared& shared) {
+  const DecodeLayout& layout = args.layout;
+  const DecodeItem& item = shared.fixed->item;
+  const int width = layout.chunks * 8;
+  const int64_t from =
+      int64_t{item.row} * args.p.q.width + int64_t{item.first_head} * layout.head_dim;
+  float* q = reinterpret_cast<float*>(shared.q);
+  for (int i = threadIdx.x; i < layout.heads * width; i += kDecodeThreads) {
+    const int head = i / width;
+    const int d = i - head * width;
+    const bool present = head < item.head_count && d < layout.head_dim;
+    const int part = (head * 2 + d % 8 / 4) * layout.chunks + d / 8;
+    q[part * 4 + d % 4] =
+        present ? LoadElement(args.p.q, from + int64_t{head} * layout.head_dim + d) : 0.0f;
+  }
+}
+
+// Whether this thread block is the last of `splits` to bring its part. What the others wrote is
+// then visible, and the counter zero again.
+__device__ bool LastToArrive(uint32_t* arrived, int splits, int32_t* flag) {
+  __threadfence();
+  __syncthreads();
+  if (threadIdx.x == 0) {
+    const bool last = atomicAdd(arrived, 1u) == static_cast<uint32_t>(splits - 1);
+    if (last) *arrived = 0;
+    *flag = last;
+  }
+  __syncthreads();
+  const bool last = *flag != 0;
+  __threadfence();
+  return last;
+}
+
+// Four dimensions of a head of the item: values / sum.
+__device__ __forceinline__ void StoreHead(const DecodeArgs& args, const DecodeItem& item, int head,
+                                          int dim, const float4& values, float sum) {
+  const float x[4] = {values.x / sum, values.y / sum, values.z / sum, values.w / sum};
+  const int head_dim = args.layout.head_dim;
+  StoreFour(args.p.out, item.out + int64_t{head} * head_dim, dim, head_dim, x);
+}
+
+// Merges the partials of a (row, heads) in the splits' order (Dao et al., 2023) and writes `out`.
+__device__ void MergeSplits(const DecodeArgs& args, const DecodeShared& shared, int64_t pair) {
+  const DecodeLayout& layout = args.layout;
+  const DecodeItem& item = shared.fixed->item;
+  const int splits = item.splits;
+  const float2* statistics = args.statistics + pair * layout.max_splits * layout.heads;
+  const int lane = threadIdx.x % kWarp;
+  for (int head = threadIdx.x / kWarp; head < item.head_count; head += kDecodeThreads / kWarp) {
+    float maximum = -INFINITY;
+    for (int split = lane; split < splits; split += kWarp) {
+      maximum = fmaxf(maximum, statistics[split * layout.heads + head].x);
+    }
+    maximum = WarpMax(maximum);
+    float sum = 0;
+    for (int split = lane; split < splits; split += kWarp) {
+      const float2 of_split = statistics[split * layout.heads + head];
+      sum += of_split.y * expf(of_split.x - maximum);
+    }
+    sum = WarpSum(sum);
+    if (lane == 0) {
+      shared.fixed->maximum[head] = maximum;
+      shared.fixed->sum[head] = sum;
+    }
+  }
+  __syncthreads();
+  const int quads = layout.chunks * 2;  // of four dimensions
+  const float4* values = reinterpret_cast<const float4*>(args.values) +
+                         pair * layout.max_splits * layout.heads * quads;
+  for (int i = threadIdx.x; i < item.head_count * quads; i += kDecodeThreads) {
+    const int head = i / quads;
+    const int dim = (i - head * quads) * 4;
+    const float maximum = shared.fixed->maximum[head];
+    const float2* of_split = statistics + head;
+    const float4* from = values + i;
+    float4 total = make_float4(0, 0, 0, 0);
+#pragma unroll 4
+    for (int split = 0; split < splits; ++split) {
+      const float factor = expf(of_split->x - maximum);
+      const float4 value = *from;
+      of_split += layout.heads;
+      from += layout.heads * quads;
+      total.x = fmaf(factor, value.x, total.x);
+      total.y = fmaf(factor, value.y, total.y);
+      total.z = fmaf(factor, value.z, total.z);
+      total.w = fmaf(factor, value.w, total.w);
+    }
+    StoreHead(args, item, head, dim, total, shared.fixed->sum[head]);
+  }
+}
+
+// The result of a row's only split: from group 0's threads through shared memory to all.
+template <int kHeads>
+__device__ void WriteOut(const DecodeArgs& args, const DecodeShared& shared,
+                         const ValueShare& share, const float (&total)[kHeads][8]) {
+  const DecodeLayout& layout = args.layout;
+  const DecodeItem& item = shared.fixed->item;
+  const int quads = layout.chunks * 2;
+  float4* results = shared.q;  // [heads][quads]: q is not needed any more
+  if (share.group == 0) {
+#pragma unroll
+    for (int i = 0; i < kHeads * 2; ++i) {
+      const float* x = &total[i / 2][i % 2 * 4];
+      results[(share.head + i / 2) * quads + share.chunk * 2 + i % 2] =
+          make_float4(x[0], x[1], x[2], x[3]);
+    }
+  }
+  __syncthreads();
+  for (int i = threadIdx.x; i < item.head_count * quads; i += kDecodeThreads) {
+    const int head = i / quads;
+    const float4 values = results[i];
+    StoreHead(args, item, head, (i - head * quads) * 4, values, shared.fixed->sum[head]);
+  }
+}
+
+// The partial of one split of several.
+template <int kHeads>
+__device__ void WritePartial(const DecodeArgs& args, const DecodeShared& shared,
+                             const ValueShare& share, int64_t pair,
+                             const float (&total)[kHeads][8]) {
+  const DecodeLayout& layout = args.layout;
+  const int64_t first_head = (pair * layout.max_splits + shared.fixed->item.split) * layout.heads;
+  if (threadIdx.x < layout.heads) {
+    args.statistics[first_head + threadIdx.x] =
+        make_float2(shared.fixed->maximum[threadIdx.x], shared.fixed->sum[threadIdx.x]);
+  }
+  if (share.group != 0) return;
+#pragma unroll
+  for (int h = 0; h < kHeads; ++h) {
+    float* to = args.values + ((first_head + share.head + h) * layout.chunks + share.chunk) * 8;
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      const float* x = &total[h][4 * half];
+      *reinterpret_cast<float4*>(to + 4 * half) = make_float4(x[0], x[1], x[2], x[3]);
+    }
+  }
+}
+
+// Blocks a multiprocessor, as registers allow.
+template <int kHeads>
+constexpr int kResidentBlocks = kHeads > 4 ? 2 : 3;
+
+template <int kHeads>
+__global__ void __launch_bounds__(kDecodeThreads, kResidentBlocks<kHeads>)
+    DecodeAttentionKernel(const __grid_constant__ DecodeArgs args) {
+  const DecodeLayout& layout = args.layout;
+  const DecodeShared shared = CarveShared(DynamicShared(), layout);
+  if (threadIdx.x == 0) {
+    shared.fixed->item.shape = args.p.shape;
+    shared.fixed->item.kv = args.p.kv;
+    if (args.p.layer.table != nullptr) {
+      const LayerRef& ref = args.p.layer;
+      const LayerParams& layer = ref.table[ref.counter != nullptr ? *ref.counter : ref.index];
+      shared.fixed->item.shape = layer.attention;
+      shared.fixed->item.kv = layer.kv;
+    }
+  }
+  __syncthreads();
+  WaitForDependency();
+  LaunchDependents();
+  CountSplits(args, shared);
+  const int groups = layout.kv_heads * layout.passes;
+  const int items = shared.fixed->first_item[args.rows] * groups;
+  const ValueShare share = MakeValueShare(layout, kHeads);
+  for (int i = blockIdx.x; i < items; i += gridDim.x) {
+    if (threadIdx.x == 0) FindItem(args, shared, i);
+    __syncthreads();
+    FindSlots(layout, shared);
+    LoadQueries(args, shared);
+    __syncthreads();
+    float total[kHeads][8] = {};
+    switch (shared.fixed->item.kv.dtype) {
+      case DType::kBFloat16:
+        AttendSplit<__nv_bfloat16, kHeads>(layout, shared, share, total);
+        break;
+      case DType::kFloat16:
+        AttendSplit<__half, kHeads>(layout, shared, share, total);
+        break;
+      case DType::kFloat32:
+        AttendSplit<float, kHeads>(layout, shared, share, total);
+        break;
+    }
+    if (shared.fixed->item.splits == 1) {
+      WriteOut<kHeads>(args, shared, share, total);
+    } else {
+      const int64_t pair =
+          int64_t{shared.fixed->item.launch_row} * groups + shared.fixed->item.group;
+      WritePartial<kHeads>(args, shared, share, pair, total);
+      if (LastToArrive(args.arrived + pair, shared.fixed->item.splits, shared.fixed->flag)) {
+        MergeSplits(args, shared, pair);
+      }
+    }
+    __syncthreads();  // shared memory is free for the next item
+  }
+}
+
+// ---- On the host -------------------------------------------------------------------------------
+
+// Shared memory of a multiprocessor: sm_90, and the least of sm_80 and sm_100.
+constexpr int64_t kMultiprocessorShared = (SIROCCO_HOPPER ? 227 : 163) * 1024;
+
+// Query heads that a thread holds sums of. Eight of the largest ones would not fit into a block's
+// shared memory.
+int HeadsAThread(const DecodeLayout& layout) {
+  if (layout.heads_a_kv_head <= 2) return layout.heads_a_kv_head;
+  return layout.heads_a_kv_head <= 4 || layout.chunks > kDecodeThreads / 4 ? 4 : 8;
+}
+
+DecodeLayout LayoutOf(const DecodeAttentionParams& p) {
+  DecodeLayout layout;
+  const bool from_table = p.layer.table != nullptr;
+  layout.head_dim = from_table ? p.layer.head_dim : p.kv.head_dim;
+  layout.kv_heads = from_table ? p.layer.kv_rows / layout.head_dim : p.kv.kv_heads;
+  const int heads = from_table ? p.layer.q_rows / layout.head_dim : p.shape.heads;
+  layout.heads_a_kv_head = heads / layout.kv_heads;
+  layout.chunks = static_cast<int32_t>(CeilDiv(layout.head_dim, 8));
+  layout.max_splits = static_cast<int32_t>(CeilDiv(p.lanes.max_length, kSplitSlots));
+  // As many heads a block as its threads and shared memory allow.
+  const int step = HeadsAThread(layout);
+  const int most = step * std::max(1, kDecodeThreads / layout.chunks);
+  layout.heads = static_cast<int32_t>(CeilDiv(layout.heads_a_kv_head, step)) * step;
+  layout.heads = std::min({layout.heads, most, kMaxHeadsABlock});
+  while (layout.heads > step && SharedBytes(layout) > kMaxSharedBytes) layout.heads -= step;
+  layout.passes = static_cast<int32_t>(CeilDiv(layout.heads_a_kv_head, layout.heads));
+  return layout;
+}
+
+// Rows of one launch: as many as can be counted in shared memory and have counters.
+int RowsALaunch(const DecodeAttentionParams& p, const DecodeLayout& layout) {
+  return std::min(
+      {p.rows, kLaunchRows, std::max(1, kCounters / (layout.kv_heads * layout.passes))});
+}
+
+int64_t PartialsOf(const DecodeLayout& layout, int rows) {
+  return int64_t{rows} * layout.kv_heads * layout.passes * layout.max_splits * layout.heads;
+}
+
+}  // namespace
+
+size_t DecodeAttentionScratch(const DecodeAttentionParams& p) {
+  const DecodeLayout layout = LayoutOf(p);
+  if (layout.max_splits <= 1) return 0;
+  const int64_t partials = PartialsOf(layout, RowsALaunch(p, layout));
+  return static_cast<size_t>(partials) * (layout.chunks * 8 * sizeof(float) + sizeof(float2));
+}
+
+cudaError_t LaunchDecodeAttention(const DecodeAttentionParams& p, const LaunchContext& context) {
+  DecodeArgs args;
+  args.p = p;
+  args.layout = LayoutOf(p);
+  const DecodeLayout& layout = args.layout;
+  if (layout.head_dim > kMaxDecodeHeadDim) return cudaErrorInvalidValue;
+  const int rows_a_launch = RowsALaunch(p, layout);
+  const int64_t values = PartialsOf(layout, rows_a_launch) * layout.chunks * 8;
+  args.values = static_cast<float*>(context.scratch);
+  args.statistics = reinterpret_cast<float2*>(args.values + values);
+  args.arrived = context.counters;
+  const int64_t shared_bytes = SharedBytes(layout);
+  const auto launch = [&](void (*kernel)(DecodeArgs), int resident_blocks) {
+    // So many at once that all are resident: by registers, and by shared memory.
+    const int64_t blocks =
+        std::clamp<int64_t>(kMultiprocessorShared / (shared_bytes + 1024), 1, resident_blocks);
+    cudaError_t error = AllowShared(kernel, shared_bytes);
+    for (int row = 0; row < p.rows && error == cudaSuccess; row += rows_a_launch) {
+      args.first_row = row;
+      args.rows = std::min(rows_a_launch, p.rows - row);
+      const int64_t items = PartialsOf(layout, args.rows) / layout.heads;
+      const auto grid = static_cast<unsigned>(std::min(items, blocks * context.multiprocessors));
+      error = LaunchKernel(kernel, dim3(grid), dim3(kDecodeThreads),
+                           static_cast<size_t>(shared_bytes), context, args);
+    }
+    return error;
+  };
+  switch (HeadsAThread(layout)) {
+    case 1:
+      return launch(DecodeAttentionKernel<1>, kResidentBlocks<1>);
+    case 2:
+      return launch(DecodeAttentionKernel<2>, kResidentBlocks<2>);
+    case 4:
+      return launch(DecodeAttentionKernel<4>, kResidentBlocks<4>);
+    default:
+      return launch(DecodeAttentionKernel<8>, kResidentBlocks<8>);
+  }
+}
+
+}  // namespace sirocco::cuda::SIROCCO_CUDA_PATH
