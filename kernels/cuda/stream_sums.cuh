@@ -44,24 +44,18 @@ template <typename T>
 class StreamSums {
  public:
   __device__ __forceinline__ void Add(const StreamPiece<T>& piece) {
-    const int g = threadIdx.x % kWarp / 4;
     const int t = threadIdx.x % 4;
-    const unsigned char* row = piece.slot + g * piece.row_bytes;
-    const T* x = piece.x + g * piece.x_stride;
-#pragma unroll 4
-    for (int block = piece.FirstBlock(); block * kStreamColumnBlock < piece.columns;
-         block += kStreamWarps) {
-      const int column = block * kStreamColumnBlock + 8 * t;
-      uint4 w0 = {0, 0, 0, 0}, w1 = {0, 0, 0, 0}, in = {0, 0, 0, 0};
-      if (column < piece.columns) {
-        const unsigned char* at = row + column * sizeof(T);
-        if (g < piece.rows[0]) w0 = *reinterpret_cast<const uint4*>(at);
-        if (g < piece.rows[1]) w1 = *reinterpret_cast<const uint4*>(at + piece.half_bytes);
-      }
-      if (g < piece.x_rows) in = *reinterpret_cast<const uint4*>(x + column);
-      MultiplyAccumulate<T>(sums_[0], {w0.x, w1.x, w0.y, w1.y}, {in.x, in.y});
-      MultiplyAccumulate<T>(sums_[1], {w0.z, w1.z, w0.w, w1.w}, {in.z, in.w});
+    const int full = piece.columns / kStreamColumnBlock;
+    int block = piece.FirstBlock();
+#pragma unroll 1
+    for (; block + kStreamWarps < full; block += 2 * kStreamWarps) AddBlocks<2>(piece, block);
+    if (block < full) {
+      AddBlocks<1>(piece, block);
+      block += kStreamWarps;
     }
+    // The last columns are less than a block: lanes beyond them have zeros.
+    if (block != full || piece.columns % kStreamColumnBlock == 0) return;
+    AddBlocks<1>(piece, block, block * kStreamColumnBlock + 8 * t < piece.columns);
   }
 
   // to: [kStreamSums]
@@ -72,12 +66,44 @@ class StreamSums {
     for (int i = 0; i < 4; ++i) {
       const int x_row = 2 * t + i % 2;
       const int row = i / 2 * kStreamHalf + g;
-      if (x_row < x_rows) to[x_row * 2 * kStreamHalf + row] = sums_[0][i] + sums_[1][i];
+      const float sum = (sums_[0][i] + sums_[1][i]) + (sums_[2][i] + sums_[3][i]);
+      if (x_row < x_rows) to[x_row * 2 * kStreamHalf + row] = sum;
     }
   }
 
  private:
-  float sums_[2][4] = {};
+  // kCount blocks of the warp's: all loads before all products. Lanes of rows that are not there
+  // load nothing.
+  template <int kCount>
+  __device__ __forceinline__ void AddBlocks(const StreamPiece<T>& piece, int first,
+                                            bool has_column = true) {
+    const int g = threadIdx.x % kWarp / 4;
+    const int column = first * kStreamColumnBlock + 8 * (threadIdx.x % 4);
+    const T* weights = reinterpret_cast<const T*>(piece.slot + g * piece.row_bytes) + column;
+    const T* second = weights + piece.half_bytes / sizeof(T);
+    const T* x = piece.x + g * piece.x_stride + column;
+    uint4 w0[kCount] = {}, w1[kCount] = {}, in[kCount] = {};
+    if (has_column && g < piece.rows[0]) Load(weights, w0);
+    if (has_column && g < piece.rows[1]) Load(second, w1);
+    if (g < piece.x_rows) Load(x, in);
+#pragma unroll
+    for (int i = 0; i < kCount; ++i) {
+      float(&low)[4] = sums_[i % 2 * 2];
+      float(&high)[4] = sums_[i % 2 * 2 + 1];
+      MultiplyAccumulate<T>(low, {w0[i].x, w1[i].x, w0[i].y, w1[i].y}, {in[i].x, in[i].y});
+      MultiplyAccumulate<T>(high, {w0[i].z, w1[i].z, w0[i].w, w1[i].w}, {in[i].z, in[i].w});
+    }
+  }
+
+  template <int kCount>
+  __device__ __forceinline__ static void Load(const T* from, uint4 (&to)[kCount]) {
+#pragma unroll
+    for (int i = 0; i < kCount; ++i) {
+      to[i] = *reinterpret_cast<const uint4*>(from + i * kStreamWarps * kStreamColumnBlock);
+    }
+  }
+
+  float sums_[4][4] = {};
 };
 
 template <>
