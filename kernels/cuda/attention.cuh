@@ -35,7 +35,7 @@ __device__ __forceinline__ int64_t SlotOffset(const KvLayer& kv, const int32_t* 
 }
 
 // Whether every slot of `kv` begins at a multiple of 16 bytes and is a multiple of 8 elements.
-__device__ __forceinline__ bool SlotsAreWide(const KvLayer& kv) {
+__host__ __device__ inline bool SlotsAreWide(const KvLayer& kv) {
   return kv.head_dim % 8 == 0 && kv.block_stride % 8 == 0 && kv.value_offset % 8 == 0 &&
          reinterpret_cast<uintptr_t>(kv.data) % 16 == 0;
 }

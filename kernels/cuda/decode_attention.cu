@@ -18,25 +18,54 @@
 
 #include <algorithm>
 
-#include "kernels/cuda/decode_split.cuh"
+#include "kernels/cuda/attend_split.cuh"
 #include "kernels/cuda/kernels.h"
 #include "kernels/cuda/launch.cuh"
 
 namespace sirocco::cuda::SIROCCO_CUDA_PATH {
 namespace {
 
-// What every GPU since sm_80 gives a block.
-constexpr int64_t kMaxSharedBytes = 99 * 1024;
+// Rows of one launch: every thread block has them in shared memory.
+constexpr int kLaunchRows = 512;
+
+// The queries of a thread block are query heads of one row and KV head.
+struct DecodeLayout : SplitLayout {
+  int32_t kv_heads;
+  int32_t heads_a_kv_head;
+  int32_t passes;      // thread blocks that a KV head's query heads need
+  int32_t max_splits;  // of a row
+};
 
 struct DecodeArgs {
   DecodeAttentionParams p;
   DecodeLayout layout;
   int32_t first_row;  // of the launch's
   int32_t rows;
-  float* values;       // [rows][kv_heads * passes][max_splits][layout.heads][8 * chunks]
-  float2* statistics;  // [rows][kv_heads * passes][max_splits][layout.heads]: maximum, sum
+  float* values;       // [rows][kv_heads * passes][max_splits][layout.queries][8 * chunks]
+  float2* statistics;  // [rows][kv_heads * passes][max_splits][layout.queries]: maximum, sum
   uint32_t* arrived;   // [rows][kv_heads * passes]
 };
+
+// What a thread block works on: in shared memory, since registers are for sums.
+struct DecodeItem {
+  int64_t out;         // of the first head's first element, in `out`
+  int32_t row;         // of the step
+  int32_t launch_row;  // of the launch
+  int32_t group;       // of query heads: kv_head * passes + pass
+  int32_t first_head;
+  int32_t head_count;
+  int32_t split;   // of those that the row sees
+  int32_t splits;  // that the row sees
+};
+
+struct DecodeFixed : SplitFixed {
+  DecodeItem item;
+  int32_t flag[kSplitThreads / kWarp];
+  int32_t lane[kLaunchRows];
+  int32_t position[kLaunchRows];
+  int32_t first_item[kLaunchRows + 1];  // splits of the rows before; of all rows
+};
+using DecodeShared = SplitShared<DecodeFixed>;
 
 // ---- On the device -----------------------------------------------------------------------------
 
@@ -49,14 +78,14 @@ __device__ void CountSplits(const DecodeArgs& args, const DecodeShared& shared) 
   const int lane = threadIdx.x % kWarp;
   const int warp = threadIdx.x / kWarp;
   int before = 0;
-  for (int first = 0; first < args.rows; first += kDecodeThreads) {
+  for (int first = 0; first < args.rows; first += kSplitThreads) {
     const int row = first + static_cast<int>(threadIdx.x);
     int splits = 0;
     if (row < args.rows) {
       const int position = args.p.map.position[args.first_row + row];
       shared.fixed->position[row] = position;
       shared.fixed->lane[row] = args.p.map.lane[args.first_row + row];
-      splits = position / kSplitSlots - FirstSplit(shared.fixed->item.shape, position) + 1;
+      splits = position / kSplitSlots - FirstSplit(shared.fixed->shape, position) + 1;
     }
     int sum = splits;  // of this lane and those before it in the warp
     for (int offset = 1; offset < kWarp; offset *= 2) {
@@ -66,7 +95,7 @@ __device__ void CountSplits(const DecodeArgs& args, const DecodeShared& shared) 
     if (lane == kWarp - 1) shared.fixed->flag[warp] = sum;
     __syncthreads();
     int all = 0;
-    for (int w = 0; w < kDecodeThreads / kWarp; ++w) {
+    for (int w = 0; w < kSplitThreads / kWarp; ++w) {
       if (w == warp) sum += all;
       all += shared.fixed->flag[w];
     }
@@ -102,42 +131,39 @@ __device__ void FindItem(const DecodeArgs& args, const DecodeShared& shared, int
   item.splits =
       shared.fixed->first_item[item.launch_row + 1] - shared.fixed->first_item[item.launch_row];
   const int position = shared.fixed->position[item.launch_row];
-  const int split = FirstSplit(item.shape, position) + item.split;
-  item.block_table = args.p.lanes.BlockTable(shared.fixed->lane[item.launch_row], item.kv.group);
-  item.first = max(split * kSplitSlots, FirstSlot(item.shape, position));
-  item.count = min((split + 1) * kSplitSlots - 1, position) - item.first + 1;
-  const int pass_head = item.group % layout.passes * layout.heads;
-  item.head_count = min(layout.heads, layout.heads_a_kv_head - pass_head);
+  const int split = FirstSplit(shared.fixed->shape, position) + item.split;
+  const int first = max(split * kSplitSlots, FirstSlot(shared.fixed->shape, position));
+  shared.fixed->first = first;
+  shared.fixed->count = min((split + 1) * kSplitSlots - 1, position) - first + 1;
+  const int pass_head = item.group % layout.passes * layout.queries;
+  item.head_count = min(layout.queries, layout.heads_a_kv_head - pass_head);
   item.first_head = item.group / layout.passes * layout.heads_a_kv_head + pass_head;
   item.out = int64_t{item.row} * args.p.out.width + int64_t{item.first_head} * layout.head_dim;
 }
 
-// Where the item's keys and values stand.
-__device__ void FindSlots(const DecodeLayout& layout, const DecodeShared& shared) {
-  const DecodeItem& item = shared.fixed->item;
-  if (static_cast<int>(threadIdx.x) >= item.count) return;
-  const int element_bytes = item.kv.dtype == DType::kFloat32 ? 4 : 2;
-  shared.fixed->offset[threadIdx.x] =
-      SlotOffset(item.kv, item.block_table, item.group / layout.passes,
-                 item.first + static_cast<int>(threadIdx.x)) *
-      element_bytes;
-}
-
-// q of the block's heads as float32, in the order that ScoreTile reads; zeros where there is none.
-__device__ void LoadQueries(const DecodeArgs& args, const DecodeShared& shared) {
-  const DecodeLayout& layout = args.layout;
-  const DecodeItem& item = shared.fixed->item;
-  const int width = layout.chunks * 8;
-  const int64_t from =
-      int64_t{item.row} * args.p.q.width + int64_t{item.first_head} * layout.head_dim;
-  float* q = reinterpret_cast<float*>(shared.q);
-  for (int i = threadIdx.x; i < layout.heads * width; i += kDecodeThreads) {
-    const int head = i / width;
-    const int d = i - head * width;
-    const bool present = head < item.head_count && d < layout.head_dim;
-    const int part = (head * 2 + d % 8 / 4) * layout.chunks + d / 8;
-    q[part * 4 + d % 4] =
-        present ? LoadElement(args.p.q, from + int64_t{head} * layout.head_dim + d) : 0.0f;
+// Turns the products of all slots into weights exp(score - maximum); a warp a head.
+__device__ void SoftmaxSplit(const SplitLayout& layout, const DecodeShared& shared) {
+  const DecodeFixed& fixed = *shared.fixed;
+  const int lane = threadIdx.x % kWarp;
+  for (int head = threadIdx.x / kWarp; head < layout.queries; head += kSplitThreads / kWarp) {
+    float maximum = -INFINITY;
+    for (int slot = lane; slot < fixed.count; slot += kWarp) {
+      float* at = shared.weight + slot * layout.queries + head;
+      *at = AdjustScore(fixed.shape, *at);
+      maximum = fmaxf(maximum, *at);
+    }
+    maximum = WarpMax(maximum);
+    float sum = 0;
+    for (int slot = lane; slot < fixed.count; slot += kWarp) {
+      float* at = shared.weight + slot * layout.queries + head;
+      *at = expf(*at - maximum);
+      sum += *at;
+    }
+    sum = WarpSum(sum);
+    if (lane == 0) {
+      shared.fixed->maximum[head] = maximum;
+      shared.fixed->sum[head] = sum;
+    }
   }
 }
 
@@ -170,17 +196,17 @@ __device__ void MergeSplits(const DecodeArgs& args, const DecodeShared& shared, 
   const DecodeLayout& layout = args.layout;
   const DecodeItem& item = shared.fixed->item;
   const int splits = item.splits;
-  const float2* statistics = args.statistics + pair * layout.max_splits * layout.heads;
+  const float2* statistics = args.statistics + pair * layout.max_splits * layout.queries;
   const int lane = threadIdx.x % kWarp;
-  for (int head = threadIdx.x / kWarp; head < item.head_count; head += kDecodeThreads / kWarp) {
+  for (int head = threadIdx.x / kWarp; head < item.head_count; head += kSplitThreads / kWarp) {
     float maximum = -INFINITY;
     for (int split = lane; split < splits; split += kWarp) {
-      maximum = fmaxf(maximum, statistics[split * layout.heads + head].x);
+      maximum = fmaxf(maximum, statistics[split * layout.queries + head].x);
     }
     maximum = WarpMax(maximum);
     float sum = 0;
     for (int split = lane; split < splits; split += kWarp) {
-      const float2 of_split = statistics[split * layout.heads + head];
+      const float2 of_split = statistics[split * layout.queries + head];
       sum += of_split.y * expf(of_split.x - maximum);
     }
     sum = WarpSum(sum);
@@ -192,8 +218,8 @@ __device__ void MergeSplits(const DecodeArgs& args, const DecodeShared& shared, 
   __syncthreads();
   const int quads = layout.chunks * 2;  // of four dimensions
   const float4* values = reinterpret_cast<const float4*>(args.values) +
-                         pair * layout.max_splits * layout.heads * quads;
-  for (int i = threadIdx.x; i < item.head_count * quads; i += kDecodeThreads) {
+                         pair * layout.max_splits * layout.queries * quads;
+  for (int i = threadIdx.x; i < item.head_count * quads; i += kSplitThreads) {
     const int head = i / quads;
     const int dim = (i - head * quads) * 4;
     const float maximum = shared.fixed->maximum[head];
@@ -204,8 +230,8 @@ __device__ void MergeSplits(const DecodeArgs& args, const DecodeShared& shared, 
     for (int split = 0; split < splits; ++split) {
       const float factor = expf(of_split->x - maximum);
       const float4 value = *from;
-      of_split += layout.heads;
-      from += layout.heads * quads;
+      of_split += layout.queries;
+      from += layout.queries * quads;
       total.x = fmaf(factor, value.x, total.x);
       total.y = fmaf(factor, value.y, total.y);
       total.z = fmaf(factor, value.z, total.z);
@@ -215,45 +241,35 @@ __device__ void MergeSplits(const DecodeArgs& args, const DecodeShared& shared, 
   }
 }
 
-// The result of a row's only split: from group 0's threads through shared memory to all.
-template <int kHeads>
+// The result of a row's only split.
+template <int kQueries>
 __device__ void WriteOut(const DecodeArgs& args, const DecodeShared& shared,
-                         const ValueShare& share, const float (&total)[kHeads][8]) {
-  const DecodeLayout& layout = args.layout;
-  const DecodeItem& item = shared.fixed->item;
-  const int quads = layout.chunks * 2;
-  float4* results = shared.q;  // [heads][quads]: q is not needed any more
-  if (share.group == 0) {
-#pragma unroll
-    for (int i = 0; i < kHeads * 2; ++i) {
-      const float* x = &total[i / 2][i % 2 * 4];
-      results[(share.head + i / 2) * quads + share.chunk * 2 + i % 2] =
-          make_float4(x[0], x[1], x[2], x[3]);
-    }
-  }
+                         const ValueShare& share, const float (&total)[kQueries][8]) {
+  ShareTotals(args.layout, shared, share, total);
   __syncthreads();
-  for (int i = threadIdx.x; i < item.head_count * quads; i += kDecodeThreads) {
+  const DecodeItem& item = shared.fixed->item;
+  const int quads = args.layout.chunks * 2;
+  for (int i = threadIdx.x; i < item.head_count * quads; i += kSplitThreads) {
     const int head = i / quads;
-    const float4 values = results[i];
-    StoreHead(args, item, head, (i - head * quads) * 4, values, shared.fixed->sum[head]);
+    StoreHead(args, item, head, (i - head * quads) * 4, shared.q[i], shared.fixed->sum[head]);
   }
 }
 
 // The partial of one split of several.
-template <int kHeads>
+template <int kQueries>
 __device__ void WritePartial(const DecodeArgs& args, const DecodeShared& shared,
                              const ValueShare& share, int64_t pair,
-                             const float (&total)[kHeads][8]) {
+                             const float (&total)[kQueries][8]) {
   const DecodeLayout& layout = args.layout;
-  const int64_t first_head = (pair * layout.max_splits + shared.fixed->item.split) * layout.heads;
-  if (threadIdx.x < layout.heads) {
+  const int64_t first_head = (pair * layout.max_splits + shared.fixed->item.split) * layout.queries;
+  if (threadIdx.x < layout.queries) {
     args.statistics[first_head + threadIdx.x] =
         make_float2(shared.fixed->maximum[threadIdx.x], shared.fixed->sum[threadIdx.x]);
   }
   if (share.group != 0) return;
 #pragma unroll
-  for (int h = 0; h < kHeads; ++h) {
-    float* to = args.values + ((first_head + share.head + h) * layout.chunks + share.chunk) * 8;
+  for (int h = 0; h < kQueries; ++h) {
+    float* to = args.values + ((first_head + share.query + h) * layout.chunks + share.chunk) * 8;
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
       const float* x = &total[h][4 * half];
@@ -263,22 +279,22 @@ __device__ void WritePartial(const DecodeArgs& args, const DecodeShared& shared,
 }
 
 // Blocks a multiprocessor, as registers allow.
-template <int kHeads>
-constexpr int kResidentBlocks = kHeads > 4 ? 2 : 3;
+template <int kQueries>
+constexpr int kResidentBlocks = kQueries > 4 ? 2 : 3;
 
-template <int kHeads>
-__global__ void __launch_bounds__(kDecodeThreads, kResidentBlocks<kHeads>)
+template <int kQueries>
+__global__ void __launch_bounds__(kSplitThreads, kResidentBlocks<kQueries>)
     DecodeAttentionKernel(const __grid_constant__ DecodeArgs args) {
   const DecodeLayout& layout = args.layout;
-  const DecodeShared shared = CarveShared(DynamicShared(), layout);
+  const DecodeShared shared(DynamicShared(), layout);
   if (threadIdx.x == 0) {
-    shared.fixed->item.shape = args.p.shape;
-    shared.fixed->item.kv = args.p.kv;
+    shared.fixed->shape = args.p.shape;
+    shared.fixed->kv = args.p.kv;
     if (args.p.layer.table != nullptr) {
       const LayerRef& ref = args.p.layer;
       const LayerParams& layer = ref.table[ref.counter != nullptr ? *ref.counter : ref.index];
-      shared.fixed->item.shape = layer.attention;
-      shared.fixed->item.kv = layer.kv;
+      shared.fixed->shape = layer.attention;
+      shared.fixed->kv = layer.kv;
     }
   }
   __syncthreads();
@@ -287,32 +303,29 @@ __global__ void __launch_bounds__(kDecodeThreads, kResidentBlocks<kHeads>)
   CountSplits(args, shared);
   const int groups = layout.kv_heads * layout.passes;
   const int items = shared.fixed->first_item[args.rows] * groups;
-  const ValueShare share = MakeValueShare(layout, kHeads);
+  const ValueShare share = MakeValueShare(layout, kQueries);
   for (int i = blockIdx.x; i < items; i += gridDim.x) {
     if (threadIdx.x == 0) FindItem(args, shared, i);
     __syncthreads();
-    FindSlots(layout, shared);
-    LoadQueries(args, shared);
+    const DecodeItem& item = shared.fixed->item;
+    FindSlots(shared,
+              args.p.lanes.BlockTable(shared.fixed->lane[item.launch_row], shared.fixed->kv.group),
+              item.group / layout.passes);
+    LoadQueries(layout, shared, args.p.q, [&](int head) {
+      return head < item.head_count ? int64_t{item.row} * args.p.q.width +
+                                          int64_t{item.first_head + head} * layout.head_dim
+                                    : int64_t{-1};
+    });
     __syncthreads();
-    float total[kHeads][8] = {};
-    switch (shared.fixed->item.kv.dtype) {
-      case DType::kBFloat16:
-        AttendSplit<__nv_bfloat16, kHeads>(layout, shared, share, total);
-        break;
-      case DType::kFloat16:
-        AttendSplit<__half, kHeads>(layout, shared, share, total);
-        break;
-      case DType::kFloat32:
-        AttendSplit<float, kHeads>(layout, shared, share, total);
-        break;
-    }
-    if (shared.fixed->item.splits == 1) {
-      WriteOut<kHeads>(args, shared, share, total);
+    float total[kQueries][8] = {};
+    AttendSlots<kQueries>(layout, shared, share, total, [&] { SoftmaxSplit(layout, shared); });
+    SumGroups<kQueries>(share, reinterpret_cast<float4*>(shared.fixed->ring), total);
+    if (item.splits == 1) {
+      WriteOut<kQueries>(args, shared, share, total);
     } else {
-      const int64_t pair =
-          int64_t{shared.fixed->item.launch_row} * groups + shared.fixed->item.group;
-      WritePartial<kHeads>(args, shared, share, pair, total);
-      if (LastToArrive(args.arrived + pair, shared.fixed->item.splits, shared.fixed->flag)) {
+      const int64_t pair = int64_t{item.launch_row} * groups + item.group;
+      WritePartial<kQueries>(args, shared, share, pair, total);
+      if (LastToArrive(args.arrived + pair, item.splits, shared.fixed->flag)) {
         MergeSplits(args, shared, pair);
       }
     }
@@ -329,7 +342,7 @@ constexpr int64_t kMultiprocessorShared = (SIROCCO_HOPPER ? 227 : 163) * 1024;
 // shared memory.
 int HeadsAThread(const DecodeLayout& layout) {
   if (layout.heads_a_kv_head <= 2) return layout.heads_a_kv_head;
-  return layout.heads_a_kv_head <= 4 || layout.chunks > kDecodeThreads / 4 ? 4 : 8;
+  return layout.heads_a_kv_head <= 4 || layout.chunks > kSplitThreads / 4 ? 4 : 8;
 }
 
 DecodeLayout LayoutOf(const DecodeAttentionParams& p) {
@@ -343,11 +356,12 @@ DecodeLayout LayoutOf(const DecodeAttentionParams& p) {
   layout.max_splits = static_cast<int32_t>(CeilDiv(p.lanes.max_length, kSplitSlots));
   // As many heads a block as its threads and shared memory allow.
   const int step = HeadsAThread(layout);
-  const int most = step * std::max(1, kDecodeThreads / layout.chunks);
-  layout.heads = static_cast<int32_t>(CeilDiv(layout.heads_a_kv_head, step)) * step;
-  layout.heads = std::min({layout.heads, most, kMaxHeadsABlock});
-  while (layout.heads > step && SharedBytes(layout) > kMaxSharedBytes) layout.heads -= step;
-  layout.passes = static_cast<int32_t>(CeilDiv(layout.heads_a_kv_head, layout.heads));
+  const int most = step * std::max(1, kSplitThreads / layout.chunks);
+  layout.queries = static_cast<int32_t>(CeilDiv(layout.heads_a_kv_head, step)) * step;
+  layout.queries = std::min({layout.queries, most, kMaxSplitQueries});
+  while (layout.queries > step && DecodeShared::Bytes(layout) > kMaxBlockShared)
+    layout.queries -= step;
+  layout.passes = static_cast<int32_t>(CeilDiv(layout.heads_a_kv_head, layout.queries));
   return layout;
 }
 
@@ -358,7 +372,7 @@ int RowsALaunch(const DecodeAttentionParams& p, const DecodeLayout& layout) {
 }
 
 int64_t PartialsOf(const DecodeLayout& layout, int rows) {
-  return int64_t{rows} * layout.kv_heads * layout.passes * layout.max_splits * layout.heads;
+  return int64_t{rows} * layout.kv_heads * layout.passes * layout.max_splits * layout.queries;
 }
 
 }  // namespace
@@ -375,13 +389,13 @@ cudaError_t LaunchDecodeAttention(const DecodeAttentionParams& p, const LaunchCo
   args.p = p;
   args.layout = LayoutOf(p);
   const DecodeLayout& layout = args.layout;
-  if (layout.head_dim > kMaxDecodeHeadDim) return cudaErrorInvalidValue;
+  if (layout.head_dim > kMaxSplitHeadDim) return cudaErrorInvalidValue;
   const int rows_a_launch = RowsALaunch(p, layout);
   const int64_t values = PartialsOf(layout, rows_a_launch) * layout.chunks * 8;
   args.values = static_cast<float*>(context.scratch);
   args.statistics = reinterpret_cast<float2*>(args.values + values);
   args.arrived = context.counters;
-  const int64_t shared_bytes = SharedBytes(layout);
+  const int64_t shared_bytes = DecodeShared::Bytes(layout);
   const auto launch = [&](void (*kernel)(DecodeArgs), int resident_blocks) {
     // So many at once that all are resident: by registers, and by shared memory.
     const int64_t blocks =
@@ -390,9 +404,9 @@ cudaError_t LaunchDecodeAttention(const DecodeAttentionParams& p, const LaunchCo
     for (int row = 0; row < p.rows && error == cudaSuccess; row += rows_a_launch) {
       args.first_row = row;
       args.rows = std::min(rows_a_launch, p.rows - row);
-      const int64_t items = PartialsOf(layout, args.rows) / layout.heads;
+      const int64_t items = PartialsOf(layout, args.rows) / layout.queries;
       const auto grid = static_cast<unsigned>(std::min(items, blocks * context.multiprocessors));
-      error = LaunchKernel(kernel, dim3(grid), dim3(kDecodeThreads),
+      error = LaunchKernel(kernel, dim3(grid), dim3(kSplitThreads),
                            static_cast<size_t>(shared_bytes), context, args);
     }
     return error;

@@ -22,7 +22,7 @@ const Launchers& KernelLaunchers() {
       .decode_attention_scratch = DecodeAttentionScratch,
       .decode_attention = LaunchDecodeAttention,
       // prefill_attention.cu
-      .prefill_attention = nullptr,
+      .prefill_attention = LaunchPrefillAttention,
       // sample.cu, score.cu
       .sample_scratch = nullptr,
       .sample = nullptr,

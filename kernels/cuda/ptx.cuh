@@ -35,6 +35,13 @@ __device__ __forceinline__ void NamedBarrier(int id, int threads) {
   asm volatile("bar.sync %0, %1;" ::"r"(id), "r"(threads) : "memory");
 }
 
+// 2^x to two units in the last place; of -infinity 0.
+__device__ __forceinline__ float Exp2(float x) {
+  float y;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+}
+
 // ---- Asynchronous copies to shared memory, sm_80 ------------------------------------------------
 
 // 16 bytes, both sides aligned to 16; where `valid` is false, zeros.

@@ -1,0 +1,90 @@
+// Attention of prompt chunks: chooses the kernel and the grid.
+//
+// The matrix units take 16-bit queries and KV of one type with a head_dim that is a multiple of 8,
+// up to 256; the plain kernel takes the rest. Both walk over a chunk's slots from the first that a
+// row of the tile sees, so that a window costs what it shows.
+//
+// Assumes: each segment is another lane's, so that their tiles can be bounded on the host; head_dim
+// 1 ... 1,024.
+
+#include <algorithm>
+
+#include "kernels/cuda/kernels.h"
+#include "kernels/cuda/launch.cuh"
+#include "kernels/cuda/prefill_mma.cuh"
+#include "kernels/cuda/prefill_plain.cuh"
+
+namespace sirocco::cuda::SIROCCO_CUDA_PATH {
+namespace {
+
+bool IsAligned(const void* p, uintptr_t bytes) {
+  return reinterpret_cast<uintptr_t>(p) % bytes == 0;
+}
+
+bool MatrixUnitsTake(const PrefillAttentionParams& p) {
+  return p.q.dtype != DType::kFloat32 && p.kv.dtype == p.q.dtype && p.out.dtype == p.q.dtype &&
+         p.kv.head_dim <= 256 && SlotsAreWide(p.kv) && IsAligned(p.q.data, 16) &&
+         p.q.width % 8 == 0 && IsAligned(p.out.data, 4) && p.out.width % 2 == 0;
+}
+
+template <typename T, int kDim>
+cudaError_t LaunchMma(const PrefillAttentionParams& p, const LaunchContext& context) {
+  constexpr size_t kSharedBytes = PrefillShape<kDim>::kSharedBytes;
+  const cudaError_t error = AllowShared(PrefillMmaKernel<T, kDim>, kSharedBytes);
+  if (error != cudaSuccess) return error;
+  const dim3 grid(static_cast<unsigned>(MostRowTiles(p, kPrefillRows)),
+                  static_cast<unsigned>(p.shape.heads));
+  return LaunchKernel(PrefillMmaKernel<T, kDim>, grid, dim3(kPrefillThreads), kSharedBytes, context,
+                      p);
+}
+
+// The least width that holds a head; what it has beyond is zeros.
+template <typename T>
+cudaError_t LaunchMma(const PrefillAttentionParams& p, const LaunchContext& context) {
+  const int dim = p.kv.head_dim;
+  if (dim <= 32) return LaunchMma<T, 32>(p, context);
+  if (dim <= 64) return LaunchMma<T, 64>(p, context);
+  if (dim <= 80) return LaunchMma<T, 80>(p, context);
+  if (dim <= 96) return LaunchMma<T, 96>(p, context);
+  if (dim <= 128) return LaunchMma<T, 128>(p, context);
+  return LaunchMma<T, 256>(p, context);
+}
+
+template <int kQueries>
+cudaError_t LaunchPlain(const PrefillAttentionParams& p, const LaunchContext& context) {
+  PlainArgs args;
+  args.p = p;
+  PlainLayout& layout = args.layout;
+  layout.head_dim = p.kv.head_dim;
+  layout.chunks = static_cast<int32_t>(CeilDiv(layout.head_dim, 8));
+  // As many queries as threads and shared memory allow: all heads first, then more rows.
+  layout.queries = std::min(kMaxSplitQueries, kQueries * (kSplitThreads / layout.chunks));
+  while (layout.queries > kQueries && PlainShared::Bytes(layout) > kMaxBlockShared) {
+    layout.queries -= kQueries;
+  }
+  const int heads_a_kv_head = p.shape.heads / p.kv.kv_heads;
+  layout.heads = std::min(heads_a_kv_head, layout.queries);
+  layout.rows = layout.queries / layout.heads;
+  layout.passes = static_cast<int32_t>(CeilDiv(heads_a_kv_head, layout.heads));
+  const size_t shared_bytes = static_cast<size_t>(PlainShared::Bytes(layout));
+  const cudaError_t error = AllowShared(PrefillPlainKernel<kQueries>, shared_bytes);
+  if (error != cudaSuccess) return error;
+  const dim3 grid(static_cast<unsigned>(MostRowTiles(p, layout.rows)),
+                  static_cast<unsigned>(p.kv.kv_heads * layout.passes));
+  return LaunchKernel(PrefillPlainKernel<kQueries>, grid, dim3(kSplitThreads), shared_bytes,
+                      context, args);
+}
+
+}  // namespace
+
+cudaError_t LaunchPrefillAttention(const PrefillAttentionParams& p, const LaunchContext& context) {
+  if (p.kv.head_dim > kMaxSplitHeadDim) return cudaErrorInvalidValue;
+  if (MatrixUnitsTake(p)) {
+    return p.q.dtype == DType::kBFloat16 ? LaunchMma<__nv_bfloat16>(p, context)
+                                         : LaunchMma<__half>(p, context);
+  }
+  // A thread's sums of eight queries; of the largest heads, eight do not fit into shared memory.
+  return p.kv.head_dim <= 512 ? LaunchPlain<8>(p, context) : LaunchPlain<4>(p, context);
+}
+
+}  // namespace sirocco::cuda::SIROCCO_CUDA_PATH
