@@ -6,6 +6,7 @@
 
 #include <cstdint>
 
+#include "kernels/cuda/arrive.cuh"
 #include "kernels/cuda/common.cuh"
 #include "kernels/cuda/path.h"
 #include "kernels/params.h"
@@ -39,22 +40,6 @@ __device__ __forceinline__ void StoreAs(DType dtype, void* to, int64_t i, float 
 }
 
 // ---- Cooperation of thread blocks ---------------------------------------------------------------
-
-// Whether this block is the last of `count` to call it with this counter, for all its threads; the
-// last one sees what the others had written before, and leaves the counter at zero. Also a barrier
-// of the block.
-__device__ __forceinline__ bool LastToArrive(uint32_t* counter, uint32_t count) {
-  __shared__ bool is_last;
-  __syncthreads();
-  if (threadIdx.x == 0) {
-    __threadfence();
-    is_last = atomicAdd(counter, 1u) == count - 1;
-    if (is_last) *counter = 0;
-    __threadfence();
-  }
-  __syncthreads();
-  return is_last;
-}
 
 // The end of a layer's last kernel: called once by each of the grid's `blocks` when it needs the
 // layer's number no more; the last of them moves the number on. Null `advance`: nothing.
