@@ -24,10 +24,10 @@ const Launchers& KernelLaunchers() {
       // prefill_attention.cu
       .prefill_attention = LaunchPrefillAttention,
       // sample.cu, score.cu
-      .sample_scratch = nullptr,
-      .sample = nullptr,
-      .score_tokens_scratch = nullptr,
-      .score_tokens = nullptr,
+      .sample_scratch = SampleScratch,
+      .sample = LaunchSample,
+      .score_tokens_scratch = ScoreTokensScratch,
+      .score_tokens = LaunchScoreTokens,
       // product.cu
       .matmul_scratch = nullptr,
       .matmul = nullptr,
