@@ -18,7 +18,7 @@ cudaError_t LaunchEmbed(const EmbedParams& p, const LaunchContext& context);
 cudaError_t LaunchRotary(const RotaryParams& p, const LaunchContext& context);
 cudaError_t LaunchWriteKv(const WriteKvParams& p, const LaunchContext& context);
 
-// norm_rows.cu
+// norms.cu
 cudaError_t LaunchRmsNorm(const RmsNormParams& p, const LaunchContext& context);
 cudaError_t LaunchHeadNorm(const HeadNormParams& p, const LaunchContext& context);
 cudaError_t LaunchAddNorm(const AddNormParams& p, const LaunchContext& context);

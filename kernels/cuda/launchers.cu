@@ -6,18 +6,18 @@ namespace sirocco::cuda::SIROCCO_CUDA_PATH {
 const Launchers& KernelLaunchers() {
   // Null: the operation has no kernel yet, and the backend says so by name.
   static constexpr Launchers kLaunchers = {
-      // step_rows.cu, norm_rows.cu, rows.cu
-      .begin_step = nullptr,
-      .embed = nullptr,
-      .rms_norm = nullptr,
-      .head_norm = nullptr,
-      .add_norm = nullptr,
-      .rotary = nullptr,
-      .write_kv = nullptr,
-      .add = nullptr,
-      .gated_activation = nullptr,
-      .gather_rows = nullptr,
-      .add_bias = nullptr,
+      // step_rows.cu, norms.cu, rows.cu
+      .begin_step = LaunchBeginStep,
+      .embed = LaunchEmbed,
+      .rms_norm = LaunchRmsNorm,
+      .head_norm = LaunchHeadNorm,
+      .add_norm = LaunchAddNorm,
+      .rotary = LaunchRotary,
+      .write_kv = LaunchWriteKv,
+      .add = LaunchAdd,
+      .gated_activation = LaunchGatedActivation,
+      .gather_rows = LaunchGatherRows,
+      .add_bias = LaunchAddBias,
       // decode_attention.cu
       .decode_attention_scratch = DecodeAttentionScratch,
       .decode_attention = LaunchDecodeAttention,
