@@ -58,7 +58,9 @@ class Loader {
       : device_(device), memory_(memory), total_(total), progress_(progress) {}
 
   absl::Status Load(const Planned& weight) {
-    if (IsStoredAs(weight.tensor->type, weight.dtype) && weight.tensor->permuted_heads == 0) {
+    const StoredTensor& tensor = *weight.tensor;
+    const bool as_it_is = tensor.permuted_heads == 0 && tensor.added == 0;
+    if (as_it_is && IsStoredAs(tensor.type, weight.dtype)) {
       return Copy(weight.offset, weight.tensor->data, weight.bytes());
     }
     return Convert(weight);
