@@ -30,6 +30,10 @@ cudaError_t LaunchGatherRows(const GatherRowsParams& p, const LaunchContext& con
 cudaError_t LaunchAddBias(int32_t rows, const Rows& out, const float* bias,
                           const LaunchContext& context);
 
+// read_stream.cu
+cudaError_t LaunchReadStream(const void* data, size_t bytes, uint32_t* sink,
+                             const LaunchContext& context);
+
 // decode_attention.cu
 size_t DecodeAttentionScratch(const DecodeAttentionParams& p);
 cudaError_t LaunchDecodeAttention(const DecodeAttentionParams& p, const LaunchContext& context);

@@ -54,6 +54,9 @@ struct Launchers {
   // out[r] += bias, for products of a library that adds none.
   cudaError_t (*add_bias)(int32_t rows, const Rows& out, const float* bias, const LaunchContext&);
 
+  // read_stream.cu: reads `bytes` (of 16 each) and keeps nothing; sink: [1].
+  cudaError_t (*read_stream)(const void* data, size_t bytes, uint32_t* sink, const LaunchContext&);
+
   // decode_attention.cu
   size_t (*decode_attention_scratch)(const DecodeAttentionParams&);
   cudaError_t (*decode_attention)(const DecodeAttentionParams&, const LaunchContext&);

@@ -18,6 +18,8 @@ const Launchers& KernelLaunchers() {
       .gated_activation = LaunchGatedActivation,
       .gather_rows = LaunchGatherRows,
       .add_bias = LaunchAddBias,
+      // read_stream.cu
+      .read_stream = LaunchReadStream,
       // decode_attention.cu
       .decode_attention_scratch = DecodeAttentionScratch,
       .decode_attention = LaunchDecodeAttention,
