@@ -77,12 +77,9 @@ class CudaOps final : public Ops {
   LtMatMul& library_;
 };
 
-absl::Status NoKernelYet(std::string_view operation);
-
 template <typename Params>
 absl::Status CudaOps::Enqueue(std::string_view operation, Launch<Params> launch,
                               ScratchOf<Params> scratch, const Params& p, bool programmatic) {
-  if (launch == nullptr) return NoKernelYet(operation);
   if (scratch != nullptr) {
     if (absl::Status status = sink_.NeedScratch(scratch(p)); !status.ok()) return status;
   }

@@ -4,7 +4,6 @@
 namespace sirocco::cuda::SIROCCO_CUDA_PATH {
 
 const Launchers& KernelLaunchers() {
-  // Null: the operation has no kernel yet, and the backend says so by name.
   static constexpr Launchers kLaunchers = {
       // step_rows.cu, norms.cu, rows.cu
       .begin_step = LaunchBeginStep,

@@ -1,7 +1,6 @@
 // Operations row by row: a step's begin, embedding, norms, rotary, KV write, activation, addition,
 // and the product.
 
-#include "absl/strings/str_cat.h"
 #include "kernels/checks.h"
 #include "kernels/cuda/cuda_ops.h"
 #include "kernels/cuda/types.h"
@@ -22,11 +21,6 @@ Checks& WholeHeads(Checks& checks, const Rows& heads, int32_t head_dim) {
 }
 
 }  // namespace
-
-absl::Status NoKernelYet(std::string_view operation) {
-  return absl::UnimplementedError(
-      absl::StrCat(std::string(operation), ": the CUDA backend has no kernel for it yet"));
-}
 
 absl::Status CudaOps::Run(const BeginStepParams& p) {
   Checks checks("begin_step", kTypes);
