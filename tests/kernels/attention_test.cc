@@ -1,6 +1,8 @@
 // Attention against double precision; prefill against decode, bit by bit.
 #include <gtest/gtest.h>
 
+#include <cmath>
+
 #include "tests/kernels/ops_test.h"
 #include "tests/kernels/reference.h"
 #include "tests/kernels/world.h"
@@ -19,15 +21,17 @@ constexpr int32_t kLength = 600;
 
 class AttentionTest : public TypedOpsTest {
  protected:
-  void Prepare(const Heads& heads, const AttentionShape& shape, int32_t block_size) {
+  void Prepare(const Heads& heads, const AttentionShape& shape, int32_t block_size,
+               int32_t length = kLength) {
     heads_ = heads;
     shape_ = shape;
     shape_.heads = heads.heads;
     world_ = std::make_unique<World>(
-        memory(), WorldShape{.lanes = 2, .max_length = kLength, .block_size = block_size}, 21);
+        memory(), WorldShape{.lanes = 4, .max_length = length, .block_size = block_size}, 21);
     cache_ =
         std::make_unique<KvCache>(memory(), *world_, dtype(), heads.kv_heads, heads.dim, 1, 22);
     kv_ = cache_->Download(memory());
+    layer_ = cache_->layer();
   }
 
   // Queries of rows at (lane, position).
@@ -39,6 +43,37 @@ class AttentionTest : public TypedOpsTest {
   Doubles Slot(int32_t lane, int32_t position, int32_t kv_head, bool value) {
     return reference::Wide(reference::Slice(
         kv_, cache_->IndexOf(*world_, lane, position, kv_head, value), heads_.dim));
+  }
+
+  // Prefill of `segments` over what the cache holds, against the reference.
+  void ExpectPrefill(const std::vector<PrefillSegment>& segments, double tolerance) {
+    std::vector<int32_t> lane, position;
+    for (const PrefillSegment& segment : segments) {
+      for (int32_t i = 0; i < segment.count; ++i) {
+        lane.push_back(segment.lane);
+        position.push_back(segment.first_position + i);
+      }
+    }
+    const Rows q = Queries(static_cast<int32_t>(lane.size()));
+    ExpectNear(Prefill(q, segments), Want(lane, position), tolerance);
+  }
+
+  // The cache's layer with NaN in every slot but first ... last of one lane.
+  KvLayer Poisoned(int32_t lane, int32_t first, int32_t last) {
+    std::vector<float> poisoned(kv_.size(), std::nanf(""));
+    for (int32_t slot = first; slot <= last; ++slot) {
+      for (int32_t head = 0; head < heads_.kv_heads; ++head) {
+        for (const bool value : {false, true}) {
+          const int64_t at = cache_->IndexOf(*world_, lane, slot, head, value);
+          std::copy_n(kv_.begin() + at, heads_.dim, poisoned.begin() + at);
+        }
+      }
+    }
+    KvLayer layer = cache_->layer();
+    const int64_t offset =
+        cache_->IndexOf(*world_, 0, 0, 0, false) - world_->BlockOf(0, 1, 0) * layer.block_stride;
+    layer.data = static_cast<char*>(memory().Upload(poisoned, dtype())) + offset * BytesOf(dtype());
+    return layer;
   }
 
   Doubles Want(const std::vector<int32_t>& lane, const std::vector<int32_t>& position) {
@@ -68,7 +103,7 @@ class AttentionTest : public TypedOpsTest {
     p.lanes = world_->lanes();
     p.q = q;
     p.shape = shape_;
-    p.kv = cache_->layer();
+    p.kv = layer_;
     p.out = memory().Empty(p.rows, activations(), q.width);
     Execute(p);
     return memory().Download(p.out, p.rows);
@@ -90,7 +125,7 @@ class AttentionTest : public TypedOpsTest {
     p.segment_count = memory().Upload(std::vector<int32_t>{static_cast<int32_t>(segments.size())});
     p.q = q;
     p.shape = shape_;
-    p.kv = cache_->layer();
+    p.kv = layer_;
     p.out = memory().Empty(p.rows, activations(), q.width);
     Execute(p);
     return memory().Download(p.out, p.rows);
@@ -100,6 +135,7 @@ class AttentionTest : public TypedOpsTest {
   AttentionShape shape_;
   std::unique_ptr<World> world_;
   std::unique_ptr<KvCache> cache_;
+  KvLayer layer_;
   std::vector<float> kv_;
   std::vector<float> q_;
 };
@@ -116,6 +152,57 @@ TEST_P(AttentionTest, Decode) {
     const Rows q = Queries(7);
     ExpectNear(Decode(q, kLanes, kPositions), Want(kLanes, kPositions), 4 * tolerance());
   }
+}
+
+// Head sizes of models, and odd ones; one to many query heads that share a KV head.
+TEST_P(AttentionTest, DecodeOfManyShapes) {
+  for (const Heads& heads :
+       {Heads{1, 1, 2}, Heads{4, 4, 32}, Heads{8, 1, 34}, Heads{8, 2, 64}, Heads{3, 3, 96},
+        Heads{8, 1, 128}, Heads{7, 1, 24}, Heads{40, 1, 8}, Heads{20, 1, 80}, Heads{5, 1, 512}}) {
+    SCOPED_TRACE(::testing::Message() << heads.heads << "/" << heads.kv_heads << " " << heads.dim);
+    Prepare(heads, {.scale = 1 / std::sqrt(static_cast<float>(heads.dim))}, 16);
+    const std::vector<int32_t> lane = {0, 1, 2, 3};
+    const std::vector<int32_t> position = {255, 599, 257, 3};
+    const Rows q = Queries(4);
+    ExpectNear(Decode(q, lane, position), Want(lane, position), 4 * tolerance());
+  }
+}
+
+TEST_P(AttentionTest, DecodeInBlocksOfAnySize) {
+  for (const int32_t block_size : {1, 5, 8, 16, 32}) {
+    SCOPED_TRACE(block_size);
+    Prepare({4, 2, 64}, {.scale = 0.2f}, block_size);
+    const std::vector<int32_t> lane = {0, 1, 2, 3, 0, 1, 2};
+    const std::vector<int32_t> position = {254, 255, 256, 257, 511, 512, 0};
+    const Rows q = Queries(7);
+    ExpectNear(Decode(q, lane, position), Want(lane, position), 4 * tolerance());
+  }
+}
+
+TEST_P(AttentionTest, DecodeOfALongSequenceBesideShortOnes) {
+  Prepare({4, 1, 16}, {.scale = 0.3f}, 16, 9000);
+  const std::vector<int32_t> lane = {0, 1, 2, 3};
+  const std::vector<int32_t> position = {5, 8999, 300, 0};
+  const Rows q = Queries(4);
+  ExpectNear(Decode(q, lane, position), Want(lane, position), 4 * tolerance());
+}
+
+TEST_P(AttentionTest, DecodeOfOneSplitAtMost) {
+  Prepare({4, 2, 32}, {.scale = 0.2f}, 16, 100);
+  const Rows q = Queries(2);
+  ExpectNear(Decode(q, {0, 1}, {99, 7}), Want({0, 1}, {99, 7}), 4 * tolerance());
+}
+
+// More rows than a GPU's block counts at once.
+TEST_P(AttentionTest, DecodeOfHundredsOfRows) {
+  Prepare({1, 1, 8}, {.window = 40, .scale = 0.2f}, 16);
+  std::vector<int32_t> lane, position;
+  for (int32_t i = 0; i < 1100; ++i) {
+    lane.push_back(i % 4);
+    position.push_back((i * 37) % kLength);
+  }
+  const Rows q = Queries(1100);
+  ExpectNear(Decode(q, lane, position), Want(lane, position), 4 * tolerance());
 }
 
 TEST_P(AttentionTest, DecodeOfManyRows) {
@@ -203,36 +290,65 @@ TEST_P(AttentionTest, PrefillIsDecodeBitForBit) {
   }
 }
 
-// Slots that no row may see hold what others left there.
-TEST_P(AttentionTest, SlotsBeyondThePositionAreNotRead) {
-  Prepare({2, 1, 32}, {.window = 20, .scale = 0.3f}, 16);
-  const Rows q = Queries(10);
-  const auto clean = Prefill(q, {{0, 0, 100, 10}});
-  std::vector<float> poisoned(kv_.size(), std::nanf(""));
-  for (int32_t slot = 81; slot <= 109; ++slot) {
-    for (const bool value : {false, true}) {
-      const int64_t at = cache_->IndexOf(*world_, 0, slot, 0, value);
-      std::copy_n(kv_.begin() + at, 32, poisoned.begin() + at);
+// Segments of odd lengths: one row, rows up to and over the end of a tile, a chunk over existing
+// slots that crosses a split.
+const std::vector<PrefillSegment> kSegments = {
+    {3, 0, 11, 1}, {0, 1, 0, 64}, {2, 65, 230, 65}, {1, 130, 100, 7}};
+
+TEST_P(AttentionTest, PrefillOfManyShapes) {
+  for (const Heads& heads : {Heads{1, 1, 2}, Heads{4, 4, 32}, Heads{8, 1, 64}, Heads{4, 1, 80},
+                             Heads{2, 2, 96}, Heads{8, 2, 128}, Heads{2, 1, 256}, Heads{3, 1, 48},
+                             Heads{2, 1, 34}, Heads{2, 1, 17}, Heads{40, 1, 8}, Heads{2, 1, 520}}) {
+    SCOPED_TRACE(::testing::Message() << heads.heads << "/" << heads.kv_heads << " " << heads.dim);
+    Prepare(heads, {.scale = 1 / std::sqrt(static_cast<float>(heads.dim))}, 16);
+    ExpectPrefill(kSegments, 4 * tolerance());
+  }
+}
+
+TEST_P(AttentionTest, PrefillWindowSoftCapAndBlocks) {
+  for (const int32_t window : {1, 20, 64, 65, 300, 5000}) {
+    for (const float soft_cap : {0.0f, 3.0f}) {
+      const int32_t block_size = window % 2 == 0 ? 8 : soft_cap > 0 ? 1 : 32;
+      SCOPED_TRACE(::testing::Message() << window << " " << soft_cap << " " << block_size);
+      Prepare({4, 2, 64}, {.window = window, .scale = 0.2f, .soft_cap = soft_cap}, block_size);
+      ExpectPrefill(kSegments, 4 * tolerance());
     }
   }
-  KvLayer layer = cache_->layer();
-  const int64_t offset =
-      cache_->IndexOf(*world_, 0, 0, 0, false) - world_->BlockOf(0, 1, 0) * layer.block_stride;
-  layer.data = static_cast<char*>(memory().Upload(poisoned, dtype())) + offset * BytesOf(dtype());
-  PrefillAttentionParams p;
-  p.rows = 10;
-  std::vector<int32_t> position;
-  for (int32_t i = 0; i < 10; ++i) position.push_back(100 + i);
-  p.map = world_->Map(std::vector<int32_t>(10, 0), position);
-  p.lanes = world_->lanes();
-  p.segments = memory().Upload(std::vector<PrefillSegment>{{0, 0, 100, 10}});
-  p.segment_count = memory().Upload(std::vector<int32_t>{1});
-  p.q = q;
-  p.shape = shape_;
-  p.kv = layer;
-  p.out = memory().Empty(10, activations(), q.width);
-  Execute(p);
-  EXPECT_EQ(memory().Download(p.out, 10), clean);
+}
+
+TEST_P(AttentionTest, PrefillOfALongChunk) {
+  Prepare({2, 1, 64}, {.scale = 0.125f}, 16);
+  ExpectPrefill({{2, 0, 300, 300}, {1, 300, 0, 129}}, 4 * tolerance());
+}
+
+TEST_P(AttentionTest, LargeScoresDoNotOverflowInPrefill) {
+  Prepare({2, 1, 32}, {.scale = 100.0f}, 16);
+  ExpectPrefill({{0, 0, 0, 40}, {1, 40, 300, 20}}, 1e-3 + tolerance());
+}
+
+// Slots that no row may see hold what others left there.
+TEST_P(AttentionTest, SlotsBeyondThePositionAreNotRead) {
+  for (const Heads& heads : {Heads{2, 1, 32}, Heads{4, 2, 128}}) {
+    Prepare(heads, {.window = 20, .scale = 0.3f}, 16);
+    const Rows q = Queries(10);
+    const auto prefill = Prefill(q, {{0, 0, 100, 10}});
+    const auto decode = Decode(q, {0}, {109});
+    layer_ = Poisoned(0, 81, 109);
+    EXPECT_EQ(Prefill(q, {{0, 0, 100, 10}}), prefill);
+    EXPECT_EQ(Decode(q, {0}, {109}), decode);
+  }
+}
+
+// The same inputs give the same bits, whatever arrived last.
+TEST_P(AttentionTest, ResultsRepeat) {
+  Prepare({4, 2, 64}, {.scale = 0.2f}, 16);
+  const Rows q = Queries(137);
+  const auto decode = Decode(q, kLanes, kPositions);
+  const auto prefill = Prefill(q, kSegments);
+  for (int i = 0; i < 3; ++i) {
+    EXPECT_EQ(Decode(q, kLanes, kPositions), decode);
+    EXPECT_EQ(Prefill(q, kSegments), prefill);
+  }
 }
 
 SIROCCO_ON_ALL_TYPED_DEVICES(AttentionTest);
