@@ -18,6 +18,7 @@
 
 #include <algorithm>
 
+#include "kernels/cuda/arrive.cuh"
 #include "kernels/cuda/attend_split.cuh"
 #include "kernels/cuda/kernels.h"
 #include "kernels/cuda/launch.cuh"
@@ -60,7 +61,7 @@ struct DecodeItem {
 
 struct DecodeFixed : SplitFixed {
   DecodeItem item;
-  int32_t flag[kSplitThreads / kWarp];
+  int32_t warp_splits[kSplitThreads / kWarp];
   int32_t lane[kLaunchRows];
   int32_t position[kLaunchRows];
   int32_t first_item[kLaunchRows + 1];  // splits of the rows before; of all rows
@@ -73,7 +74,7 @@ __device__ __forceinline__ int FirstSplit(const AttentionShape& shape, int posit
   return FirstSlot(shape, position) / kSplitSlots;
 }
 
-// first_item[r] = splits of the rows before r; [rows]: of all. Uses `flag` for the warps' sums.
+// first_item[r] = splits of the rows before r; [rows]: of all.
 __device__ void CountSplits(const DecodeArgs& args, const DecodeShared& shared) {
   const int lane = threadIdx.x % kWarp;
   const int warp = threadIdx.x / kWarp;
@@ -92,12 +93,12 @@ __device__ void CountSplits(const DecodeArgs& args, const DecodeShared& shared) 
       const int other = __shfl_up_sync(kAllLanes, sum, offset);
       if (lane >= offset) sum += other;
     }
-    if (lane == kWarp - 1) shared.fixed->flag[warp] = sum;
+    if (lane == kWarp - 1) shared.fixed->warp_splits[warp] = sum;
     __syncthreads();
     int all = 0;
     for (int w = 0; w < kSplitThreads / kWarp; ++w) {
       if (w == warp) sum += all;
-      all += shared.fixed->flag[w];
+      all += shared.fixed->warp_splits[w];
     }
     if (row < args.rows) shared.fixed->first_item[row] = before + sum - splits;
     before += all;
@@ -165,22 +166,6 @@ __device__ void SoftmaxSplit(const SplitLayout& layout, const DecodeShared& shar
       shared.fixed->sum[head] = sum;
     }
   }
-}
-
-// Whether this thread block is the last of `splits` to bring its part. What the others wrote is
-// then visible, and the counter zero again.
-__device__ bool LastToArrive(uint32_t* arrived, int splits, int32_t* flag) {
-  __threadfence();
-  __syncthreads();
-  if (threadIdx.x == 0) {
-    const bool last = atomicAdd(arrived, 1u) == static_cast<uint32_t>(splits - 1);
-    if (last) *arrived = 0;
-    *flag = last;
-  }
-  __syncthreads();
-  const bool last = *flag != 0;
-  __threadfence();
-  return last;
 }
 
 // Four dimensions of a head of the item: values / sum.
@@ -325,9 +310,7 @@ __global__ void __launch_bounds__(kSplitThreads, kResidentBlocks<kQueries>)
     } else {
       const int64_t pair = int64_t{item.launch_row} * groups + item.group;
       WritePartial<kQueries>(args, shared, share, pair, total);
-      if (LastToArrive(args.arrived + pair, item.splits, shared.fixed->flag)) {
-        MergeSplits(args, shared, pair);
-      }
+      if (LastToArrive(args.arrived + pair, item.splits)) MergeSplits(args, shared, pair);
     }
     __syncthreads();  // shared memory is free for the next item
   }

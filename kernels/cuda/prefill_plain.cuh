@@ -71,7 +71,7 @@ __device__ inline void SoftmaxSlots(const PlainLayout& layout, const PlainShared
 }
 
 template <int kQueries>
-__global__ void __launch_bounds__(kSplitThreads, kQueries > 4 ? 2 : 3)
+__global__ void __launch_bounds__(kSplitThreads, 2)
     PrefillPlainKernel(const __grid_constant__ PlainArgs args) {
   const PrefillAttentionParams& p = args.p;
   const PlainLayout& layout = args.layout;
