@@ -47,6 +47,31 @@ absl::Status SameShape(const char* name, const Matrix& given, const Matrix& want
                                                  ", ", wanted.cols, "]"));
 }
 
+// A model's layers have all the norms that it has, and no others.
+absl::Status CheckNorms(const ModelDescriptor& descriptor, const LayerWeights& given,
+                        size_t layer) {
+  const struct {
+    const char* name;
+    const float* given;
+    bool wanted;
+  } kNorms[] = {
+      {"attention_norm", given.attention_norm, true},
+      {"mlp_norm", given.mlp_norm, true},
+      {"q_norm", given.q_norm, descriptor.head_norms},
+      {"k_norm", given.k_norm, descriptor.head_norms},
+      {"attention_post_norm", given.attention_post_norm, descriptor.post_norms},
+      {"mlp_post_norm", given.mlp_post_norm, descriptor.post_norms},
+  };
+  for (const auto& norm : kNorms) {
+    if ((norm.given != nullptr) == norm.wanted) continue;
+    return absl::InvalidArgumentError(
+        norm.wanted ? absl::StrCat("layer ", layer, " lacks the norm ", norm.name)
+                    : absl::StrCat("layer ", layer, " has a norm ", norm.name,
+                                   ", which the model does not have"));
+  }
+  return absl::OkStatus();
+}
+
 }  // namespace
 
 absl::Status CheckDescriptor(const ModelDescriptor& descriptor) {
@@ -139,9 +164,7 @@ absl::Status CheckWeights(const ModelDescriptor& descriptor, const ModelWeights&
     for (const auto& matrix : kMatrices) {
       if (status.ok()) status = SameShape(matrix.name, matrix.given, matrix.wanted);
     }
-    if (status.ok() && (given.attention_norm == nullptr || given.mlp_norm == nullptr)) {
-      status = absl::InvalidArgumentError(absl::StrCat("layer ", i, " lacks a norm's weight"));
-    }
+    if (status.ok()) status = CheckNorms(descriptor, given, i);
   }
   return status;
 }

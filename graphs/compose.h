@@ -44,6 +44,7 @@ Plan ComposeDecoder(const ComposeContext& context);
 // Building blocks.
 BeginStepParams DecodeBegin(const ComposeContext& context, int32_t* layer_counter);
 EmbedParams Embed(const ComposeContext& context);
+// Of `hidden`, into `normed`.
 RmsNormParams FinalNorm(const ComposeContext& context);
 MatMulParams LmHead(const ComposeContext& context, const Rows& in);
 // Of `lanes` [R]; with `keep_logits` a copy of the logits before.

@@ -44,7 +44,9 @@ struct ModelDescriptor {
   bool qkv_bias = false;
   bool output_bias = false;
   bool mlp_bias = false;
-  bool tied_head = false;  // the LM head is the embedding
+  bool head_norms = false;  // each head of q and k is normed before it is turned
+  bool post_norms = false;  // what attention and MLP add to the stream is normed first
+  bool tied_head = false;   // the LM head is the embedding
   std::vector<RotaryDescriptor> rotaries;
   std::vector<LayerGroup> groups;
   std::vector<LayerDescriptor> layers;

@@ -22,6 +22,11 @@ std::vector<LayerParams> MakeLayerParams(const ModelDescriptor& descriptor,
     to.k_bias = from.k_bias;
     to.v_bias = from.v_bias;
     to.o_bias = from.o_bias;
+    to.q_norm = from.q_norm;
+    to.k_norm = from.k_norm;
+    to.attention_post_norm = from.attention_post_norm;
+    to.mlp_post_norm = from.mlp_post_norm;
+    to.input_post_norm = i > 0 ? weights.layers[i - 1].mlp_post_norm : nullptr;
     to.rotary = rotaries[layer.rotary];
     to.attention.heads = descriptor.heads;
     to.attention.window = descriptor.groups[layer.group].window;

@@ -1,11 +1,17 @@
 // The whole decoder as one plan. A layer's last operation also norms its rows for what follows: the
 // next layer, whose first operation then needs no norm, or the LM head.
+//
+// A model with post-norms changes the stream's buffer in every layer, where the MLP takes in what
+// the attention adds.
+#include <utility>
+
 #include "absl/strings/str_cat.h"
 #include "graphs/compose.h"
 
 namespace sirocco {
 namespace {
 
+// Before layer 0 nothing is left to be taken in, and later DownNorm has done it.
 void AddQkv(const ComposeContext& context, std::string_view part, const LayerRef& layer,
             Plan& plan) {
   const StepBuffers& b = context.buffers;
@@ -15,7 +21,9 @@ void AddQkv(const ComposeContext& context, std::string_view part, const LayerRef
                                  .layer = layer,
                                  .hidden = b.hidden,
                                  .normed = b.normed,
-                                 .q_out = b.q});
+                                 .q_out = b.q,
+                                 .delta = {},
+                                 .sum = {}});
   } else {
     plan.Add(part, QkvParams{.map = b.rows,
                              .lanes = context.lanes,
@@ -30,6 +38,10 @@ void AddQkv(const ComposeContext& context, std::string_view part, const LayerRef
 Plan ComposeDecoder(const ComposeContext& context) {
   const StepBuffers& b = context.buffers;
   const int32_t layers = static_cast<int32_t>(context.layers.size());
+  const bool post_norms = context.descriptor.post_norms;
+  const Rows delta = post_norms ? b.delta : Rows();
+  Rows stream = b.hidden;
+  Rows other = post_norms ? b.sum : Rows();
   Plan plan;
   plan.Add("prologue", DecodeBegin(context, nullptr));
   plan.Add("prologue", Embed(context));
@@ -44,16 +56,22 @@ Plan ComposeDecoder(const ComposeContext& context) {
                                          .kv = {},
                                          .layer = layer,
                                          .out = b.attention});
-    plan.Add(part,
-             OutputResidualParams{.layer = layer, .attention = b.attention, .hidden = b.hidden});
-    plan.Add(part, NormGateUpParams{
-                       .layer = layer, .hidden = b.hidden, .normed = b.normed, .out = b.activated});
+    plan.Add(part, OutputResidualParams{
+                       .layer = layer, .attention = b.attention, .hidden = stream, .delta = delta});
+    plan.Add(part, NormGateUpParams{.layer = layer,
+                                    .hidden = stream,
+                                    .normed = b.normed,
+                                    .out = b.activated,
+                                    .delta = delta,
+                                    .sum = other});
+    if (post_norms) std::swap(stream, other);
     plan.Add(part, DownNormParams{.layer = layer,
                                   .in = b.activated,
-                                  .hidden = b.hidden,
+                                  .hidden = stream,
                                   .next_norm = i + 1 < layers ? context.layers[i + 1].attention_norm
                                                               : context.weights.final_norm,
-                                  .normed = b.normed});
+                                  .normed = b.normed,
+                                  .delta = delta});
   }
   plan.Add("epilogue", LmHead(context, b.normed));
   AddSample(context, b.rows.lane, plan);

@@ -52,13 +52,13 @@ struct Detail {
   std::string operator()(const NormQkvParams& p) const { return Qkv(p.hidden, p.layer); }
   std::string operator()(const QkvParams& p) const { return Qkv(p.normed, p.layer); }
   std::string operator()(const OutputResidualParams& p) const {
-    return absl::StrCat(Shape(p.attention), " -> ", Shape(p.hidden));
+    return absl::StrCat(Shape(p.attention), " -> ", Shape(p.hidden), Apart(p.delta));
   }
   std::string operator()(const NormGateUpParams& p) const {
     return absl::StrCat(Shape(p.hidden), " -> 2 x ", Shape(p.out));
   }
   std::string operator()(const DownResidualParams& p) const {
-    return absl::StrCat(Shape(p.in), " -> ", Shape(p.hidden));
+    return absl::StrCat(Shape(p.in), " -> ", Shape(p.hidden), Apart(p.delta));
   }
   std::string operator()(const DownNormParams& p) const {
     return absl::StrCat(Shape(p.in), " -> ", Shape(p.hidden), ", normed for what follows");
@@ -67,10 +67,12 @@ struct Detail {
   std::string operator()(const HeadNormParams& p) const {
     return absl::StrCat(Shape(p.heads), ", heads of ", p.head_dim);
   }
-  std::string operator()(const AddNormParams& p) const {
-    return absl::StrCat(p.post_norm != nullptr ? "normed, " : "", Shape(p.sum));
-  }
+  std::string operator()(const AddNormParams& p) const { return Shape(p.sum); }
 
+  // Of a product that does not join the stream by itself.
+  static std::string Apart(const Rows& delta) {
+    return delta.width > 0 ? ", to be normed and added by what follows" : "";
+  }
   static std::string Qkv(const Rows& in, const LayerRef& layer) {
     return absl::StrCat(Shape(in), " -> ", layer.q_rows, " + 2 x ", layer.kv_rows);
   }

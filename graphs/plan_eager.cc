@@ -1,5 +1,8 @@
-// The eager pass: one entry an operation. Decode and prefill differ in where positions come from
-// and in the attention.
+// The eager pass. Decode is one entry an operation. Prefill differs in where positions come from,
+// in the attention, and in that a residual's addition and the norms around it are one pass.
+#include <string>
+#include <vector>
+
 #include "absl/strings/str_cat.h"
 #include "graphs/compose.h"
 
@@ -13,17 +16,58 @@ void AddProjection(std::string_view part, const Rows& in, const Matrix& weight, 
   plan.Add(part, MatMulParams{.in = in, .weight = weight, .bias = bias, .out = out});
 }
 
+void AddHeadNorm(std::string_view part, const Rows& heads, const float* weight,
+                 const LayerParams& layer, int32_t head_dim, Plan& plan) {
+  plan.Add(
+      part,
+      HeadNormParams{
+          .heads = heads, .head_dim = head_dim, .weight = weight, .epsilon = layer.norm_epsilon});
+}
+
+void AddNorm(const ComposeContext& context, std::string_view part, const float* weight,
+             Plan& plan) {
+  const StepBuffers& b = context.buffers;
+  plan.Add(part, RmsNormParams{.in = b.hidden,
+                               .weight = weight,
+                               .epsilon = context.descriptor.norm_epsilon,
+                               .out = b.normed});
+}
+
+// hidden += delta, which goes through `post_norm` before where the model has such norms. Prefill
+// goes on with normed = norm(hidden) * next_norm, where there is a next norm.
+void AddResidual(const ComposeContext& context, std::string_view part, const float* post_norm,
+                 const float* next_norm, Pass pass, Plan& plan) {
+  const StepBuffers& b = context.buffers;
+  const bool post_norms = context.descriptor.post_norms;
+  const float epsilon = context.descriptor.norm_epsilon;
+  if (pass == Pass::kPrefill && (post_norms || next_norm != nullptr)) {
+    plan.Add(part, AddNormParams{.sum = b.hidden,
+                                 .delta = b.delta,
+                                 .post_norm = post_norm,
+                                 .weight = next_norm,
+                                 .epsilon = epsilon,
+                                 .normed = b.normed});
+    return;
+  }
+  if (post_norms) {
+    plan.Add(part,
+             RmsNormParams{.in = b.delta, .weight = post_norm, .epsilon = epsilon, .out = b.delta});
+  }
+  plan.Add(part, AddParams{.sum = b.hidden, .delta = b.delta});
+}
+
+// From `normed` to `delta`.
 void AddAttention(const ComposeContext& context, std::string_view part, const LayerParams& layer,
                   Pass pass, Plan& plan) {
   const StepBuffers& b = context.buffers;
   const int32_t head_dim = context.descriptor.head_dim;
-  plan.Add(part, RmsNormParams{.in = b.hidden,
-                               .weight = layer.attention_norm,
-                               .epsilon = layer.norm_epsilon,
-                               .out = b.normed});
   AddProjection(part, b.normed, layer.q, layer.q_bias, b.q, plan);
   AddProjection(part, b.normed, layer.k, layer.k_bias, b.k, plan);
   AddProjection(part, b.normed, layer.v, layer.v_bias, b.v, plan);
+  if (context.descriptor.head_norms) {
+    AddHeadNorm(part, b.q, layer.q_norm, layer, head_dim, plan);
+    AddHeadNorm(part, b.k, layer.k_norm, layer, head_dim, plan);
+  }
   for (const Rows& heads : {b.q, b.k}) {
     plan.Add(part, RotaryParams{
                        .map = b.rows, .heads = heads, .head_dim = head_dim, .table = layer.rotary});
@@ -49,30 +93,33 @@ void AddAttention(const ComposeContext& context, std::string_view part, const La
                                           .out = b.attention});
   }
   AddProjection(part, b.attention, layer.o, layer.o_bias, b.delta, plan);
-  plan.Add(part, AddParams{.sum = b.hidden, .delta = b.delta});
 }
 
+// From `normed` to `delta`.
 void AddMlp(const ComposeContext& context, std::string_view part, const LayerParams& layer,
             Plan& plan) {
   const StepBuffers& b = context.buffers;
-  plan.Add(part, RmsNormParams{.in = b.hidden,
-                               .weight = layer.mlp_norm,
-                               .epsilon = layer.norm_epsilon,
-                               .out = b.normed});
   AddProjection(part, b.normed, layer.gate, layer.gate_bias, b.gate, plan);
   AddProjection(part, b.normed, layer.up, layer.up_bias, b.up, plan);
   plan.Add(part,
            GatedActivationParams{
                .gate = b.gate, .up = b.up, .out = b.activated, .activation = layer.activation});
   AddProjection(part, b.activated, layer.down, layer.down_bias, b.delta, plan);
-  plan.Add(part, AddParams{.sum = b.hidden, .delta = b.delta});
 }
 
 void AddLayers(const ComposeContext& context, Pass pass, Plan& plan) {
-  for (size_t i = 0; i < context.layers.size(); ++i) {
+  const std::vector<LayerParams>& layers = context.layers;
+  const bool one_by_one = pass == Pass::kDecode;
+  for (size_t i = 0; i < layers.size(); ++i) {
     const std::string part = absl::StrCat("layer ", i);
-    AddAttention(context, part, context.layers[i], pass, plan);
-    AddMlp(context, part, context.layers[i], plan);
+    const LayerParams& layer = layers[i];
+    const float* after = i + 1 < layers.size() ? layers[i + 1].attention_norm : nullptr;
+    if (one_by_one || i == 0) AddNorm(context, part, layer.attention_norm, plan);
+    AddAttention(context, part, layer, pass, plan);
+    AddResidual(context, part, layer.attention_post_norm, layer.mlp_norm, pass, plan);
+    if (one_by_one) AddNorm(context, part, layer.mlp_norm, plan);
+    AddMlp(context, part, layer, plan);
+    AddResidual(context, part, layer.mlp_post_norm, after, pass, plan);
   }
 }
 

@@ -1,5 +1,8 @@
 // One layer's plan, composed once and run for every layer: its operations find weights and KV in
 // the layer table by a counter in device memory, which the layer's last operation advances.
+//
+// A model with post-norms has the stream in `hidden` between layers, in `sum` between attention and
+// MLP, and in `delta` what its next operation takes in.
 #include "graphs/compose.h"
 
 namespace sirocco {
@@ -25,13 +28,18 @@ Plan ComposeLayerPrologue(const ComposeContext& context) {
 Plan ComposeAnyLayer(const ComposeContext& context) {
   const StepBuffers& b = context.buffers;
   const LayerRef layer = MakeLayerRef(context, b.layer_counter, 0);
+  const bool post_norms = context.descriptor.post_norms;
+  const Rows delta = post_norms ? b.delta : Rows();
+  const Rows between = post_norms ? b.sum : b.hidden;
   Plan plan;
   plan.Add("layer", NormQkvParams{.map = b.rows,
                                   .lanes = context.lanes,
                                   .layer = layer,
                                   .hidden = b.hidden,
                                   .normed = b.normed,
-                                  .q_out = b.q});
+                                  .q_out = b.q,
+                                  .delta = delta,
+                                  .sum = post_norms ? b.sum : Rows()});
   plan.Add("layer", DecodeAttentionParams{.map = b.rows,
                                           .lanes = context.lanes,
                                           .q = b.q,
@@ -40,19 +48,35 @@ Plan ComposeAnyLayer(const ComposeContext& context) {
                                           .layer = layer,
                                           .out = b.attention});
   plan.Add("layer",
-           OutputResidualParams{.layer = layer, .attention = b.attention, .hidden = b.hidden});
-  plan.Add(
-      "layer",
-      NormGateUpParams{.layer = layer, .hidden = b.hidden, .normed = b.normed, .out = b.activated});
-  plan.Add("layer",
-           DownResidualParams{
-               .layer = layer, .in = b.activated, .hidden = b.hidden, .advance = b.layer_counter});
+           OutputResidualParams{
+               .layer = layer, .attention = b.attention, .hidden = between, .delta = delta});
+  plan.Add("layer", NormGateUpParams{.layer = layer,
+                                     .hidden = between,
+                                     .normed = b.normed,
+                                     .out = b.activated,
+                                     .delta = delta,
+                                     .sum = post_norms ? b.hidden : Rows()});
+  plan.Add("layer", DownResidualParams{.layer = layer,
+                                       .in = b.activated,
+                                       .hidden = b.hidden,
+                                       .advance = b.layer_counter,
+                                       .delta = delta});
   return plan;
 }
 
 Plan ComposeLayerEpilogue(const ComposeContext& context) {
+  const StepBuffers& b = context.buffers;
   Plan plan;
-  plan.Add("epilogue", FinalNorm(context));
+  if (context.descriptor.post_norms) {
+    plan.Add("epilogue", AddNormParams{.sum = b.hidden,
+                                       .delta = b.delta,
+                                       .post_norm = context.layers.back().mlp_post_norm,
+                                       .weight = context.weights.final_norm,
+                                       .epsilon = context.descriptor.norm_epsilon,
+                                       .normed = b.normed});
+  } else {
+    plan.Add("epilogue", FinalNorm(context));
+  }
   plan.Add("epilogue", LmHead(context, context.buffers.normed));
   AddSample(context, context.buffers.rows.lane, plan);
   return plan;

@@ -36,9 +36,12 @@ uint64_t PlaceStepBuffers(const ModelDescriptor& descriptor, const ExecutorOptio
   buffers.segment_count = carver.Take<int32_t>(1);
   buffers.layer_counter = carver.Take<int32_t>(1);
 
-  for (Rows* stream : {&buffers.hidden, &buffers.sum, &buffers.delta}) {
-    *stream = TakeRows(carver, rows, descriptor.hidden_size, DType::kFloat32);
+  buffers.hidden = TakeRows(carver, rows, descriptor.hidden_size, DType::kFloat32);
+  buffers.sum = Rows();
+  if (descriptor.post_norms) {
+    buffers.sum = TakeRows(carver, rows, descriptor.hidden_size, DType::kFloat32);
   }
+  buffers.delta = TakeRows(carver, rows, descriptor.hidden_size, DType::kFloat32);
   buffers.normed = TakeRows(carver, rows, descriptor.hidden_size, dtype);
   buffers.q = TakeRows(carver, rows, q_width, dtype);
   buffers.attention = TakeRows(carver, rows, q_width, dtype);

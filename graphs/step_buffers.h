@@ -29,8 +29,8 @@ struct StepBuffers {
   int32_t* segment_count = nullptr;    // [1]
   int32_t* layer_counter = nullptr;    // [1]
 
-  // float32: the residual stream, and what a residual adds. Models with post-norms use two buffers
-  // for the stream in turn.
+  // float32: the residual stream, and what a residual adds. Plans of models with post-norms use
+  // `hidden` and `sum` for the stream in turn; other models have no `sum`.
   Rows hidden, sum, delta;  // [T, hidden]
   // Of options.activation_dtype.
   Rows normed;               // [T, hidden]

@@ -20,12 +20,16 @@ struct LayerWeights {
   const float* k_bias = nullptr;
   const float* v_bias = nullptr;
   const float* o_bias = nullptr;
-  const float* mlp_norm = nullptr;  // [hidden]
-  Matrix gate, up;                  // [intermediate, hidden]
-  Matrix down;                      // [hidden, intermediate]
+  const float* q_norm = nullptr;  // [head_dim]
+  const float* k_norm = nullptr;
+  const float* attention_post_norm = nullptr;  // [hidden]
+  const float* mlp_norm = nullptr;             // [hidden]
+  Matrix gate, up;                             // [intermediate, hidden]
+  Matrix down;                                 // [hidden, intermediate]
   const float* gate_bias = nullptr;
   const float* up_bias = nullptr;
   const float* down_bias = nullptr;
+  const float* mlp_post_norm = nullptr;  // [hidden]
 };
 
 struct ModelWeights {

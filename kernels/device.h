@@ -12,6 +12,7 @@
 #include <memory>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -128,6 +129,9 @@ class Device {
   // Bytes a second of reading `bytes` of memory that no cache holds, by all of the device: what a
   // step's bytes are measured against. Allocates and frees as much; not while anything else runs.
   virtual absl::StatusOr<double> MeasureReadBandwidth(size_t bytes);
+
+  // What people should know of how operations will run, a line each, once they are prepared.
+  virtual std::vector<std::string> notes() const { return {}; }
 
   virtual Ops& ops() = 0;
   const DeviceCounters& counters() const { return counters_; }

@@ -30,6 +30,19 @@ constexpr NeutralSetting kQwen2Neutral[] = {
     {"num_experts", Neutral::kAbsent},
 };
 
+constexpr NeutralSetting kQwen3Neutral[] = {
+    {"use_sliding_window", Neutral::kFalse},  {"quantization_config", Neutral::kAbsent},
+    {"partial_rotary_factor", Neutral::kOne}, {"is_encoder_decoder", Neutral::kFalse},
+    {"add_cross_attention", Neutral::kFalse}, {"num_experts", Neutral::kAbsent},
+};
+
+constexpr NeutralSetting kGemma3Neutral[] = {
+    {"attn_logit_softcapping", Neutral::kAbsent},     {"final_logit_softcapping", Neutral::kAbsent},
+    {"use_bidirectional_attention", Neutral::kFalse}, {"vision_config", Neutral::kAbsent},
+    {"quantization_config", Neutral::kAbsent},        {"partial_rotary_factor", Neutral::kOne},
+    {"is_encoder_decoder", Neutral::kFalse},          {"add_cross_attention", Neutral::kFalse},
+};
+
 constexpr NeutralSetting kGgufSettings[] = {
     // Read.
     {"block_count", Neutral::kAny},
@@ -49,14 +62,30 @@ constexpr NeutralSetting kGgufSettings[] = {
     {"rope.scaling.original_context_length", Neutral::kAny},
     {"rope.scaling.finetuned", Neutral::kAny},
     // Not acted upon.
-    {"rope.scaling.type", Neutral::kNone},
-    {"rope.scaling.factor", Neutral::kOne},
     {"rope.scaling.attn_factor", Neutral::kOne},
     {"rope.scale_linear", Neutral::kOne},
     {"attention.causal", Neutral::kTrue},
-    {"attention.sliding_window", Neutral::kZero},
     {"expert_count", Neutral::kZero},
     {"expert_used_count", Neutral::kZero},
+};
+
+// Not acted upon in families that have neither.
+constexpr NeutralSetting kGgufFullAttention[] = {
+    {"rope.scaling.type", Neutral::kNone},
+    {"rope.scaling.factor", Neutral::kOne},
+    {"attention.sliding_window", Neutral::kZero},
+};
+
+constexpr NeutralSetting kGgufGemma3[] = {
+    // Read.
+    {"rope.scaling.type", Neutral::kAny},
+    {"rope.scaling.factor", Neutral::kAny},
+    {"rope.freq_base_swa", Neutral::kAny},
+    {"attention.sliding_window", Neutral::kAny},
+    {"attention.sliding_window_pattern", Neutral::kAny},
+    // Not acted upon.
+    {"attn_logit_softcapping", Neutral::kAbsent},
+    {"final_logit_softcapping", Neutral::kAbsent},
 };
 
 // Also the names by which the rest of the tree asks for tensors.
@@ -67,22 +96,32 @@ constexpr TensorNames kTensors[] = {
 };
 
 constexpr TensorNames kLayerTensors[] = {
-    {"input_layernorm.weight", "attn_norm.weight"},
-    {"self_attn.q_proj.weight", "attn_q.weight"},
-    {"self_attn.k_proj.weight", "attn_k.weight"},
-    {"self_attn.v_proj.weight", "attn_v.weight"},
-    {"self_attn.o_proj.weight", "attn_output.weight"},
-    {"self_attn.q_proj.bias", "attn_q.bias"},
-    {"self_attn.k_proj.bias", "attn_k.bias"},
-    {"self_attn.v_proj.bias", "attn_v.bias"},
-    {"self_attn.o_proj.bias", "attn_output.bias"},
-    {"post_attention_layernorm.weight", "ffn_norm.weight"},
-    {"mlp.gate_proj.weight", "ffn_gate.weight"},
-    {"mlp.up_proj.weight", "ffn_up.weight"},
-    {"mlp.down_proj.weight", "ffn_down.weight"},
-    {"mlp.gate_proj.bias", "ffn_gate.bias"},
-    {"mlp.up_proj.bias", "ffn_up.bias"},
+    {"input_layernorm.weight", "attn_norm.weight"},    {"self_attn.q_proj.weight", "attn_q.weight"},
+    {"self_attn.k_proj.weight", "attn_k.weight"},      {"self_attn.v_proj.weight", "attn_v.weight"},
+    {"self_attn.o_proj.weight", "attn_output.weight"}, {"self_attn.q_proj.bias", "attn_q.bias"},
+    {"self_attn.k_proj.bias", "attn_k.bias"},          {"self_attn.v_proj.bias", "attn_v.bias"},
+    {"self_attn.o_proj.bias", "attn_output.bias"},     {"mlp.gate_proj.weight", "ffn_gate.weight"},
+    {"mlp.up_proj.weight", "ffn_up.weight"},           {"mlp.down_proj.weight", "ffn_down.weight"},
+    {"mlp.gate_proj.bias", "ffn_gate.bias"},           {"mlp.up_proj.bias", "ffn_up.bias"},
     {"mlp.down_proj.bias", "ffn_down.bias"},
+};
+
+constexpr TensorNames kMlpNorm[] = {
+    {"post_attention_layernorm.weight", "ffn_norm.weight"},
+};
+
+constexpr TensorNames kMlpAndHeadNorms[] = {
+    {"post_attention_layernorm.weight", "ffn_norm.weight"},
+    {"self_attn.q_norm.weight", "attn_q_norm.weight"},
+    {"self_attn.k_norm.weight", "attn_k_norm.weight"},
+};
+
+constexpr TensorNames kGemma3Norms[] = {
+    {"self_attn.q_norm.weight", "attn_q_norm.weight"},
+    {"self_attn.k_norm.weight", "attn_k_norm.weight"},
+    {"post_attention_layernorm.weight", "post_attention_norm.weight"},
+    {"pre_feedforward_layernorm.weight", "ffn_norm.weight"},
+    {"post_feedforward_layernorm.weight", "post_ffw_norm.weight"},
 };
 
 constexpr Family kFamilies[] = {
@@ -97,9 +136,11 @@ constexpr Family kFamilies[] = {
         .default_max_position = 2048,
         .neutral = kLlamaNeutral,
         .gguf_settings = kGgufSettings,
+        .gguf_own_settings = kGgufFullAttention,
         .gguf_interleaved_rows = true,
         .tensors = kTensors,
         .layer_tensors = kLayerTensors,
+        .layer_norms = kMlpNorm,
     },
     {
         .name = "qwen2",
@@ -112,9 +153,60 @@ constexpr Family kFamilies[] = {
         .default_max_position = 32768,
         .neutral = kQwen2Neutral,
         .gguf_settings = kGgufSettings,
+        .gguf_own_settings = kGgufFullAttention,
         .gguf_interleaved_rows = false,
         .tensors = kTensors,
         .layer_tensors = kLayerTensors,
+        .layer_norms = kMlpNorm,
+    },
+    {
+        .name = "qwen3",
+        .model_type = "qwen3",
+        .architecture = "Qwen3ForCausalLM",
+        .gguf_architecture = "qwen3",
+        .qkv_bias = {"attention_bias", false},
+        .output_bias = {"attention_bias", false},
+        .mlp_bias = {"", false},
+        .head_norms = true,
+        .default_head_dim = 128,
+        .default_max_position = 32768,
+        .neutral = kQwen3Neutral,
+        .gguf_settings = kGgufSettings,
+        .gguf_own_settings = kGgufFullAttention,
+        .gguf_interleaved_rows = false,
+        .tensors = kTensors,
+        .layer_tensors = kLayerTensors,
+        .layer_norms = kMlpAndHeadNorms,
+    },
+    {
+        .name = "gemma3",
+        .model_type = "gemma3_text",
+        .architecture = "Gemma3ForCausalLM",
+        .gguf_architecture = "gemma3",
+        .qkv_bias = {"attention_bias", false},
+        .output_bias = {"attention_bias", false},
+        .mlp_bias = {"", false},
+        .tied_head = {"tie_word_embeddings", true},
+        .head_norms = true,
+        .post_norms = true,
+        .scaled_embedding = true,
+        .stored_norms_less_one = true,
+        .activation_option = "hidden_activation",
+        .activation = "gelu_pytorch_tanh",
+        .attention_scalar = "query_pre_attn_scalar",
+        .default_attention_scalar = 256,
+        .gguf_wide_scale_layers = 62,  // 27B
+        .windows = {.window = 4096, .pattern = 6, .theta = 10000},
+        .default_theta = 1e6,
+        .default_head_dim = 256,
+        .default_max_position = 131072,
+        .neutral = kGemma3Neutral,
+        .gguf_settings = kGgufSettings,
+        .gguf_own_settings = kGgufGemma3,
+        .gguf_interleaved_rows = false,
+        .tensors = kTensors,
+        .layer_tensors = kLayerTensors,
+        .layer_norms = kGemma3Norms,
     },
 };
 
@@ -149,6 +241,12 @@ std::string SupportedModelTypes() { return ListFamilies(&Family::model_type); }
 
 std::string SupportedGgufArchitectures() { return ListFamilies(&Family::gguf_architecture); }
 
+std::optional<Activation> FindActivation(std::string_view name) {
+  if (name == "silu") return Activation::kSilu;
+  if (name == "gelu_pytorch_tanh") return Activation::kGeluTanh;
+  return std::nullopt;
+}
+
 std::string HuggingFaceName(const Family& family, std::string_view gguf_name) {
   for (const TensorNames& names : family.tensors) {
     if (names.gguf == gguf_name) return std::string(names.hugging_face);
@@ -162,9 +260,11 @@ std::string HuggingFaceName(const Family& family, std::string_view gguf_name) {
   int32_t layer;
   // "007" and "+7" are other names than "7": two names must not become one.
   if (!absl::SimpleAtoi(number, &layer) || layer < 0 || absl::StrCat(layer) != number) return "";
-  for (const TensorNames& names : family.layer_tensors) {
-    if (names.gguf != gguf_name.substr(dot + 1)) continue;
-    return absl::StrCat("model.layers.", layer, ".", std::string(names.hugging_face));
+  for (const auto& list : {family.layer_tensors, family.layer_norms}) {
+    for (const TensorNames& names : list) {
+      if (names.gguf != gguf_name.substr(dot + 1)) continue;
+      return absl::StrCat("model.layers.", layer, ".", std::string(names.hugging_face));
+    }
   }
   return "";
 }

@@ -74,12 +74,17 @@ absl::Status CheckSettings(const GgufFile& file, const Family& family, const std
   for (const std::string_view key : file.keys()) {
     if (key.substr(0, prefix.size()) != prefix) continue;
     bool known = false;
-    for (const NeutralSetting& setting : family.gguf_settings) {
-      known = known || key.substr(prefix.size()) == setting.name;
+    for (const auto& list : {family.gguf_settings, family.gguf_own_settings}) {
+      for (const NeutralSetting& setting : list) {
+        known = known || key.substr(prefix.size()) == setting.name;
+      }
     }
     if (!known) return UnsupportedFile(file.path(), absl::StrCat(Shown(key), " is not supported"));
   }
-  return settings.CheckNeutral(family.gguf_settings);
+  if (absl::Status status = settings.CheckNeutral(family.gguf_settings); !status.ok()) {
+    return status;
+  }
+  return settings.CheckNeutral(family.gguf_own_settings);
 }
 
 // Settings that must say what the head size says.
@@ -119,6 +124,53 @@ absl::Status DivideRates(const GgufFile& file, RotaryDescriptor& rotary) {
   return absl::OkStatus();
 }
 
+// The rotary embedding of layers with full attention; the windowed ones' is never scaled.
+absl::StatusOr<RotaryDescriptor> ReadFullRotary(const Settings& settings, const Family& family,
+                                                int32_t head_dim) {
+  const absl::StatusOr<double> theta =
+      settings.Positive("rope.freq_base", kMaxRotaryTheta, family.default_theta);
+  if (!theta.ok()) return theta.status();
+  const absl::StatusOr<double> factor = settings.Positive("rope.scaling.factor", 1e6, 1);
+  if (!factor.ok()) return factor.status();
+  const absl::StatusOr<std::string> type = settings.String("rope.scaling.type", "linear");
+  if (!type.ok()) return type.status();
+  if (*type == "linear") return MakeLinearRotary(head_dim, *theta, *factor);
+  if (*type == "none" && *factor == 1) return MakeRotary(head_dim, *theta);
+  return settings.Unsupported("rope.scaling.type",
+                              absl::StrCat("is ", Shown(*type), " with a factor of ", *factor,
+                                           "; supported are 'linear', and 'none' without one"));
+}
+
+// Which layers have a window, its size, the rotary embeddings, and the scale.
+absl::Status ReadAttention(const GgufFile& file, const Settings& settings, const Family& family,
+                           ModelDescriptor& model) {
+  absl::StatusOr<RotaryDescriptor> full = ReadFullRotary(settings, family, model.head_dim);
+  if (!full.ok()) return full.status();
+  const size_t layers = model.layers.size();
+  if (family.windows.window == 0) {
+    if (absl::Status status = DivideRates(file, *full); !status.ok()) return status;
+    SetAttention(std::vector<bool>(layers, false), 0, *std::move(full), {}, model);
+    return absl::OkStatus();
+  }
+  // A file without a window has full attention in every layer.
+  const absl::StatusOr<int32_t> window =
+      settings.Int("attention.sliding_window", 0, kMaxPosition, 0);
+  if (!window.ok()) return window.status();
+  const absl::StatusOr<int32_t> pattern =
+      settings.Int("attention.sliding_window_pattern", 1, kMaxLayers, family.windows.pattern);
+  if (!pattern.ok()) return pattern.status();
+  const absl::StatusOr<double> theta =
+      settings.Positive("rope.freq_base_swa", kMaxRotaryTheta, family.windows.theta);
+  if (!theta.ok()) return theta.status();
+  SetAttention(WindowedByPattern(layers, *window > 0 ? *pattern : 1), *window, *std::move(full),
+               MakeRotary(model.head_dim, *theta), model);
+  if (static_cast<int64_t>(layers) == family.gguf_wide_scale_layers) {
+    model.attention_scale =
+        AttentionScale(static_cast<double>(model.hidden_size) / static_cast<double>(model.heads));
+  }
+  return absl::OkStatus();
+}
+
 absl::StatusOr<ModelDescriptor> ReadDescriptor(const GgufFile& file, const Family& family) {
   const std::string prefix = absl::StrCat(std::string(family.gguf_architecture), ".");
   const GgufSettings settings(file, prefix);
@@ -143,10 +195,10 @@ absl::StatusOr<ModelDescriptor> ReadDescriptor(const GgufFile& file, const Famil
   model->mlp_bias = has_part(family.mlp_bias, "blk.0.ffn_down.bias");
   model->tied_head = FindTensor(file, "output.weight") == nullptr;
 
-  const absl::StatusOr<double> theta = settings.Positive("rope.freq_base", kMaxRotaryTheta, 10000);
-  if (!theta.ok()) return theta.status();
-  model->rotaries.push_back(MakeRotary(model->head_dim, *theta));
-  if (absl::Status status = DivideRates(file, model->rotaries[0]); !status.ok()) return status;
+  model->activation = FindActivation(family.activation).value_or(Activation::kSilu);
+  if (absl::Status status = ReadAttention(file, settings, family, *model); !status.ok()) {
+    return status;
+  }
   return model;
 }
 
@@ -157,7 +209,8 @@ absl::StatusOr<std::vector<StoredTensor>> TranslateTensors(const GgufFile& file,
   tensors.reserve(file.tensors().size());
   for (const StoredTensor& stored : file.tensors()) {
     StoredTensor tensor = stored;
-    if (tensor.name != kRopeFactors) tensor.name = HuggingFaceName(family, stored.name);
+    const bool factors = stored.name == kRopeFactors && family.windows.window == 0;
+    if (!factors) tensor.name = HuggingFaceName(family, stored.name);
     if (tensor.name.empty()) {
       return UnsupportedFile(file.path(), absl::StrCat("holds the tensor ", Shown(stored.name),
                                                        ", which a model of the architecture ",

@@ -5,11 +5,13 @@
 #include <utility>
 #include <vector>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "engine/model/file_error.h"
 #include "engine/model/generation_config.h"
 #include "engine/model/json_file.h"
 #include "engine/model/safetensors.h"
+#include "engine/model/tensor_index.h"
 #include "engine/model/weight_places.h"
 
 namespace sirocco {
@@ -57,6 +59,16 @@ absl::StatusOr<std::shared_ptr<const TensorSource>> OpenWeights(const std::strin
   return Missing(directory, "model.safetensors or model.safetensors.index.json");
 }
 
+// The same tensors, each norm's weight with the 1 that the file leaves out.
+std::shared_ptr<const TensorSource> WithWholeNorms(std::shared_ptr<const TensorSource> source) {
+  std::vector<StoredTensor> tensors = source->tensors();
+  for (StoredTensor& tensor : tensors) {
+    if (absl::EndsWith(tensor.name, "norm.weight")) tensor.added = 1;
+  }
+  return std::make_shared<TensorIndex>(std::move(tensors),
+                                       std::vector<std::shared_ptr<const void>>{std::move(source)});
+}
+
 }  // namespace
 
 absl::StatusOr<ModelFiles> OpenHuggingFace(const std::string& directory) {
@@ -64,6 +76,8 @@ absl::StatusOr<ModelFiles> OpenHuggingFace(const std::string& directory) {
   if (!Exists(config_path)) return Missing(directory, "config.json");
   const absl::StatusOr<json> config = ReadJsonObject(config_path, kConfigLimits);
   if (!config.ok()) return config.status();
+  const absl::StatusOr<const Family*> family = FamilyFromConfig(*config, config_path);
+  if (!family.ok()) return family.status();
   absl::StatusOr<ModelDescriptor> descriptor = DescriptorFromConfig(*config, config_path);
   if (!descriptor.ok()) return descriptor.status();
 
@@ -91,7 +105,8 @@ absl::StatusOr<ModelFiles> OpenHuggingFace(const std::string& directory) {
 
   absl::StatusOr<std::shared_ptr<const TensorSource>> tensors = OpenWeights(directory);
   if (!tensors.ok()) return tensors.status();
-  files.tensors = *std::move(tensors);
+  files.tensors =
+      (*family)->stored_norms_less_one ? WithWholeNorms(*std::move(tensors)) : *std::move(tensors);
   absl::Status complete = CheckTensors(files.descriptor, *files.tensors, directory);
   if (!complete.ok()) return complete;
   return files;

@@ -5,11 +5,17 @@
 #include <string>
 
 #include "absl/status/statusor.h"
+#include "engine/model/families.h"
 #include "engine/model/model_files.h"
 #include "graphs/descriptor.h"
 #include "nlohmann/json.hpp"
 
 namespace sirocco {
+
+// The family of a config.json's model; `path` is the file's, for errors. UNIMPLEMENTED: none that
+// is supported.
+absl::StatusOr<const Family*> FamilyFromConfig(const nlohmann::json& config,
+                                               const std::string& path);
 
 // The model that a config.json describes; `path` is the file's, for errors. UNIMPLEMENTED names
 // the first setting that is not supported.

@@ -1,6 +1,7 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstring>
+#include <memory>
 #include <optional>
 #include <utility>
 
@@ -58,7 +59,9 @@ class Loader {
       : device_(device), memory_(memory), total_(total), progress_(progress) {}
 
   absl::Status Load(const Planned& weight) {
-    if (IsStoredAs(weight.tensor->type, weight.dtype) && weight.tensor->permuted_heads == 0) {
+    const StoredTensor& tensor = *weight.tensor;
+    const bool as_it_is = tensor.permuted_heads == 0 && tensor.added == 0;
+    if (as_it_is && IsStoredAs(tensor.type, weight.dtype)) {
       return Copy(weight.offset, weight.tensor->data, weight.bytes());
     }
     return Convert(weight);
@@ -78,34 +81,56 @@ class Loader {
     return absl::OkStatus();
   }
 
+  // Two buffers in turn: while one is on its way to the device the other is filled.
+  struct Staging {
+    std::unique_ptr<Buffer> memory;
+    std::optional<DeviceMark> copied;  // what it held last is on the device
+  };
+
   absl::Status Convert(const Planned& weight) {
     const int64_t width = RowElements(*weight.tensor);
     const int64_t rows = static_cast<int64_t>(weight.elements) / width;
     // Whole rows, and of a vector whole blocks: both divide kPieceValues where rows are narrow.
-    const int64_t piece_rows = std::max<int64_t>(1, kPieceValues / width);
+    const int64_t piece_rows = std::min(rows, std::max<int64_t>(1, kPieceValues / width));
     const uint64_t row_bytes = width * BytesOf(weight.dtype);
-    values_.resize(std::min(piece_rows, rows) * width);
-    staging_.resize(std::max(kChunkBytes, row_bytes));
+    values_.resize(piece_rows * width);
     uint64_t to = weight.offset;
-    uint64_t filled = 0;
-    for (int64_t row = 0; row < rows; row += piece_rows) {
-      const int64_t count = std::min(piece_rows, rows - row);
-      if (filled + count * row_bytes > staging_.size()) {
-        if (absl::Status status = Flush(&to, &filled); !status.ok()) return status;
+    for (int64_t row = 0; row < rows;) {
+      Staging& staging = staging_[std::exchange(next_staging_, 1 - next_staging_)];
+      absl::Status status = Free(staging, piece_rows * row_bytes);
+      uint64_t filled = 0;
+      while (status.ok() && row < rows) {
+        const int64_t count = std::min(piece_rows, rows - row);
+        if (filled + count * row_bytes > staging.memory->bytes()) break;
+        const std::span<float> piece(values_.data(), count * width);
+        status = ReadRows(*weight.tensor, row, piece);
+        if (!status.ok()) break;
+        Round(piece, weight.dtype, staging.memory->as<std::byte>() + filled);
+        filled += count * row_bytes;
+        row += count;
       }
-      const std::span<float> piece(values_.data(), count * width);
-      if (absl::Status status = ReadRows(*weight.tensor, row, piece); !status.ok()) return status;
-      Round(piece, weight.dtype, staging_.data() + filled);
-      filled += count * row_bytes;
+      if (status.ok()) status = Copy(to, staging.memory->as<std::byte>(), filled);
+      if (!status.ok()) return status;
+      const absl::StatusOr<DeviceMark> copied = device_.Mark();
+      if (!copied.ok()) return copied.status();
+      staging.copied = *copied;
+      to += filled;
     }
-    return Flush(&to, &filled);
+    return absl::OkStatus();
   }
 
-  // The staging memory is used again, so the device must have read it.
-  absl::Status Flush(uint64_t* to, uint64_t* filled) {
-    if (absl::Status status = Copy(*to, staging_.data(), *filled); !status.ok()) return status;
-    *to += std::exchange(*filled, 0);
-    return device_.Synchronize();
+  // Makes `staging` hold at least `bytes`, and waits until the device has read what it held.
+  absl::Status Free(Staging& staging, uint64_t bytes) {
+    if (staging.copied) {
+      absl::Status status = device_.Wait(*std::exchange(staging.copied, std::nullopt));
+      if (!status.ok()) return status;
+    }
+    if (staging.memory != nullptr && staging.memory->bytes() >= bytes) return absl::OkStatus();
+    absl::StatusOr<std::unique_ptr<Buffer>> memory =
+        device_.AllocateHost(std::max(kChunkBytes, bytes));
+    if (!memory.ok()) return memory.status();
+    staging.memory = *std::move(memory);
+    return absl::OkStatus();
   }
 
   Device& device_;
@@ -114,7 +139,8 @@ class Loader {
   const LoadProgress& progress_;
   uint64_t done_ = 0;
   std::vector<float> values_;
-  std::vector<std::byte> staging_;
+  Staging staging_[2];
+  int next_staging_ = 0;
 };
 
 // Finds each weight's tensor and gives it a place; `end`: the bytes of all.

@@ -35,8 +35,8 @@ struct ModelFiles {
   std::string name;    // the file's or folder's own name, without ".gguf": the default served name
   std::string format;  // "gguf" or "safetensors"
   ModelDescriptor descriptor;
-  // By Hugging Face's names of the llama family ("model.layers.0.self_attn.q_proj.weight", ...);
-  // a GGUF file's are translated, its q and k rows unpermuted on reading.
+  // By Hugging Face's names ("model.layers.0.self_attn.q_proj.weight", ...); a GGUF file's are
+  // translated. What a file holds in another form is undone on reading (StoredTensor).
   std::shared_ptr<const TensorSource> tensors;
   // generation_config.json's, else config.json's (GGUF: eos_token_id), else empty: the tokenizer's.
   std::vector<int32_t> end_token_ids;

@@ -1,7 +1,9 @@
 #include "engine/model/model_shape.h"
 
+#include <algorithm>
 #include <cmath>
 #include <string>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 
@@ -12,13 +14,12 @@ namespace {
 constexpr int32_t kMaxVocabulary = 1 << 22;
 constexpr int32_t kMaxHidden = 1 << 17;
 constexpr int32_t kMaxIntermediate = 1 << 20;
-constexpr int32_t kMaxLayers = 1024;
 constexpr int32_t kMaxHeads = 4096;
 constexpr int32_t kMaxHeadDim = 1024;
-constexpr int32_t kMaxPosition = 1 << 27;
 
 // Heads of queries, of keys and values, and their size.
-absl::Status ReadHeads(const Settings& settings, const ShapeNames& names, ModelDescriptor& model) {
+absl::Status ReadHeads(const Settings& settings, const ShapeNames& names,
+                       const ShapeDefaults& defaults, ModelDescriptor& model) {
   const absl::StatusOr<int32_t> heads = settings.Int(names.heads, 1, kMaxHeads);
   if (!heads.ok()) return heads.status();
   model.heads = *heads;
@@ -30,13 +31,14 @@ absl::Status ReadHeads(const Settings& settings, const ShapeNames& names, ModelD
                             absl::StrCat("is ", *kv_heads, ", which does not divide ",
                                          std::string(names.heads), " ", *heads));
   }
-  if (!settings.Has(names.head_dim) && model.hidden_size % *heads != 0) {
+  const bool given = settings.Has(names.head_dim) || defaults.head_dim;
+  if (!given && model.hidden_size % *heads != 0) {
     return settings.Invalid(names.heads,
                             absl::StrCat("is ", *heads, ", which does not divide ",
                                          std::string(names.hidden_size), " ", model.hidden_size));
   }
-  const absl::StatusOr<int32_t> head_dim =
-      settings.Int(names.head_dim, 2, kMaxHeadDim, model.hidden_size / *heads);
+  const absl::StatusOr<int32_t> head_dim = settings.Int(
+      names.head_dim, 2, kMaxHeadDim, defaults.head_dim.value_or(model.hidden_size / *heads));
   if (!head_dim.ok()) return head_dim.status();
   model.head_dim = *head_dim;
   if (*head_dim % 2 != 0 || *head_dim < 2 || *head_dim > kMaxHeadDim) {
@@ -44,7 +46,7 @@ absl::Status ReadHeads(const Settings& settings, const ShapeNames& names, ModelD
         names.head_dim,
         absl::StrCat("is ", *head_dim, "; allowed are even numbers from 2 to ", kMaxHeadDim));
   }
-  model.attention_scale = static_cast<float>(1 / std::sqrt(static_cast<double>(*head_dim)));
+  model.attention_scale = AttentionScale(*head_dim);
   return absl::OkStatus();
 }
 
@@ -72,14 +74,45 @@ absl::StatusOr<ModelDescriptor> ReadShape(const Settings& settings, const ShapeN
     if (!value.ok()) return value.status();
     *size.value = *value;
   }
-  if (absl::Status status = ReadHeads(settings, names, model); !status.ok()) return status;
+  if (absl::Status status = ReadHeads(settings, names, defaults, model); !status.ok())
+    return status;
   const absl::StatusOr<double> epsilon =
       settings.Positive(names.norm_epsilon, 1, defaults.norm_epsilon);
   if (!epsilon.ok()) return epsilon.status();
   model.norm_epsilon = static_cast<float>(*epsilon);
-  model.groups = {LayerGroup{}};
+  model.head_norms = family.head_norms;
+  model.post_norms = family.post_norms;
+  if (family.scaled_embedding) {
+    model.embedding_scale = static_cast<float>(std::sqrt(static_cast<double>(model.hidden_size)));
+  }
   model.layers.resize(layers);
   return model;
 }
+
+void SetAttention(const std::vector<bool>& windowed, int32_t window, RotaryDescriptor full,
+                  RotaryDescriptor windowed_rotary, ModelDescriptor& model) {
+  const bool some = std::find(windowed.begin(), windowed.end(), true) != windowed.end();
+  const bool all = std::find(windowed.begin(), windowed.end(), false) == windowed.end();
+  if (!all) {
+    model.groups.push_back({.window = 0});
+    model.rotaries.push_back(std::move(full));
+  }
+  if (some) {
+    model.groups.push_back({.window = window});
+    model.rotaries.push_back(std::move(windowed_rotary));
+  }
+  const int32_t last = static_cast<int32_t>(model.groups.size()) - 1;
+  for (size_t i = 0; i < model.layers.size(); ++i) {
+    model.layers[i].group = model.layers[i].rotary = windowed[i] ? last : 0;
+  }
+}
+
+std::vector<bool> WindowedByPattern(size_t layers, int32_t pattern) {
+  std::vector<bool> windowed;
+  for (size_t i = 0; i < layers; ++i) windowed.push_back((i + 1) % pattern != 0);
+  return windowed;
+}
+
+float AttentionScale(double scalar) { return static_cast<float>(1 / std::sqrt(scalar)); }
 
 }  // namespace sirocco

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <optional>
 #include <string_view>
+#include <vector>
 
 #include "absl/status/statusor.h"
 #include "engine/model/families.h"
@@ -20,21 +21,36 @@ struct ShapeNames {
   std::string_view layers;
   std::string_view heads;
   std::string_view kv_heads;  // absent: heads
-  std::string_view head_dim;  // absent: hidden_size / heads
+  std::string_view head_dim;
   std::string_view max_position;
   std::string_view norm_epsilon;
 };
 struct ShapeDefaults {
   std::optional<int32_t> vocab_size;
+  std::optional<int32_t> head_dim;  // nullopt: hidden_size / heads
   std::optional<int32_t> max_position;
   std::optional<double> norm_epsilon;
 };
 
+inline constexpr int32_t kMaxLayers = 1024;
+inline constexpr int32_t kMaxPosition = 1 << 27;
 inline constexpr double kMaxRotaryTheta = 1e15;
 
-// Sizes, all in range and consistent; layers of one group with full attention and of rotary table
-// 0, which the caller adds. Biases, activation and tied_head are the caller's too.
+// Sizes, all in range and consistent, and what the family fixes. Layers have no group and no rotary
+// table yet: SetAttention. Biases, activation and tied_head are the caller's too.
 absl::StatusOr<ModelDescriptor> ReadShape(const Settings& settings, const ShapeNames& names,
                                           const ShapeDefaults& defaults, const Family& family);
+
+// Gives the layers their groups and rotary embeddings. `windowed`: by layer, whether it attends to
+// the last `window` positions only, and turns by `windowed_rotary`; else to all. A model of
+// one kind of layers has one group and one rotary embedding.
+void SetAttention(const std::vector<bool>& windowed, int32_t window, RotaryDescriptor full,
+                  RotaryDescriptor windowed_rotary, ModelDescriptor& model);
+
+// By layer: all have a window but the last of every `pattern`.
+std::vector<bool> WindowedByPattern(size_t layers, int32_t pattern);
+
+// 1 / sqrt(scalar)
+float AttentionScale(double scalar);
 
 }  // namespace sirocco

@@ -29,4 +29,14 @@ RotaryDescriptor MakeRotary(int32_t dim, double theta,
   return rotary;
 }
 
+RotaryDescriptor MakeLinearRotary(int32_t dim, double theta, double factor) {
+  RotaryDescriptor rotary;
+  rotary.inverse_frequencies.reserve(dim / 2);
+  for (int32_t i = 0; i < dim / 2; ++i) {
+    rotary.inverse_frequencies.push_back(
+        static_cast<float>(std::pow(theta, -2.0 * i / dim) / factor));
+  }
+  return rotary;
+}
+
 }  // namespace sirocco

@@ -19,6 +19,9 @@ struct Llama3Scaling {
   double original_context = 0;
 };
 
+// Every pair turns `factor` times slower: positions interpolated (Chen et al., 2023).
+RotaryDescriptor MakeLinearRotary(int32_t dim, double theta, double factor);
+
 // Pair i of dim / 2 turns by theta^(-2i / dim) a position.
 RotaryDescriptor MakeRotary(int32_t dim, double theta,
                             const std::optional<Llama3Scaling>& scaling = std::nullopt);

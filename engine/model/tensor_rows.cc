@@ -101,11 +101,14 @@ absl::Status ReadRows(const StoredTensor& tensor, int64_t first_row, std::span<f
   };
   if (!permuted) {
     Convert(tensor.type, stored(first_row), count, out.data());
-    return absl::OkStatus();
+  } else {
+    const int64_t head_rows = all_rows / tensor.permuted_heads;
+    for (int64_t i = 0; i < rows; ++i) {
+      Convert(tensor.type, stored(StoredRow(first_row + i, head_rows)), width, &out[i * width]);
+    }
   }
-  const int64_t head_rows = all_rows / tensor.permuted_heads;
-  for (int64_t i = 0; i < rows; ++i) {
-    Convert(tensor.type, stored(StoredRow(first_row + i, head_rows)), width, &out[i * width]);
+  if (tensor.added != 0) {
+    for (float& value : out) value += tensor.added;
   }
   return absl::OkStatus();
 }

@@ -13,7 +13,8 @@ namespace sirocco {
 int64_t RowElements(const StoredTensor& tensor);
 
 // Converts rows [first_row, first_row + out.size() / RowElements): dequantised, q and k
-// unpermuted. INVALID_ARGUMENT where the range is not one of whole rows and blocks of the tensor.
+// unpermuted, `added` added. INVALID_ARGUMENT where the range is not one of whole rows and blocks
+// of the tensor.
 absl::Status ReadRows(const StoredTensor& tensor, int64_t first_row, std::span<float> out);
 
 }  // namespace sirocco

@@ -38,6 +38,7 @@ struct StoredTensor {
   uint64_t offset = 0;
   // GGUF's llama keeps the rows of q and k for interleaved rotary pairs; heads to unpermute, or 0.
   int32_t permuted_heads = 0;
+  float added = 0;  // to each value on reading: where the file holds a norm's weight less 1
 };
 
 // "F32 [384, 64]", for people.

@@ -46,7 +46,18 @@ void AddLayer(const ModelDescriptor& model, const std::string& prefix, LayerWeig
     places.Add(attention + "v_proj.bias", kv_rows, &layer.v_bias);
   }
   if (model.output_bias) places.Add(attention + "o_proj.bias", hidden, &layer.o_bias);
-  places.Add(prefix + "post_attention_layernorm.weight", hidden, &layer.mlp_norm);
+  if (model.head_norms) {
+    places.Add(attention + "q_norm.weight", model.head_dim, &layer.q_norm);
+    places.Add(attention + "k_norm.weight", model.head_dim, &layer.k_norm);
+  }
+  // Where there are no post-norms, what follows the attention is the MLP's own norm.
+  if (model.post_norms) {
+    places.Add(prefix + "post_attention_layernorm.weight", hidden, &layer.attention_post_norm);
+    places.Add(prefix + "pre_feedforward_layernorm.weight", hidden, &layer.mlp_norm);
+    places.Add(prefix + "post_feedforward_layernorm.weight", hidden, &layer.mlp_post_norm);
+  } else {
+    places.Add(prefix + "post_attention_layernorm.weight", hidden, &layer.mlp_norm);
+  }
   places.Add(mlp + "gate_proj.weight", intermediate, hidden, &layer.gate);
   places.Add(mlp + "up_proj.weight", intermediate, hidden, &layer.up);
   places.Add(mlp + "down_proj.weight", hidden, intermediate, &layer.down);

@@ -187,9 +187,16 @@ struct QkvEnd {
         head_dim(p.layer.head_dim),
         layer(&of) {}
 
-  // Ends one row's head. Called by all lanes of a warp. sums: [head_dim] in shared or global
-  // memory, visible to the warp, and overwritten.
-  __device__ void operator()(const HeadPlace& place, int row, float* sums) const;
+  // Ends one head of rows first_row, first_row + 1 ... first_row + count - 1, count <= kMost, at
+  // once: a row alone would mostly wait for memory. Called by all lanes of a warp. sums: of each
+  // row [head_dim], `pitch` apart, in shared or global memory, visible to the warp, and
+  // overwritten.
+  template <int kMost>
+  __device__ void EndRows(const HeadPlace& place, int first_row, int count, float* sums,
+                          int64_t pitch) const;
+  __device__ __forceinline__ void operator()(const HeadPlace& place, int row, float* sums) const {
+    EndRows<1>(place, row, 1, sums, 0);
+  }
 
   // The block of a position, and in it where element 0 of a head of k or v goes, in elements of the
   // cache.
@@ -206,45 +213,85 @@ struct QkvEnd {
 };
 
 template <typename T>
-__device__ void QkvEnd<T>::operator()(const HeadPlace& place, int row, float* sums) const {
+template <int kMost>
+__device__ void QkvEnd<T>::EndRows(const HeadPlace& place, int first_row, int count, float* sums,
+                                   int64_t pitch) const {
   const int lane = threadIdx.x % kWarp;
+  const int turned = place.is_v ? 0 : layer->rotary.dim;
+  const int half = turned / 2;
+  const DType kv_dtype = layer->kv.dtype;
   const float* bias = place.Bias(*layer);
-  float squares = 0;
-  for (int i = lane; i < head_dim; i += kWarp) {
-    const float value = sums[i] + BiasAt(bias, int64_t{place.own} * head_dim + i);
-    sums[i] = value;
-    squares += value * value;
-  }
   const float* norm = place.is_q ? layer->q_norm : place.is_v ? nullptr : layer->k_norm;
+
+  // Rows that do not exist are done as the last one, and not stored.
+  float* row_sums[kMost];
+  const float* cosine[kMost];
+  int64_t to[kMost];
+  float squares[kMost];
+#pragma unroll
+  for (int r = 0; r < kMost; ++r) {
+    const int last = r < count ? r : count - 1;
+    const int row = first_row + last;
+    const int position = map.position[row];
+    row_sums[r] = sums + last * pitch;
+    cosine[r] = layer->rotary.cos_sin + int64_t{position} * turned;
+    to[r] = place.is_q ? int64_t{row} * q_rows + int64_t{place.own} * head_dim
+                       : Slot(place, Block(map.lane[row], position), position);
+    squares[r] = 0;
+  }
+  if (bias != nullptr || norm != nullptr) {
+    for (int i = lane; i < head_dim; i += kWarp) {
+      const float add = BiasAt(bias, int64_t{place.own} * head_dim + i);
+      float value[kMost];
+#pragma unroll
+      for (int r = 0; r < kMost; ++r) value[r] = row_sums[r][i] + add;
+#pragma unroll
+      for (int r = 0; r < kMost; ++r) {
+        squares[r] += value[r] * value[r];
+        if (r < count) row_sums[r][i] = value[r];
+      }
+    }
+  }
   if (norm != nullptr) {
-    squares = WarpSum(squares);
-    const float inverse = 1.0f / sqrtf(squares / head_dim + layer->norm_epsilon);
-    for (int i = lane; i < head_dim; i += kWarp) sums[i] *= inverse * norm[i];
+    float inverse[kMost];
+#pragma unroll
+    for (int r = 0; r < kMost; ++r) {
+      inverse[r] = 1.0f / sqrtf(WarpSum(squares[r]) / head_dim + layer->norm_epsilon);
+    }
+    for (int i = lane; i < head_dim; i += kWarp) {
+      const float weight = norm[i];
+#pragma unroll
+      for (int r = 0; r < kMost; ++r) {
+        if (r < count) row_sums[r][i] *= inverse[r] * weight;
+      }
+    }
   }
   __syncwarp();
 
-  const int position = map.position[row];
-  const int turned = place.is_v ? 0 : layer->rotary.dim;
-  const int half = turned / 2;
-  const float* cosine = turned == 0 ? nullptr : layer->rotary.cos_sin + int64_t{position} * turned;
-  const DType kv_dtype = layer->kv.dtype;
-  T* const q = q_out + int64_t{row} * q_rows + int64_t{place.own} * head_dim;
-  const int64_t slot = place.is_q ? 0 : Slot(place, Block(map.lane[row], position), position);
   for (int i = lane; i < head_dim; i += kWarp) {
-    float value = sums[i];
-    if (i < half) {
-      value = value * cosine[i] - sums[i + half] * cosine[half + i];
-    } else if (i < turned) {
-      value = value * cosine[i - half] + sums[i - half] * cosine[i];
+    const int partner = i < half ? i + half : i - half;  // where i is turned
+    const int angle = i < half ? i : i - half;
+    float value[kMost];
+#pragma unroll
+    for (int r = 0; r < kMost; ++r) {
+      value[r] = row_sums[r][i];
+      if (i < turned) {
+        const float other = row_sums[r][partner];
+        const float sine = cosine[r][half + angle];
+        value[r] = value[r] * cosine[r][angle] + (i < half ? -other : other) * sine;
+      }
     }
-    if (place.is_q) {
-      q[i] = FromFloat<T>(value);
-    } else {
-      StoreAs(kv_dtype, layer->kv.data, slot + i, value);
+#pragma unroll
+    for (int r = 0; r < kMost; ++r) {
+      if (r >= count) continue;
+      if (place.is_q) {
+        q_out[to[r] + i] = FromFloat<T>(value[r]);
+      } else {
+        StoreAs(kv_dtype, layer->kv.data, to[r] + i, value[r]);
+      }
     }
   }
-  // The caller may write `sums` again.
-  __syncwarp();
+  __syncwarp();  // the caller may write `sums` again
 }
 
 }  // namespace sirocco::cuda::SIROCCO_CUDA_PATH

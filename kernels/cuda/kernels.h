@@ -18,7 +18,7 @@ cudaError_t LaunchEmbed(const EmbedParams& p, const LaunchContext& context);
 cudaError_t LaunchRotary(const RotaryParams& p, const LaunchContext& context);
 cudaError_t LaunchWriteKv(const WriteKvParams& p, const LaunchContext& context);
 
-// norm_rows.cu
+// norms.cu
 cudaError_t LaunchRmsNorm(const RmsNormParams& p, const LaunchContext& context);
 cudaError_t LaunchHeadNorm(const HeadNormParams& p, const LaunchContext& context);
 cudaError_t LaunchAddNorm(const AddNormParams& p, const LaunchContext& context);
@@ -29,6 +29,10 @@ cudaError_t LaunchGatedActivation(const GatedActivationParams& p, const LaunchCo
 cudaError_t LaunchGatherRows(const GatherRowsParams& p, const LaunchContext& context);
 cudaError_t LaunchAddBias(int32_t rows, const Rows& out, const float* bias,
                           const LaunchContext& context);
+
+// read_stream.cu
+cudaError_t LaunchReadStream(const void* data, size_t bytes, uint32_t* sink,
+                             const LaunchContext& context);
 
 // decode_attention.cu
 size_t DecodeAttentionScratch(const DecodeAttentionParams& p);

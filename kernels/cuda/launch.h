@@ -14,6 +14,14 @@
 
 namespace sirocco::cuda {
 
+// What a step found wrong in device memory: in host memory, which the device writes and the host
+// reads when the step has ended. The first stays until the host has taken it.
+struct StepFault {
+  volatile uint32_t count;  // 1: the others are set
+  int32_t index;            // of the block update
+  BlockUpdate update;
+};
+
 struct LaunchContext {
   cudaStream_t stream = nullptr;
   int multiprocessors = 0;
@@ -26,12 +34,13 @@ struct LaunchContext {
   void* scratch = nullptr;
   // [kCounters], zero before and after every operation: arrival counters of cooperating CTAs.
   uint32_t* counters = nullptr;
+  StepFault* fault = nullptr;
 };
 
 inline constexpr int kCounters = 65536;
 
 struct Launchers {
-  // rows.cu
+  // step_rows.cu, norms.cu, rows.cu
   cudaError_t (*begin_step)(const BeginStepParams&, const LaunchContext&);
   cudaError_t (*embed)(const EmbedParams&, const LaunchContext&);
   cudaError_t (*rms_norm)(const RmsNormParams&, const LaunchContext&);
@@ -44,6 +53,9 @@ struct Launchers {
   cudaError_t (*gather_rows)(const GatherRowsParams&, const LaunchContext&);
   // out[r] += bias, for products of a library that adds none.
   cudaError_t (*add_bias)(int32_t rows, const Rows& out, const float* bias, const LaunchContext&);
+
+  // read_stream.cu: reads `bytes` (of 16 each) and keeps nothing; sink: [1].
+  cudaError_t (*read_stream)(const void* data, size_t bytes, uint32_t* sink, const LaunchContext&);
 
   // decode_attention.cu
   size_t (*decode_attention_scratch)(const DecodeAttentionParams&);

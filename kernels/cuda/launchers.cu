@@ -4,20 +4,21 @@
 namespace sirocco::cuda::SIROCCO_CUDA_PATH {
 
 const Launchers& KernelLaunchers() {
-  // Null: the operation has no kernel yet, and the backend says so by name.
   static constexpr Launchers kLaunchers = {
-      // step_rows.cu, norm_rows.cu, rows.cu
-      .begin_step = nullptr,
-      .embed = nullptr,
-      .rms_norm = nullptr,
-      .head_norm = nullptr,
-      .add_norm = nullptr,
-      .rotary = nullptr,
-      .write_kv = nullptr,
-      .add = nullptr,
-      .gated_activation = nullptr,
-      .gather_rows = nullptr,
-      .add_bias = nullptr,
+      // step_rows.cu, norms.cu, rows.cu
+      .begin_step = LaunchBeginStep,
+      .embed = LaunchEmbed,
+      .rms_norm = LaunchRmsNorm,
+      .head_norm = LaunchHeadNorm,
+      .add_norm = LaunchAddNorm,
+      .rotary = LaunchRotary,
+      .write_kv = LaunchWriteKv,
+      .add = LaunchAdd,
+      .gated_activation = LaunchGatedActivation,
+      .gather_rows = LaunchGatherRows,
+      .add_bias = LaunchAddBias,
+      // read_stream.cu
+      .read_stream = LaunchReadStream,
       // decode_attention.cu
       .decode_attention_scratch = DecodeAttentionScratch,
       .decode_attention = LaunchDecodeAttention,
@@ -29,21 +30,21 @@ const Launchers& KernelLaunchers() {
       .score_tokens_scratch = ScoreTokensScratch,
       .score_tokens = LaunchScoreTokens,
       // product.cu
-      .matmul_scratch = nullptr,
-      .matmul = nullptr,
+      .matmul_scratch = MatMulScratch,
+      .matmul = LaunchMatMul,
       // fused*.cu
-      .norm_qkv_scratch = nullptr,
-      .norm_qkv = nullptr,
-      .qkv_scratch = nullptr,
-      .qkv = nullptr,
-      .output_residual_scratch = nullptr,
-      .output_residual = nullptr,
-      .norm_gate_up_scratch = nullptr,
-      .norm_gate_up = nullptr,
-      .down_residual_scratch = nullptr,
-      .down_residual = nullptr,
-      .down_norm_scratch = nullptr,
-      .down_norm = nullptr,
+      .norm_qkv_scratch = NormQkvScratch,
+      .norm_qkv = LaunchNormQkv,
+      .qkv_scratch = QkvScratch,
+      .qkv = LaunchQkv,
+      .output_residual_scratch = OutputResidualScratch,
+      .output_residual = LaunchOutputResidual,
+      .norm_gate_up_scratch = NormGateUpScratch,
+      .norm_gate_up = LaunchNormGateUp,
+      .down_residual_scratch = DownResidualScratch,
+      .down_residual = LaunchDownResidual,
+      .down_norm_scratch = DownNormScratch,
+      .down_norm = LaunchDownNorm,
   };
   return kLaunchers;
 }

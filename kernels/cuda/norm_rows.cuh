@@ -43,6 +43,13 @@ struct Norms {
     if (post == nullptr) return hidden[at];
     return hidden[at] + delta[at] * delta_inverse * post[i];
   }
+  // Everything can be read and written by 16 bytes (of float32).
+  __device__ __forceinline__ bool IsAligned() const {
+    const uintptr_t all = reinterpret_cast<uintptr_t>(hidden) | reinterpret_cast<uintptr_t>(delta) |
+                          reinterpret_cast<uintptr_t>(sum) | reinterpret_cast<uintptr_t>(normed) |
+                          reinterpret_cast<uintptr_t>(post) | reinterpret_cast<uintptr_t>(weight);
+    return all % 16 == 0 && width % 4 == 0;
+  }
   __device__ __forceinline__ float InverseRms(float squares) const {
     return 1.0f / sqrtf(squares / width + epsilon);
   }
@@ -60,35 +67,84 @@ struct Norms {
         epsilon(epsilon) {}
 };
 
-// One row by one block of kThreads threads, nothing but the row in memory: for kernels whose blocks
-// do nothing else. `kept`: [kKept] shared floats, which hold the row's first kKept elements between
-// its two passes; those beyond are read again. `shared`: [2 * kThreads / 32] floats.
-template <typename T, int kThreads, int kKept>
-__device__ __forceinline__ void NormRow(const Norms& norms, int row, float* kept, float* shared) {
-  const int64_t at = int64_t{row} * norms.width;
-  float delta_inverse = 0;
-  if (norms.post != nullptr) {
-    float squares = 0;
-    for (int i = threadIdx.x; i < norms.width; i += kThreads) {
-      const float value = norms.delta[at + i];
-      squares += value * value;
+// load(i, j), then use(i, j), for this thread's packs i of a row in groups of kAhead, where j
+// counts: the loads of a group wait together.
+template <int kThreads, int kAhead, typename Load, typename Use>
+__device__ __forceinline__ void InGroups(int packs, const Load& load, const Use& use) {
+  for (int first = threadIdx.x; first < packs; first += kThreads * kAhead) {
+#pragma unroll
+    for (int j = 0; j < kAhead; ++j) {
+      if (first + j * kThreads < packs) load(first + j * kThreads, j);
     }
-    delta_inverse = norms.InverseRms(BlockSum<kThreads>(squares, shared));
+#pragma unroll
+    for (int j = 0; j < kAhead; ++j) {
+      if (first + j * kThreads < packs) use(first + j * kThreads, j);
+    }
   }
+}
+
+// One row by one block of kThreads threads that does nothing else. kWide: elements loaded at once;
+// the width is a multiple of it and everything aligned to it. `kept`: [kKept] shared floats,
+// aligned to 16 bytes, which hold the row's first kKept elements between its passes; those beyond
+// are read again. `shared`: [2 * kThreads / 32] floats.
+template <typename T, int kThreads, int kWide, int kKept>
+__device__ __forceinline__ void NormRow(const Norms& norms, int row, float* kept, float* shared) {
+  constexpr int kAhead = 4;
+  using Floats = Pack<float, kWide>;
+  const int64_t at = int64_t{row} * norms.width;
+  const int packs = norms.width / kWide;
+  const auto from = [](const float* p, int i) { return LoadPack<float, kWide>(p + i * kWide); };
+  const bool joins = norms.post != nullptr;
+  Floats x[kAhead], delta[kAhead], weight[kAhead];
+
   float squares = 0;
-  for (int i = threadIdx.x; i < norms.width; i += kThreads) {
-    const float value = norms.Joined(row, i, delta_inverse);
-    squares += value * value;
-    if (i < kKept) kept[i] = value;
-    if (norms.sum != nullptr) norms.sum[at + i] = value;
+  float delta_inverse = 0;
+  const auto add_square = [&](float value) { squares += value * value; };
+  if (joins) {
+    InGroups<kThreads, kAhead>(
+        packs, [&](int i, int j) { x[j] = from(norms.delta + at, i); },
+        [&](int /*i*/, int j) {
+#pragma unroll
+          for (int e = 0; e < kWide; ++e) add_square(x[j].at[e]);
+        });
+    delta_inverse = norms.InverseRms(BlockSum<kThreads>(squares, shared));
+    squares = 0;
   }
+  InGroups<kThreads, kAhead>(
+      packs,
+      [&](int i, int j) {
+        x[j] = from(norms.hidden + at, i);
+        if (!joins) return;
+        delta[j] = from(norms.delta + at, i);
+        weight[j] = from(norms.post, i);
+      },
+      [&](int i, int j) {
+#pragma unroll
+        for (int e = 0; e < kWide; ++e) {
+          if (joins) x[j].at[e] += delta[j].at[e] * delta_inverse * weight[j].at[e];
+          add_square(x[j].at[e]);
+        }
+        if (i * kWide < kKept) StorePack(x[j], kept + i * kWide);
+        if (norms.sum != nullptr) StorePack(x[j], norms.sum + at + i * kWide);
+      });
   const float inverse = norms.InverseRms(BlockSum<kThreads>(squares, shared + kThreads / kWarp));
-  // Where `sum` is `hidden`, Joined would add the delta twice. Each thread reads its own elements.
-  const float* joined = norms.sum != nullptr ? norms.sum : norms.hidden;
-  for (int i = threadIdx.x; i < norms.width; i += kThreads) {
-    const float value = i < kKept ? kept[i] : joined[at + i];
-    static_cast<T*>(norms.normed)[at + i] = FromFloat<T>(value * inverse * norms.weight[i]);
-  }
+  // Where `sum` is `hidden`, joining again would add the delta twice. Each thread reads what it
+  // wrote.
+  const float* joined = (norms.sum != nullptr ? norms.sum : norms.hidden) + at;
+  InGroups<kThreads, kAhead>(
+      packs,
+      [&](int i, int j) {
+        x[j] = i * kWide < kKept ? from(kept, i) : from(joined, i);
+        weight[j] = from(norms.weight, i);
+      },
+      [&](int i, int j) {
+        Pack<T, kWide> out;
+#pragma unroll
+        for (int e = 0; e < kWide; ++e) {
+          out.at[e] = FromFloat<T>(x[j].at[e] * inverse * weight[j].at[e]);
+        }
+        StorePack(out, static_cast<T*>(norms.normed) + at + i * kWide);
+      });
 }
 
 }  // namespace sirocco::cuda::SIROCCO_CUDA_PATH

@@ -197,6 +197,21 @@ TEST_P(ExecutorTest, ADescriptorOrWeightsThatDoNotFitAreRefused) {
   EXPECT_THAT(std::string(Create(options).message()), HasSubstr("layers with weights is 2"));
 }
 
+TEST_P(ExecutorTest, NormsThatDoNotFitAreNamed) {
+  const ExecutorOptions options = SmallOptions(GetParam());
+  const ModelDescriptor good = model_.descriptor;
+  model_.descriptor.head_norms = true;
+  EXPECT_THAT(std::string(Create(options).message()), HasSubstr("layer 0 lacks the norm q_norm"));
+  model_.descriptor = good;
+  model_.descriptor.post_norms = true;
+  EXPECT_THAT(std::string(Create(options).message()),
+              HasSubstr("layer 0 lacks the norm attention_post_norm"));
+  model_.descriptor = good;
+  model_.weights.layers[2].mlp_post_norm = model_.weights.final_norm;
+  EXPECT_THAT(std::string(Create(options).message()),
+              HasSubstr("layer 2 has a norm mlp_post_norm, which the model does not have"));
+}
+
 TEST_P(ExecutorTest, DecodeReturnsTheRowsOfItsStep) {
   ASSERT_TRUE(Create(SmallOptions(GetParam())).ok());
   for (int32_t lane = 0; lane < 4; ++lane) StartLane(lane, 5 + lane);

@@ -181,15 +181,15 @@ class GoldenTest : public ::testing::TestWithParam<std::tuple<const char*, Mode>
   Golden golden_;
 };
 
-INSTANTIATE_TEST_SUITE_P(Goldens, GoldenTest,
-                         ::testing::Combine(::testing::Values("llama_tied", "llama3_rope", "qwen2"),
-                                            ::testing::Values(Mode::kEager, Mode::kDecoderGraph,
-                                                              Mode::kDecoder, Mode::kLayerGraph,
-                                                              Mode::kLayer)),
-                         [](const auto& info) {
-                           return std::string(std::get<0>(info.param)) + "_" +
-                                  std::string(NameOf(std::get<1>(info.param)));
-                         });
+INSTANTIATE_TEST_SUITE_P(
+    Goldens, GoldenTest,
+    ::testing::Combine(::testing::Values("llama_tied", "llama3_rope", "qwen2", "qwen3", "gemma3"),
+                       ::testing::Values(Mode::kEager, Mode::kDecoderGraph, Mode::kDecoder,
+                                         Mode::kLayerGraph, Mode::kLayer)),
+    [](const auto& info) {
+      return std::string(std::get<0>(info.param)) + "_" +
+             std::string(NameOf(std::get<1>(info.param)));
+    });
 
 TEST_P(GoldenTest, Float32LogprobsByDecoding) {
   const Rig rig(Name(), TheMode(), DType::kFloat32);

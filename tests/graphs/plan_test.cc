@@ -30,8 +30,8 @@ std::vector<std::string> Operations(const std::vector<PlanEntry>& plan, std::str
   return found;
 }
 
-std::vector<PlanEntry> PlanOf(Mode mode) {
-  return DescribeDecodePlan(RandomModelDescriptor(), mode, DType::kBFloat16);
+std::vector<PlanEntry> PlanOf(Mode mode, RandomNorms norms = RandomNorms::kFew) {
+  return DescribeDecodePlan(RandomModelDescriptor(norms), mode, DType::kBFloat16);
 }
 
 TEST(PlanTest, EagerIsOneEntryAnOperation) {
@@ -46,6 +46,35 @@ TEST(PlanTest, EagerIsOneEntryAnOperation) {
                             "matmul", "gated_activation", "matmul", "add"));
   }
   EXPECT_EQ(plan.size(), 2 + 16 * layers + 3);
+}
+
+TEST(PlanTest, EagerHasAnEntryForEveryNorm) {
+  const std::vector<PlanEntry> plan = PlanOf(Mode::kEager, RandomNorms::kAll);
+  for (const char* part : {"layer 0", "layer 1", "layer 2"}) {
+    EXPECT_THAT(
+        Operations(plan, part),
+        ElementsAre("rms_norm", "matmul", "matmul", "matmul", "head_norm", "head_norm", "rotary",
+                    "rotary", "write_kv", "attention", "matmul", "rms_norm", "add", "rms_norm",
+                    "matmul", "matmul", "gated_activation", "matmul", "rms_norm", "add"));
+  }
+  EXPECT_THAT(Operations(plan, "epilogue"), ElementsAre("rms_norm", "matmul", "sample"));
+}
+
+// Post-norms go into the operations that follow; the last layer's into the final norm's.
+TEST(PlanTest, NormsAddNoOperationToTheFusedPlans) {
+  for (const Mode mode : {Mode::kLayerGraph, Mode::kLayer}) {
+    const std::vector<PlanEntry> plan = PlanOf(mode, RandomNorms::kAll);
+    EXPECT_THAT(Operations(plan, "layer"), ElementsAre("norm_qkv", "attention", "output_residual",
+                                                       "norm_gate_up", "down_residual"));
+    EXPECT_THAT(Operations(plan, "epilogue"), ElementsAre("add_norm", "matmul", "sample"));
+    EXPECT_EQ(plan.size(), 2u + 5 + 3);
+  }
+  for (const Mode mode : {Mode::kDecoderGraph, Mode::kDecoder}) {
+    const std::vector<PlanEntry> few = PlanOf(mode);
+    const std::vector<PlanEntry> all = PlanOf(mode, RandomNorms::kAll);
+    ASSERT_EQ(all.size(), few.size());
+    for (size_t i = 0; i < all.size(); ++i) EXPECT_EQ(all[i].operation, few[i].operation);
+  }
 }
 
 TEST(PlanTest, LayerIsOnePlanOfFiveForAllLayers) {
@@ -77,8 +106,10 @@ TEST(PlanTest, DecoderFusesAcrossEveryLayerBoundary) {
 
 TEST(PlanTest, EveryEntryHasADetail) {
   for (const Mode mode : {Mode::kEager, Mode::kDecoder, Mode::kLayer}) {
-    for (const PlanEntry& entry : PlanOf(mode)) {
-      EXPECT_THAT(entry.detail, Not(IsEmpty())) << entry.operation;
+    for (const RandomNorms norms : {RandomNorms::kFew, RandomNorms::kAll}) {
+      for (const PlanEntry& entry : PlanOf(mode, norms)) {
+        EXPECT_THAT(entry.detail, Not(IsEmpty())) << entry.operation;
+      }
     }
   }
   const std::vector<PlanEntry> plan = PlanOf(Mode::kEager);
@@ -89,8 +120,10 @@ TEST(PlanTest, EveryEntryHasADetail) {
 // A context on a fake device's memory, as an executor makes it.
 class ComposeTest : public ::testing::Test {
  protected:
-  void SetUp() override {
-    absl::StatusOr<RandomModel> model = MakeRandomModel(device_, DType::kFloat32, 1);
+  void SetUp() override { Make(RandomNorms::kFew); }
+
+  void Make(RandomNorms norms) {
+    absl::StatusOr<RandomModel> model = MakeRandomModel(device_, DType::kFloat32, 1, norms);
     ASSERT_TRUE(model.ok());
     model_ = *std::move(model);
     options_.max_batch_size = 4;
@@ -175,21 +208,109 @@ TEST_F(ComposeTest, DecoderNormsForTheNextLayerAndTheHead) {
   EXPECT_EQ(head[0].weight.data, model_.weights.head.data);
 }
 
-TEST_F(ComposeTest, PrefillDiffersInPositionsAndAttentionOnly) {
-  const Plan prefill = ComposePrefill(Context());
-  const Plan decode = ComposeEagerDecode(Context());
-  EXPECT_FALSE(All<BeginStepParams>(prefill).at(0).derive_positions);
-  EXPECT_TRUE(All<BeginStepParams>(decode).at(0).derive_positions);
-  const size_t layers = layers_.size();
-  ASSERT_EQ(prefill.entries().size(), 2 + 16 * layers);
-  for (size_t i = 0; i < prefill.entries().size(); ++i) {
-    std::string name(NameOf(prefill.entries()[i].operation));
-    if (name == "prefill_attention") name = "attention";
-    EXPECT_EQ(name, NameOf(decode.entries()[i].operation)) << i;
+// The stream goes from `hidden` to `sum` where attention's output is taken in, and back where the
+// MLP's is: each layer begins with `hidden`.
+TEST_F(ComposeTest, PostNormsUseTheStreamsBuffersInTurn) {
+  Make(RandomNorms::kAll);
+  const void* const hidden = buffers_.hidden.data;
+  const void* const sum = buffers_.sum.data;
+  const void* const delta = buffers_.delta.data;
+  ASSERT_NE(sum, nullptr);
+  EXPECT_EQ(All<EmbedParams>(ComposeLayerPrologue(Context())).at(0).out.data, hidden);
+
+  const Plan layer = ComposeAnyLayer(Context());
+  const auto qkv = All<NormQkvParams>(layer).at(0);
+  EXPECT_THAT((std::vector{qkv.hidden.data, qkv.delta.data, qkv.sum.data}),
+              ElementsAre(hidden, delta, sum));
+  const auto output = All<OutputResidualParams>(layer).at(0);
+  EXPECT_THAT((std::vector{output.hidden.data, output.delta.data}), ElementsAre(sum, delta));
+  const auto gate_up = All<NormGateUpParams>(layer).at(0);
+  EXPECT_THAT((std::vector{gate_up.hidden.data, gate_up.delta.data, gate_up.sum.data}),
+              ElementsAre(sum, delta, hidden));
+  const auto down = All<DownResidualParams>(layer).at(0);
+  EXPECT_THAT((std::vector{down.hidden.data, down.delta.data}), ElementsAre(hidden, delta));
+
+  const auto last = All<AddNormParams>(ComposeLayerEpilogue(Context())).at(0);
+  EXPECT_THAT((std::vector{last.sum.data, last.delta.data}), ElementsAre(hidden, delta));
+  EXPECT_EQ(last.post_norm, model_.weights.layers[2].mlp_post_norm);
+  EXPECT_EQ(last.weight, model_.weights.final_norm);
+  EXPECT_EQ(last.normed.data, buffers_.normed.data);
+}
+
+// In the decoder's plan only the MLP's first operation moves it: DownNorm adds in place.
+TEST_F(ComposeTest, TheDecoderMovesTheStreamOnceALayer) {
+  Make(RandomNorms::kAll);
+  const Plan plan = ComposeDecoder(Context());
+  const auto qkv = All<NormQkvParams>(plan);
+  ASSERT_EQ(qkv.size(), 1u);
+  EXPECT_EQ(qkv[0].hidden.data, buffers_.hidden.data);
+  EXPECT_EQ(qkv[0].delta.data, nullptr);  // nothing comes before layer 0
+  EXPECT_EQ(qkv[0].sum.data, nullptr);
+  const void* stream[2] = {buffers_.hidden.data, buffers_.sum.data};
+  for (size_t i = 0; i < 3; ++i) {
+    const auto output = All<OutputResidualParams>(plan).at(i);
+    const auto gate_up = All<NormGateUpParams>(plan).at(i);
+    const auto down = All<DownNormParams>(plan).at(i);
+    EXPECT_EQ(output.hidden.data, stream[i % 2]);
+    EXPECT_EQ(gate_up.hidden.data, stream[i % 2]);
+    EXPECT_EQ(gate_up.sum.data, stream[(i + 1) % 2]);
+    EXPECT_EQ(down.hidden.data, stream[(i + 1) % 2]);
+    for (const void* delta : {output.delta.data, gate_up.delta.data, down.delta.data}) {
+      EXPECT_EQ(delta, buffers_.delta.data);
+    }
   }
-  for (const PrefillAttentionParams& attention : All<PrefillAttentionParams>(prefill)) {
-    EXPECT_EQ(attention.segments, buffers_.segments);
-    EXPECT_EQ(attention.segment_count, buffers_.segment_count);
+}
+
+TEST_F(ComposeTest, WithoutPostNormsThereIsOneStream) {
+  EXPECT_EQ(buffers_.sum.data, nullptr);
+  for (const Plan& plan : {ComposeAnyLayer(Context()), ComposeDecoder(Context())}) {
+    EXPECT_EQ(All<NormQkvParams>(plan).at(0).delta.data, nullptr);
+    EXPECT_EQ(All<OutputResidualParams>(plan).at(0).delta.data, nullptr);
+    const auto gate_up = All<NormGateUpParams>(plan).at(0);
+    EXPECT_EQ(gate_up.hidden.data, buffers_.hidden.data);
+    EXPECT_EQ(gate_up.delta.data, nullptr);
+    EXPECT_EQ(gate_up.sum.data, nullptr);
+  }
+}
+
+std::vector<std::string> NamesOf(const Plan& plan) {
+  std::vector<std::string> names;
+  for (const Plan::Entry& entry : plan.entries()) names.emplace_back(NameOf(entry.operation));
+  return names;
+}
+
+TEST_F(ComposeTest, PrefillAddsAndNormsInOnePass) {
+  for (const RandomNorms norms : {RandomNorms::kFew, RandomNorms::kAll}) {
+    Make(norms);
+    const bool all = norms == RandomNorms::kAll;
+    const Plan prefill = ComposePrefill(Context());
+    EXPECT_FALSE(All<BeginStepParams>(prefill).at(0).derive_positions);
+    EXPECT_TRUE(All<BeginStepParams>(ComposeEagerDecode(Context())).at(0).derive_positions);
+    std::vector<std::string> names = {"begin_step", "embed", "rms_norm"};
+    for (int i = 0; i < 3; ++i) {
+      names.insert(names.end(), {"matmul", "matmul", "matmul"});
+      if (all) names.insert(names.end(), {"head_norm", "head_norm"});
+      names.insert(names.end(), {"rotary", "rotary", "write_kv", "prefill_attention", "matmul",
+                                 "add_norm", "matmul", "matmul", "gated_activation", "matmul"});
+      // Nothing is left to norm after the last layer: the head norms the rows it takes.
+      names.push_back(i < 2 || all ? "add_norm" : "add");
+    }
+    EXPECT_THAT(NamesOf(prefill), ElementsAreArray(names));
+
+    const auto passes = All<AddNormParams>(prefill);
+    ASSERT_EQ(passes.size(), all ? 6u : 5u);
+    for (size_t i = 0; i < passes.size(); ++i) {
+      const LayerWeights& layer = model_.weights.layers[i / 2];
+      const bool mlp = i % 2 == 1;
+      EXPECT_EQ(passes[i].post_norm, mlp ? layer.mlp_post_norm : layer.attention_post_norm);
+      EXPECT_EQ(passes[i].weight, !mlp        ? layer.mlp_norm
+                                  : i / 2 < 2 ? model_.weights.layers[i / 2 + 1].attention_norm
+                                              : nullptr);
+    }
+    for (const PrefillAttentionParams& attention : All<PrefillAttentionParams>(prefill)) {
+      EXPECT_EQ(attention.segments, buffers_.segments);
+      EXPECT_EQ(attention.segment_count, buffers_.segment_count);
+    }
   }
 }
 
@@ -265,9 +386,31 @@ TEST(LayerParamsTest, WindowsAndRotariesAreDataOfALayer) {
   EXPECT_EQ(layers[2].norm_epsilon, 1e-5f);
 }
 
+TEST(LayerParamsTest, ALayerKnowsThePostNormOfTheOneBefore) {
+  const ModelDescriptor d = RandomModelDescriptor(RandomNorms::kAll);
+  ModelWeights weights = WeightShapes(d, DType::kFloat32);
+  const float norms[4 * 3] = {};
+  for (int i = 0; i < 3; ++i) {
+    weights.layers[i].q_norm = &norms[4 * i];
+    weights.layers[i].k_norm = &norms[4 * i + 1];
+    weights.layers[i].attention_post_norm = &norms[4 * i + 2];
+    weights.layers[i].mlp_post_norm = &norms[4 * i + 3];
+  }
+  const std::vector<RotaryTable> rotaries(2);
+  const std::vector<LayerParams> layers = MakeLayerParams(
+      d, weights, rotaries, MakeKvLayers(d, 4, DType::kFloat32, {nullptr, nullptr}));
+  for (int i = 0; i < 3; ++i) {
+    EXPECT_EQ(layers[i].q_norm, &norms[4 * i]);
+    EXPECT_EQ(layers[i].k_norm, &norms[4 * i + 1]);
+    EXPECT_EQ(layers[i].attention_post_norm, &norms[4 * i + 2]);
+    EXPECT_EQ(layers[i].mlp_post_norm, &norms[4 * i + 3]);
+    EXPECT_EQ(layers[i].input_post_norm, i > 0 ? &norms[4 * i - 1] : nullptr);
+  }
+}
+
 // No two buffers overlap, and all lie in the workspace.
 TEST(StepBuffersTest, BuffersAreApart) {
-  const ModelDescriptor d = RandomModelDescriptor();
+  const ModelDescriptor d = RandomModelDescriptor(RandomNorms::kAll);
   ExecutorOptions options;
   options.max_batch_size = 40;
   options.prefill_chunk_size = 24;
@@ -291,8 +434,8 @@ TEST(StepBuffersTest, BuffersAreApart) {
   add(b.segments, 40 * sizeof(PrefillSegment));
   add(b.segment_count, 4);
   add(b.layer_counter, 4);
-  for (const Rows& r : {b.hidden, b.normed, b.q, b.attention, b.k, b.v, b.delta, b.gate, b.up,
-                        b.activated, b.head_hidden, b.logits, b.kept_logits}) {
+  for (const Rows& r : {b.hidden, b.sum, b.normed, b.q, b.attention, b.k, b.v, b.delta, b.gate,
+                        b.up, b.activated, b.head_hidden, b.head_normed, b.logits, b.kept_logits}) {
     add(r.data, rows * r.width * 4);
   }
   add(b.head_index, rows * 4);

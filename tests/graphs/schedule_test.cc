@@ -8,6 +8,7 @@
 #include <memory>
 #include <string>
 #include <tuple>
+#include <utility>
 #include <vector>
 
 #include "graphs/executor.h"
@@ -35,12 +36,12 @@ ExecutorOptions SmallOptions(Mode mode, DType kv_dtype) {
 
 // A device, a model on it and an executor.
 struct Rig {
-  Rig(ExecutorOptions options, DType dtype, int threads) {
+  Rig(ExecutorOptions options, DType dtype, int threads, RandomNorms norms = RandomNorms::kFew) {
     absl::StatusOr<std::unique_ptr<Device>> made = CreateCpuDevice(threads);
     EXPECT_TRUE(made.ok()) << made.status();
     if (!made.ok()) return;
     device = *std::move(made);
-    absl::StatusOr<RandomModel> random = MakeRandomModel(*device, dtype, 5);
+    absl::StatusOr<RandomModel> random = MakeRandomModel(*device, dtype, 5, norms);
     EXPECT_TRUE(random.ok()) << random.status();
     if (!random.ok()) return;
     model = *std::move(random);
@@ -56,11 +57,12 @@ struct Rig {
 };
 
 // Each sequence alone, eager, on one thread: what all else is compared with.
-const std::vector<TestOutput>& Reference(const std::vector<TestSequence>& sequences, DType dtype) {
-  static auto& references = *new std::map<DType, std::vector<TestOutput>>;
-  std::vector<TestOutput>& outputs = references[dtype];
+const std::vector<TestOutput>& Reference(const std::vector<TestSequence>& sequences, DType dtype,
+                                         RandomNorms norms) {
+  static auto& references = *new std::map<std::pair<DType, RandomNorms>, std::vector<TestOutput>>;
+  std::vector<TestOutput>& outputs = references[{dtype, norms}];
   if (outputs.empty()) {
-    const Rig rig(SmallOptions(Mode::kEager, dtype), dtype, 1);
+    const Rig rig(SmallOptions(Mode::kEager, dtype), dtype, 1, norms);
     for (const TestSequence& sequence : sequences) {
       absl::StatusOr<TestOutput> output = RunAlone(*rig.executor, sequence);
       EXPECT_TRUE(output.ok()) << output.status();
@@ -70,25 +72,34 @@ const std::vector<TestOutput>& Reference(const std::vector<TestSequence>& sequen
   return outputs;
 }
 
-using Parameters = std::tuple<Mode, DType, int>;
+using Parameters = std::tuple<Mode, DType, int, RandomNorms>;
 
 class ScheduleTest : public ::testing::TestWithParam<Parameters> {};
+
+std::string NameOfParameters(const ::testing::TestParamInfo<Parameters>& info) {
+  const auto& [mode, dtype, threads, norms] = info.param;
+  return std::string(NameOf(mode)) + "_" + std::string(NameOf(dtype)) + "_" +
+         std::to_string(threads) + (norms == RandomNorms::kAll ? "_norms" : "");
+}
 
 INSTANTIATE_TEST_SUITE_P(All, ScheduleTest,
                          ::testing::Combine(::testing::ValuesIn(kModes),
                                             ::testing::Values(DType::kFloat32, DType::kBFloat16),
-                                            ::testing::Values(1, 2, 3)),
-                         [](const auto& info) {
-                           return std::string(NameOf(std::get<0>(info.param))) + "_" +
-                                  std::string(NameOf(std::get<1>(info.param))) + "_" +
-                                  std::to_string(std::get<2>(info.param));
-                         });
+                                            ::testing::Values(1, 2, 3),
+                                            ::testing::Values(RandomNorms::kFew)),
+                         NameOfParameters);
+INSTANTIATE_TEST_SUITE_P(Norms, ScheduleTest,
+                         ::testing::Combine(::testing::ValuesIn(kModes),
+                                            ::testing::Values(DType::kFloat32, DType::kBFloat16),
+                                            ::testing::Values(1, 2),
+                                            ::testing::Values(RandomNorms::kAll)),
+                         NameOfParameters);
 
 TEST_P(ScheduleTest, EachSequenceIsAsItWouldBeAlone) {
-  const auto& [mode, dtype, threads] = GetParam();
+  const auto& [mode, dtype, threads, norms] = GetParam();
   const std::vector<TestSequence> sequences = RandomSequences(14, 131, 3);
-  const std::vector<TestOutput>& reference = Reference(sequences, dtype);
-  const Rig rig(SmallOptions(mode, dtype), dtype, threads);
+  const std::vector<TestOutput>& reference = Reference(sequences, dtype, norms);
+  const Rig rig(SmallOptions(mode, dtype), dtype, threads, norms);
   ASSERT_NE(rig.executor, nullptr);
   const uint64_t plans = rig.executor->stats().plan_builds;
   for (uint64_t seed = 1; seed <= 2; ++seed) {
@@ -106,28 +117,33 @@ TEST_P(ScheduleTest, EachSequenceIsAsItWouldBeAlone) {
 
 // The sequences would not be much of a test if they all said the same.
 TEST(ScheduleInputTest, SequencesDiffer) {
-  const std::vector<TestOutput>& reference =
-      Reference(RandomSequences(14, 131, 3), DType::kFloat32);
-  std::map<std::vector<int32_t>, int> seen;
-  for (const TestOutput& output : reference) {
-    ++seen[output.Tokens()];
-    std::map<int32_t, int> ids;
-    for (const int32_t id : output.Tokens()) ++ids[id];
-    EXPECT_GT(ids.size(), 3u);
+  for (const RandomNorms norms : {RandomNorms::kFew, RandomNorms::kAll}) {
+    const std::vector<TestOutput>& reference =
+        Reference(RandomSequences(14, 131, 3), DType::kFloat32, norms);
+    std::map<std::vector<int32_t>, int> seen;
+    for (const TestOutput& output : reference) {
+      ++seen[output.Tokens()];
+      std::map<int32_t, int> ids;
+      for (const int32_t id : output.Tokens()) ++ids[id];
+      EXPECT_GT(ids.size(), 3u);
+    }
+    EXPECT_EQ(seen.size(), reference.size());
   }
-  EXPECT_EQ(seen.size(), reference.size());
 }
 
 // One graph serves every length: past several splits of the attention and the whole window.
 TEST(LengthTest, GraphsAndTheirTwinsAgreeWhileASequenceGrows) {
-  for (const DType dtype : {DType::kFloat32, DType::kBFloat16}) {
+  const std::pair<DType, RandomNorms> kCases[] = {{DType::kFloat32, RandomNorms::kFew},
+                                                  {DType::kBFloat16, RandomNorms::kFew},
+                                                  {DType::kBFloat16, RandomNorms::kAll}};
+  for (const auto& [dtype, norms] : kCases) {
     TestOutput eager;
     for (const Mode mode : kModes) {
       ExecutorOptions options = SmallOptions(mode, dtype);
       options.max_batch_size = 2;
       options.max_length = 600;
       options.kv_blocks = {80, 80};
-      const Rig rig(options, dtype, 2);
+      const Rig rig(options, dtype, 2, norms);
       ASSERT_NE(rig.executor, nullptr);
       TestSequence sequence = RandomSequences(1, 131, 9)[0];
       sequence.generate = 600 - static_cast<int32_t>(sequence.prompt.size());

@@ -2,8 +2,11 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cstdint>
 #include <cstring>
+#include <string>
+#include <vector>
 
 #include "kernels/cpu/cpu_device.h"
 #include "tests/kernels/fused_world.h"
@@ -75,7 +78,97 @@ TEST_P(DeviceTest, AReservationIsMappedOnceAndNotBeyondItsEnd) {
   EXPECT_EQ((*reservation)->Map(100).code(), absl::StatusCode::kFailedPrecondition);
 }
 
+TEST_P(DeviceTest, HostMemoryIsZeroAndCopiedBothWays) {
+  const auto host = device().AllocateHost(1000);
+  ASSERT_TRUE(host.ok()) << host.status();
+  EXPECT_EQ((*host)->bytes(), 1000u);
+  uint8_t* bytes = (*host)->as<uint8_t>();
+  EXPECT_EQ(std::vector<uint8_t>(bytes, bytes + 1000), std::vector<uint8_t>(1000, 0));
+  std::fill(bytes, bytes + 1000, uint8_t{7});
+  void* on_device = memory().Raw(nullptr, 1000);
+  ASSERT_TRUE(device().CopyToDevice(on_device, bytes, 1000).ok());
+  auto mark = device().Mark();
+  ASSERT_TRUE(mark.ok() && device().Wait(*mark).ok());
+  std::fill(bytes, bytes + 1000, uint8_t{0});
+  ASSERT_TRUE(device().CopyToHost(bytes, on_device, 1000).ok());
+  mark = device().Mark();
+  ASSERT_TRUE(mark.ok() && device().Wait(*mark).ok());
+  EXPECT_EQ(std::vector<uint8_t>(bytes, bytes + 1000), std::vector<uint8_t>(1000, 7));
+}
+
+// Small, large, odd: backends copy them by different ways. The two halves of the largest differ, so
+// that a piece in the wrong place shows.
+TEST_P(DeviceTest, CopiesOfAnySizeFromAnyPlace) {
+  for (const size_t bytes : {size_t{1}, size_t{3}, size_t{65536}, size_t{65537},
+                             (size_t{32} << 20) + 1, (size_t{70} << 20) + 5}) {
+    SCOPED_TRACE(bytes);
+    std::vector<uint8_t> sent(bytes + 1);
+    for (size_t i = 0; i < sent.size(); ++i) {
+      sent[i] = static_cast<uint8_t>(i * 2654435761u >> 13);
+    }
+    const auto buffer = device().Allocate(bytes + 3, MemoryUse::kWorkspace);
+    ASSERT_TRUE(buffer.ok()) << buffer.status();
+    uint8_t* to = (*buffer)->as<uint8_t>() + 1;
+    ASSERT_TRUE(device().CopyToDevice(to, sent.data() + 1, bytes).ok());
+    std::vector<uint8_t> got(bytes + 3);
+    ASSERT_TRUE(device().CopyToHost(got.data(), to - 1, bytes + 3).ok());
+    ASSERT_TRUE(device().Synchronize().ok());
+    EXPECT_EQ(got[0], 0);
+    EXPECT_EQ(got[bytes + 1], 0);
+    ASSERT_EQ(std::memcmp(got.data() + 1, sent.data() + 1, bytes), 0);
+  }
+  EXPECT_TRUE(device().CopyToDevice(nullptr, nullptr, 0).ok());
+  EXPECT_TRUE(device().CopyToHost(nullptr, nullptr, 0).ok());
+}
+
+TEST_P(DeviceTest, MarksTellTheTimeBetweenThemForAThousandMore) {
+  const auto first = device().Mark();
+  ASSERT_TRUE(first.ok()) << first.status();
+  DeviceMark last = *first;
+  for (int i = 0; i < 1000; ++i) {
+    const auto mark = device().Mark();
+    ASSERT_TRUE(mark.ok()) << mark.status();
+    last = *mark;
+  }
+  EXPECT_TRUE(device().Wait(*first).ok());
+  ASSERT_TRUE(device().Wait(last).ok());
+  const auto seconds = device().Seconds(*first, last);
+  ASSERT_TRUE(seconds.ok()) << seconds.status();
+  EXPECT_GE(*seconds, 0);
+  EXPECT_LT(*seconds, 60);
+}
+
+// Of more rows than few, so that a backend with a library for them prepares that.
+TEST_P(DeviceTest, WhatWasPreparedRunsWithoutAllocating) {
+  const std::vector<float> ones(20 * 32, 1.0f);
+  MatMulParams p;
+  p.rows = 20;
+  p.in = memory().Activations(ones, activations(), 32);
+  p.weight = memory().Weights(std::vector<float>(16 * 32, 1.0f), activations(), 16, 32);
+  p.out = memory().Empty(20, activations(), 16);
+  ASSERT_TRUE(device().BeginPrepare().ok());
+  ASSERT_TRUE(ops().Run(p).ok());
+  ASSERT_TRUE(device().EndPrepare().ok());
+  EXPECT_EQ(memory().Download(p.out, 20), std::vector<float>(20 * 16, 0.0f));
+  const uint64_t allocations = device().counters().allocations.load();
+  const uint64_t launches = device().counters().launches.load();
+  for (const int32_t rows : {20, 11}) {
+    p.rows = rows;
+    Execute(p);
+  }
+  EXPECT_EQ(memory().Download(p.out, 20), std::vector<float>(20 * 16, 32.0f));
+  EXPECT_EQ(device().counters().allocations.load(), allocations);
+  EXPECT_EQ(device().counters().launches.load(), launches + 2);
+}
+
 TEST_P(DeviceTest, RecordingsDoNotNestAndEndOnce) {
+  if (device().backend() == "cuda") {
+    const absl::Status refused = device().BeginRecord();
+    EXPECT_EQ(refused.code(), absl::StatusCode::kUnimplemented);
+    EXPECT_THAT(std::string(refused.message()), HasSubstr("use EOLE_TORCH_COMPILE=0"));
+    EXPECT_EQ(device().EndRecord().status().code(), absl::StatusCode::kFailedPrecondition);
+    return;
+  }
   ASSERT_TRUE(device().BeginRecord().ok());
   EXPECT_EQ(device().BeginRecord().code(), absl::StatusCode::kFailedPrecondition);
   const auto recording = device().EndRecord();
@@ -103,7 +196,7 @@ TEST_P(DeviceTest, WrongShapesAreNamed) {
   MatMulParams p;
   p.rows = 2;
   p.in = memory().Empty(2, activations(), 8);
-  p.weight = memory().Weights(std::vector<float>(24), DType::kFloat32, 3, 8);
+  p.weight = memory().Weights(std::vector<float>(24), activations(), 3, 8);
   p.out = memory().Empty(2, activations(), 4);
   const absl::Status wide = ops().Run(p);
   EXPECT_EQ(wide.code(), absl::StatusCode::kInvalidArgument);
@@ -184,6 +277,27 @@ TEST(CpuDeviceTest, AWrongLayerTableIsAFault) {
   p.hidden = memory.Empty(1, DType::kFloat32, 8);
   ASSERT_TRUE(device->ops().Run(p).ok());
   EXPECT_EQ(device->Synchronize().code(), absl::StatusCode::kInvalidArgument);
+}
+
+// A fault of the device stays: whatever is asked then answers with it.
+TEST(CudaDeviceTest, AFaultStays) {
+  for (const DeviceCase& device_case : Devices()) {
+    if (device_case.name.rfind("cuda", 0) != 0) continue;
+    const auto device = device_case.create().value();
+    const auto buffer = device->Allocate(1000, MemoryUse::kWorkspace);
+    const auto host = device->AllocateHost(1000);
+    ASSERT_TRUE(buffer.ok() && host.ok());
+    // More than either holds: CUDA knows both, and refuses.
+    const absl::Status fault =
+        device->CopyToHost((*host)->data(), (*buffer)->data(), size_t{1} << 40);
+    EXPECT_EQ(fault.code(), absl::StatusCode::kInternal);
+    EXPECT_THAT(std::string(fault.message()), HasSubstr("cudaMemcpyAsync: cudaError"));
+    EXPECT_EQ(device->Synchronize(), fault);
+    EXPECT_EQ(device->Allocate(1, MemoryUse::kWorkspace).status(), fault);
+    EXPECT_EQ(device->Mark().status(), fault);
+    return;
+  }
+  GTEST_SKIP() << "no GPU here";
 }
 
 }  // namespace

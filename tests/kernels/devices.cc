@@ -1,20 +1,71 @@
 #include "tests/kernels/devices.h"
 
+#include <unistd.h>
+
+#include <cstdlib>
+#include <iostream>
+#include <string_view>
+
 #include "absl/strings/str_cat.h"
 #include "kernels/cpu/cpu_device.h"
+#include "kernels/cuda/open.h"
 
 namespace sirocco {
+namespace {
+
+// Under Bazel the plugin is a test's data; elsewhere it stands beside the program.
+std::string PluginPath() {
+  const char* runfiles = std::getenv("TEST_SRCDIR");
+  const char* workspace = std::getenv("TEST_WORKSPACE");
+  if (runfiles == nullptr || workspace == nullptr) return "";
+  std::string path = absl::StrCat(runfiles, "/", workspace, "/kernels/cuda/libsirocco_cuda.so");
+  return access(path.c_str(), R_OK) == 0 ? path : "";
+}
+
+absl::StatusOr<std::unique_ptr<Device>> Cuda(bool portable) {
+  CudaOptions options;
+  options.portable = portable;
+  options.plugin = PluginPath();
+  return OpenCudaDevice(options);
+}
+
+// Whether there is a GPU to test. SIROCCO_TEST_CUDA=required: it must be, so that a machine for GPU
+// tests cannot pass by testing nothing.
+bool HasCuda() {
+  static const bool has_cuda = [] {
+    const absl::Status status = Cuda(false).status();
+    if (status.ok()) return true;
+    std::cerr << "without CUDA: " << status << std::endl;
+    const char* asked = std::getenv("SIROCCO_TEST_CUDA");
+    if (asked != nullptr && std::string_view(asked) == "required") std::abort();
+    return false;
+  }();
+  return has_cuda;
+}
+
+}  // namespace
 
 std::vector<DeviceCase> Devices() {
-  return {
+  std::vector<DeviceCase> devices = {
       {"cpu_1_thread", [] { return CreateCpuDevice(1); }, DType::kFloat32, true},
       {"cpu_3_threads", [] { return CreateCpuDevice(3); }, DType::kFloat32, true},
   };
+  if (!HasCuda()) return devices;
+  for (const DType dtype : {DType::kFloat32, DType::kBFloat16, DType::kFloat16}) {
+    const std::string name(NameOf(dtype));
+    devices.push_back({"cuda_" + name, [] { return Cuda(false); }, dtype, false});
+    devices.push_back({"cuda_portable_" + name, [] { return Cuda(true); }, dtype, false});
+  }
+  return devices;
 }
 
 std::vector<TypedCase> TypedCases() {
   std::vector<TypedCase> cases;
   for (const DeviceCase& device : Devices()) {
+    if (device.name.rfind("cuda", 0) == 0) {
+      cases.push_back({device, device.activations});  // there the weights' type is everything's
+      continue;
+    }
     for (const DType dtype : {DType::kFloat32, DType::kBFloat16}) cases.push_back({device, dtype});
   }
   return cases;
@@ -23,6 +74,7 @@ std::vector<TypedCase> TypedCases() {
 std::string CaseName(const DeviceCase& device) { return device.name; }
 
 std::string CaseName(const TypedCase& typed) {
+  if (typed.device.name.rfind("cuda", 0) == 0) return typed.device.name;
   return absl::StrCat(typed.device.name, "_", std::string(NameOf(typed.dtype)));
 }
 

@@ -323,6 +323,18 @@ TEST_P(SampleTwinTest, LargeVocabulary) {
   ExpectTwins(step);
 }
 
+// Masses that are small each and three quarters of the whole together.
+TEST_P(SampleTwinTest, ManyUnlikelyIds) {
+  Step step = MakeStep(4, 70000, 13);
+  std::fill(step.logits.begin(), step.logits.end(), -10.0f);
+  for (int32_t r = 0; r < step.rows; ++r) step.LogitsOf(r)[100 * r] = 0;
+  for (Lane& lane : step.lanes) {
+    lane.temperature = 1;
+    lane.top_p = 0.9f;
+  }
+  ExpectTwins(step);
+}
+
 TEST_P(SampleTwinTest, FullHistories) {
   Step step = MakeStep(4, 5000, 8);
   for (Lane& lane : step.lanes) {

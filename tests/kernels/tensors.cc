@@ -18,14 +18,20 @@ void MustBeOk(const absl::Status& status) {
   std::abort();
 }
 
+// By search among the finite values, whose bits are in their order: plainly right.
 uint16_t ToFloat16(float value) {
-  // By search: the nearest of all finite values. Slow, and plainly right.
-  uint16_t best = 0;
-  for (uint32_t bits = 0; bits < 0x7c00; ++bits) {
-    const float now = std::fabs(Float16ToFloat(static_cast<uint16_t>(bits)) - std::fabs(value));
-    const float then = std::fabs(Float16ToFloat(best) - std::fabs(value));
-    if (now < then) best = static_cast<uint16_t>(bits);
+  constexpr uint16_t kLargest = 0x7bff;
+  const double magnitude = std::fabs(value);
+  uint16_t low = 0;  // the largest that is not above
+  for (uint16_t step = 0x4000; step > 0; step /= 2) {
+    const uint16_t next = low + step;
+    if (next <= kLargest && Float16ToFloat(next) <= magnitude) low = next;
   }
+  const uint16_t high = std::min<uint16_t>(low + 1, kLargest);
+  const double below = magnitude - Float16ToFloat(low);
+  const double above = Float16ToFloat(high) - magnitude;
+  const bool up = above < below || (above == below && low % 2 == 1);
+  const uint16_t best = up ? high : low;
   return value < 0 ? best | 0x8000 : best;
 }
 

@@ -81,6 +81,14 @@ LayerWeights MakeLayer(const ModelDescriptor& d, DType dtype, Maker& maker) {
   layer.gate_bias = maker.MakeVector(d.intermediate_size, 0, 0.2f);
   layer.up_bias = maker.MakeVector(d.intermediate_size, 0, 0.2f);
   layer.down_bias = maker.MakeVector(d.hidden_size, 0, 0.2f);
+  if (d.head_norms) {
+    layer.q_norm = maker.MakeVector(d.head_dim, 1, 0.2f);
+    layer.k_norm = maker.MakeVector(d.head_dim, 1, 0.2f);
+  }
+  if (d.post_norms) {
+    layer.attention_post_norm = maker.MakeVector(d.hidden_size, 1, 0.2f);
+    layer.mlp_post_norm = maker.MakeVector(d.hidden_size, 1, 0.2f);
+  }
   return layer;
 }
 
@@ -94,7 +102,7 @@ RotaryDescriptor MakeRotary(int32_t dim, float base) {
 
 }  // namespace
 
-ModelDescriptor RandomModelDescriptor() {
+ModelDescriptor RandomModelDescriptor(RandomNorms norms) {
   ModelDescriptor d;
   d.architecture = "random";
   d.vocab_size = 131;
@@ -108,15 +116,18 @@ ModelDescriptor RandomModelDescriptor() {
   d.attention_scale = 0.25f;
   d.embedding_scale = 1.5f;
   d.qkv_bias = d.output_bias = d.mlp_bias = true;
+  d.head_norms = d.post_norms = norms == RandomNorms::kAll;
+  if (norms == RandomNorms::kAll) d.activation = Activation::kGeluTanh;
   d.rotaries = {MakeRotary(16, 10000.0f), MakeRotary(8, 500.0f)};
   d.groups = {{.window = 0}, {.window = 24}};
   d.layers = {{.group = 0, .rotary = 0}, {.group = 1, .rotary = 1}, {.group = 0, .rotary = 1}};
   return d;
 }
 
-absl::StatusOr<RandomModel> MakeRandomModel(Device& device, DType dtype, uint64_t seed) {
+absl::StatusOr<RandomModel> MakeRandomModel(Device& device, DType dtype, uint64_t seed,
+                                            RandomNorms norms) {
   RandomModel model;
-  model.descriptor = RandomModelDescriptor();
+  model.descriptor = RandomModelDescriptor(norms);
   const ModelDescriptor& d = model.descriptor;
   Maker maker(device, seed, model.weights.memory);
   model.weights.embedding = maker.MakeMatrix(dtype, d.vocab_size, d.hidden_size, 4);

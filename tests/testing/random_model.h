@@ -1,5 +1,5 @@
-// A tiny model with random weights: two layer groups (full attention and a window), two rotary
-// embeddings, every bias.
+// Tiny models with random weights: two layer groups (full attention and a window), two rotary
+// embeddings, every bias; with the norms that every model has, or with every norm there is.
 #pragma once
 
 #include <cstdint>
@@ -11,15 +11,18 @@
 
 namespace sirocco {
 
+enum class RandomNorms : uint8_t { kFew, kAll };
+
 struct RandomModel {
   ModelDescriptor descriptor;
   ModelWeights weights;
 };
 
 // The shapes alone.
-ModelDescriptor RandomModelDescriptor();
+ModelDescriptor RandomModelDescriptor(RandomNorms norms = RandomNorms::kFew);
 
 // Its weights on `device`; the same for the same seed and dtype.
-absl::StatusOr<RandomModel> MakeRandomModel(Device& device, DType dtype, uint64_t seed);
+absl::StatusOr<RandomModel> MakeRandomModel(Device& device, DType dtype, uint64_t seed,
+                                            RandomNorms norms = RandomNorms::kFew);
 
 }  // namespace sirocco

@@ -1,5 +1,6 @@
 #include "engine/model/gguf_model.h"
 
+#include <cmath>
 #include <functional>
 
 #include "engine/model/model_files.h"
@@ -28,7 +29,8 @@ class GgufModelTest : public ::testing::Test {
 
 // The file of a golden says of the model what the golden's directory says.
 TEST_F(GgufModelTest, DescriptorsAreThoseOfTheDirectories) {
-  for (const std::string golden : {"llama_tied", "qwen2"}) {
+  for (const std::string golden : {"llama_tied", "qwen2", "qwen3", "gemma3"}) {
+    SCOPED_TRACE(golden);
     const auto gguf = Open(MakeGgufModel(golden, kGgmlF16).writer);
     ASSERT_TRUE(gguf.ok()) << gguf.status();
     const auto directory = OpenModel(GoldenPath(golden));
@@ -48,18 +50,152 @@ TEST_F(GgufModelTest, DescriptorsAreThoseOfTheDirectories) {
     EXPECT_EQ(a.max_position, b.max_position);
     EXPECT_EQ(a.norm_epsilon, b.norm_epsilon);
     EXPECT_EQ(a.attention_scale, b.attention_scale);
+    EXPECT_EQ(a.embedding_scale, b.embedding_scale);
+    EXPECT_EQ(a.activation, b.activation);
+    EXPECT_EQ(a.head_norms, b.head_norms);
+    EXPECT_EQ(a.post_norms, b.post_norms);
     EXPECT_EQ(a.qkv_bias, b.qkv_bias);
     EXPECT_EQ(a.output_bias, b.output_bias);
     EXPECT_EQ(a.mlp_bias, b.mlp_bias);
     EXPECT_EQ(a.tied_head, b.tied_head);
     EXPECT_EQ(a.rotaries, b.rotaries);
     EXPECT_EQ(a.groups, b.groups);
-    EXPECT_EQ(a.layers.size(), b.layers.size());
+    ASSERT_EQ(a.layers.size(), b.layers.size());
+    for (size_t i = 0; i < a.layers.size(); ++i) {
+      EXPECT_EQ(a.layers[i].group, b.layers[i].group) << i;
+      EXPECT_EQ(a.layers[i].rotary, b.layers[i].rotary) << i;
+    }
   }
 }
 
+// What larger models have, and what later converters write.
+TEST_F(GgufModelTest, Gemma3Settings) {
+  GgufModel linear = MakeGgufModel("gemma3", kGgmlF16);
+  const auto plain = Open(linear.writer);
+  ASSERT_TRUE(plain.ok()) << plain.status();
+  linear.writer.String("gemma3.rope.scaling.type", "linear")
+      .Float32("gemma3.rope.scaling.factor", 8)
+      .Float32("gemma3.rope.freq_base_swa", 500);
+  const auto scaled = Open(linear.writer);
+  ASSERT_TRUE(scaled.ok()) << scaled.status();
+  ASSERT_EQ(scaled->descriptor.rotaries.size(), 2u);
+  for (int i = 0; i < 16; ++i) {
+    EXPECT_FLOAT_EQ(scaled->descriptor.rotaries[0].inverse_frequencies[i] * 8,
+                    plain->descriptor.rotaries[0].inverse_frequencies[i]);
+    EXPECT_FLOAT_EQ(scaled->descriptor.rotaries[1].inverse_frequencies[i],
+                    std::pow(500.0f, -static_cast<float>(i) / 16));
+  }
+
+  GgufModel pattern = MakeGgufModel("gemma3", kGgmlF16);
+  pattern.writer.Uint32("gemma3.attention.sliding_window_pattern", 2);
+  const auto alternating = Open(pattern.writer);
+  ASSERT_TRUE(alternating.ok()) << alternating.status();
+  for (size_t i = 0; i < 6; ++i) {
+    const int32_t group = alternating->descriptor.layers[i].group;
+    EXPECT_EQ(alternating->descriptor.groups[group].window, i % 2 == 0 ? 16 : 0) << i;
+  }
+}
+
+TEST_F(GgufModelTest, AGemma3FileWithoutAWindowHasFullAttention) {
+  GgufModel model = MakeGgufModel("gemma3", kGgmlF16, /*with_settings=*/false);
+  model.writer.String("general.architecture", "gemma3")
+      .Uint32("gemma3.block_count", 6)
+      .Uint32("gemma3.context_length", 512)
+      .Uint32("gemma3.embedding_length", 64)
+      .Uint32("gemma3.feed_forward_length", 160)
+      .Uint32("gemma3.attention.head_count", 4)
+      .Uint32("gemma3.attention.head_count_kv", 1)
+      .Uint32("gemma3.attention.key_length", 32)
+      .Float32("gemma3.attention.layer_norm_rms_epsilon", 1e-6f);
+  const auto files = Open(model.writer);
+  ASSERT_TRUE(files.ok()) << files.status();
+  ASSERT_EQ(files->descriptor.groups.size(), 1u);
+  EXPECT_EQ(files->descriptor.groups[0].window, 0);
+  ASSERT_EQ(files->descriptor.rotaries.size(), 1u);
+  EXPECT_FLOAT_EQ(files->descriptor.rotaries[0].inverse_frequencies[8], 1e-3f);  // base 1e6
+}
+
+TEST_F(GgufModelTest, WhatGemma3DoesNotSupportIsNamed) {
+  struct Case {
+    StatusCode code;
+    const char* part;
+    std::function<void(GgufWriter&)> change;
+  };
+  const Case cases[] = {
+      {StatusCode::kUnimplemented, "gemma3.final_logit_softcapping is 30; supported is none at all",
+       [](auto& w) { w.Float32("gemma3.final_logit_softcapping", 30); }},
+      {StatusCode::kUnimplemented, "gemma3.attn_logit_softcapping is 50",
+       [](auto& w) { w.Float32("gemma3.attn_logit_softcapping", 50); }},
+      {StatusCode::kUnimplemented, "gemma3.rope.scaling.type is 'yarn' with a factor of 1",
+       [](auto& w) { w.String("gemma3.rope.scaling.type", "yarn"); }},
+      {StatusCode::kUnimplemented, "gemma3.rope.scaling.type is 'none' with a factor of 8",
+       [](auto& w) {
+         w.String("gemma3.rope.scaling.type", "none").Float32("gemma3.rope.scaling.factor", 8);
+       }},
+      {StatusCode::kInvalidArgument, "gemma3.rope.scaling.factor is 0",
+       [](auto& w) { w.Float32("gemma3.rope.scaling.factor", 0); }},
+      {StatusCode::kInvalidArgument, "gemma3.rope.freq_base_swa is -1",
+       [](auto& w) { w.Float32("gemma3.rope.freq_base_swa", -1); }},
+      {StatusCode::kInvalidArgument,
+       "gemma3.attention.sliding_window_pattern is 0; allowed are integers from 1",
+       [](auto& w) { w.Uint32("gemma3.attention.sliding_window_pattern", 0); }},
+      {StatusCode::kInvalidArgument, "gemma3.attention.sliding_window_pattern is a list",
+       [](auto& w) {
+         w.Array("gemma3.attention.sliding_window_pattern", kMetaBool, 1, std::string(1, '\1'));
+       }},
+      {StatusCode::kUnimplemented, "'gemma3.mm.tokens_per_image' is not supported",
+       [](auto& w) { w.Uint32("gemma3.mm.tokens_per_image", 256); }},
+      {StatusCode::kUnimplemented, "'rope_freqs.weight', which a model of the architecture gemma3",
+       [](auto& w) { w.Tensor("rope_freqs.weight", {1}, kGgmlF32, Raw(1.0f)); }},
+      {StatusCode::kUnimplemented, "'v.patch_embd.weight', which a model of the architecture",
+       [](auto& w) { w.Tensor("v.patch_embd.weight", {1}, kGgmlF32, Raw(1.0f)); }},
+  };
+  for (const Case& test : cases) {
+    GgufModel model = MakeGgufModel("gemma3", kGgmlF16);
+    test.change(model.writer);
+    EXPECT_ERROR(Open(model.writer), test.code, test.part);
+  }
+}
+
+// The file does not say the scale of attention: 27B, known by its layers, has one of its own.
+TEST_F(GgufModelTest, Gemma3OfSixtyTwoLayersScalesByItsWidth) {
+  GgufWriter writer;
+  writer.String("general.architecture", "gemma3")
+      .Uint32("gemma3.block_count", 62)
+      .Uint32("gemma3.context_length", 512)
+      .Uint32("gemma3.embedding_length", 32)
+      .Uint32("gemma3.feed_forward_length", 2)
+      .Uint32("gemma3.attention.head_count", 2)
+      .Uint32("gemma3.attention.head_count_kv", 1)
+      .Uint32("gemma3.attention.key_length", 4)
+      .Uint32("gemma3.attention.sliding_window", 16)
+      .Float32("gemma3.attention.layer_norm_rms_epsilon", 1e-6f);
+  const auto add = [&](const std::string& name, const std::vector<uint64_t>& shape) {
+    uint64_t count = 1;
+    for (const uint64_t size : shape) count *= size;
+    writer.Tensor(name, shape, kGgmlF32, std::string(count * sizeof(float), '\0'));
+  };
+  add("token_embd.weight", {8, 32});
+  add("output_norm.weight", {32});
+  for (int i = 0; i < 62; ++i) {
+    const std::string prefix = "blk." + std::to_string(i) + ".";
+    for (const char* norm : {"attn_norm", "post_attention_norm", "ffn_norm", "post_ffw_norm"}) {
+      add(prefix + norm + ".weight", {32});
+    }
+    for (const char* norm : {"attn_q_norm", "attn_k_norm"}) add(prefix + norm + ".weight", {4});
+    add(prefix + "attn_q.weight", {8, 32});
+    for (const char* kv : {"attn_k", "attn_v"}) add(prefix + kv + ".weight", {4, 32});
+    add(prefix + "attn_output.weight", {32, 8});
+    for (const char* mlp : {"ffn_gate", "ffn_up"}) add(prefix + mlp + ".weight", {2, 32});
+    add(prefix + "ffn_down.weight", {32, 2});
+  }
+  const auto files = Open(writer);
+  ASSERT_TRUE(files.ok()) << files.status();
+  EXPECT_FLOAT_EQ(files->descriptor.attention_scale, 0.25f);  // of 32 / 2
+}
+
 TEST_F(GgufModelTest, TensorsOfEveryTypeReadAsTheyWere) {
-  for (const std::string golden : {"llama_tied", "llama3_rope", "qwen2"}) {
+  for (const std::string golden : {"llama_tied", "llama3_rope", "qwen2", "qwen3", "gemma3"}) {
     for (const uint32_t type : {kGgmlF32, kGgmlF16, kGgmlBF16, kGgmlQ8_0, kGgmlQ4_0, kGgmlQ4_1}) {
       const GgufModel model = MakeGgufModel(golden, type);
       const auto files = Open(model.writer);
@@ -170,10 +306,11 @@ TEST_F(GgufModelTest, WhatIsNotSupportedIsNamed) {
     test.change(model.writer);
     EXPECT_ERROR(Open(model.writer), StatusCode::kUnimplemented, test.part);
   }
-  for (const char* architecture : {"gemma3", ""}) {
+  for (const char* architecture : {"gemma2", ""}) {
     GgufModel model = MakeGgufModel("llama_tied", kGgmlF16, false);
     model.writer.String("general.architecture", architecture);
-    EXPECT_ERROR(Open(model.writer), StatusCode::kUnimplemented, "supported are llama, qwen2");
+    EXPECT_ERROR(Open(model.writer), StatusCode::kUnimplemented,
+                 "supported are llama, qwen2, qwen3, gemma3");
   }
   GgufModel adapter = MakeGgufModel("llama_tied", kGgmlF16, false);
   adapter.writer.String("general.type", "adapter");

@@ -80,14 +80,16 @@ std::vector<float> Interleave(const std::vector<float>& values, int64_t rows, in
   return out;
 }
 
-std::string GgufName(std::string name) {
+std::string GgufName(std::string name, bool post_norms) {
   const std::pair<const char*, const char*> parts[] = {
       {"model.embed_tokens", "token_embd"},
       {"model.norm", "output_norm"},
       {"lm_head", "output"},
       {"model.layers.", "blk."},
       {"input_layernorm", "attn_norm"},
-      {"post_attention_layernorm", "ffn_norm"},
+      {"post_attention_layernorm", post_norms ? "post_attention_norm" : "ffn_norm"},
+      {"pre_feedforward_layernorm", "ffn_norm"},
+      {"post_feedforward_layernorm", "post_ffw_norm"},
       {"self_attn.o_proj", "attn_output"},
       {"self_attn.", "attn_"},
       {"mlp.", "ffn_"},
@@ -100,8 +102,7 @@ std::string GgufName(std::string name) {
   return name;
 }
 
-void AddSettings(const nlohmann::json& config, GgufWriter& writer) {
-  const std::string type = config["model_type"];
+void AddSettings(const nlohmann::json& config, const std::string& type, GgufWriter& writer) {
   const std::string prefix = type + ".";
   writer.String("general.architecture", type).String("general.type", "model");
   const std::pair<const char*, const char*> sizes[] = {
@@ -114,8 +115,19 @@ void AddSettings(const nlohmann::json& config, GgufWriter& writer) {
   };
   for (const auto& [to, from] : sizes) writer.Uint32(prefix + to, config[from]);
   writer.Float32(prefix + "attention.layer_norm_rms_epsilon", config["rms_norm_eps"]);
-  writer.Float32(prefix + "rope.freq_base", config["rope_parameters"]["rope_theta"]);
-  writer.Uint32(prefix + "rope.dimension_count", 16);
+  const nlohmann::json& rope = config["rope_parameters"];
+  writer.Float32(prefix + "rope.freq_base",
+                 (rope.contains("rope_theta") ? rope : rope["full_attention"])["rope_theta"]);
+  // As Llama's converter does, without a size that follows from the others.
+  const int heads = config["num_attention_heads"];
+  if (config.contains("head_dim") && heads * int{config["head_dim"]} != config["hidden_size"]) {
+    writer.Uint32(prefix + "attention.key_length", config["head_dim"])
+        .Uint32(prefix + "attention.value_length", config["head_dim"]);
+  }
+  writer.Uint32(prefix + "rope.dimension_count", config.value("head_dim", 16));
+  if (type == "gemma3") {
+    writer.Uint32(prefix + "attention.sliding_window", config["sliding_window"]);
+  }
   writer.Uint32("tokenizer.ggml.eos_token_id", 2);
 }
 
@@ -125,14 +137,20 @@ GgufModel MakeGgufModel(const std::string& golden, uint32_t type, bool with_sett
   const auto config = nlohmann::json::parse(ReadBytes(GoldenPath(golden + "/config.json")));
   const auto tensors = ReadGoldenTensors(GoldenPath(golden + "/model.safetensors"));
   if (!tensors.ok()) std::abort();
+  std::string architecture = config["model_type"];
+  if (architecture == "gemma3_text") architecture = "gemma3";
+  const bool gemma3 = architecture == "gemma3";
   GgufModel model;
-  if (with_settings) AddSettings(config, model.writer);
-  const bool interleaved = config["model_type"] == "llama";
+  if (with_settings) AddSettings(config, architecture, model.writer);
+  const bool interleaved = architecture == "llama";
   for (const auto& [name, tensor] : *tensors) {
     const uint32_t stored = tensor.shape.size() == 1 ? kGgmlF32 : type;
     const bool q = name.find(".q_proj.") != std::string::npos;
     const bool k = name.find(".k_proj.") != std::string::npos;
     std::vector<float> values = tensor.floats;
+    if (gemma3 && tensor.shape.size() == 1) {
+      for (float& value : values) value += 1;
+    }
     std::string data = Encode(values, stored);  // rows are whole blocks: order does not matter
     model.values[name] = values;
     if (interleaved && (q || k)) {
@@ -141,7 +159,8 @@ GgufModel MakeGgufModel(const std::string& golden, uint32_t type, bool with_sett
                      config[q ? "num_attention_heads" : "num_key_value_heads"]);
       data = Encode(permuted, stored);
     }
-    model.writer.Tensor(GgufName(name), {tensor.shape.begin(), tensor.shape.end()}, stored, data);
+    model.writer.Tensor(GgufName(name, gemma3), {tensor.shape.begin(), tensor.shape.end()}, stored,
+                        data);
   }
   return model;
 }

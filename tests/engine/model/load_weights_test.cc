@@ -43,7 +43,7 @@ std::vector<float> Rounded(std::vector<float> values, DType dtype) {
 }
 
 // All weights against the values of their tensors, each in its place.
-void ExpectWeights(const ModelWeights& weights, const Values& values, DType dtype, bool biases) {
+void ExpectWeights(const ModelWeights& weights, const Values& values, DType dtype) {
   uint64_t parameters = 0;
   const auto expect_matrix = [&](const Matrix& matrix, const std::string& name) {
     ASSERT_EQ(reinterpret_cast<uintptr_t>(matrix.data) % 16, 0u);
@@ -66,12 +66,27 @@ void ExpectWeights(const ModelWeights& weights, const Values& values, DType dtyp
     EXPECT_EQ(weights.head.rows, weights.embedding.rows);
   }
   expect_vector(weights.final_norm, "model.norm.weight");
-  ASSERT_EQ(weights.layers.size(), 4u);
-  for (int i = 0; i < 4; ++i) {
+  const bool post_norms = values.count("model.layers.0.pre_feedforward_layernorm.weight") > 0;
+  for (size_t i = 0; i < weights.layers.size(); ++i) {
     const std::string prefix = "model.layers." + std::to_string(i) + ".";
     const LayerWeights& layer = weights.layers[i];
+    const auto expect_if_any = [&](const float* vector, const std::string& name) {
+      if (values.count(name) > 0) {
+        expect_vector(vector, name);
+      } else {
+        EXPECT_EQ(vector, nullptr) << name;
+      }
+    };
     expect_vector(layer.attention_norm, prefix + "input_layernorm.weight");
-    expect_vector(layer.mlp_norm, prefix + "post_attention_layernorm.weight");
+    if (post_norms) {
+      expect_vector(layer.attention_post_norm, prefix + "post_attention_layernorm.weight");
+      expect_vector(layer.mlp_norm, prefix + "pre_feedforward_layernorm.weight");
+      expect_vector(layer.mlp_post_norm, prefix + "post_feedforward_layernorm.weight");
+    } else {
+      expect_vector(layer.mlp_norm, prefix + "post_attention_layernorm.weight");
+      EXPECT_EQ(layer.attention_post_norm, nullptr);
+      EXPECT_EQ(layer.mlp_post_norm, nullptr);
+    }
     expect_matrix(layer.q, prefix + "self_attn.q_proj.weight");
     expect_matrix(layer.k, prefix + "self_attn.k_proj.weight");
     expect_matrix(layer.v, prefix + "self_attn.v_proj.weight");
@@ -79,23 +94,25 @@ void ExpectWeights(const ModelWeights& weights, const Values& values, DType dtyp
     expect_matrix(layer.gate, prefix + "mlp.gate_proj.weight");
     expect_matrix(layer.up, prefix + "mlp.up_proj.weight");
     expect_matrix(layer.down, prefix + "mlp.down_proj.weight");
-    if (biases) {
-      expect_vector(layer.q_bias, prefix + "self_attn.q_proj.bias");
-      expect_vector(layer.k_bias, prefix + "self_attn.k_proj.bias");
-      expect_vector(layer.v_bias, prefix + "self_attn.v_proj.bias");
-    } else {
-      EXPECT_EQ(layer.q_bias, nullptr);
-    }
+    expect_if_any(layer.q_bias, prefix + "self_attn.q_proj.bias");
+    expect_if_any(layer.k_bias, prefix + "self_attn.k_proj.bias");
+    expect_if_any(layer.v_bias, prefix + "self_attn.v_proj.bias");
+    expect_if_any(layer.q_norm, prefix + "self_attn.q_norm.weight");
+    expect_if_any(layer.k_norm, prefix + "self_attn.k_norm.weight");
     EXPECT_EQ(layer.o_bias, nullptr);
     EXPECT_EQ(layer.down_bias, nullptr);
   }
+  // Nothing that the files hold was left out.
+  uint64_t elements = 0;
+  for (const auto& [name, list] : values) elements += list.size();
+  EXPECT_EQ(parameters, elements);
   EXPECT_EQ(weights.parameter_count, parameters);
 }
 
 class LoadWeightsTest : public ::testing::TestWithParam<DType> {};
 
 TEST_P(LoadWeightsTest, Safetensors) {
-  for (const std::string golden : {"llama_tied", "llama3_rope", "qwen2"}) {
+  for (const std::string golden : {"llama_tied", "llama3_rope", "qwen2", "qwen3", "gemma3"}) {
     const auto files = OpenModel(GoldenPath(golden));
     ASSERT_TRUE(files.ok()) << files.status();
     HostDevice device;
@@ -104,14 +121,18 @@ TEST_P(LoadWeightsTest, Safetensors) {
     const auto tensors = ReadGoldenTensors(GoldenPath(golden + "/model.safetensors"));
     ASSERT_TRUE(tensors.ok());
     Values values;
-    for (const auto& [name, tensor] : *tensors) values[name] = tensor.floats;
-    ExpectWeights(*weights, values, GetParam(), golden == "qwen2");
+    for (const auto& [name, tensor] : *tensors) {
+      values[name] = tensor.floats;
+      if (golden != "gemma3" || tensor.shape.size() != 1) continue;
+      for (float& value : values[name]) value += 1;  // a norm's
+    }
+    ExpectWeights(*weights, values, GetParam());
   }
 }
 
 TEST_P(LoadWeightsTest, GgufOfEveryType) {
   const TestFolder folder;
-  for (const std::string golden : {"llama3_rope", "qwen2"}) {
+  for (const std::string golden : {"llama3_rope", "qwen2", "qwen3", "gemma3"}) {
     for (const uint32_t type : {kGgmlF32, kGgmlF16, kGgmlBF16, kGgmlQ8_0, kGgmlQ4_0, kGgmlQ4_1}) {
       const GgufModel model = MakeGgufModel(golden, type);
       const auto files = OpenModel(folder.Write("model.gguf", model.writer.Bytes()));
@@ -119,7 +140,7 @@ TEST_P(LoadWeightsTest, GgufOfEveryType) {
       HostDevice device;
       const auto weights = LoadWeights(*files, GetParam(), device, nullptr);
       ASSERT_TRUE(weights.ok()) << weights.status();
-      ExpectWeights(*weights, model.values, GetParam(), golden == "qwen2");
+      ExpectWeights(*weights, model.values, GetParam());
     }
   }
 }

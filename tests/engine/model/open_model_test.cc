@@ -47,13 +47,13 @@ class OpenModelTest : public ::testing::Test {
 };
 
 TEST_F(OpenModelTest, Goldens) {
-  for (const std::string golden : {"llama_tied", "llama3_rope", "qwen2"}) {
+  for (const std::string golden : {"llama_tied", "llama3_rope", "qwen2", "qwen3", "gemma3"}) {
     const auto files = OpenModel(GoldenPath(golden));
     ASSERT_TRUE(files.ok()) << files.status();
     EXPECT_EQ(files->name, golden);
     EXPECT_EQ(files->format, "safetensors");
     EXPECT_THAT(files->end_token_ids, ElementsAre(2));
-    EXPECT_EQ(files->descriptor.tied_head, golden != "llama3_rope");
+    EXPECT_EQ(files->descriptor.tied_head, golden != "llama3_rope" && golden != "qwen3");
     EXPECT_EQ(files->generation.temperature, std::nullopt);
     EXPECT_EQ(OpenModel(GoldenPath(golden) + "/")->name, golden);
   }
@@ -176,6 +176,40 @@ TEST_F(OpenModelTest, TensorsMustBeThoseOfTheSettings) {
     header.erase("model.layers.0.self_attn.q_proj.bias");
   });
   EXPECT_ERROR(Open(), StatusCode::kInvalidArgument, "q_proj.bias");
+}
+
+// A model with image parts: its language part's tensors have names of their own.
+TEST_F(OpenModelTest, ImagePartsAreNamed) {
+  Copy("gemma3");
+  Change("config.json", [](json& config) {
+    config["model_type"] = "gemma3";
+    config["architectures"] = {"Gemma3ForConditionalGeneration"};
+  });
+  EXPECT_ERROR(Open(), StatusCode::kUnimplemented,
+               "model_type is 'gemma3'; supported are llama, qwen2, qwen3, gemma3_text");
+  Copy("gemma3");
+  ChangeHeader([](json& header) {
+    header["vision_tower.patch_embedding.weight"] = header["model.norm.weight"];
+    header.erase("model.norm.weight");
+  });
+  EXPECT_ERROR(Open(), StatusCode::kInvalidArgument,
+               "'model.norm.weight' of shape [64] is missing");
+}
+
+TEST_F(OpenModelTest, QueryAndKeyNormsMustBeThere) {
+  for (const char* golden : {"gemma3", "qwen3"}) {
+    Copy(golden);
+    ChangeHeader([](json& header) {
+      header["model.layers.1.self_attn.norm.weight"] =
+          header["model.layers.1.self_attn.k_norm.weight"];
+      header.erase("model.layers.1.self_attn.k_norm.weight");
+    });
+    EXPECT_ERROR(Open(), StatusCode::kInvalidArgument,
+                 "'model.layers.1.self_attn.k_norm.weight' of shape [32] is missing");
+    Copy(golden);
+    Change("config.json", [](json& config) { config["head_dim"] = 16; });
+    EXPECT_ERROR(Open(), StatusCode::kInvalidArgument, "by the model's settings it is [64, 64]");
+  }
 }
 
 // The head is the embedding, whatever else is stored under its name; rotary tables are numbers of

@@ -43,6 +43,14 @@ std::vector<float> Read(const StoredTensor& tensor, int64_t first, int64_t rows)
   return values;
 }
 
+TEST(TensorRowsTest, WhatTheFileLeavesOutIsAdded) {
+  const std::string bytes = Raw(0.5f) + Raw(-1.0f) + Raw(0.0f);
+  StoredTensor tensor = View(StoredType::kF32, {3}, bytes);
+  tensor.added = 1;
+  EXPECT_THAT(Read(tensor, 0, 3), ElementsAre(1.5f, 0.0f, 1.0f));
+  EXPECT_THAT(Read(tensor, 1, 1), ElementsAre(0.0f));
+}
+
 // Blocks and values of the `gguf` Python package: 64 normal values, quantised and dequantised.
 TEST(TensorRowsTest, Q8_0AsThePythonPackage) {
   const std::string bytes = FromHex(

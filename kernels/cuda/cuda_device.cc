@@ -1,0 +1,257 @@
+#include "kernels/cuda/cuda_device.h"
+
+#include <algorithm>
+#include <cstring>
+#include <string>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "kernels/cuda/cuda_context.h"
+#include "kernels/cuda/cuda_memory.h"
+#include "kernels/cuda/cuda_ops.h"
+#include "kernels/cuda/cuda_reservation.h"
+#include "kernels/cuda/launch.h"
+#include "kernels/cuda/lt_matmul.h"
+#include "kernels/cuda/mark_ring.h"
+#include "kernels/cuda/staged_copy.h"
+
+namespace sirocco {
+namespace cuda {
+namespace {
+
+// Up to here CUDA copies pageable memory aside before a call returns; beyond, it would wait.
+constexpr size_t kPlainCopyBytes = size_t{64} << 10;
+
+// Reads of MeasureReadBandwidth, of which the fastest counts.
+constexpr int kBandwidthReads = 3;
+
+absl::Status NoGraphs() {
+  return absl::UnimplementedError(
+      "decoder_graph and layer_graph need the graph pool, which the cuda backend does not have "
+      "yet; use EOLE_TORCH_COMPILE=0, or EOLE_COMPILE_MODE 1 or 3");
+}
+
+class CudaDevice final : public Device, private OpSink {
+ public:
+  CudaDevice(std::unique_ptr<CudaContext> context, bool portable)
+      : context_(std::move(context)),
+        portable_(portable || context_->compute_capability() != 90),
+        launchers_(portable_ ? portable::KernelLaunchers() : hopper::KernelLaunchers()),
+        library_(*context_, counters_),
+        staged_(*context_),
+        marks_(*context_),
+        ops_(launchers_, *this, library_) {}
+
+  // The second part of making it.
+  absl::Status Create() {
+    absl::StatusOr<std::unique_ptr<Buffer>> arrivals =
+        AllocateDevice(*context_, kCounters * sizeof(uint32_t), MemoryUse::kWorkspace, counters_);
+    if (!arrivals.ok()) return arrivals.status();
+    arrivals_ = *std::move(arrivals);
+    absl::StatusOr<std::unique_ptr<Buffer>> fault = AllocatePinned(*context_, sizeof(StepFault));
+    if (!fault.ok()) return fault.status();
+    fault_ = *std::move(fault);
+    return marks_.Create();
+  }
+
+  std::string_view backend() const override { return "cuda"; }
+  uint64_t FreeBytes() const override { return FreeDeviceBytes(*context_); }
+  uint64_t TotalBytes() const override { return TotalDeviceBytes(*context_); }
+  std::string name() const override {
+    return absl::StrCat(context_->name(), portable_ ? ", portable kernels" : "");
+  }
+  DType ActivationDType(DType weights) const override { return weights; }
+  bool runs_ahead() const override { return true; }
+
+  absl::StatusOr<std::unique_ptr<Buffer>> Allocate(size_t bytes, MemoryUse use) override {
+    return AllocateDevice(*context_, bytes, use, counters_);
+  }
+  absl::StatusOr<std::unique_ptr<Reservation>> Reserve(size_t bytes, MemoryUse use) override {
+    return ReserveDevice(*context_, bytes, use, counters_);
+  }
+  absl::StatusOr<std::unique_ptr<Buffer>> AllocateHost(size_t bytes) override {
+    return AllocatePinned(*context_, bytes);
+  }
+
+  absl::Status CopyToDevice(void* device, const void* host, size_t bytes) override;
+  absl::Status CopyToHost(void* host, const void* device, size_t bytes) override;
+
+  absl::Status Synchronize() override {
+    if (absl::Status status = context_->Synchronize(); !status.ok()) return status;
+    return TakeFault();
+  }
+
+  absl::StatusOr<DeviceMark> Mark() override {
+    if (absl::Status status = context_->Enter(); !status.ok()) return status;
+    return marks_.Mark();
+  }
+  absl::Status Wait(DeviceMark mark) override {
+    if (absl::Status status = context_->Enter(); !status.ok()) return status;
+    if (absl::Status status = marks_.Wait(mark); !status.ok()) return status;
+    return TakeFault();
+  }
+  absl::StatusOr<double> Seconds(DeviceMark from, DeviceMark to) override {
+    if (absl::Status status = context_->Enter(); !status.ok()) return status;
+    return marks_.Seconds(from, to);
+  }
+
+  absl::Status BeginPrepare() override {
+    if (preparing_) return absl::FailedPreconditionError("preparing is under way");
+    preparing_ = true;
+    return absl::OkStatus();
+  }
+  absl::Status EndPrepare() override {
+    if (!preparing_) return absl::FailedPreconditionError("no preparing is under way");
+    preparing_ = false;
+    return NeedScratch(scratch_wanted_);
+  }
+
+  absl::Status BeginRecord() override { return NoGraphs(); }
+  absl::StatusOr<std::unique_ptr<Recording>> EndRecord() override {
+    return absl::FailedPreconditionError("no recording is under way");
+  }
+  absl::Status Launch(const Recording&) override {
+    return absl::InvalidArgumentError("a recording of another backend");
+  }
+
+  absl::StatusOr<double> MeasureReadBandwidth(size_t bytes) override;
+
+  std::vector<std::string> notes() const override { return library_.Notes(); }
+  Ops& ops() override { return ops_; }
+
+ private:
+  bool preparing() const override { return preparing_; }
+  absl::Status NeedScratch(size_t bytes) override;
+  LaunchContext Context(bool programmatic) override;
+  absl::Status Launched(std::string_view operation, cudaError_t error) override;
+
+  // What a step has found wrong in device memory, once.
+  absl::Status TakeFault();
+
+  std::unique_ptr<CudaContext> context_;  // the rest needs it, to its end
+  const bool portable_;
+  const Launchers& launchers_;
+  LtMatMul library_;
+  StagedCopy staged_;
+  MarkRing marks_;
+  CudaOps ops_;
+  std::unique_ptr<Buffer> arrivals_;  // LaunchContext::counters
+  std::unique_ptr<Buffer> fault_;     // a StepFault in host memory
+  std::unique_ptr<Buffer> scratch_;
+  size_t scratch_wanted_ = 0;
+  bool preparing_ = false;
+};
+
+absl::Status CudaDevice::CopyToDevice(void* device, const void* host, size_t bytes) {
+  if (absl::Status status = context_->Enter(); !status.ok()) return status;
+  if (bytes == 0) return absl::OkStatus();
+  if (bytes > kPlainCopyBytes) {
+    cudaPointerAttributes attributes;
+    absl::Status status =
+        context_->Check("cudaPointerGetAttributes", cudaPointerGetAttributes(&attributes, host));
+    if (!status.ok()) return status;
+    if (attributes.type == cudaMemoryTypeUnregistered) return staged_.Copy(device, host, bytes);
+  }
+  return context_->Check(
+      "cudaMemcpyAsync",
+      cudaMemcpyAsync(device, host, bytes, cudaMemcpyHostToDevice, context_->stream()));
+}
+
+absl::Status CudaDevice::CopyToHost(void* host, const void* device, size_t bytes) {
+  if (absl::Status status = context_->Enter(); !status.ok()) return status;
+  if (bytes == 0) return absl::OkStatus();
+  return context_->Check(
+      "cudaMemcpyAsync",
+      cudaMemcpyAsync(host, device, bytes, cudaMemcpyDeviceToHost, context_->stream()));
+}
+
+// Serving stays within what was prepared; whoever runs operations unprepared gets it here, counted.
+absl::Status CudaDevice::NeedScratch(size_t bytes) {
+  scratch_wanted_ = std::max(scratch_wanted_, bytes);
+  if (preparing_ || scratch_wanted_ <= (scratch_ == nullptr ? 0 : scratch_->bytes())) {
+    return absl::OkStatus();
+  }
+  scratch_.reset();  // waits for its users
+  absl::StatusOr<std::unique_ptr<Buffer>> larger =
+      AllocateDevice(*context_, scratch_wanted_, MemoryUse::kWorkspace, counters_);
+  if (!larger.ok()) return larger.status();
+  scratch_ = *std::move(larger);
+  return absl::OkStatus();
+}
+
+LaunchContext CudaDevice::Context(bool programmatic) {
+  LaunchContext context;
+  context.stream = context_->stream();
+  context.multiprocessors = context_->multiprocessors();
+  context.programmatic = programmatic;
+  context.scratch = scratch_ == nullptr ? nullptr : scratch_->data();
+  context.counters = arrivals_->as<uint32_t>();
+  context.fault = fault_->as<StepFault>();
+  return context;
+}
+
+absl::Status CudaDevice::Launched(std::string_view operation, cudaError_t error) {
+  if (error == cudaErrorNotSupported) {
+    cudaGetLastError();  // the launcher's own word, no fault of the device
+    return absl::UnimplementedError(
+        absl::StrCat(std::string(operation), ": no CUDA kernel takes this shape"));
+  }
+  const std::string call = absl::StrCat("launch of ", std::string(operation));
+  if (absl::Status status = context_->Check(call.c_str(), error); !status.ok()) return status;
+  counters_.launches.fetch_add(1, std::memory_order_relaxed);
+  return absl::OkStatus();
+}
+
+absl::Status CudaDevice::TakeFault() {
+  StepFault& fault = *fault_->as<StepFault>();
+  if (fault.count == 0) return absl::OkStatus();
+  absl::Status status = absl::InvalidArgumentError(absl::StrCat(
+      "begin_step: block update ", fault.index, " (lane ", fault.update.lane, ", group ",
+      fault.update.group, ", logical ", fault.update.logical, ") is outside the block tables"));
+  fault.count = 0;
+  return status;
+}
+
+absl::StatusOr<double> CudaDevice::MeasureReadBandwidth(size_t bytes) {
+  if (bytes < 16) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("the bandwidth of reading ", bytes, " bytes; 16 is the least"));
+  }
+  // Not counted: the memory is gone again when this returns.
+  DeviceCounters uncounted;
+  absl::StatusOr<std::unique_ptr<Buffer>> memory =
+      AllocateDevice(*context_, bytes, MemoryUse::kWeights, uncounted);
+  if (!memory.ok()) return memory.status();
+  uint32_t* const sink = arrivals_->as<uint32_t>();  // zeros are read, so nothing is stored
+  double least = 0;
+  for (int i = 0; i <= kBandwidthReads; ++i) {
+    const absl::StatusOr<DeviceMark> begin = Mark();
+    if (!begin.ok()) return begin.status();
+    absl::Status status = Launched(
+        "read_stream", launchers_.read_stream((*memory)->data(), bytes, sink, Context(false)));
+    if (!status.ok()) return status;
+    const absl::StatusOr<DeviceMark> end = Mark();
+    if (!end.ok()) return end.status();
+    if (status = Synchronize(); !status.ok()) return status;
+    const absl::StatusOr<double> seconds = Seconds(*begin, *end);
+    if (!seconds.ok()) return seconds.status();
+    // The first read loads the kernel.
+    if (i == 1 || (i > 1 && *seconds < least)) least = *seconds;
+  }
+  if (least <= 0) return absl::InternalError("a read took no time");
+  return static_cast<double>(bytes) / least;
+}
+
+}  // namespace
+}  // namespace cuda
+
+absl::StatusOr<std::unique_ptr<Device>> CreateCudaDevice(const CudaOptions& options) {
+  absl::StatusOr<std::unique_ptr<cuda::CudaContext>> context =
+      cuda::CudaContext::Create(options.device);
+  if (!context.ok()) return context.status();
+  auto device = std::make_unique<cuda::CudaDevice>(*std::move(context), options.portable);
+  if (absl::Status status = device->Create(); !status.ok()) return status;
+  return device;
+}
+
+}  // namespace sirocco

@@ -1,0 +1,90 @@
+// The operations on CUDA: each checks its parameters, sees to its scratch memory, and launches.
+//
+// What a fused operation finds in its layer's entry of the table the host does not see: that its
+// matrices have the types and shapes of the operands is its caller's to keep (graphs/ makes both
+// from one descriptor).
+#pragma once
+
+#include <cstddef>
+#include <string_view>
+#include <type_traits>
+
+#include "absl/status/status.h"
+#include "kernels/cuda/launch.h"
+#include "kernels/cuda/lt_matmul.h"
+#include "kernels/ops.h"
+
+namespace sirocco::cuda {
+
+// Products of more rows than these are cuBLASLt's.
+inline constexpr int32_t kOwnProductRows = 8;
+
+// What operations need of their device.
+class OpSink {
+ public:
+  virtual ~OpSink() = default;
+  // Nothing is launched; only scratch and choices of kernels are seen to.
+  virtual bool preparing() const = 0;
+  // Scratch of at least so many bytes from now on; while preparing, from its end on.
+  virtual absl::Status NeedScratch(size_t bytes) = 0;
+  virtual LaunchContext Context(bool programmatic) = 0;
+  // What a launch returned: counted, or a status that names the operation.
+  virtual absl::Status Launched(std::string_view operation, cudaError_t error) = 0;
+};
+
+class CudaOps final : public Ops {
+ public:
+  CudaOps(const Launchers& launchers, OpSink& sink, LtMatMul& library)
+      : launchers_(launchers), sink_(sink), library_(library) {}
+
+  absl::Status Run(const BeginStepParams& p) override;
+  absl::Status Run(const EmbedParams& p) override;
+  absl::Status Run(const RmsNormParams& p) override;
+  absl::Status Run(const MatMulParams& p) override;
+  absl::Status Run(const RotaryParams& p) override;
+  absl::Status Run(const WriteKvParams& p) override;
+  absl::Status Run(const DecodeAttentionParams& p) override;
+  absl::Status Run(const PrefillAttentionParams& p) override;
+  absl::Status Run(const AddParams& p) override;
+  absl::Status Run(const GatedActivationParams& p) override;
+  absl::Status Run(const GatherRowsParams& p) override;
+  absl::Status Run(const SampleParams& p) override;
+  absl::Status Run(const ScoreTokensParams& p) override;
+  absl::Status Run(const NormQkvParams& p) override;
+  absl::Status Run(const QkvParams& p) override;
+  absl::Status Run(const OutputResidualParams& p) override;
+  absl::Status Run(const NormGateUpParams& p) override;
+  absl::Status Run(const DownResidualParams& p) override;
+  absl::Status Run(const DownNormParams& p) override;
+  absl::Status Run(const HeadNormParams& p) override;
+  absl::Status Run(const AddNormParams& p) override;
+
+ private:
+  // Not deduced from, so that nullptr is one.
+  template <typename Params>
+  using Launch = std::type_identity_t<cudaError_t (*)(const Params&, const LaunchContext&)>;
+  template <typename Params>
+  using ScratchOf = std::type_identity_t<size_t (*)(const Params&)>;
+
+  // The part after the checks. programmatic: LaunchContext.
+  template <typename Params>
+  absl::Status Enqueue(std::string_view operation, Launch<Params> launch, ScratchOf<Params> scratch,
+                       const Params& p, bool programmatic = true);
+  absl::Status LibraryMatMul(const MatMulParams& p);
+
+  const Launchers& launchers_;
+  OpSink& sink_;
+  LtMatMul& library_;
+};
+
+template <typename Params>
+absl::Status CudaOps::Enqueue(std::string_view operation, Launch<Params> launch,
+                              ScratchOf<Params> scratch, const Params& p, bool programmatic) {
+  if (scratch != nullptr) {
+    if (absl::Status status = sink_.NeedScratch(scratch(p)); !status.ok()) return status;
+  }
+  if (sink_.preparing()) return absl::OkStatus();
+  return sink_.Launched(operation, launch(p, sink_.Context(programmatic)));
+}
+
+}  // namespace sirocco::cuda

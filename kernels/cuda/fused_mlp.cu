@@ -1,0 +1,66 @@
+// norm + gate and up + activation: few rows as a stream; else the norms, then one product whose
+// tiles hold the same 32 outputs of both matrices.
+#include "kernels/cuda/epilogue.cuh"
+#include "kernels/cuda/fused_norm.h"
+#include "kernels/cuda/kernels.h"
+#include "kernels/cuda/stream.h"
+#include "kernels/cuda/tile_product.cuh"
+
+namespace sirocco::cuda::SIROCCO_CUDA_PATH {
+namespace {
+
+constexpr int kOutputs = kTileOutputs / 2;  // of each matrix
+
+template <typename T>
+struct GateUpWork {
+  using Op = NormGateUpParams;
+  using Element = T;
+
+  const LayerParams& layer;
+  const Rows& x;
+  int rows;
+  int outputs;
+  GateUpEnd<T> end;
+
+  __device__ explicit GateUpWork(const NormGateUpParams& p)
+      : layer(LayerOf(p.layer)), x(p.normed), rows(p.rows), outputs(p.out.width), end(p, layer) {}
+
+  // Of 16 rows of the tile, 8 of gate and the same 8 of up: a thread has both in its pairs of sums.
+  __device__ __forceinline__ CopySource<T> Weights(int output_tile, int i) const {
+    constexpr int kEach = kCopyRows / 2;
+    const Matrix& matrix = i < kEach ? layer.gate : layer.up;
+    const int64_t row = int64_t{output_tile} * kOutputs + i % kEach;
+    const int count = row >= outputs ? 0 : static_cast<int>(CeilDiv(outputs - row, kEach));
+    const T* data = static_cast<const T*>(matrix.data);
+    return {count > 0 ? data + row * x.width : data, int64_t{kEach} * x.width, count,
+            IsAligned<T>(data, x.width)};
+  }
+
+  template <int kRows>
+  __device__ __forceinline__ void End(const TileParams<Op>& p, const TilePlace& place,
+                                      TileSums<kRows>& sums) const {
+    EndElements(p, place, rows, sums, [&](int output, int row, float gate, float up) {
+      const int column = place.output_tile * kOutputs + output / 16 * 8 + output % 8;
+      if (column < outputs) end(row, column, gate, up);
+    });
+  }
+};
+
+int64_t OutputTiles(const NormGateUpParams& p) { return CeilDiv(p.out.width, kOutputs); }
+
+}  // namespace
+
+size_t NormGateUpScratch(const NormGateUpParams& p) {
+  return MostBytes(p.normed.dtype, p.rows, OutputTiles(p), p.normed.width, PartialBytes);
+}
+
+cudaError_t LaunchNormGateUp(const NormGateUpParams& p, const LaunchContext& context) {
+  if (StreamTakes(p, context.multiprocessors)) return LaunchStream(p, context);
+  if (const cudaError_t error = LaunchNorms(p, context); error != cudaSuccess) return error;
+  const TileGrid grid = MakeTileGrid(p.normed.dtype, p.rows, OutputTiles(p), p.normed.width);
+  return WithType(p.normed.dtype, [&](auto zero) {
+    return LaunchTiles<GateUpWork<decltype(zero)>>(p, grid, context);
+  });
+}
+
+}  // namespace sirocco::cuda::SIROCCO_CUDA_PATH

@@ -1,0 +1,227 @@
+#include "kernels/cuda/lt_matmul.h"
+
+#include <algorithm>
+#include <set>
+#include <tuple>
+
+#include "absl/strings/str_cat.h"
+#include "kernels/cuda/cuda_memory.h"
+
+namespace sirocco::cuda {
+namespace {
+
+constexpr size_t kWorkspaceBytes = size_t{32} << 20;
+// Sums over k that are split are added up in float32 and in one order: not in place, where the
+// order is that of arrival, nor in the output's type.
+constexpr uint32_t kReductions = CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE;
+
+cudaDataType_t TypeOf(DType dtype) {
+  switch (dtype) {
+    case DType::kBFloat16:
+      return CUDA_R_16BF;
+    case DType::kFloat16:
+      return CUDA_R_16F;
+    case DType::kFloat32:
+      break;
+  }
+  return CUDA_R_32F;
+}
+
+// Of the first element of each row, in bytes, up to 16.
+uint32_t AlignmentOf(const void* data, int32_t width, DType dtype) {
+  const uintptr_t bits = reinterpret_cast<uintptr_t>(data) |
+                         (static_cast<uintptr_t>(width) * BytesOf(dtype)) | uintptr_t{16};
+  return static_cast<uint32_t>(bits & (~bits + 1));
+}
+
+std::string ShapeName(const ProductShape& shape) {
+  return absl::StrCat("[", shape.rows, ", ", shape.inputs, "] * [", shape.outputs, ", ",
+                      shape.inputs, "]^T of ", std::string(NameOf(shape.dtype)), " to ",
+                      std::string(NameOf(shape.out)));
+}
+
+}  // namespace
+
+// As cuBLASLt sees it, whose matrices are column-major: out^T = weight * in^T, where a row-major
+// matrix is its own transpose. a: weight [inputs, outputs], transposed; b: in [inputs, rows];
+// d: out [outputs, rows].
+struct LtMatMul::Layouts {
+  cublasLtMatrixLayoutOpaque_t a, b, d;
+
+  cublasStatus_t Init(const ProductShape& shape, int32_t rows) {
+    const cudaDataType_t type = TypeOf(shape.dtype);
+    cublasStatus_t error =
+        cublasLtMatrixLayoutInit(&a, type, shape.inputs, shape.outputs, shape.inputs);
+    if (error == CUBLAS_STATUS_SUCCESS) {
+      error = cublasLtMatrixLayoutInit(&b, type, shape.inputs, rows, shape.inputs);
+    }
+    if (error == CUBLAS_STATUS_SUCCESS) {
+      error = cublasLtMatrixLayoutInit(&d, TypeOf(shape.out), shape.outputs, rows, shape.outputs);
+    }
+    return error;
+  }
+};
+
+LtMatMul::~LtMatMul() {
+  if (handle_ != nullptr) cublasLtDestroy(handle_);
+}
+
+absl::Status LtMatMul::Check(const char* call, cublasStatus_t error) {
+  if (error == CUBLAS_STATUS_SUCCESS) return absl::OkStatus();
+  return context_.Fail(absl::InternalError(absl::StrCat(
+      call, ": ", cublasLtGetStatusName(error), " (", cublasLtGetStatusString(error), ")")));
+}
+
+absl::Status LtMatMul::Create() {
+  if (absl::Status status = context_.Enter(); !status.ok()) return status;
+  if (handle_ == nullptr) {
+    absl::Status status = Check("cublasLtCreate", cublasLtCreate(&handle_));
+    if (!status.ok()) return status;
+  }
+  if (workspace_ == nullptr) {
+    absl::StatusOr<std::unique_ptr<Buffer>> workspace =
+        AllocateDevice(context_, kWorkspaceBytes, MemoryUse::kWorkspace, counters_);
+    if (!workspace.ok()) return workspace.status();
+    workspace_ = *std::move(workspace);
+  }
+  return absl::OkStatus();
+}
+
+absl::Status LtMatMul::Tabled(const ProductAlgorithm& tabled, const Key& key, Layouts& layouts,
+                              Choice& choice) {
+  const cudaDataType_t type = TypeOf(key.shape.dtype);
+  const cudaDataType_t out = TypeOf(key.shape.out);
+  cublasLtMatmulAlgo_t& algorithm = choice.algorithm;
+  cublasStatus_t error = cublasLtMatmulAlgoInit(handle_, CUBLAS_COMPUTE_32F, CUDA_R_32F, type, type,
+                                                out, out, tabled.id, &algorithm);
+  const auto set = [&](cublasLtMatmulAlgoConfigAttributes_t attribute, const auto& value) {
+    if (error != CUBLAS_STATUS_SUCCESS) return;
+    error = cublasLtMatmulAlgoConfigSetAttribute(&algorithm, attribute, &value, sizeof(value));
+  };
+  set(CUBLASLT_ALGO_CONFIG_TILE_ID, tabled.tile);
+  set(CUBLASLT_ALGO_CONFIG_STAGES_ID, tabled.stages);
+  set(CUBLASLT_ALGO_CONFIG_SPLITK_NUM, tabled.split_k);
+  set(CUBLASLT_ALGO_CONFIG_REDUCTION_SCHEME, tabled.reduction);
+  set(CUBLASLT_ALGO_CONFIG_CTA_SWIZZLING, tabled.swizzling);
+  set(CUBLASLT_ALGO_CONFIG_CUSTOM_OPTION, tabled.custom);
+  set(CUBLASLT_ALGO_CONFIG_INNER_SHAPE_ID, tabled.inner_shape);
+  set(CUBLASLT_ALGO_CONFIG_CLUSTER_SHAPE_ID, tabled.cluster_shape);
+  cublasLtMatmulHeuristicResult_t result = {};
+  if (error == CUBLAS_STATUS_SUCCESS) {
+    error = cublasLtMatmulAlgoCheck(handle_, &choice.product, &layouts.a, &layouts.b, &layouts.d,
+                                    &layouts.d, &algorithm, &result);
+  }
+  if (error != CUBLAS_STATUS_SUCCESS || result.workspaceSize > kWorkspaceBytes) {
+    return absl::FailedPreconditionError(absl::StrCat(
+        "matmul: this cuBLASLt (", cublasLtGetVersion(), ") does not take the algorithm that ",
+        "the kernel table has for ", ShapeName(key.shape), " on ", context_.name(),
+        "; make the table again with sirocco bench --tune"));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status LtMatMul::FirstAnswer(const Key& key, Layouts& layouts, Choice& choice) {
+  cublasLtMatmulPreferenceOpaque_t preference;
+  cublasStatus_t error = cublasLtMatmulPreferenceInit(&preference);
+  const auto set = [&](cublasLtMatmulPreferenceAttributes_t attribute, const auto& value) {
+    if (error != CUBLAS_STATUS_SUCCESS) return;
+    error = cublasLtMatmulPreferenceSetAttribute(&preference, attribute, &value, sizeof(value));
+  };
+  set(CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, uint64_t{kWorkspaceBytes});
+  set(CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK, kReductions);
+  set(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, key.weight_alignment);
+  set(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, key.in_alignment);
+  set(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, key.out_alignment);
+  set(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, key.out_alignment);
+  if (absl::Status status = Check("cublasLtMatmulPreferenceSetAttribute", error); !status.ok()) {
+    return status;
+  }
+  cublasLtMatmulHeuristicResult_t result = {};
+  int found = 0;
+  error = cublasLtMatmulAlgoGetHeuristic(handle_, &choice.product, &layouts.a, &layouts.b,
+                                         &layouts.d, &layouts.d, &preference, 1, &result, &found);
+  if (error == CUBLAS_STATUS_NOT_SUPPORTED || (error == CUBLAS_STATUS_SUCCESS && found == 0) ||
+      (error == CUBLAS_STATUS_SUCCESS && result.state != CUBLAS_STATUS_SUCCESS)) {
+    return absl::UnimplementedError(
+        absl::StrCat("matmul: cuBLASLt has no algorithm for ", ShapeName(key.shape)));
+  }
+  choice.algorithm = result.algo;
+  return Check("cublasLtMatmulAlgoGetHeuristic", error);
+}
+
+absl::Status LtMatMul::Choose(const Key& key, Choice& choice) {
+  cublasStatus_t error = cublasLtMatmulDescInit(&choice.product, CUBLAS_COMPUTE_32F, CUDA_R_32F);
+  const cublasOperation_t transposed = CUBLAS_OP_T;
+  if (error == CUBLAS_STATUS_SUCCESS) {
+    error = cublasLtMatmulDescSetAttribute(&choice.product, CUBLASLT_MATMUL_DESC_TRANSA,
+                                           &transposed, sizeof(transposed));
+  }
+  Layouts layouts;
+  if (error == CUBLAS_STATUS_SUCCESS) error = layouts.Init(key.shape, key.shape.rows);
+  if (absl::Status status = Check("cublasLtMatmulDescInit", error); !status.ok()) return status;
+  const ProductAlgorithm* tabled = FindAlgorithm(context_.name(), key.shape);
+  choice.tabled = tabled != nullptr;
+  return choice.tabled ? Tabled(*tabled, key, layouts, choice) : FirstAnswer(key, layouts, choice);
+}
+
+absl::StatusOr<const LtMatMul::Choice*> LtMatMul::Find(const Key& key) {
+  if (const auto found = choices_.find(key); found != choices_.end()) return &found->second;
+  Choice choice = {};
+  if (absl::Status status = Choose(key, choice); !status.ok()) return status;
+  return &choices_.emplace(key, choice).first->second;
+}
+
+absl::Status LtMatMul::Prepare(const MatMulParams& p) {
+  if (absl::Status status = Create(); !status.ok()) return status;
+  Key key = {ProductShape{0, p.weight.rows, p.weight.cols, p.weight.dtype, p.out.dtype},
+             AlignmentOf(p.weight.data, p.weight.cols, p.weight.dtype),
+             AlignmentOf(p.in.data, p.in.width, p.in.dtype),
+             AlignmentOf(p.out.data, p.out.width, p.out.dtype)};
+  for (int32_t bucket = RowBucket(1); bucket <= RowBucket(p.rows); bucket *= 2) {
+    key.shape.rows = bucket;
+    if (absl::Status status = Find(key).status(); !status.ok()) return status;
+  }
+  return absl::OkStatus();
+}
+
+absl::Status LtMatMul::Run(const MatMulParams& p) {
+  if (absl::Status status = Create(); !status.ok()) return status;
+  const Key key = {
+      ProductShape{RowBucket(p.rows), p.weight.rows, p.weight.cols, p.weight.dtype, p.out.dtype},
+      AlignmentOf(p.weight.data, p.weight.cols, p.weight.dtype),
+      AlignmentOf(p.in.data, p.in.width, p.in.dtype),
+      AlignmentOf(p.out.data, p.out.width, p.out.dtype)};
+  const absl::StatusOr<const Choice*> choice = Find(key);
+  if (!choice.ok()) return choice.status();
+  // The library takes it as writable, and does not write it.
+  cublasLtMatmulDescOpaque_t product = (*choice)->product;
+  Layouts layouts;
+  if (absl::Status status = Check("cublasLtMatrixLayoutInit", layouts.Init(key.shape, p.rows));
+      !status.ok()) {
+    return status;
+  }
+  const float one = 1;
+  const float zero = 0;
+  return Check(
+      "cublasLtMatmul",
+      cublasLtMatmul(handle_, &product, &one, p.weight.data, &layouts.a, p.in.data, &layouts.b,
+                     &zero, p.out.data, &layouts.d, p.out.data, &layouts.d, &(*choice)->algorithm,
+                     workspace_->data(), kWorkspaceBytes, context_.stream()));
+}
+
+std::vector<std::string> LtMatMul::Notes() const {
+  using Weight = std::tuple<int32_t, int32_t, DType, DType>;
+  std::set<Weight> all;
+  std::set<Weight> untabled;
+  for (const auto& [key, choice] : choices_) {
+    const ProductShape& s = key.shape;
+    all.emplace(s.outputs, s.inputs, s.dtype, s.out);
+    if (!choice.tabled) untabled.emplace(s.outputs, s.inputs, s.dtype, s.out);
+  }
+  if (untabled.empty()) return {};
+  return {absl::StrCat("matrix products: ", untabled.size(), " of ", all.size(),
+                       " shapes are not in the kernel table for ", context_.name(),
+                       "; they take cuBLASLt's first answer")};
+}
+
+}  // namespace sirocco::cuda

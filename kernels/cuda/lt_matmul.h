@@ -1,0 +1,66 @@
+// Matrix products by cuBLASLt: float32 sums, one fixed workspace, and for each shape an algorithm
+// that is chosen once, from the kernel table or by cuBLASLt's first heuristic answer.
+#pragma once
+
+#include <cublasLt.h>
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "kernels/cuda/cuda_context.h"
+#include "kernels/cuda/kernel_table.h"
+#include "kernels/device.h"
+#include "kernels/params.h"
+
+namespace sirocco::cuda {
+
+class LtMatMul {
+ public:
+  LtMatMul(CudaContext& context, DeviceCounters& counters)
+      : context_(context), counters_(counters) {}
+  ~LtMatMul();
+  LtMatMul(const LtMatMul&) = delete;
+  LtMatMul& operator=(const LtMatMul&) = delete;
+
+  // Chooses for these rows and fewer.
+  absl::Status Prepare(const MatMulParams& p);
+  // The product without the bias. Chooses where Prepare has not.
+  absl::Status Run(const MatMulParams& p);
+
+  // For people: that shapes are not in the kernel table.
+  std::vector<std::string> Notes() const;
+
+ private:
+  // Alignments (bytes) limit the algorithms: part of the shape.
+  struct Key {
+    ProductShape shape;
+    uint32_t weight_alignment, in_alignment, out_alignment;
+    friend auto operator<=>(const Key&, const Key&) = default;
+  };
+  struct Choice {
+    cublasLtMatmulDescOpaque_t product;
+    cublasLtMatmulAlgo_t algorithm;
+    bool tabled;
+  };
+  struct Layouts;
+
+  absl::Status Create();  // the first time
+  absl::Status Check(const char* call, cublasStatus_t error);
+  absl::StatusOr<const Choice*> Find(const Key& key);
+  absl::Status Choose(const Key& key, Choice& choice);
+  absl::Status Tabled(const ProductAlgorithm& tabled, const Key& key, Layouts& layouts,
+                      Choice& choice);
+  absl::Status FirstAnswer(const Key& key, Layouts& layouts, Choice& choice);
+
+  CudaContext& context_;
+  DeviceCounters& counters_;
+  cublasLtHandle_t handle_ = nullptr;
+  std::unique_ptr<Buffer> workspace_;
+  std::map<Key, Choice> choices_;
+};
+
+}  // namespace sirocco::cuda

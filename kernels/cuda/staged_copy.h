@@ -1,0 +1,39 @@
+// Copies of large pageable memory to the device, through two pinned buffers: while one is on its
+// way the next is filled, so that reading a file's pages, converting and copying overlap.
+#pragma once
+
+#include <cuda_runtime_api.h>
+
+#include <cstddef>
+#include <memory>
+
+#include "absl/status/status.h"
+#include "kernels/cuda/cuda_context.h"
+#include "kernels/device.h"
+
+namespace sirocco::cuda {
+
+class StagedCopy {
+ public:
+  explicit StagedCopy(CudaContext& context) : context_(context) {}
+  ~StagedCopy();
+  StagedCopy(const StagedCopy&) = delete;
+  StagedCopy& operator=(const StagedCopy&) = delete;
+
+  // When it returns `host` has been read; the copy is ordered on the stream.
+  absl::Status Copy(void* device, const void* host, size_t bytes);
+
+ private:
+  struct Half {
+    std::unique_ptr<Buffer> memory;
+    cudaEvent_t copied = nullptr;  // what it held last is on the device
+  };
+
+  absl::Status Prepare();
+
+  CudaContext& context_;
+  Half halves_[2];
+  int next_ = 0;
+};
+
+}  // namespace sirocco::cuda
