@@ -20,6 +20,17 @@ Checks& WholeHeads(Checks& checks, const Rows& heads, int32_t head_dim) {
   return checks.That(heads.width % head_dim == 0, "heads is no multiple of head_dim wide");
 }
 
+// Products of many rows are cuBLASLt's, but those of 16-bit elements whose rows do not begin at
+// multiples of 16 bytes: for them it has slow kernels or none, and ours read any row.
+bool ForLibrary(const MatMulParams& p) {
+  if (p.rows <= kOwnProductRows) return false;
+  if (p.weight.dtype == DType::kFloat32) return true;
+  return (reinterpret_cast<uintptr_t>(p.weight.data) | reinterpret_cast<uintptr_t>(p.in.data) |
+          static_cast<uintptr_t>(p.weight.cols) * BytesOf(p.weight.dtype)) %
+             16 ==
+         0;
+}
+
 }  // namespace
 
 absl::Status CudaOps::Run(const BeginStepParams& p) {
@@ -120,7 +131,7 @@ absl::Status CudaOps::Run(const MatMulParams& p) {
     checks.SameType("out", p.out.dtype, "weight", p.weight.dtype);
   }
   if (!checks.ok()) return checks.status();
-  if (p.rows > kOwnProductRows) return LibraryMatMul(p);
+  if (ForLibrary(p)) return LibraryMatMul(p);
   return Enqueue("matmul", launchers_.matmul, launchers_.matmul_scratch, p);
 }
 
