@@ -372,7 +372,7 @@ cudaError_t LaunchDecodeAttention(const DecodeAttentionParams& p, const LaunchCo
   args.p = p;
   args.layout = LayoutOf(p);
   const DecodeLayout& layout = args.layout;
-  if (layout.head_dim > kMaxSplitHeadDim) return cudaErrorInvalidValue;
+  if (layout.head_dim > kMaxSplitHeadDim) return cudaErrorNotSupported;
   const int rows_a_launch = RowsALaunch(p, layout);
   const int64_t values = PartialsOf(layout, rows_a_launch) * layout.chunks * 8;
   args.values = static_cast<float*>(context.scratch);

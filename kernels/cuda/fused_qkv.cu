@@ -127,7 +127,7 @@ size_t QkvScratch(const QkvParams& p) { return Scratch(p.layer, p.normed, p.rows
 cudaError_t LaunchQkv(const QkvParams& p, const LaunchContext& context) {
   if (StreamTakes(p, context.multiprocessors)) return LaunchStream(p, context);
   const int32_t most = ChunkRows(p.layer);
-  if (most < 1) return cudaErrorInvalidValue;  // more heads than counters
+  if (most < 1) return cudaErrorNotSupported;  // more heads than counters
   for (int32_t row = 0; row < p.rows; row += most) {
     QkvParams chunk = p;
     chunk.rows = std::min(most, p.rows - row);

@@ -2,7 +2,8 @@
 //
 // Every .cu file is compiled twice, into the namespaces `hopper` (sm_90a: bulk copies, programmatic
 // dependent launch) and `portable` (sm_80 and later); each has its own Launchers. Launch functions
-// take parameters that have been checked, enqueue, and return what the launch returned.
+// take parameters that have been checked, enqueue, and return what the launch returned;
+// cudaErrorNotSupported, with nothing enqueued, for a shape that no kernel takes.
 #pragma once
 
 #include <cuda_runtime_api.h>

@@ -78,7 +78,7 @@ cudaError_t LaunchPlain(const PrefillAttentionParams& p, const LaunchContext& co
 }  // namespace
 
 cudaError_t LaunchPrefillAttention(const PrefillAttentionParams& p, const LaunchContext& context) {
-  if (p.kv.head_dim > kMaxSplitHeadDim) return cudaErrorInvalidValue;
+  if (p.kv.head_dim > kMaxSplitHeadDim) return cudaErrorNotSupported;
   if (MatrixUnitsTake(p)) {
     return p.q.dtype == DType::kBFloat16 ? LaunchMma<__nv_bfloat16>(p, context)
                                          : LaunchMma<__half>(p, context);

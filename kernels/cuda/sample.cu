@@ -241,7 +241,7 @@ SampleScratchParts PartsOfScratch(const SampleParams& p, void* base) {
 size_t SampleScratch(const SampleParams& p) { return PartsOfScratch(p, nullptr).bytes; }
 
 cudaError_t LaunchSample(const SampleParams& p, const LaunchContext& context) {
-  if (p.rows > kCounters || p.logits.width > kMaxVocab) return cudaErrorInvalidValue;
+  if (p.rows > kCounters || p.logits.width > kMaxVocab) return cudaErrorNotSupported;
   const SampleScratchParts scratch = PartsOfScratch(p, context.scratch);
   SampleKernelParams kernel = {};
   kernel.op = p;

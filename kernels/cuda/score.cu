@@ -213,7 +213,7 @@ __global__ void __launch_bounds__(kSliceThreads)
 template <typename Op>
 cudaError_t LaunchScore(const Op& p, void* scratch, const LaunchContext& context) {
   const int32_t vocab = p.logits.width;
-  if (p.rows > kCounters || vocab > kMaxVocab) return cudaErrorInvalidValue;
+  if (p.rows > kCounters || vocab > kMaxVocab) return cudaErrorNotSupported;
   ScoreKernelParams<Op> kernel = {};
   kernel.op = p;
   kernel.scratch = PartsOfScratch(p.rows, vocab, scratch);
