@@ -18,17 +18,23 @@ absl::Status CheckSize(const char* what, size_t got, size_t planned) {
 }  // namespace
 
 Batcher::Batcher(const BatcherOptions& options)
-    : options_(options), kv_(options.block_size, options.kv_blocks) {
+    : options_(options),
+      kv_(options.block_size, options.kv_blocks),
+      steps_(static_cast<size_t>(options.run_ahead) + 1) {
   const size_t lanes = options.max_batch_size;
   for (size_t lane = lanes; lane-- > 0;) free_lanes_.push_back(static_cast<int32_t>(lane));
   running_.reserve(lanes);
+  leaving_.reserve(lanes);
   // A step takes no memory: what it needs at most is here.
   const size_t groups = options.kv_blocks.size();
-  decode_updates_.reserve(lanes * groups);
-  prefill_updates_.reserve((lanes + options.prefill_chunk_size / options.block_size + 1) * groups);
-  for (auto* rows : {&prefill_rows_, &decode_rows_}) rows->reserve(lanes);
-  chunks_.reserve(lanes);
-  lanes_.reserve(lanes);
+  for (PlannedStep& step : steps_) {
+    step.decode_updates.reserve(lanes * groups);
+    step.prefill_updates.reserve((lanes + options.prefill_chunk_size / options.block_size + 1) *
+                                 groups);
+    for (auto* rows : {&step.prefill_rows, &step.decode_rows}) rows->reserve(lanes);
+    step.chunks.reserve(lanes);
+    step.lanes.reserve(lanes);
+  }
 }
 
 void Batcher::Enqueue(std::shared_ptr<const RequestContext> context) {
@@ -72,12 +78,13 @@ std::vector<Batcher::Ended> Batcher::EndCancelled(Clock::time_point now, bool lo
     const Live& live = it->second;
     const std::optional<Clock::time_point>& deadline = live.context->request.deadline;
     Ended ended;
+    Clock::time_point since;
     if (live.context->stream->cancelled()) {
       ended.reason = live.context->stream->cancel_reason();
-      ended.since = live.context->stream->cancel_time();
+      since = live.context->stream->cancel_time();
     } else if (deadline && *deadline <= now) {
       ended.reason = absl::StatusCode::kDeadlineExceeded;
-      ended.since = *deadline;
+      since = *deadline;
     } else {
       if (deadline) next_deadline_ = std::min(next_deadline_, *deadline);
       ++it;
@@ -85,10 +92,9 @@ std::vector<Batcher::Ended> Batcher::EndCancelled(Clock::time_point now, bool lo
     }
     ended.context = live.context;
     ended.stage = StageOf(live);
-    ended.lanes = live.running;
     all_ended.push_back(std::move(ended));
     for (const std::unique_ptr<Sequence>& sequence : running_) {
-      if (sequence->context().number == it->first) sequence->End();
+      if (sequence->context().number == it->first) sequence->Cancel(since);
     }
     if (live.waits()) CountWaiting(live, -1);
     if (!live.all_started()) queue_.erase(std::find(queue_.begin(), queue_.end(), it->first));
@@ -126,85 +132,113 @@ std::vector<const Sequence*> Batcher::Admit() {
 }
 
 Batcher::Plan Batcher::PlanStep() {
-  prefill_updates_.clear();
-  decode_updates_.clear();
-  chunks_.clear();
-  lanes_.clear();
-  prefill_rows_.clear();
-  decode_rows_.clear();
+  PlannedStep& step = StepOf(planned_);
+  step.prefill_updates.clear();
+  step.decode_updates.clear();
+  step.chunks.clear();
+  step.lanes.clear();
+  step.prefill_rows.clear();
+  step.decode_rows.clear();
   int32_t budget = options_.prefill_chunk_size;
   for (const std::unique_ptr<Sequence>& sequence : running_) {
-    if (!sequence->prefilling()) {
+    if (sequence->decoding()) {
       // Its newest token gets its KV in this step.
-      kv_.Extend(sequence->blocks(), sequence->length(), sequence->lane(), &decode_updates_);
-      lanes_.push_back(sequence->lane());
-      decode_rows_.push_back(sequence.get());
-    } else if (budget > 0) {
+      kv_.Extend(sequence->blocks(), sequence->length(), sequence->lane(), &step.decode_updates);
+      step.lanes.push_back(sequence->lane());
+      step.decode_rows.push_back(sequence.get());
+      sequence->DecodeLaunched();
+    } else if (sequence->prefilling() && budget > 0) {
       const PrefillChunk chunk = sequence->NextChunk(budget);
       kv_.Extend(sequence->blocks(), chunk.first_position + chunk.count, chunk.lane,
-                 &prefill_updates_);
-      chunks_.push_back(chunk);
-      prefill_rows_.push_back(sequence.get());
+                 &step.prefill_updates);
+      step.chunks.push_back(chunk);
+      step.prefill_rows.push_back(sequence.get());
+      sequence->ChunkLaunched(chunk);
       budget -= chunk.count;
     }
   }
-  return {.prefill = {.block_updates = prefill_updates_, .chunks = chunks_},
-          .decode = {.block_updates = decode_updates_, .lanes = lanes_},
-          .prefill_tokens = options_.prefill_chunk_size - budget};
+  const Plan plan = {.prefill = {.block_updates = step.prefill_updates, .chunks = step.chunks},
+                     .decode = {.block_updates = step.decode_updates, .lanes = step.lanes}};
+  if (!plan.empty()) ++planned_;
+  return plan;
 }
 
-absl::Status Batcher::FinishPrefill(const PrefillResult& result, Clock::time_point time,
-                                    std::vector<Event>* events) {
-  size_t sampled_count = 0;
-  size_t scored_count = 0;
-  for (const PrefillChunk& chunk : chunks_) {
-    sampled_count += chunk.sample ? 1 : 0;
-    scored_count += chunk.score_count;
+absl::Status Batcher::CheckResult(const PlannedStep& step, const StepResult& result) {
+  size_t sampled = 0;
+  size_t scored = 0;
+  for (const PrefillChunk& chunk : step.chunks) {
+    sampled += chunk.sample ? 1 : 0;
+    scored += chunk.score_count;
   }
-  if (auto status = CheckSize("sampled tokens", result.sampled.size(), sampled_count);
-      !status.ok()) {
-    return status;
+  absl::Status status = CheckSize("sampled tokens", result.prefill.sampled.size(), sampled);
+  if (status.ok()) status = CheckSize("scored tokens", result.prefill.scored.size(), scored);
+  if (status.ok()) {
+    status = CheckSize("tokens", result.decode.sampled.size(), step.decode_rows.size());
   }
-  if (auto status = CheckSize("scored tokens", result.scored.size(), scored_count); !status.ok()) {
-    return status;
+  return status;
+}
+
+absl::StatusOr<Batcher::StepFigures> Batcher::FinishStep(const StepResult& result,
+                                                         Clock::time_point time,
+                                                         std::vector<Event>* events) {
+  if (in_flight() == 0) return absl::InternalError("a step ended that was not planned");
+  const PlannedStep& step = StepOf(finished_);
+  if (absl::Status status = CheckResult(step, result); !status.ok()) return status;
+  FinishPrefill(step, result.prefill, time, events);
+  StepFigures figures;
+  for (const PrefillChunk& chunk : step.chunks) figures.prefill_tokens += chunk.count;
+  figures.decode_rows = static_cast<int32_t>(step.decode_rows.size());
+  for (size_t row = 0; row < step.decode_rows.size(); ++row) {
+    Sequence& sequence = *step.decode_rows[row];
+    sequence.StepEnded();
+    if (sequence.ended()) {
+      ++figures.overrun_rows;
+    } else {
+      TokenCame(sequence, result.decode.sampled[row], time, events);
+    }
   }
+  ++finished_;
+  Retire();
+  return figures;
+}
+
+void Batcher::FinishPrefill(const PlannedStep& step, const PrefillResult& result,
+                            Clock::time_point time, std::vector<Event>* events) {
   const TokenScore* sampled = result.sampled.data();
   std::span<const TokenScore> scored = result.scored;
-  for (size_t row = 0; row < chunks_.size(); ++row) {
-    const PrefillChunk& chunk = chunks_[row];
-    FinishChunk(*prefill_rows_[row], chunk, chunk.sample ? sampled++ : nullptr,
-                scored.first(chunk.score_count), time, events);
+  for (size_t row = 0; row < step.chunks.size(); ++row) {
+    const PrefillChunk& chunk = step.chunks[row];
+    const TokenScore* const token = chunk.sample ? sampled++ : nullptr;
+    Sequence& sequence = *step.prefill_rows[row];
+    sequence.StepEnded();
+    if (!sequence.ended()) {
+      FinishChunk(sequence, chunk, token, scored.first(chunk.score_count), time, events);
+    }
     scored = scored.subspan(chunk.score_count);
   }
-  Retire();
-  return absl::OkStatus();
 }
 
 void Batcher::FinishChunk(Sequence& sequence, const PrefillChunk& chunk, const TokenScore* sampled,
                           std::span<const TokenScore> scored, Clock::time_point time,
                           std::vector<Event>* events) {
   const uint64_t number = sequence.context().number;
-  sequence.ChunkDone(chunk.count);
   for (const TokenScore& score : scored) events->push_back({number, PromptScoreEvent{score}});
   if (sampled != nullptr) {
     requests_.at(number).first_token = true;
     TokenCame(sequence, *sampled, time, events);
-  } else if (!sequence.prefilling()) {
+  } else if (chunk.first_position + chunk.count == sequence.context().prompt_length()) {
     events->push_back({number, ScoredEvent{time}});
     sequence.End();
   }
 }
 
-absl::Status Batcher::FinishDecode(const DecodeResult& result, Clock::time_point time,
-                                   std::vector<Event>* events) {
-  if (auto status = CheckSize("tokens", result.sampled.size(), decode_rows_.size()); !status.ok()) {
-    return status;
-  }
-  for (size_t row = 0; row < decode_rows_.size(); ++row) {
-    TokenCame(*decode_rows_[row], result.sampled[row], time, events);
+void Batcher::AbandonSteps() {
+  for (; finished_ < planned_; ++finished_) {
+    const PlannedStep& step = StepOf(finished_);
+    for (Sequence* sequence : step.prefill_rows) sequence->StepEnded();
+    for (Sequence* sequence : step.decode_rows) sequence->StepEnded();
   }
   Retire();
-  return absl::OkStatus();
 }
 
 void Batcher::TokenCame(Sequence& sequence, const TokenScore& score, Clock::time_point time,
@@ -215,19 +249,40 @@ void Batcher::TokenCame(Sequence& sequence, const TokenScore& score, Clock::time
        TokenEvent{.index = sequence.index(), .role = role, .time = time, .score = score}});
 }
 
+void Batcher::Free(Sequence& sequence) {
+  kv_.Free(sequence.blocks());
+  free_lanes_.push_back(sequence.lane());
+  if (sequence.cancelled()) freed_.push_back(*sequence.cancelled());
+}
+
 void Batcher::Retire() {
-  const auto leave = [&](const std::unique_ptr<Sequence>& sequence) {
-    if (!sequence->ended()) return false;
-    kv_.Free(sequence->blocks());
-    free_lanes_.push_back(sequence->lane());
+  size_t kept = 0;
+  for (std::unique_ptr<Sequence>& sequence : leaving_) {
+    if (sequence->in_flight()) {
+      std::swap(leaving_[kept++], sequence);
+    } else {
+      Free(*sequence);
+    }
+  }
+  leaving_.resize(kept);
+  kept = 0;
+  for (std::unique_ptr<Sequence>& sequence : running_) {
+    if (!sequence->ended()) {
+      std::swap(running_[kept++], sequence);
+      continue;
+    }
     // A request that was ended as a whole is gone already.
     const auto it = requests_.find(sequence->context().number);
     if (it != requests_.end() && --it->second.running == 0 && it->second.all_started()) {
       requests_.erase(it);
     }
-    return true;
-  };
-  running_.erase(std::remove_if(running_.begin(), running_.end(), leave), running_.end());
+    if (sequence->in_flight()) {
+      leaving_.push_back(std::move(sequence));
+    } else {
+      Free(*sequence);
+    }
+  }
+  running_.resize(kept);
 }
 
 EngineGauges Batcher::gauges() const {

@@ -5,6 +5,12 @@
 // lanes while there are lanes and blocks (first come, first served; nobody overtakes). A step is a
 // prefill of the next chunks of the sequences whose prompt is not done, oldest first, and a decode
 // of all whose prompt was done before the step: a batch of exactly their number.
+//
+// Where the executor runs ahead, step n+1 is planned and launched before the tokens of step n are
+// known: by lengths, which are. A sequence that reaches its length leaves the batch at once. One
+// whose end only a token, the delivery or its client tells has a row in the step launched
+// meanwhile: an overrun row, which writes in its own blocks alone and whose token nobody gets. Lane
+// and blocks are free when the last step launched with them has ended.
 #pragma once
 
 #include <cstdint>
@@ -12,9 +18,11 @@
 #include <map>
 #include <memory>
 #include <span>
+#include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
+#include "absl/status/statusor.h"
 #include "engine/events.h"
 #include "engine/kv_cache.h"
 #include "engine/observer.h"
@@ -29,6 +37,7 @@ struct BatcherOptions {
   int32_t prefill_chunk_size = 512;  // prompt tokens a step
   int32_t block_size = 16;
   std::vector<int32_t> kv_blocks;  // of each layer group
+  int32_t run_ahead = 0;           // steps planned beside the oldest that has not ended
 };
 
 class Batcher {
@@ -43,37 +52,48 @@ class Batcher {
   // A sequence whose end the delivery has found. It may have ended meanwhile.
   void EndSequence(uint64_t request, int32_t index);
 
-  // Ends the requests whose client is gone or whose deadline has passed, and frees their lanes and
-  // blocks. `look`: a stream was cancelled since the last call; without it only deadlines are
-  // watched.
+  // Ends the requests whose client is gone or whose deadline has passed. `look`: a stream was
+  // cancelled since the last call; without it only deadlines are watched.
   struct Ended {
     std::shared_ptr<const RequestContext> context;
     absl::StatusCode reason = absl::StatusCode::kCancelled;
     RequestStage stage = RequestStage::kQueue;
-    Clock::time_point since;  // of the cancellation, or the deadline
-    int32_t lanes = 0;        // sequences that held a lane and blocks
   };
   std::vector<Ended> EndCancelled(Clock::time_point now, bool look);
   void EndAll();
+  // The sequences so ended whose lane and blocks have become free since the last call: when each
+  // was cancelled, or its deadline.
+  std::vector<Clock::time_point> TakeFreed() { return std::exchange(freed_, {}); }
 
   // The queue's head takes lanes. The sequences returned are to be started on the executor; they
   // live until they end.
   std::vector<const Sequence*> Admit();
 
   // --- a step ---
-  // Views are valid until the next call of Plan. Either part may be empty.
+  // Views are valid until the step has ended. Either part may be empty; both: nothing can be
+  // launched now, and there is no such step.
   struct Plan {
     PrefillStep prefill;
     DecodeStep decode;
-    int32_t prefill_tokens = 0;
+
+    bool empty() const { return prefill.chunks.empty() && decode.lanes.empty(); }
   };
+  // At most run_ahead steps that were planned may not have ended.
   Plan PlanStep();
-  // What the parts of the plan gave; `time`: when they ended. Ended sequences free their lanes and
-  // blocks. INTERNAL: the result does not fit the plan.
-  absl::Status FinishPrefill(const PrefillResult& result, Clock::time_point time,
-                             std::vector<Event>* events);
-  absl::Status FinishDecode(const DecodeResult& result, Clock::time_point time,
-                            std::vector<Event>* events);
+  // Steps planned and not ended.
+  int32_t in_flight() const { return static_cast<int32_t>(planned_ - finished_); }
+
+  struct StepFigures {
+    int32_t prefill_tokens = 0;  // computed
+    int32_t decode_rows = 0;     // the batch
+    int32_t overrun_rows = 0;    // of it, rows of sequences that had ended
+  };
+  // What the oldest planned step gave; `time`: when it ended. INTERNAL: the result does not fit the
+  // plan.
+  absl::StatusOr<StepFigures> FinishStep(const StepResult& result, Clock::time_point time,
+                                         std::vector<Event>* events);
+  // No planned step will end: the device has failed.
+  void AbandonSteps();
 
   // --- figures ---
   bool empty() const { return requests_.empty(); }
@@ -95,15 +115,29 @@ class Batcher {
     bool all_started() const { return started == context->sequences_to_run(); }
   };
 
+  // A step from its planning to its end. Kept to reuse the memory.
+  struct PlannedStep {
+    std::vector<BlockUpdate> prefill_updates, decode_updates;
+    std::vector<PrefillChunk> chunks;
+    std::vector<int32_t> lanes;
+    std::vector<Sequence*> prefill_rows, decode_rows;  // of chunks, of lanes
+  };
+
+  PlannedStep& StepOf(uint64_t number) { return steps_[number % steps_.size()]; }
   RequestStage StageOf(const Live& live) const;
   void CountWaiting(const Live& live, int sign);
+  static absl::Status CheckResult(const PlannedStep& step, const StepResult& result);
+  void FinishPrefill(const PlannedStep& step, const PrefillResult& result, Clock::time_point time,
+                     std::vector<Event>* events);
   void FinishChunk(Sequence& sequence, const PrefillChunk& chunk, const TokenScore* sampled,
                    std::span<const TokenScore> scored, Clock::time_point time,
                    std::vector<Event>* events);
   static void TokenCame(Sequence& sequence, const TokenScore& score, Clock::time_point time,
                         std::vector<Event>* events);
   // Takes the ended sequences out of the batch, and their requests if nothing of them is left.
+  // Frees the lanes and blocks of those that no step has any more.
   void Retire();
+  void Free(Sequence& sequence);
 
   const BatcherOptions options_;
   KvCache kv_;
@@ -111,16 +145,16 @@ class Batcher {
   std::deque<uint64_t> queue_;  // requests that have sequences to start
   int32_t waiting_requests_ = 0;
   int64_t waiting_tokens_ = 0;
-  std::vector<std::unique_ptr<Sequence>> running_;  // by admission
+  std::vector<std::unique_ptr<Sequence>> running_;  // not ended, by admission
+  std::vector<std::unique_ptr<Sequence>> leaving_;  // ended, and in a step that has not
   std::vector<int32_t> free_lanes_;                 // the last is taken next
+  std::vector<Clock::time_point> freed_;            // see TakeFreed
   bool look_ = false;                               // a request was cancelled before it came
   Clock::time_point next_deadline_ = Clock::time_point::max();
 
-  // The step's plan, kept to reuse the memory.
-  std::vector<BlockUpdate> prefill_updates_, decode_updates_;
-  std::vector<PrefillChunk> chunks_;
-  std::vector<int32_t> lanes_;
-  std::vector<Sequence*> prefill_rows_, decode_rows_;  // of chunks_, of lanes_
+  std::vector<PlannedStep> steps_;  // [run_ahead + 1]
+  uint64_t planned_ = 0;            // steps, ever
+  uint64_t finished_ = 0;
 };
 
 }  // namespace sirocco

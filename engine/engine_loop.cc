@@ -11,11 +11,13 @@ namespace {
 
 double Seconds(Clock::duration duration) { return std::chrono::duration<double>(duration).count(); }
 
-BatcherOptions ToBatcherOptions(const ExecutorOptions& executor, const EngineOptions& options) {
-  return {.max_batch_size = executor.max_batch_size,
+BatcherOptions ToBatcherOptions(const Executor& executor, const EngineOptions& options) {
+  const ExecutorOptions& limits = executor.options();
+  return {.max_batch_size = limits.max_batch_size,
           .prefill_chunk_size = options.prefill_chunk_size,
-          .block_size = executor.block_size,
-          .kv_blocks = executor.kv_blocks};
+          .block_size = limits.block_size,
+          .kv_blocks = limits.kv_blocks,
+          .run_ahead = executor.run_ahead()};
 }
 
 InboxLimits ToInboxLimits(const ExecutorOptions& executor, const EngineOptions& options) {
@@ -47,7 +49,7 @@ EngineLoop::EngineLoop(std::unique_ptr<Executor> executor, const Tokenizer* toke
       observer_(observer),
       cancel_signal_(std::make_shared<std::atomic<bool>>(false)),
       last_step_(Clock::now().time_since_epoch().count()),
-      batcher_(ToBatcherOptions(executor_->options(), options)),
+      batcher_(ToBatcherOptions(*executor_, options)),
       inbox_(ToInboxLimits(executor_->options(), options)),
       delivery_(tokenizer, observer, options.delivery_threads,
                 [this](uint64_t request, int32_t index) { inbox_.PushEnd(request, index); }) {}
@@ -117,7 +119,8 @@ Clock::time_point EngineLoop::last_step() const {
 // --- the engine thread ---
 
 void EngineLoop::Run() {
-  while (inbox_.Take(/*wait=*/batcher_.empty(), &arrivals_)) {
+  const auto idle = [&] { return batcher_.empty() && batcher_.in_flight() == 0; };
+  while (inbox_.Take(/*wait=*/idle(), &arrivals_)) {
     if (absl::Status status = Turn(); !status.ok()) return Fault(status);
   }
 }
@@ -146,11 +149,10 @@ void EngineLoop::TakeArrivals() {
 void EngineLoop::EndCancelled() {
   const bool look = cancel_signal_->exchange(false, std::memory_order_acq_rel);
   for (const Batcher::Ended& ended : batcher_.EndCancelled(Clock::now(), look)) {
-    const Clock::time_point now = Clock::now();
-    for (int32_t i = 0; i < ended.lanes; ++i) observer_->OnCancelToFree(Seconds(now - ended.since));
     events_.push_back(
-        {ended.context->number, EndedEvent{EndStatus(ended.reason), ended.stage, now}});
+        {ended.context->number, EndedEvent{EndStatus(ended.reason), ended.stage, Clock::now()}});
   }
+  TellFreed();
 }
 
 absl::Status EngineLoop::Admit() {
@@ -171,34 +173,39 @@ absl::Status EngineLoop::Admit() {
 
 absl::Status EngineLoop::RunStep() {
   const Batcher::Plan plan = batcher_.PlanStep();
-  if (!plan.prefill.chunks.empty()) {
-    if (auto status = Prefill(plan); !status.ok()) return status;
+  if (!plan.empty()) {
+    const Step step = {.prefill = plan.prefill, .decode = plan.decode};
+    if (auto status = executor_->Launch(step); !status.ok()) return status;
   }
-  if (!plan.decode.lanes.empty()) {
-    if (auto status = Decode(plan); !status.ok()) return status;
-  }
+  // The step just launched runs while what the one before gave is dealt with. Where nothing could
+  // be launched, more is known only when a step has ended.
+  const bool full = batcher_.in_flight() > executor_->run_ahead();
+  if (full || (plan.empty() && batcher_.in_flight() > 0)) return CollectStep();
   return absl::OkStatus();
 }
 
-absl::Status EngineLoop::Prefill(const Batcher::Plan& plan) {
-  const Clock::time_point begin = Clock::now();
-  const absl::StatusOr<PrefillResult> result = executor_->Prefill(plan.prefill);
+absl::Status EngineLoop::CollectStep() {
+  const absl::StatusOr<StepResult> result = executor_->Collect();
   if (!result.ok()) return result.status();
   const Clock::time_point end = Clock::now();
   last_step_.store(end.time_since_epoch().count(), std::memory_order_release);
-  observer_->OnStep(StepPhase::kPrefill, Seconds(end - begin), plan.prefill_tokens);
-  return batcher_.FinishPrefill(*result, end, &events_);
+  const absl::StatusOr<Batcher::StepFigures> figures = batcher_.FinishStep(*result, end, &events_);
+  if (!figures.ok()) return figures.status();
+  if (figures->prefill_tokens > 0) {
+    observer_->OnStep(StepPhase::kPrefill, result->prefill_seconds, figures->prefill_tokens);
+  }
+  if (figures->decode_rows > 0) {
+    observer_->OnStep(StepPhase::kDecode, result->decode_seconds, figures->decode_rows);
+  }
+  if (figures->overrun_rows > 0) observer_->OnOverrunRows(figures->overrun_rows);
+  TellFreed();
+  return absl::OkStatus();
 }
 
-absl::Status EngineLoop::Decode(const Batcher::Plan& plan) {
-  const Clock::time_point begin = Clock::now();
-  const absl::StatusOr<DecodeResult> result = executor_->Decode(plan.decode);
-  if (!result.ok()) return result.status();
-  const Clock::time_point end = Clock::now();
-  last_step_.store(end.time_since_epoch().count(), std::memory_order_release);
-  observer_->OnStep(StepPhase::kDecode, Seconds(end - begin),
-                    static_cast<int32_t>(plan.decode.lanes.size()));
-  return batcher_.FinishDecode(*result, end, &events_);
+void EngineLoop::TellFreed() {
+  for (const Clock::time_point since : batcher_.TakeFreed()) {
+    observer_->OnCancelToFree(Seconds(Clock::now() - since));
+  }
 }
 
 void EngineLoop::TellGauges() {
@@ -214,6 +221,8 @@ void EngineLoop::Fault(const absl::Status& status) {
   faulty_.store(true, std::memory_order_release);
   inbox_.Close(fault_, "");
   batcher_.EndAll();
+  batcher_.AbandonSteps();
+  TellFreed();
   inbox_.SetWaiting(0, 0, 0);
   TellGauges();
   delivery_.Post(&events_);

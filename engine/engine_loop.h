@@ -38,15 +38,16 @@ class EngineLoop final : public Engine {
   const Executor& executor() const override { return *executor_; }
 
  private:
-  // The engine thread: one turn is what comes between two steps, and a step.
+  // The engine thread: one turn is what comes between two launches, the launch of a step, and the
+  // end of a step: of the same one, or of the one before where the executor runs ahead.
   void Run();
   absl::Status Turn();
   void TakeArrivals();
   void EndCancelled();
   absl::Status Admit();
   absl::Status RunStep();
-  absl::Status Prefill(const Batcher::Plan& plan);
-  absl::Status Decode(const Batcher::Plan& plan);
+  absl::Status CollectStep();
+  void TellFreed();
   void TellGauges();
   void Fault(const absl::Status& status);
 

@@ -30,8 +30,11 @@ class EngineObserver {
   virtual ~EngineObserver() = default;
   // Engine thread.
   virtual void OnGauges(const EngineGauges& gauges) = 0;
-  // `tokens`: prompt tokens computed, or rows of the decode batch.
+  // `seconds`: the device's, for this part of a step. `tokens`: prompt tokens computed, or rows of
+  // the decode batch, overrun rows included.
   virtual void OnStep(StepPhase phase, double seconds, int32_t tokens) = 0;
+  // Decode rows of a step that were computed for sequences whose end was not known at its launch.
+  virtual void OnOverrunRows(int32_t rows) = 0;
   virtual void OnQueueTime(double seconds) = 0;  // once a request that starts
   virtual void OnPromptTokens(
       int32_t count) = 0;  // once a request that starts, each n counted once

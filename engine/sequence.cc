@@ -101,6 +101,22 @@ PrefillChunk Sequence::NextChunk(int32_t budget) const {
   return chunk;
 }
 
+void Sequence::ChunkLaunched(const PrefillChunk& chunk) {
+  prefilled_ += chunk.count;
+  sampled_ += chunk.sample ? 1 : 0;
+  ++steps_in_flight_;
+}
+
+void Sequence::DecodeLaunched() {
+  ++sampled_;
+  ++steps_in_flight_;
+}
+
+void Sequence::Cancel(Clock::time_point since) {
+  ended_ = true;
+  cancelled_ = since;
+}
+
 TokenRole Sequence::Append(int32_t token_id) {
   ++generated_;
   TokenRole role = TokenRole::kText;

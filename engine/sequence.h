@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "engine/kv_cache.h"
@@ -55,26 +56,42 @@ class Sequence {
   // What the executor is to know before the first step; views the context.
   LaneStart Start() const;
 
+  // --- what is launched: known before the tokens are ---
   bool prefilling() const { return prefilled_ < context_->prompt_length(); }
-  bool ended() const { return ended_; }
-  int32_t length() const { return context_->prompt_length() + generated_; }  // tokens known
+  // The prompt is done and another token may be sampled: an end by length is known beforehand.
+  bool decoding() const { return !prefilling() && sampled_ < context_->request.max_new_tokens; }
+  // Tokens that the device knows when all that is launched has ended.
+  int32_t length() const { return context_->prompt_length() + sampled_; }
+  // A launched step that names it has not been collected.
+  bool in_flight() const { return steps_in_flight_ > 0; }
 
   // The next at most `budget` tokens of the prompt.
   PrefillChunk NextChunk(int32_t budget) const;
-  void ChunkDone(int32_t count) { prefilled_ += count; }
+  void ChunkLaunched(const PrefillChunk& chunk);
+  void DecodeLaunched();
+  // One of the steps launched with it was collected, or given up.
+  void StepEnded() { --steps_in_flight_; }
 
+  // --- what is known ---
+  bool ended() const { return ended_; }
   // A token was sampled; its role tells whether the sequence has ended.
   TokenRole Append(int32_t token_id);
   void End() { ended_ = true; }
+  // Ends it for a client that is gone, or out of time, since then.
+  void Cancel(Clock::time_point since);
+  const std::optional<Clock::time_point>& cancelled() const { return cancelled_; }
 
  private:
   std::shared_ptr<const RequestContext> context_;
   int32_t index_;
   int32_t lane_;
   BlockTable blocks_;
-  int32_t prefilled_ = 0;  // prompt tokens with KV
-  int32_t generated_ = 0;
+  int32_t prefilled_ = 0;  // prompt tokens in launched steps
+  int32_t sampled_ = 0;    // tokens that launched steps sample
+  int32_t steps_in_flight_ = 0;
+  int32_t generated_ = 0;  // tokens known
   bool ended_ = false;
+  std::optional<Clock::time_point> cancelled_;
 };
 
 }  // namespace sirocco

@@ -25,6 +25,9 @@ namespace sirocco {
 
 inline constexpr int kMaxBatchSize = 512;
 
+// Steps that an executor can have in flight on this device.
+inline int StepsInFlight(const Device& device) { return device.runs_ahead() ? 2 : 1; }
+
 struct ExecutorOptions {
   Mode mode = Mode::kEager;
   int32_t max_batch_size = 64;  // lanes, and graphs: 1 ... kMaxBatchSize
@@ -35,7 +38,8 @@ struct ExecutorOptions {
   DType kv_dtype = DType::kFloat32;
   DType activation_dtype = DType::kFloat32;  // Device::ActivationDType of the weights
   // For tests and comparisons: each sampling step copies its logits aside before the sampler
-  // overwrites them (one more operation a step), for Executor::KeptLogits.
+  // overwrites them (one more operation a step) and brings them to the host, for
+  // Executor::KeptLogits.
   bool keep_logits = false;
 };
 
@@ -86,13 +90,33 @@ class Executor {
                                                           const Progress& progress = nullptr);
   virtual ~Executor() = default;
 
+  // A sequence takes a lane: from the next launched step on. No launched step that has not been
+  // collected may name the lane (FAILED_PRECONDITION). INVALID_ARGUMENT names what is out of range.
   virtual absl::Status StartLane(const LaneStart& start) = 0;
-  virtual absl::StatusOr<PrefillResult> Prefill(const PrefillStep& step) = 0;
-  // Replays (modes with graphs) or runs the plan for this batch size.
-  virtual absl::StatusOr<DecodeResult> Decode(const DecodeStep& step) = 0;
 
-  // The logits [vocab] of a row of the last step that sampled (prefill: by PrefillResult::sampled),
-  // until the next call. Needs ExecutorOptions::keep_logits, else FAILED_PRECONDITION.
+  // Steps that may be launched before the oldest is collected, beside it: 1 where the device runs
+  // ahead, else 0.
+  virtual int run_ahead() const = 0;
+  // Steps launched and not collected: at most run_ahead() + 1.
+  virtual int in_flight() const = 0;
+
+  // Issues a step behind those in flight: its decode part replays (modes with graphs) or runs the
+  // plan for its batch size. A lane that samples in one step can be decoded in the next before its
+  // token is known here. INVALID_ARGUMENT: the step was refused and nothing of it runs.
+  // FAILED_PRECONDITION: too many are in flight. Any other error is the device's: no step can be
+  // trusted any more, launched ones included.
+  virtual absl::Status Launch(const Step& step) = 0;
+  // Waits for the oldest step in flight. FAILED_PRECONDITION: there is none. Any other error is
+  // the device's, as above.
+  virtual absl::StatusOr<StepResult> Collect() = 0;
+
+  // A step launched and collected, none being in flight.
+  absl::StatusOr<PrefillResult> Prefill(const PrefillStep& step);
+  absl::StatusOr<DecodeResult> Decode(const DecodeStep& step);
+
+  // The logits [vocab] of a row of the step that was collected last, until the next launch or
+  // collect: the rows of PrefillResult::sampled, then those of DecodeResult::sampled. Needs
+  // ExecutorOptions::keep_logits, else FAILED_PRECONDITION.
   virtual absl::StatusOr<std::span<const float>> KeptLogits(int row) = 0;
 
   virtual const ExecutorOptions& options() const = 0;

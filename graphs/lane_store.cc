@@ -42,6 +42,53 @@ absl::Status CheckIds(const char* what, std::span<const int32_t> ids, int32_t vo
   return absl::OkStatus();
 }
 
+// One start's arrays in host memory; those of the vocabulary's length only where flags ask.
+struct Staged {
+  Lane* state = nullptr;
+  int32_t* tokens = nullptr;
+  float* bias = nullptr;
+  uint8_t* token_flags = nullptr;
+  uint32_t* counts = nullptr;
+};
+
+uint64_t PlaceStart(int64_t tokens, uint32_t flags, int64_t vocab, void* memory, Staged& staged) {
+  Carver carver(memory);
+  staged.state = carver.Take<Lane>(1);
+  staged.tokens = carver.Take<int32_t>(tokens);
+  if ((flags & kLaneBias) != 0) staged.bias = carver.Take<float>(vocab);
+  if ((flags & (kLanePenalties | kLaneBarred)) != 0) {
+    staged.token_flags = carver.Take<uint8_t>(vocab);
+  }
+  if ((flags & kLanePenalties) != 0) staged.counts = carver.Take<uint32_t>(vocab);
+  return carver.bytes();
+}
+
+void FillBias(const LaneStart& start, std::span<float> bias) {
+  std::fill(bias.begin(), bias.end(), start.allowed_ids.empty() ? 0.0f : kNever);
+  for (const int32_t id : start.allowed_ids) bias[id] = 0;
+  for (const auto& [id, value] : start.logit_bias) bias[id] += value;
+  for (const int32_t id : start.banned_ids) bias[id] = kNever;
+}
+
+void FillTokenFlags(const LaneStart& start, std::span<uint8_t> flags) {
+  std::fill(flags.begin(), flags.end(), 0);
+  for (const int32_t id : start.tokens.first(start.prompt_length)) flags[id] |= kTokenInPrompt;
+  for (const int32_t id : start.barred_ids) flags[id] |= kTokenBarred;
+}
+
+void FillCounts(const LaneStart& start, std::span<uint32_t> counts) {
+  std::fill(counts.begin(), counts.end(), 0);
+  for (const int32_t id : start.tokens.subspan(start.prompt_length)) ++counts[id];
+}
+
+void Fill(const LaneStart& start, size_t vocab, const Staged& staged) {
+  *staged.state = start.state;
+  std::copy(start.tokens.begin(), start.tokens.end(), staged.tokens);
+  if (staged.bias != nullptr) FillBias(start, {staged.bias, vocab});
+  if (staged.token_flags != nullptr) FillTokenFlags(start, {staged.token_flags, vocab});
+  if (staged.counts != nullptr) FillCounts(start, {staged.counts, vocab});
+}
+
 }  // namespace
 
 uint64_t LaneStore::Bytes(const ModelDescriptor& descriptor, const ExecutorOptions& options) {
@@ -58,9 +105,12 @@ absl::StatusOr<LaneStore> LaneStore::Create(Device& device, const ModelDescripto
   store.memory_ = *std::move(memory);
   Place(descriptor, options, store.memory_->data(), store.lanes_);
   store.lengths_.assign(options.max_batch_size, 0);
-  store.bias_.resize(descriptor.vocab_size);
-  store.counts_.resize(descriptor.vocab_size);
-  store.token_flags_.resize(descriptor.vocab_size);
+  Staged staged;
+  const uint64_t largest = PlaceStart(options.max_length, kLaneBias | kLanePenalties,
+                                      descriptor.vocab_size, nullptr, staged);
+  absl::StatusOr<LaneStaging> staging = LaneStaging::Create(device, largest, StepsInFlight(device));
+  if (!staging.ok()) return staging.status();
+  store.staging_ = *std::move(staging);
   return store;
 }
 
@@ -92,51 +142,34 @@ absl::Status LaneStore::Check(const LaneStart& start) const {
   return absl::OkStatus();
 }
 
-void LaneStore::FillBias(const LaneStart& start) {
-  std::fill(bias_.begin(), bias_.end(), start.allowed_ids.empty() ? 0.0f : kNever);
-  for (const int32_t id : start.allowed_ids) bias_[id] = 0;
-  for (const auto& [id, bias] : start.logit_bias) bias_[id] += bias;
-  for (const int32_t id : start.banned_ids) bias_[id] = kNever;
-}
-
-void LaneStore::FillTokenFlags(const LaneStart& start) {
-  std::fill(token_flags_.begin(), token_flags_.end(), 0);
-  for (const int32_t id : start.tokens.first(start.prompt_length)) {
-    token_flags_[id] |= kTokenInPrompt;
-  }
-  for (const int32_t id : start.barred_ids) token_flags_[id] |= kTokenBarred;
-}
-
-void LaneStore::FillCounts(const LaneStart& start) {
-  std::fill(counts_.begin(), counts_.end(), 0);
-  for (const int32_t id : start.tokens.subspan(start.prompt_length)) ++counts_[id];
-}
-
 absl::Status LaneStore::Start(Device& device, const LaneStart& start) {
   if (absl::Status status = Check(start); !status.ok()) return status;
   const int64_t lane = start.lane;
   const int64_t vocab = lanes_.vocab_size;
+  const int64_t tokens = start.state.length;
   const uint32_t flags = start.state.flags;
-  absl::Status status = device.CopyToDevice(lanes_.lane + lane, &start.state, sizeof(Lane));
+  Staged staged;
+  absl::StatusOr<std::byte*> memory =
+      staging_.Take(device, PlaceStart(tokens, flags, vocab, nullptr, staged));
+  if (!memory.ok()) return memory.status();
+  PlaceStart(tokens, flags, vocab, *memory, staged);
+  Fill(start, vocab, staged);
+
+  absl::Status status = device.CopyToDevice(lanes_.lane + lane, staged.state, sizeof(Lane));
   if (status.ok()) {
-    status = device.CopyToDevice(lanes_.history + lane * lanes_.max_length, start.tokens.data(),
-                                 start.tokens.size_bytes());
+    status = device.CopyToDevice(lanes_.history + lane * lanes_.max_length, staged.tokens,
+                                 tokens * sizeof(int32_t));
   }
-  if (status.ok() && (flags & kLaneBias) != 0) {
-    FillBias(start);
-    status = device.CopyToDevice(lanes_.bias + lane * vocab, bias_.data(), vocab * sizeof(float));
+  if (status.ok() && staged.bias != nullptr) {
+    status = device.CopyToDevice(lanes_.bias + lane * vocab, staged.bias, vocab * sizeof(float));
   }
-  if (status.ok() && (flags & (kLanePenalties | kLaneBarred)) != 0) {
-    FillTokenFlags(start);
-    status = device.CopyToDevice(lanes_.token_flags + lane * vocab, token_flags_.data(), vocab);
+  if (status.ok() && staged.token_flags != nullptr) {
+    status = device.CopyToDevice(lanes_.token_flags + lane * vocab, staged.token_flags, vocab);
   }
-  if (status.ok() && (flags & kLanePenalties) != 0) {
-    FillCounts(start);
+  if (status.ok() && staged.counts != nullptr) {
     status =
-        device.CopyToDevice(lanes_.counts + lane * vocab, counts_.data(), vocab * sizeof(uint32_t));
+        device.CopyToDevice(lanes_.counts + lane * vocab, staged.counts, vocab * sizeof(uint32_t));
   }
-  // The caller's views, and the arrays above, are free again when this returns.
-  if (status.ok()) status = device.Synchronize();
   if (status.ok()) lengths_[lane] = start.state.length;
   return status;
 }

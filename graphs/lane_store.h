@@ -9,6 +9,7 @@
 #include "absl/status/statusor.h"
 #include "graphs/descriptor.h"
 #include "graphs/executor.h"
+#include "graphs/lane_staging.h"
 #include "graphs/step.h"
 #include "kernels/device.h"
 #include "kernels/lanes.h"
@@ -22,8 +23,11 @@ class LaneStore {
                                           const ExecutorOptions& options);
 
   // INVALID_ARGUMENT names what is out of range; the lane is then as it was. Arrays as long as the
-  // vocabulary are written only where the lane's flags ask for them.
+  // vocabulary are written only where the lane's flags ask for them. The copies take their place
+  // in the device's order of work; the caller's views are free again when this returns.
   absl::Status Start(Device& device, const LaneStart& start);
+  // A step was launched, for which the lanes started since the last one may have been.
+  void StepLaunched() { staging_.StepLaunched(); }
 
   const Lanes& lanes() const { return lanes_; }
 
@@ -34,17 +38,11 @@ class LaneStore {
 
  private:
   absl::Status Check(const LaneStart& start) const;
-  void FillBias(const LaneStart& start);
-  void FillTokenFlags(const LaneStart& start);
-  void FillCounts(const LaneStart& start);
 
   std::unique_ptr<Buffer> memory_;
   Lanes lanes_ = {};
   std::vector<int32_t> lengths_;
-  // One lane's vocabulary-sized arrays, on the host.
-  std::vector<float> bias_;
-  std::vector<uint32_t> counts_;
-  std::vector<uint8_t> token_flags_;
+  LaneStaging staging_;
 };
 
 }  // namespace sirocco

@@ -28,6 +28,11 @@ ModelExecutor::ModelExecutor(Device& device, const ModelDescriptor& descriptor,
                              const ExecutorOptions& options)
     : device_(device), descriptor_(descriptor), options_(options) {}
 
+ModelExecutor::~ModelExecutor() {
+  // Steps in flight use the memory that goes now. A fault has been, or will be, told elsewhere.
+  device_.Synchronize().IgnoreError();
+}
+
 absl::Status ModelExecutor::Build(const ModelWeights& weights, const Progress& progress) {
   Stopwatch watch;
   if (absl::Status status = Allocate(weights); !status.ok()) return status;
@@ -42,7 +47,8 @@ absl::Status ModelExecutor::Build(const ModelWeights& weights, const Progress& p
   if (absl::Status status = kv_.Map(); !status.ok()) return status;
   stats_.kv_seconds = watch.Lap();
   if (progress) progress("kv", 1, 1);
-  return absl::OkStatus();
+  // A fault of what was issued until now ends the start-up, not the first step.
+  return device_.Synchronize();
 }
 
 absl::Status ModelExecutor::Allocate(const ModelWeights& weights) {
@@ -74,17 +80,25 @@ absl::Status ModelExecutor::Allocate(const ModelWeights& weights) {
   absl::Status status = device_.CopyToDevice(layer_table_->data(), layers_.data(), table_bytes);
   if (!status.ok()) return status;
 
-  sampled_.resize(options_.max_batch_size);
   if (options_.keep_logits) {
-    kept_logits_.resize(descriptor_.vocab_size);
     std::vector<int32_t> identity(options_.max_batch_size);
     std::iota(identity.begin(), identity.end(), 0);
     status =
         device_.CopyToDevice(buffers_.identity, identity.data(), identity.size() * sizeof(int32_t));
+    if (status.ok()) status = device_.Synchronize();  // before `identity` goes
     if (!status.ok()) return status;
-    return device_.Synchronize();
   }
-  return device_.Synchronize();
+  return AllocateHosts();
+}
+
+absl::Status ModelExecutor::AllocateHosts() {
+  for (int i = 0; i < StepsInFlight(device_); ++i) {
+    absl::StatusOr<StepHost> host = StepHost::Create(device_, descriptor_, options_);
+    if (!host.ok()) return host.status();
+    hosts_.push_back(*std::move(host));
+  }
+  last_use_.assign(options_.max_batch_size, 0);
+  return absl::OkStatus();
 }
 
 void ModelExecutor::Compose(const ModelWeights& weights) {
@@ -117,30 +131,84 @@ absl::Status ModelExecutor::Capture(const Progress& progress) {
 }
 
 absl::Status ModelExecutor::StartLane(const LaneStart& start) {
+  if (start.lane >= 0 && start.lane < options_.max_batch_size &&
+      last_use_[start.lane] > collected_) {
+    return absl::FailedPreconditionError(
+        absl::StrCat("lane ", start.lane, " is in a step that was not collected yet"));
+  }
   return lanes_.Start(device_, start);
 }
 
-absl::StatusOr<PrefillResult> ModelExecutor::Prefill(const PrefillStep& step) {
-  return prefill_->Run(step);
+absl::Status ModelExecutor::Check(const Step& step) {
+  if (step.prefill.chunks.empty() && step.decode.lanes.empty()) {
+    return absl::InvalidArgumentError("step: it has neither chunks nor lanes");
+  }
+  inputs_->BeginCheck();
+  absl::Status status = prefill_->Check(step.prefill);
+  if (status.ok()) status = CheckDecode(step.decode);
+  return status;
 }
 
 absl::Status ModelExecutor::CheckDecode(const DecodeStep& step) {
   const int64_t rows = static_cast<int64_t>(step.lanes.size());
-  if (rows < 1 || rows > options_.max_batch_size) {
+  if (rows > options_.max_batch_size) {
     return StepRangeError("the number of lanes", rows, 1, options_.max_batch_size);
   }
-  inputs_->BeginCheck();
+  if (rows == 0 && !step.block_updates.empty()) {
+    return absl::InvalidArgumentError("step: block updates of a decode without lanes");
+  }
   for (const int32_t lane : step.lanes) {
     if (absl::Status status = inputs_->CheckLane(lane); !status.ok()) return status;
   }
   return inputs_->CheckUpdates(step.block_updates);
 }
 
-absl::Status ModelExecutor::RunDecode(const DecodeStep& step) {
-  const int32_t rows = static_cast<int32_t>(step.lanes.size());
-  absl::Status status =
-      device_.CopyToDevice(buffers_.rows.lane, step.lanes.data(), step.lanes.size_bytes());
-  if (status.ok()) status = inputs_->UploadUpdates(step.block_updates);
+absl::Status ModelExecutor::Launch(const Step& step) {
+  if (in_flight() > run_ahead()) {
+    return absl::FailedPreconditionError(absl::StrCat(
+        "steps in flight: ", in_flight(), "; one must be collected before the next is launched"));
+  }
+  if (absl::Status status = Check(step); !status.ok()) return status;
+  if (absl::Status status = Run(step, HostOf(launched_)); !status.ok()) return status;
+  ++launched_;
+  for (const PrefillChunk& chunk : step.prefill.chunks) last_use_[chunk.lane] = launched_;
+  for (const int32_t lane : step.decode.lanes) last_use_[lane] = launched_;
+  lanes_.StepLaunched();
+  return absl::OkStatus();
+}
+
+absl::Status ModelExecutor::Run(const Step& step, StepHost& host) {
+  absl::StatusOr<DeviceMark> mark = device_.Mark();
+  if (!mark.ok()) return mark.status();
+  host.begin = host.prefilled = *mark;
+  host.scored_count = host.prefill_sampled_count = 0;
+  if (!step.prefill.chunks.empty()) {
+    if (absl::Status status = prefill_->Launch(step.prefill, host); !status.ok()) return status;
+    if (mark = device_.Mark(); !mark.ok()) return mark.status();
+    host.prefilled = *mark;
+  }
+  host.end = host.prefilled;
+  host.decode_rows = static_cast<int32_t>(step.decode.lanes.size());
+  if (host.decode_rows == 0) return absl::OkStatus();
+  if (absl::Status status = RunDecode(step.decode, host); !status.ok()) return status;
+  if (mark = device_.Mark(); !mark.ok()) return mark.status();
+  host.end = *mark;
+  return absl::OkStatus();
+}
+
+absl::Status ModelExecutor::RunDecode(const DecodeStep& step, StepHost& host) {
+  const uint64_t allocations = device_.counters().allocations.load();
+  const absl::Status status = IssueDecode(step, host);
+  stats_.decode_allocations += device_.counters().allocations.load() - allocations;
+  if (!status.ok()) return status;
+  for (const int32_t lane : step.lanes) lanes_.Advance(lane);
+  return absl::OkStatus();
+}
+
+absl::Status ModelExecutor::IssueDecode(const DecodeStep& step, StepHost& host) {
+  const int32_t rows = host.decode_rows;
+  absl::Status status = inputs_->UploadLanes(step.lanes, host.lanes);
+  if (status.ok()) status = inputs_->UploadUpdates(step.block_updates, host.decode_updates);
   if (!status.ok()) return status;
   if (UsesGraphs(options_.mode)) {
     status = pool_.Replay(device_, rows);
@@ -149,19 +217,35 @@ absl::Status ModelExecutor::RunDecode(const DecodeStep& step) {
     status = plan_.Run(device_.ops(), rows);
   }
   if (status.ok()) {
-    status = device_.CopyToHost(sampled_.data(), buffers_.scores, rows * sizeof(TokenScore));
+    status = device_.CopyToHost(host.decode_sampled, buffers_.scores, rows * sizeof(TokenScore));
   }
-  return status.ok() ? device_.Synchronize() : status;
+  if (status.ok() && options_.keep_logits) {
+    const Rows& kept = buffers_.kept_logits;
+    status = device_.CopyToHost(host.logits + int64_t{host.prefill_sampled_count} * kept.width,
+                                kept.data, int64_t{rows} * kept.width * sizeof(float));
+  }
+  return status;
 }
 
-absl::StatusOr<DecodeResult> ModelExecutor::Decode(const DecodeStep& step) {
-  if (absl::Status status = CheckDecode(step); !status.ok()) return status;
-  const uint64_t allocations = device_.counters().allocations.load();
-  const absl::Status status = RunDecode(step);
-  stats_.decode_allocations += device_.counters().allocations.load() - allocations;
-  if (!status.ok()) return status;
-  for (const int32_t lane : step.lanes) lanes_.Advance(lane);
-  return DecodeResult{.sampled = {sampled_.data(), step.lanes.size()}};
+absl::StatusOr<StepResult> ModelExecutor::Collect() {
+  if (in_flight() == 0) return absl::FailedPreconditionError("no step is in flight");
+  const StepHost& host = HostOf(collected_);
+  if (absl::Status status = device_.Wait(host.end); !status.ok()) return status;
+  ++collected_;
+  const auto scores = [](const TokenScore* first, int32_t count) {
+    return std::span<const TokenScore>(first, static_cast<size_t>(count));
+  };
+  StepResult result;
+  result.prefill.sampled = scores(host.prefill_sampled, host.prefill_sampled_count);
+  result.prefill.scored = scores(host.scored, host.scored_count);
+  result.decode.sampled = scores(host.decode_sampled, host.decode_rows);
+  absl::StatusOr<double> seconds = device_.Seconds(host.begin, host.prefilled);
+  if (!seconds.ok()) return seconds.status();
+  result.prefill_seconds = *seconds;
+  seconds = device_.Seconds(host.prefilled, host.end);
+  if (!seconds.ok()) return seconds.status();
+  result.decode_seconds = *seconds;
+  return result;
 }
 
 absl::StatusOr<std::span<const float>> ModelExecutor::KeptLogits(int row) {
@@ -171,13 +255,9 @@ absl::StatusOr<std::span<const float>> ModelExecutor::KeptLogits(int row) {
   if (row < 0 || row >= options_.max_batch_size) {
     return StepRangeError("a row", row, 0, options_.max_batch_size - 1);
   }
-  const int64_t width = descriptor_.vocab_size;
-  absl::Status status = device_.CopyToHost(
-      kept_logits_.data(), static_cast<const float*>(buffers_.kept_logits.data) + row * width,
-      width * sizeof(float));
-  if (status.ok()) status = device_.Synchronize();
-  if (!status.ok()) return status;
-  return std::span<const float>(kept_logits_);
+  const size_t width = descriptor_.vocab_size;
+  const StepHost& host = HostOf(collected_ == 0 ? 0 : collected_ - 1);
+  return std::span<const float>(host.logits + row * width, width);
 }
 
 }  // namespace sirocco

@@ -13,6 +13,7 @@
 #include "graphs/prefill.h"
 #include "graphs/rotary_table.h"
 #include "graphs/step_buffers.h"
+#include "graphs/step_host.h"
 #include "graphs/step_inputs.h"
 
 namespace sirocco {
@@ -20,13 +21,17 @@ namespace sirocco {
 class ModelExecutor final : public Executor {
  public:
   ModelExecutor(Device& device, const ModelDescriptor& descriptor, const ExecutorOptions& options);
+  // Waits for what is in flight.
+  ~ModelExecutor() override;
 
   // Once, before all else. The arguments have been checked.
   absl::Status Build(const ModelWeights& weights, const Progress& progress);
 
   absl::Status StartLane(const LaneStart& start) override;
-  absl::StatusOr<PrefillResult> Prefill(const PrefillStep& step) override;
-  absl::StatusOr<DecodeResult> Decode(const DecodeStep& step) override;
+  int run_ahead() const override { return StepsInFlight(device_) - 1; }
+  int in_flight() const override { return static_cast<int>(launched_ - collected_); }
+  absl::Status Launch(const Step& step) override;
+  absl::StatusOr<StepResult> Collect() override;
   absl::StatusOr<std::span<const float>> KeptLogits(int row) override;
   const ExecutorOptions& options() const override { return options_; }
   const ExecutorStats& stats() const override { return stats_; }
@@ -34,10 +39,15 @@ class ModelExecutor final : public Executor {
 
  private:
   absl::Status Allocate(const ModelWeights& weights);
+  absl::Status AllocateHosts();
   void Compose(const ModelWeights& weights);
   absl::Status Capture(const Progress& progress);
+  absl::Status Check(const Step& step);
   absl::Status CheckDecode(const DecodeStep& step);
-  absl::Status RunDecode(const DecodeStep& step);
+  absl::Status Run(const Step& step, StepHost& host);
+  absl::Status RunDecode(const DecodeStep& step, StepHost& host);
+  absl::Status IssueDecode(const DecodeStep& step, StepHost& host);
+  StepHost& HostOf(uint64_t step) { return hosts_[step % hosts_.size()]; }
 
   Device& device_;
   const ModelDescriptor descriptor_;
@@ -57,8 +67,11 @@ class ModelExecutor final : public Executor {
   std::optional<StepInputs> inputs_;
   std::optional<PrefillPass> prefill_;
 
-  std::vector<TokenScore> sampled_;  // [max_batch_size]
-  std::vector<float> kept_logits_;   // [vocab]
+  // Steps are numbered from 0 in the order of their launch.
+  uint64_t launched_ = 0;
+  uint64_t collected_ = 0;
+  std::vector<StepHost> hosts_;     // one a step that can be in flight
+  std::vector<uint64_t> last_use_;  // by lane: steps launched up to the last that named it
 };
 
 }  // namespace sirocco

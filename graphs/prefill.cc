@@ -24,21 +24,11 @@ PrefillPass::PrefillPass(const ComposeContext& context, Device& device, const St
       options_(options),
       pass_(ComposePrefill(context)),
       head_(ComposePrefillHead(context)),
-      sample_(ComposePrefillSample(context)) {
-  const size_t head_rows = std::max(options.max_batch_size, kScoreRows);
-  row_lane_.resize(options.prefill_chunk_size);
-  row_position_.resize(options.prefill_chunk_size);
-  segments_.resize(options.max_batch_size);
-  head_index_.resize(head_rows);
-  head_lane_.resize(head_rows);
-  head_position_.resize(head_rows);
-  sampled_.resize(options.max_batch_size);
-  scored_.resize(options.prefill_chunk_size);
-}
+      sample_(ComposePrefillSample(context)) {}
 
 absl::Status PrefillPass::Prepare() {
   absl::Status status = sirocco::Prepare(device_, pass_, options_.prefill_chunk_size);
-  const int32_t head_rows = static_cast<int32_t>(head_index_.size());
+  const int32_t head_rows = std::max(options_.max_batch_size, kScoreRows);
   if (status.ok()) status = sirocco::Prepare(device_, head_, head_rows);
   if (status.ok()) status = sirocco::Prepare(device_, sample_, options_.max_batch_size);
   if (!status.ok()) return status;
@@ -79,9 +69,9 @@ absl::Status PrefillPass::CheckChunk(const PrefillChunk& chunk) const {
 }
 
 absl::Status PrefillPass::Check(const PrefillStep& step) {
-  if (step.chunks.empty())
-    return StepRangeError("the number of chunks", 0, 1, options_.max_batch_size);
-  inputs_.BeginCheck();
+  if (step.chunks.empty() && !step.block_updates.empty()) {
+    return absl::InvalidArgumentError("step: block updates of a prefill without chunks");
+  }
   int64_t rows = 0;
   for (const PrefillChunk& chunk : step.chunks) {
     if (absl::Status status = inputs_.CheckLane(chunk.lane); !status.ok()) return status;
@@ -94,116 +84,112 @@ absl::Status PrefillPass::Check(const PrefillStep& step) {
   return inputs_.CheckUpdates(step.block_updates);
 }
 
-absl::Status PrefillPass::Upload(const PrefillStep& step) {
-  rows_ = 0;
-  segment_count_ = 0;
+absl::Status PrefillPass::Upload(const PrefillStep& step, StepHost& host) {
+  host.rows = 0;
+  int32_t segments = 0;
   for (const PrefillChunk& chunk : step.chunks) {
-    segments_[segment_count_++] = {.lane = chunk.lane,
-                                   .first_row = rows_,
-                                   .first_position = chunk.first_position,
-                                   .count = chunk.count};
-    for (int32_t i = 0; i < chunk.count; ++i, ++rows_) {
-      row_lane_[rows_] = chunk.lane;
-      row_position_[rows_] = chunk.first_position + i;
+    host.segments[segments++] = {.lane = chunk.lane,
+                                 .first_row = host.rows,
+                                 .first_position = chunk.first_position,
+                                 .count = chunk.count};
+    for (int32_t i = 0; i < chunk.count; ++i, ++host.rows) {
+      host.row_lane[host.rows] = chunk.lane;
+      host.row_position[host.rows] = chunk.first_position + i;
     }
   }
+  *host.segment_count = segments;
   const StepBuffers& b = buffers_;
-  absl::Status status =
-      device_.CopyToDevice(b.rows.lane, row_lane_.data(), rows_ * sizeof(int32_t));
+  const size_t row_bytes = host.rows * sizeof(int32_t);
+  inputs_.RowsOverwritten();
+  absl::Status status = device_.CopyToDevice(b.rows.lane, host.row_lane, row_bytes);
+  if (status.ok()) status = device_.CopyToDevice(b.rows.position, host.row_position, row_bytes);
   if (status.ok()) {
-    status = device_.CopyToDevice(b.rows.position, row_position_.data(), rows_ * sizeof(int32_t));
+    status = device_.CopyToDevice(b.segments, host.segments, segments * sizeof(PrefillSegment));
   }
   if (status.ok()) {
-    status =
-        device_.CopyToDevice(b.segments, segments_.data(), segment_count_ * sizeof(PrefillSegment));
+    status = device_.CopyToDevice(b.segment_count, host.segment_count, sizeof(int32_t));
   }
-  if (status.ok()) {
-    status = device_.CopyToDevice(b.segment_count, &segment_count_, sizeof(segment_count_));
-  }
-  return status.ok() ? inputs_.UploadUpdates(step.block_updates) : status;
+  return status.ok() ? inputs_.UploadUpdates(step.block_updates, host.prefill_updates) : status;
 }
 
-absl::Status PrefillPass::RunHead(int32_t rows) {
-  const size_t bytes = rows * sizeof(int32_t);
-  absl::Status status = device_.CopyToDevice(buffers_.head_index, head_index_.data(), bytes);
-  if (status.ok()) {
-    status = device_.CopyToDevice(buffers_.head_rows.lane, head_lane_.data(), bytes);
-  }
-  if (status.ok()) {
-    status = device_.CopyToDevice(buffers_.head_rows.position, head_position_.data(), bytes);
-  }
-  return status.ok() ? head_.Run(device_.ops(), rows) : status;
+void PrefillPass::SetHead(int32_t head, int32_t row, StepHost& host) {
+  host.head_index[head] = row;
+  host.head_lane[head] = host.row_lane[row];
+  host.head_position[head] = host.row_position[row];
 }
 
-absl::Status PrefillPass::ScoreSlice(const PrefillChunk& chunk, int32_t first_row, int32_t count) {
-  for (int32_t i = 0; i < count; ++i) {
-    head_index_[i] = first_row + i;
-    head_lane_[i] = row_lane_[first_row + i];
-    head_position_[i] = row_position_[first_row + i];
-  }
-  absl::Status status = RunHead(count);
+absl::Status PrefillPass::RunHead(int32_t first, int32_t count, const StepHost& host) {
+  const size_t bytes = count * sizeof(int32_t);
+  absl::Status status = device_.CopyToDevice(buffers_.head_index, host.head_index + first, bytes);
   if (status.ok()) {
-    ScoreTokensParams score = ScoreParams(chunk.score_top);
+    status = device_.CopyToDevice(buffers_.head_rows.lane, host.head_lane + first, bytes);
+  }
+  if (status.ok()) {
+    status = device_.CopyToDevice(buffers_.head_rows.position, host.head_position + first, bytes);
+  }
+  return status.ok() ? head_.Run(device_.ops(), count) : status;
+}
+
+absl::Status PrefillPass::ScoreSlice(int32_t top, int32_t first_row, int32_t count,
+                                     StepHost& host) {
+  const int32_t first = host.scored_count;
+  for (int32_t i = 0; i < count; ++i) SetHead(first + i, first_row + i, host);
+  absl::Status status = RunHead(first, count, host);
+  if (status.ok()) {
+    ScoreTokensParams score = ScoreParams(top);
     score.rows = count;
     status = device_.ops().Run(score);
   }
   if (status.ok()) {
-    status = device_.CopyToHost(scored_.data() + scored_count_, buffers_.scores,
-                                count * sizeof(TokenScore));
+    status = device_.CopyToHost(host.scored + first, buffers_.scores, count * sizeof(TokenScore));
   }
-  scored_count_ += count;
-  // The next slice writes the host's arrays again.
-  return status.ok() ? device_.Synchronize() : status;
+  host.scored_count += count;
+  return status;
 }
 
-absl::Status PrefillPass::Score(const PrefillStep& step) {
-  scored_count_ = 0;
+absl::Status PrefillPass::Score(const PrefillStep& step, StepHost& host) {
+  host.scored_count = 0;
   int32_t first_row = 0;
   for (const PrefillChunk& chunk : step.chunks) {
     for (int32_t done = 0; done < chunk.score_count; done += kScoreRows) {
       const int32_t count = std::min(kScoreRows, chunk.score_count - done);
-      if (absl::Status status = ScoreSlice(chunk, first_row + done, count); !status.ok()) {
-        return status;
-      }
+      absl::Status status = ScoreSlice(chunk.score_top, first_row + done, count, host);
+      if (!status.ok()) return status;
     }
     first_row += chunk.count;
   }
   return absl::OkStatus();
 }
 
-absl::Status PrefillPass::Sample(const PrefillStep& step) {
-  sampled_count_ = 0;
+absl::Status PrefillPass::Sample(const PrefillStep& step, StepHost& host) {
+  int32_t count = 0;
   int32_t end_row = 0;
   for (const PrefillChunk& chunk : step.chunks) {
     end_row += chunk.count;
-    if (!chunk.sample) continue;
-    head_index_[sampled_count_] = end_row - 1;
-    head_lane_[sampled_count_] = chunk.lane;
-    head_position_[sampled_count_] = row_position_[end_row - 1];
-    ++sampled_count_;
+    if (chunk.sample) SetHead(host.scored_count + count++, end_row - 1, host);
   }
-  if (sampled_count_ == 0) return absl::OkStatus();
-  absl::Status status = RunHead(sampled_count_);
-  if (status.ok()) status = sample_.Run(device_.ops(), sampled_count_);
+  host.prefill_sampled_count = count;
+  if (count == 0) return absl::OkStatus();
+  absl::Status status = RunHead(host.scored_count, count, host);
+  if (status.ok()) status = sample_.Run(device_.ops(), count);
   if (status.ok()) {
+    status = device_.CopyToHost(host.prefill_sampled, buffers_.scores, count * sizeof(TokenScore));
+  }
+  if (status.ok() && options_.keep_logits) {
+    const Rows& kept = buffers_.kept_logits;
     status =
-        device_.CopyToHost(sampled_.data(), buffers_.scores, sampled_count_ * sizeof(TokenScore));
+        device_.CopyToHost(host.logits, kept.data, int64_t{count} * kept.width * sizeof(float));
   }
   if (!status.ok()) return status;
-  for (int32_t i = 0; i < sampled_count_; ++i) lanes_.Advance(head_lane_[i]);
+  for (int32_t i = 0; i < count; ++i) lanes_.Advance(host.head_lane[host.scored_count + i]);
   return absl::OkStatus();
 }
 
-absl::StatusOr<PrefillResult> PrefillPass::Run(const PrefillStep& step) {
-  absl::Status status = Check(step);
-  if (status.ok()) status = Upload(step);
-  if (status.ok()) status = pass_.Run(device_.ops(), rows_);
-  if (status.ok()) status = Score(step);
-  if (status.ok()) status = Sample(step);
-  if (status.ok()) status = device_.Synchronize();
-  if (!status.ok()) return status;
-  return PrefillResult{.sampled = {sampled_.data(), static_cast<size_t>(sampled_count_)},
-                       .scored = {scored_.data(), static_cast<size_t>(scored_count_)}};
+absl::Status PrefillPass::Launch(const PrefillStep& step, StepHost& host) {
+  absl::Status status = Upload(step, host);
+  if (status.ok()) status = pass_.Run(device_.ops(), host.rows);
+  if (status.ok()) status = Score(step, host);
+  return status.ok() ? Sample(step, host) : status;
 }
 
 }  // namespace sirocco

@@ -3,14 +3,13 @@
 #pragma once
 
 #include <cstdint>
-#include <vector>
 
 #include "absl/status/status.h"
-#include "absl/status/statusor.h"
 #include "graphs/compose.h"
 #include "graphs/lane_store.h"
 #include "graphs/plan.h"
 #include "graphs/step.h"
+#include "graphs/step_host.h"
 #include "graphs/step_inputs.h"
 #include "kernels/device.h"
 
@@ -27,19 +26,25 @@ class PrefillPass {
   // Before the first step: has the device set up what the largest one needs.
   absl::Status Prepare();
 
-  absl::StatusOr<PrefillResult> Run(const PrefillStep& step);
+  // Within the checks of a step (StepInputs::BeginCheck): INVALID_ARGUMENT names what is wrong.
+  absl::Status Check(const PrefillStep& step);
+
+  // Issues a step that was checked; `host` gets its inputs, and in time its results.
+  absl::Status Launch(const PrefillStep& step, StepHost& host);
 
  private:
-  absl::Status Check(const PrefillStep& step);
   absl::Status CheckChunk(const PrefillChunk& chunk) const;
   // Rows, segments and block updates.
-  absl::Status Upload(const PrefillStep& step);
-  absl::Status Score(const PrefillStep& step);
-  absl::Status ScoreSlice(const PrefillChunk& chunk, int32_t first_row, int32_t count);
-  absl::Status Sample(const PrefillStep& step);
+  absl::Status Upload(const PrefillStep& step, StepHost& host);
+  // Scores in slices of kScoreRows. They follow each other in the order of work: no slice waits.
+  absl::Status Score(const PrefillStep& step, StepHost& host);
+  absl::Status ScoreSlice(int32_t top, int32_t first_row, int32_t count, StepHost& host);
+  absl::Status Sample(const PrefillStep& step, StepHost& host);
   ScoreTokensParams ScoreParams(int32_t top) const;
-  // Brings head rows that are set on the host to the device, and computes their logits.
-  absl::Status RunHead(int32_t rows);
+  // The logits of row `row` of the step will be those of head row `head`.
+  static void SetHead(int32_t head, int32_t row, StepHost& host);
+  // Brings head rows [first, first + count) to the device, and computes their logits.
+  absl::Status RunHead(int32_t first, int32_t count, const StepHost& host);
 
   Device& device_;
   const StepBuffers& buffers_;
@@ -49,16 +54,6 @@ class PrefillPass {
   Plan pass_;
   Plan head_;
   Plan sample_;
-
-  // Of the step under way, on the host; all as long as a step can need.
-  std::vector<int32_t> row_lane_, row_position_;                 // [rows]
-  std::vector<PrefillSegment> segments_;                         // [chunks]
-  std::vector<int32_t> head_index_, head_lane_, head_position_;  // [head rows]
-  std::vector<TokenScore> sampled_, scored_;
-  int32_t rows_ = 0;
-  int32_t segment_count_ = 0;
-  int32_t sampled_count_ = 0;
-  int32_t scored_count_ = 0;
 };
 
 }  // namespace sirocco

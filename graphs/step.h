@@ -1,5 +1,5 @@
 // What the engine asks of an executor, and what it gets back: plain views, no ownership. Views of
-// a step need to live until its call returns; views of a result until the next call.
+// a step need to live until its call returns; views of a result until the next launch or collect.
 #pragma once
 
 #include <cstdint>
@@ -53,6 +53,20 @@ struct DecodeStep {
 
 struct DecodeResult {
   std::span<const TokenScore> sampled;  // by row
+};
+
+// What is launched at once: the prefill part, then the decode part. One of them may be empty; a
+// lane is named by one of them only.
+struct Step {
+  PrefillStep prefill = {};
+  DecodeStep decode = {};
+};
+
+struct StepResult {
+  PrefillResult prefill;
+  DecodeResult decode;
+  double prefill_seconds = 0;  // the device's time for each part; 0 if it was empty
+  double decode_seconds = 0;
 };
 
 }  // namespace sirocco

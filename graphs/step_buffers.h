@@ -23,8 +23,8 @@ inline constexpr int32_t kBlockUpdates = 4096;
 
 struct StepBuffers {
   RowMap rows;                         // [T], T = max(max_batch_size, prefill_chunk_size)
-  BlockUpdate* updates = nullptr;      // [kBlockUpdates]
   int32_t* update_count = nullptr;     // [1]
+  BlockUpdate* updates = nullptr;      // [kBlockUpdates]
   PrefillSegment* segments = nullptr;  // [max_batch_size]
   int32_t* segment_count = nullptr;    // [1]
   int32_t* layer_counter = nullptr;    // [1]

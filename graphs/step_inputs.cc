@@ -1,5 +1,8 @@
 #include "graphs/step_inputs.h"
 
+#include <algorithm>
+#include <cstddef>
+
 #include "absl/strings/str_cat.h"
 
 namespace sirocco {
@@ -15,7 +18,9 @@ StepInputs::StepInputs(Device& device, const StepBuffers& buffers, const LaneSto
       buffers_(buffers),
       lanes_(lanes),
       options_(options),
-      seen_(options.max_batch_size, 0) {}
+      seen_(options.max_batch_size, 0) {
+  lanes_there_.reserve(options.max_batch_size);
+}
 
 absl::Status StepInputs::CheckLane(int32_t lane) {
   if (lane < 0 || lane >= options_.max_batch_size) {
@@ -50,27 +55,39 @@ absl::Status StepInputs::CheckUpdates(std::span<const BlockUpdate> updates) cons
   return absl::OkStatus();
 }
 
-absl::Status StepInputs::UploadUpdates(std::span<const BlockUpdate> updates) {
+absl::Status StepInputs::UploadUpdates(std::span<const BlockUpdate> updates,
+                                       const HostUpdates& host) {
+  const ptrdiff_t header =
+      reinterpret_cast<std::byte*>(host.updates) - reinterpret_cast<std::byte*>(host.count);
   for (;;) {
     const bool last = updates.size() <= kBlockUpdates;
     const std::span<const BlockUpdate> now = last ? updates : updates.first(kBlockUpdates);
-    update_count_ = static_cast<int32_t>(now.size());
+    if (now.empty() && count_there_ == 0) return absl::OkStatus();
+    *host.count = count_there_ = static_cast<int32_t>(now.size());
+    std::copy(now.begin(), now.end(), host.updates);
     absl::Status status =
-        device_.CopyToDevice(buffers_.update_count, &update_count_, sizeof(update_count_));
-    if (status.ok() && !now.empty()) {
-      status = device_.CopyToDevice(buffers_.updates, now.data(), now.size_bytes());
-    }
+        device_.CopyToDevice(buffers_.update_count, host.count, header + now.size_bytes());
     if (!status.ok() || last) return status;
     status = device_.ops().Run(BeginStepParams{.rows = 1,
                                                .map = buffers_.rows,
                                                .updates = buffers_.updates,
                                                .update_count = buffers_.update_count,
                                                .lanes = lanes_.lanes()});
-    // `update_count_` is written again in the next round.
+    // `host` is written again in the next round.
     if (status.ok()) status = device_.Synchronize();
     if (!status.ok()) return status;
     updates = updates.subspan(kBlockUpdates);
   }
+}
+
+absl::Status StepInputs::UploadLanes(std::span<const int32_t> lanes, int32_t* host) {
+  if (lanes.size() <= lanes_there_.size() &&
+      std::equal(lanes.begin(), lanes.end(), lanes_there_.begin())) {
+    return absl::OkStatus();
+  }
+  std::copy(lanes.begin(), lanes.end(), host);
+  lanes_there_.assign(lanes.begin(), lanes.end());
+  return device_.CopyToDevice(buffers_.rows.lane, host, lanes.size_bytes());
 }
 
 }  // namespace sirocco

@@ -1,5 +1,5 @@
-// What a step is given, checked and brought to the device: block updates and the rows' lanes.
-// Nothing is allocated by a step that passes the checks.
+// What a step is given, checked and brought to the device: block updates and the rows' lanes. What
+// already stands there is not copied again. Nothing is allocated by a step that passes the checks.
 #pragma once
 
 #include <cstdint>
@@ -10,6 +10,7 @@
 #include "graphs/executor.h"
 #include "graphs/lane_store.h"
 #include "graphs/step_buffers.h"
+#include "graphs/step_host.h"
 #include "kernels/device.h"
 
 namespace sirocco {
@@ -29,9 +30,14 @@ class StepInputs {
   absl::Status CheckLane(int32_t lane);
   absl::Status CheckUpdates(std::span<const BlockUpdate> updates) const;
 
-  // Leaves the updates for the step's first operation to apply; what exceeds kBlockUpdates is
-  // applied at once (rare: a long cached prompt).
-  absl::Status UploadUpdates(std::span<const BlockUpdate> updates);
+  // Leaves the updates, by way of `host`, for the next operation that begins a step to apply. What
+  // exceeds kBlockUpdates is applied at once, and waits for the device (rare: a long cached
+  // prompt).
+  absl::Status UploadUpdates(std::span<const BlockUpdate> updates, const HostUpdates& host);
+  // The decode rows' lanes, by way of `host` [max_batch_size].
+  absl::Status UploadLanes(std::span<const int32_t> lanes, int32_t* host);
+  // A prefill part has other rows in the row map.
+  void RowsOverwritten() { lanes_there_.clear(); }
 
  private:
   Device& device_;
@@ -39,8 +45,9 @@ class StepInputs {
   const LaneStore& lanes_;
   const ExecutorOptions& options_;
   uint64_t stamp_ = 0;
-  std::vector<uint64_t> seen_;  // by lane: the last check that named it
-  int32_t update_count_ = 0;    // as uploaded: it must stay in place until the step has ended
+  std::vector<uint64_t> seen_;        // by lane: the last check that named it
+  std::vector<int32_t> lanes_there_;  // what the row map begins with, as far as it is known
+  int32_t count_there_ = 0;           // StepBuffers::update_count
 };
 
 }  // namespace sirocco

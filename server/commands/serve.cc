@@ -112,7 +112,9 @@ int ServeModel(const Config& config, ServedModel& model, Metrics& metrics, GrpcS
       std::_Exit(130);
     }
   }
-  const int exit_status = (events & Wakeups::kFault) != 0 ? kDeviceLost : 0;
+  // A fault ends a drain too, before it is told as an event.
+  const bool fault = (events & Wakeups::kFault) != 0 || !model.engine->fault().ok();
+  const int exit_status = fault ? kDeviceLost : 0;
   server.Shutdown(kLastWrites);
   metrics.Detach();
   LogInfo("stopped", {{"exit_status", absl::StrCat(exit_status)}});

@@ -89,10 +89,9 @@ void Metrics::MakeEngineSeries() {
                    &steps.Add({{"phase", "decode"}}, LatencyBuckets())};
   batch_size_ = &HistogramFamily(*registry_, "sirocco_batch_size", "Sequences of a decode step.")
                      .Add({}, BatchBuckets());
-  // Steps are not launched ahead of their tokens: no row is ever computed in vain.
-  CounterFamily(*registry_, "sirocco_overrun_rows_total",
-                "Rows computed for sequences that had already ended.")
-      .Add({});
+  overrun_rows_ = &CounterFamily(*registry_, "sirocco_overrun_rows_total",
+                                 "Decode rows computed for sequences that had already ended.")
+                       .Add({});
   cancel_to_free_ = &HistogramFamily(*registry_, "sirocco_cancel_to_free_seconds",
                                      "From a sequence's cancellation until its blocks are free.")
                          .Add({}, LatencyBuckets());
@@ -201,6 +200,8 @@ void Metrics::OnStep(StepPhase phase, double seconds, int32_t tokens) {
   const auto now = std::chrono::system_clock::now().time_since_epoch();
   last_step_->Set(std::chrono::duration<double>(now).count());
 }
+
+void Metrics::OnOverrunRows(int32_t rows) { overrun_rows_->Increment(rows); }
 
 void Metrics::OnQueueTime(double seconds) {
   if (vllm_ != nullptr) vllm_->queue_time->Observe(seconds);

@@ -56,6 +56,7 @@ class Metrics final : public EngineObserver {
   // EngineObserver.
   void OnGauges(const EngineGauges& gauges) override;
   void OnStep(StepPhase phase, double seconds, int32_t tokens) override;
+  void OnOverrunRows(int32_t rows) override;
   void OnQueueTime(double seconds) override;
   void OnPromptTokens(int32_t count) override;
   void OnRejected(std::string_view reason) override;
@@ -94,6 +95,7 @@ class Metrics final : public EngineObserver {
   std::array<Counter, 2> tokens_;          // by StepPhase
   std::array<Histogram, 2> step_seconds_;  // by StepPhase
   Histogram batch_size_;
+  Counter overrun_rows_;
   std::array<Gauge, 3> kv_blocks_;  // free, used, cached
   Gauge queue_requests_, queue_tokens_, last_step_;
   std::array<Counter, kRejectReasons.size()> rejected_;

@@ -3,6 +3,8 @@
 #include <gtest/gtest.h>
 
 #include <chrono>
+#include <deque>
+#include <map>
 #include <variant>
 
 namespace sirocco {
@@ -35,23 +37,37 @@ class BatcherTest : public testing::Test {
     for (const Sequence* sequence : batcher_->Admit()) {
       admitted_.emplace_back(sequence->context().number, sequence->index());
     }
+    const std::pair planned = Plan();
+    if (planned != std::pair(0, 0)) {
+      EXPECT_TRUE(Finish(token).ok());
+    }
+    return planned;
+  }
+
+  // The halves of a turn: (prompt tokens, decode rows) of the step planned; the oldest step ends.
+  std::pair<int32_t, int32_t> Plan() {
     const Batcher::Plan plan = batcher_->PlanStep();
+    std::pair<int32_t, int32_t> planned(0, static_cast<int32_t>(plan.decode.lanes.size()));
+    for (const PrefillChunk& chunk : plan.prefill.chunks) planned.first += chunk.count;
+    if (!plan.empty()) plans_.push_back(plan);
+    return planned;
+  }
+  absl::StatusOr<Batcher::StepFigures> Finish(int32_t token = 7) {
     TokenScore score = {};
     score.token_id = token;
     size_t samples = 0;
     size_t scores = 0;
-    for (const PrefillChunk& chunk : plan.prefill.chunks) {
+    for (const PrefillChunk& chunk : plans_.front().prefill.chunks) {
       samples += chunk.sample ? 1 : 0;
       scores += chunk.score_count;
     }
     const std::vector<TokenScore> sampled(samples, score), scored(scores, score);
-    const std::vector<TokenScore> decoded(plan.decode.lanes.size(), score);
-    const std::pair result(plan.prefill_tokens, static_cast<int32_t>(plan.decode.lanes.size()));
+    const std::vector<TokenScore> decoded(plans_.front().decode.lanes.size(), score);
+    plans_.pop_front();
     events_.clear();
-    const PrefillResult prefill = {.sampled = sampled, .scored = scored};
-    EXPECT_TRUE(batcher_->FinishPrefill(prefill, Clock::now(), &events_).ok());
-    EXPECT_TRUE(batcher_->FinishDecode({.sampled = decoded}, Clock::now(), &events_).ok());
-    return result;
+    return batcher_->FinishStep(
+        {.prefill = {.sampled = sampled, .scored = scored}, .decode = {.sampled = decoded}},
+        Clock::now(), &events_);
   }
 
   // Tokens of the last step, by (request, index).
@@ -64,9 +80,12 @@ class BatcherTest : public testing::Test {
     return tokens;
   }
 
-  void Make(int32_t lanes, int32_t blocks) {
-    batcher_ = std::make_unique<Batcher>(BatcherOptions{
-        .max_batch_size = lanes, .prefill_chunk_size = 8, .block_size = 4, .kv_blocks = {blocks}});
+  void Make(int32_t lanes, int32_t blocks, int32_t run_ahead = 0) {
+    batcher_ = std::make_unique<Batcher>(BatcherOptions{.max_batch_size = lanes,
+                                                        .prefill_chunk_size = 8,
+                                                        .block_size = 4,
+                                                        .kv_blocks = {blocks},
+                                                        .run_ahead = run_ahead});
   }
   void ExpectEmpty() const {
     const EngineGauges gauges = batcher_->gauges();
@@ -81,6 +100,7 @@ class BatcherTest : public testing::Test {
   uint64_t next_number_ = 1;
   std::unique_ptr<Batcher> batcher_;
   Ids admitted_;
+  std::deque<Batcher::Plan> plans_;  // that have not ended
   std::vector<Event> events_;
 };
 
@@ -198,14 +218,15 @@ TEST_F(BatcherTest, CancelledRequestsLeaveWhereverTheyAre) {
   ASSERT_EQ(ended.size(), 3u);
   EXPECT_EQ(ended[0].context, decoding);
   EXPECT_EQ(ended[0].stage, RequestStage::kDecode);
-  EXPECT_EQ(ended[0].lanes, 1);
   EXPECT_EQ(ended[0].reason, absl::StatusCode::kCancelled);
-  EXPECT_EQ(ended[0].since, decoding->stream->cancel_time());
   EXPECT_EQ(ended[1].context, prefilling);
   EXPECT_EQ(ended[1].stage, RequestStage::kPrefill);
   EXPECT_EQ(ended[2].context, waiting);
   EXPECT_EQ(ended[2].stage, RequestStage::kQueue);
-  EXPECT_EQ(ended[2].lanes, 0);
+  // The third held nothing.
+  EXPECT_EQ(batcher_->TakeFreed(),
+            (std::vector{decoding->stream->cancel_time(), prefilling->stream->cancel_time()}));
+  EXPECT_TRUE(batcher_->TakeFreed().empty());
   EXPECT_EQ(batcher_->gauges().kv_blocks_used, 0);
   EXPECT_EQ(batcher_->gauges().queue_tokens, 4);
   Step();
@@ -245,10 +266,11 @@ TEST_F(BatcherTest, DeadlinesAreWatchedWithoutASignal) {
   EXPECT_EQ(ended[0].context, waits);
   EXPECT_EQ(ended[0].reason, absl::StatusCode::kDeadlineExceeded);
   EXPECT_EQ(ended[0].stage, RequestStage::kQueue);
-  EXPECT_EQ(ended[0].since, now + seconds(10));
+  EXPECT_TRUE(batcher_->TakeFreed().empty());
   ended = batcher_->EndCancelled(now + seconds(21), false);
   ASSERT_EQ(ended.size(), 1u);
   EXPECT_EQ(ended[0].stage, RequestStage::kDecode);
+  EXPECT_EQ(batcher_->TakeFreed(), std::vector{now + seconds(20)});
   ExpectEmpty();
 }
 
@@ -263,14 +285,127 @@ TEST_F(BatcherTest, EndAllLeavesNothing) {
 
 TEST_F(BatcherTest, AResultThatDoesNotFitThePlanIsAnError) {
   Make(2, 8);
+  const auto finish = [&](const StepResult& result) {
+    return batcher_->FinishStep(result, Clock::now(), &events_).status().code();
+  };
+  const std::vector<TokenScore> one(1, TokenScore{});
+  EXPECT_EQ(finish({}), absl::StatusCode::kInternal);  // nothing was planned
   Enqueue(3, 5);
   batcher_->Admit();
   batcher_->PlanStep();
-  EXPECT_EQ(batcher_->FinishPrefill({}, Clock::now(), &events_).code(),
-            absl::StatusCode::kInternal);
-  const std::vector<TokenScore> one(1, TokenScore{});
-  EXPECT_EQ(batcher_->FinishDecode({.sampled = one}, Clock::now(), &events_).code(),
-            absl::StatusCode::kInternal);
+  EXPECT_EQ(finish({}), absl::StatusCode::kInternal);
+  StepResult result;
+  result.prefill.sampled = one;
+  result.decode.sampled = one;
+  EXPECT_EQ(finish(result), absl::StatusCode::kInternal);
+  result.decode.sampled = {};
+  EXPECT_EQ(finish(result), absl::StatusCode::kOk);
+}
+
+// --- steps planned before the tokens of the step before are known ---
+
+TEST_F(BatcherTest, ASequenceDecodesBeforeItsFirstTokenIsKnownAndLeavesAtItsLength) {
+  Make(2, 8, /*run_ahead=*/1);
+  Enqueue(5, 3);
+  batcher_->Admit();
+  EXPECT_EQ(Plan(), (std::pair{5, 0}));
+  EXPECT_EQ(Plan(), (std::pair{0, 1}));
+  ASSERT_TRUE(Finish().ok());
+  EXPECT_EQ(Tokens().at({1, 0}), TokenRole::kText);
+  EXPECT_EQ(Plan(), (std::pair{0, 1}));
+  ASSERT_TRUE(Finish().ok());
+  // Its third token is on its way: it is in no further step, and has all it had until then.
+  EXPECT_EQ(Plan(), (std::pair{0, 0}));
+  EXPECT_EQ(batcher_->in_flight(), 1);
+  EXPECT_EQ(batcher_->gauges().kv_blocks_used, 2);
+  EXPECT_EQ(batcher_->gauges().requests_running, 1);
+  const auto figures = Finish();
+  ASSERT_TRUE(figures.ok());
+  EXPECT_EQ(figures->decode_rows, 1);
+  EXPECT_EQ(figures->overrun_rows, 0);
+  EXPECT_EQ(Tokens().at({1, 0}), TokenRole::kLast);
+  EXPECT_EQ(batcher_->startable(), 2);
+  ExpectEmpty();
+}
+
+TEST_F(BatcherTest, AnEndThatATokenTellsLeavesOneOverrunRow) {
+  Make(1, 8, /*run_ahead=*/1);
+  Enqueue(5, 9);
+  Enqueue(2, 2);
+  batcher_->Admit();
+  Plan();
+  Plan();
+  ASSERT_TRUE(Finish(kEnd).ok());
+  EXPECT_EQ(Tokens().at({1, 0}), TokenRole::kEndToken);
+  // The request is over; its lane and blocks are in the step that was launched meanwhile.
+  EXPECT_EQ(batcher_->gauges().requests_running, 0);
+  EXPECT_EQ(batcher_->gauges().kv_blocks_used, 2);
+  EXPECT_TRUE(batcher_->Admit().empty());
+  EXPECT_EQ(Plan(), (std::pair{0, 0}));
+  const auto figures = Finish();
+  ASSERT_TRUE(figures.ok());
+  EXPECT_EQ(figures->decode_rows, 1);
+  EXPECT_EQ(figures->overrun_rows, 1);
+  EXPECT_TRUE(Tokens().empty());
+  EXPECT_EQ(batcher_->gauges().kv_blocks_used, 0);
+  EXPECT_EQ(batcher_->Admit().size(), 1u);
+}
+
+TEST_F(BatcherTest, CancelledSequencesAreFreeWhenTheirLastStepHasEnded) {
+  Make(2, 16, /*run_ahead=*/1);
+  const auto decoding = Enqueue(2, 9);
+  const auto prefilling = Enqueue(20, 9);
+  batcher_->Admit();
+  EXPECT_EQ(Plan(), (std::pair{8, 0}));
+  EXPECT_EQ(Plan(), (std::pair{8, 1}));
+  ASSERT_TRUE(Finish().ok());
+  for (const auto& context : {decoding, prefilling}) {
+    context->stream->Cancel(absl::StatusCode::kCancelled);
+  }
+  EXPECT_EQ(batcher_->EndCancelled(Clock::now(), /*look=*/true).size(), 2u);
+  EXPECT_TRUE(batcher_->empty());
+  EXPECT_TRUE(batcher_->TakeFreed().empty());
+  EXPECT_GT(batcher_->gauges().kv_blocks_used, 0);
+  EXPECT_EQ(batcher_->startable(), 0);
+  EXPECT_EQ(Plan(), (std::pair{0, 0}));
+  const auto figures = Finish();
+  ASSERT_TRUE(figures.ok());
+  EXPECT_EQ(figures->prefill_tokens, 8);
+  EXPECT_EQ(figures->overrun_rows, 1);
+  EXPECT_TRUE(events_.empty());
+  EXPECT_EQ(batcher_->TakeFreed().size(), 2u);
+  EXPECT_EQ(batcher_->startable(), 2);
+  ExpectEmpty();
+}
+
+TEST_F(BatcherTest, AnEndFoundInTheTextLeavesAnOverrunRowToo) {
+  Make(2, 8, /*run_ahead=*/1);
+  Enqueue(5, 9);
+  batcher_->Admit();
+  Plan();
+  Plan();
+  ASSERT_TRUE(Finish().ok());
+  batcher_->EndSequence(1, 0);
+  batcher_->EndSequence(1, 0);
+  EXPECT_TRUE(batcher_->empty());
+  EXPECT_EQ(batcher_->in_flight(), 1);
+  EXPECT_EQ(Finish()->overrun_rows, 1);
+  EXPECT_TRUE(batcher_->TakeFreed().empty());  // nobody cancelled it
+  ExpectEmpty();
+}
+
+TEST_F(BatcherTest, AbandonedStepsLeaveNothing) {
+  Make(2, 30, /*run_ahead=*/1);
+  for (int i = 0; i < 4; ++i) Enqueue(3, 5, /*n=*/2);
+  batcher_->Admit();
+  Plan();
+  Plan();
+  batcher_->EndAll();
+  EXPECT_GT(batcher_->gauges().kv_blocks_used, 0);
+  batcher_->AbandonSteps();
+  EXPECT_EQ(batcher_->in_flight(), 0);
+  EXPECT_EQ(batcher_->startable(), 2);
+  ExpectEmpty();
 }
 
 }  // namespace

@@ -19,6 +19,7 @@ struct EngineHarness {
                            .end_token_ids = {kFakeEnd},
                            .delivery_threads = 2};
   bool with_tokenizer = true;
+  int run_ahead = 0;
 
   void Start();
   std::unique_ptr<Client> Submit(Request request,
@@ -32,7 +33,7 @@ struct EngineHarness {
 
   FakeTokenizer tokenizer;
   CountingObserver observer;
-  Gate gate;  // before each step; open
+  Gate gate;  // before each launch; open
   std::shared_ptr<FakeDevice> device = std::make_shared<FakeDevice>();
   std::unique_ptr<Engine> engine;
 

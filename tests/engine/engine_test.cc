@@ -15,8 +15,10 @@ namespace {
 using std::chrono::milliseconds;
 using std::chrono::seconds;
 
-class EngineTest : public testing::Test {
+// With executors that do not run ahead, and that do.
+class EngineTest : public testing::TestWithParam<int> {
  protected:
+  void SetUp() override { h_.run_ahead = GetParam(); }
   void TearDown() override {
     h_.gate.Open();
     h_.engine.reset();
@@ -35,7 +37,9 @@ class EngineTest : public testing::Test {
   EngineHarness h_;
 };
 
-TEST_F(EngineTest, AnswersAsOneSequenceAloneWould) {
+INSTANTIATE_TEST_SUITE_P(RunAhead, EngineTest, testing::Values(0, 1));
+
+TEST_P(EngineTest, AnswersAsOneSequenceAloneWould) {
   h_.Start();
   std::vector<std::pair<Request, std::unique_ptr<Client>>> all;
   for (int32_t i = 0; i < 20; ++i) {
@@ -48,7 +52,7 @@ TEST_F(EngineTest, AnswersAsOneSequenceAloneWould) {
   EXPECT_LE(h_.device->largest_prefill.load(), 32);
 }
 
-TEST_F(EngineTest, EverySequenceOfARequestHasItsOwnDraws) {
+TEST_P(EngineTest, EverySequenceOfARequestHasItsOwnDraws) {
   h_.Start();
   Request request = PromptOf(10, 12, 3);
   request.n = 4;
@@ -61,7 +65,7 @@ TEST_F(EngineTest, EverySequenceOfARequestHasItsOwnDraws) {
   EXPECT_EQ(h_.observer.counts().started, 1);
 }
 
-TEST_F(EngineTest, MoreSequencesThanKvCanHoldAtOnce) {
+TEST_P(EngineTest, MoreSequencesThanKvCanHoldAtOnce) {
   h_.executor = FakeOptions(4, 64, /*blocks=*/10);
   h_.Start();
   Request request = PromptOf(20, 10, 3);  // 8 blocks a sequence
@@ -71,7 +75,7 @@ TEST_F(EngineTest, MoreSequencesThanKvCanHoldAtOnce) {
   EXPECT_EQ(h_.device->largest_batch.load(), 1);
 }
 
-TEST_F(EngineTest, PromptLogprobsComeOnceAndAcrossChunks) {
+TEST_P(EngineTest, PromptLogprobsComeOnceAndAcrossChunks) {
   h_.executor = FakeOptions(4, 128, 128);
   h_.Start();
   for (int32_t length : {1, 2, 32, 33, 100}) {
@@ -83,7 +87,7 @@ TEST_F(EngineTest, PromptLogprobsComeOnceAndAcrossChunks) {
   }
 }
 
-TEST_F(EngineTest, OnlyScoringMayFillMaxLength) {
+TEST_P(EngineTest, OnlyScoringMayFillMaxLength) {
   h_.Start();
   Request request = PromptOf(64, 0, 5);
   request.logprobs = LogprobOptions{.top = 1, .prompt = true};
@@ -99,7 +103,7 @@ TEST_F(EngineTest, OnlyScoringMayFillMaxLength) {
   EXPECT_EQ(counts.finished_requests, 1);
 }
 
-TEST_F(EngineTest, WithoutATokenizerTextIsEmptyAndStopStringsAreRefused) {
+TEST_P(EngineTest, WithoutATokenizerTextIsEmptyAndStopStringsAreRefused) {
   h_.with_tokenizer = false;
   h_.Start();
   Request request = PromptOf(5, 9, 2);
@@ -109,7 +113,7 @@ TEST_F(EngineTest, WithoutATokenizerTextIsEmptyAndStopStringsAreRefused) {
   EXPECT_EQ(Refusal(request).code(), absl::StatusCode::kFailedPrecondition);
 }
 
-TEST_F(EngineTest, AStopStringFreesTheSequenceAndLateTokensAreNotCounted) {
+TEST_P(EngineTest, AStopStringFreesTheSequenceAndLateTokensAreNotCounted) {
   h_.Start();
   Request request = Long();
   const Answer whole = Simulate(request, 0, {kFakeEnd}, &h_.tokenizer);
@@ -132,7 +136,7 @@ TEST_F(EngineTest, AStopStringFreesTheSequenceAndLateTokensAreNotCounted) {
   EXPECT_EQ(counts.finished[static_cast<size_t>(FinishReason::kStop)], 1);
 }
 
-TEST_F(EngineTest, RefusesWhatCannotRun) {
+TEST_P(EngineTest, RefusesWhatCannotRun) {
   h_.executor = FakeOptions(4, 64, /*blocks=*/4);
   h_.Start();
   EXPECT_EQ(Refusal(PromptOf(0, 1)).code(), absl::StatusCode::kInvalidArgument);
@@ -145,12 +149,12 @@ TEST_F(EngineTest, RefusesWhatCannotRun) {
   h_.ExpectAnswer(*h_.Submit(fits), fits);
 }
 
-TEST_F(EngineTest, StartRefusesOptionsOutOfRange) {
+TEST_P(EngineTest, StartRefusesOptionsOutOfRange) {
   const auto start = [&](auto change) {
     EngineOptions options = h_.options;
     change(options);
-    return Engine::Start(std::make_unique<FakeExecutor>(h_.executor, h_.device), nullptr,
-                         &h_.observer, options)
+    return Engine::Start(std::make_unique<FakeExecutor>(h_.executor, h_.run_ahead, h_.device),
+                         nullptr, &h_.observer, options)
         .status();
   };
   EXPECT_EQ(start([](auto& o) { o.prefill_chunk_size = 33; }).message(),
@@ -165,7 +169,7 @@ TEST_F(EngineTest, StartRefusesOptionsOutOfRange) {
             absl::StatusCode::kInvalidArgument);
 }
 
-TEST_F(EngineTest, TheQueueIsBoundedInRequests) {
+TEST_P(EngineTest, TheQueueIsBoundedInRequests) {
   h_.executor = FakeOptions(1, 64, 64);
   h_.options.max_queue_size = 2;
   h_.gate.Close();
@@ -182,7 +186,7 @@ TEST_F(EngineTest, TheQueueIsBoundedInRequests) {
   h_.ExpectAnswer(*h_.Submit(Long(7)), Long(7));
 }
 
-TEST_F(EngineTest, TheQueueIsBoundedInTokens) {
+TEST_P(EngineTest, TheQueueIsBoundedInTokens) {
   h_.executor = FakeOptions(1, 64, 64);
   h_.options.max_queue_tokens = 20;
   h_.gate.Close();
@@ -200,7 +204,7 @@ TEST_F(EngineTest, TheQueueIsBoundedInTokens) {
   h_.ExpectAnswer(*last, PromptOf(5, 4));
 }
 
-TEST_F(EngineTest, CancellingFreesLanesAndBlocks) {
+TEST_P(EngineTest, CancellingFreesLanesAndBlocks) {
   h_.executor = FakeOptions(1, 64, 64);
   h_.Start();
   h_.gate.Close();
@@ -222,7 +226,7 @@ TEST_F(EngineTest, CancellingFreesLanesAndBlocks) {
   EXPECT_EQ(counts.deadlines, (std::array<int64_t, 3>{}));
 }
 
-TEST_F(EngineTest, DeadlinesEndWhatWaitsAndWhatRuns) {
+TEST_P(EngineTest, DeadlinesEndWhatWaitsAndWhatRuns) {
   h_.executor = FakeOptions(1, 64, 64);
   h_.Start();
   Request request = Long();
@@ -244,7 +248,7 @@ TEST_F(EngineTest, DeadlinesEndWhatWaitsAndWhatRuns) {
   EXPECT_EQ(counts.cancelled_lanes, 1);
 }
 
-TEST_F(EngineTest, AReaderThatTakesNothingSlowsNobody) {
+TEST_P(EngineTest, AReaderThatTakesNothingSlowsNobody) {
   h_.Start();
   auto slow = h_.Submit(Long(1), Client::Reading::kInTheEnd);
   for (int32_t i = 0; i < 20; ++i)
@@ -254,7 +258,7 @@ TEST_F(EngineTest, AReaderThatTakesNothingSlowsNobody) {
   EXPECT_EQ(slow->output().updates, 1);  // all of it merged
 }
 
-TEST_F(EngineTest, TimesAddUp) {
+TEST_P(EngineTest, TimesAddUp) {
   h_.Start();
   const Clock::time_point before = Clock::now();
   auto client = h_.Submit(Long());
@@ -266,7 +270,7 @@ TEST_F(EngineTest, TimesAddUp) {
   EXPECT_LE(timing.queue + timing.prefill + timing.decode, Clock::now() - before);
 }
 
-TEST_F(EngineTest, DrainingRefusesAndLetsFinish) {
+TEST_P(EngineTest, DrainingRefusesAndLetsFinish) {
   h_.Start();
   h_.gate.Close();
   auto client = h_.Submit(Long());
@@ -284,7 +288,7 @@ TEST_F(EngineTest, DrainingRefusesAndLetsFinish) {
   h_.ExpectAnswer(*client, Long());
 }
 
-TEST_F(EngineTest, DrainEndsWhatIsLeftEvenIfTheDeviceHangs) {
+TEST_P(EngineTest, DrainEndsWhatIsLeftEvenIfTheDeviceHangs) {
   h_.Start();
   h_.gate.Close();
   auto running = h_.Submit(Long(1));
@@ -299,7 +303,7 @@ TEST_F(EngineTest, DrainEndsWhatIsLeftEvenIfTheDeviceHangs) {
   EXPECT_TRUE(h_.AwaitIdle());
 }
 
-TEST_F(EngineTest, AFaultEndsEveryStreamAndRefusesFromThenOn) {
+TEST_P(EngineTest, AFaultEndsEveryStreamAndRefusesFromThenOn) {
   h_.executor = FakeOptions(1, 64, 64);
   h_.Start();
   EXPECT_TRUE(h_.engine->fault().ok());
@@ -322,7 +326,71 @@ TEST_F(EngineTest, AFaultEndsEveryStreamAndRefusesFromThenOn) {
   EXPECT_TRUE(h_.AwaitIdle());
 }
 
-TEST_F(EngineTest, TheEndOfTheEngineEndsItsStreams) {
+TEST_P(EngineTest, AFaultFoundAtTheEndOfAStepEndsAllToo) {
+  h_.executor = FakeOptions(2, 64, 64);
+  h_.Start();
+  std::vector<std::unique_ptr<Client>> clients;
+  for (int32_t i = 0; i < 3; ++i) clients.push_back(h_.Submit(Long(i)));
+  ASSERT_TRUE(clients[0]->WaitForToken());
+  h_.device->breaks = true;
+  for (const auto& client : clients) {
+    ASSERT_TRUE(client->Wait());
+    const absl::Status status = client->output().end.status;
+    if (status.ok()) continue;  // it was faster
+    EXPECT_EQ(status.code(), absl::StatusCode::kInternal);
+    EXPECT_EQ(status.message(), "the device has failed: the fake device broke");
+  }
+  // The third could not be done when the device broke.
+  EXPECT_EQ(clients[2]->output().end.status.code(), absl::StatusCode::kInternal);
+  EXPECT_EQ(h_.engine->fault().code(), absl::StatusCode::kInternal);
+  EXPECT_EQ(Refusal(Long()).code(), absl::StatusCode::kInternal);
+  EXPECT_TRUE(h_.AwaitIdle());
+  EXPECT_TRUE(h_.engine->Drain(seconds(60)));
+}
+
+TEST_P(EngineTest, AnEndByLengthComputesNothingInVain) {
+  h_.executor = FakeOptions(4, 64, 64);
+  h_.Start();
+  std::vector<std::pair<Request, std::unique_ptr<Client>>> all;
+  int64_t decoded = 0;
+  for (int32_t i = 0; i < 12; ++i) {
+    Request request = PromptOf(3 + i, 1 + i % 5, i);
+    request.stop.ignore_eos = true;
+    decoded += request.max_new_tokens - 1;
+    all.emplace_back(request, h_.Submit(request));
+  }
+  for (auto& [request, client] : all) h_.ExpectAnswer(*client, request);
+  EXPECT_TRUE(h_.AwaitIdle());
+  const Counts counts = h_.observer.counts();
+  EXPECT_EQ(counts.overrun_rows, 0);
+  EXPECT_EQ(counts.decode_rows, decoded);
+  EXPECT_EQ(h_.device->most_in_flight.load(), 1 + GetParam());
+}
+
+// An end token among a sequence's tokens: one overrun row where the executor runs ahead, which
+// nobody sees.
+TEST_P(EngineTest, AnEndByATokenHasOneOverrunRow) {
+  h_.Start();
+  int64_t sequences = 0, tokens = 0;
+  for (int32_t i = 0; i < 40; ++i) {
+    const Request request = PromptOf(5, 59, i);
+    const Answer answer = Simulate(request, 0, {kFakeEnd}, &h_.tokenizer);
+    const auto length = static_cast<int32_t>(answer.token_ids.size());
+    if (length == request.max_new_tokens) continue;
+    h_.ExpectAnswer(*h_.Submit(request), request);
+    ++sequences;
+    tokens += length;
+  }
+  ASSERT_GT(sequences, 5);
+  EXPECT_TRUE(h_.AwaitIdle());
+  const Counts counts = h_.observer.counts();
+  EXPECT_EQ(counts.overrun_rows, GetParam() * sequences);
+  EXPECT_EQ(counts.decode_rows, tokens - sequences + counts.overrun_rows);
+  EXPECT_EQ(counts.generated_tokens, tokens);
+  EXPECT_EQ(counts.inter_tokens, tokens - sequences);
+}
+
+TEST_P(EngineTest, TheEndOfTheEngineEndsItsStreams) {
   h_.executor = FakeOptions(1, 64, 64);
   h_.Start();
   h_.gate.Close();
@@ -339,7 +407,7 @@ TEST_F(EngineTest, TheEndOfTheEngineEndsItsStreams) {
   }
 }
 
-TEST_F(EngineTest, HealthSeesWorkAndSteps) {
+TEST_P(EngineTest, HealthSeesWorkAndSteps) {
   h_.Start();
   EXPECT_FALSE(h_.engine->has_work());
   std::this_thread::sleep_for(milliseconds(20));

@@ -1,6 +1,7 @@
 #include "tests/engine/fake_executor.h"
 
 #include <algorithm>
+#include <cstring>
 #include <set>
 #include <utility>
 
@@ -28,11 +29,13 @@ ExecutorOptions FakeOptions(int32_t max_batch_size, int32_t max_length, int32_t 
   return options;
 }
 
-FakeExecutor::FakeExecutor(ExecutorOptions options, std::shared_ptr<FakeDevice> device)
-    : options_(std::move(options)), device_(std::move(device)) {
+FakeExecutor::FakeExecutor(ExecutorOptions options, int run_ahead,
+                           std::shared_ptr<FakeDevice> device)
+    : options_(std::move(options)), run_ahead_(run_ahead), device_(std::move(device)) {
   lanes_.resize(options_.max_batch_size);
   for (int32_t count : options_.kv_blocks) {
     blocks_.emplace_back(count, Block{0, std::vector<int32_t>(options_.block_size, -1)});
+    owners_.emplace_back(count, 0);
   }
 }
 
@@ -40,14 +43,86 @@ void FakeExecutor::Expect(bool condition, const std::string& what) {
   if (!condition) device_->Violate(what);
 }
 
-absl::Status FakeExecutor::BeginStep() {
+void FakeExecutor::OnThread() {
   if (thread_ == std::thread::id()) thread_ = std::this_thread::get_id();
   Expect(thread_ == std::this_thread::get_id(), "another thread");
+}
+
+bool FakeExecutor::InFlight(int64_t life) const {
+  return std::any_of(launched_.begin(), launched_.end(), [&](const Launched& launched) {
+    return std::count(launched.lives.begin(), launched.lives.end(), life) > 0;
+  });
+}
+
+void FakeExecutor::CheckReuse(std::span<const BlockUpdate> updates) {
+  for (const BlockUpdate& update : updates) {
+    int64_t& owner = owners_.at(update.group).at(update.physical);
+    const int64_t life = lanes_.at(update.lane).life;
+    Expect(owner == life || !InFlight(owner), "a block that a launched step uses is given away");
+    owner = life;
+  }
+}
+
+absl::Status FakeExecutor::Launch(const Step& step) {
+  OnThread();
   if (device_->before_step) device_->before_step();
-  sampled_.clear();
-  scored_.clear();
   if (device_->fails.load()) return absl::UnknownError("the fake device broke");
+  Expect(in_flight() <= run_ahead_, "too many steps in flight");
+  Expect(!step.prefill.chunks.empty() || !step.decode.lanes.empty(), "an empty step");
+  CheckReuse(step.prefill.block_updates);
+  CheckReuse(step.decode.block_updates);
+  Launched& launched = launched_.emplace_back();
+  launched.step = step;
+  const auto copy = [](const auto& view) { return std::vector(view.begin(), view.end()); };
+  launched.prefill_updates = copy(step.prefill.block_updates);
+  launched.decode_updates = copy(step.decode.block_updates);
+  launched.chunks.assign(step.prefill.chunks.begin(), step.prefill.chunks.end());
+  launched.lanes.assign(step.decode.lanes.begin(), step.decode.lanes.end());
+  std::set<int32_t> seen;
+  const auto name = [&](int32_t lane) {
+    Expect(seen.insert(lane).second, "a lane twice in a step");
+    launched.lives.push_back(lanes_.at(lane).life);
+  };
+  for (const PrefillChunk& chunk : step.prefill.chunks) name(chunk.lane);
+  for (const int32_t lane : step.decode.lanes) name(lane);
+  device_->most_in_flight = std::max(device_->most_in_flight.load(), in_flight());
   return absl::OkStatus();
+}
+
+void FakeExecutor::CheckViews(const Launched& launched) {
+  const auto same = [](const auto& view, const auto& copy) {
+    return view.size() == copy.size() &&
+           std::memcmp(view.data(), copy.data(), view.size_bytes()) == 0;
+  };
+  Expect(same(launched.step.prefill.block_updates, launched.prefill_updates) &&
+             same(launched.step.decode.block_updates, launched.decode_updates) &&
+             same(launched.step.decode.lanes, launched.lanes) &&
+             std::equal(launched.chunks.begin(), launched.chunks.end(),
+                        launched.step.prefill.chunks.begin(), launched.step.prefill.chunks.end(),
+                        [](const PrefillChunk& a, const PrefillChunk& b) {
+                          return a.lane == b.lane && a.first_position == b.first_position &&
+                                 a.count == b.count;
+                        }),
+         "a launched step was changed");
+}
+
+absl::StatusOr<StepResult> FakeExecutor::Collect() {
+  OnThread();
+  if (device_->breaks.load()) return absl::UnknownError("the fake device broke");
+  if (launched_.empty()) {
+    device_->Violate("nothing to collect");
+    return absl::FailedPreconditionError("nothing to collect");
+  }
+  prefilled_.clear();
+  decoded_.clear();
+  scored_.clear();
+  CheckViews(launched_.front());
+  const Step step = launched_.front().step;
+  if (!step.prefill.chunks.empty()) RunPrefill(step.prefill);
+  if (!step.decode.lanes.empty()) RunDecode(step.decode);
+  launched_.pop_front();
+  return StepResult{.prefill = {.sampled = prefilled_, .scored = scored_},
+                    .decode = {.sampled = decoded_}};
 }
 
 absl::Status FakeExecutor::StartLane(const LaneStart& start) {
@@ -55,6 +130,7 @@ absl::Status FakeExecutor::StartLane(const LaneStart& start) {
   Expect(start.state.length == static_cast<int32_t>(start.tokens.size()), "length of a start");
   Expect(start.prompt_length == start.state.length, "prompt length of a start");
   LaneState& lane = lanes_.at(start.lane);
+  Expect(!InFlight(lane.life), "a lane that a launched step uses is started");
   lane.life = ++lives_;
   lane.state = start.state;
   lane.tokens.assign(start.tokens.begin(), start.tokens.end());
@@ -112,16 +188,12 @@ std::vector<int32_t> FakeExecutor::Attend(const LaneState& lane, int32_t end) {
   return tokens;
 }
 
-absl::StatusOr<PrefillResult> FakeExecutor::Prefill(const PrefillStep& step) {
-  if (auto status = BeginStep(); !status.ok()) return status;
+void FakeExecutor::RunPrefill(const PrefillStep& step) {
   ApplyUpdates(step.block_updates);
-  std::set<int32_t> seen;
   int32_t total = 0;
-  Expect(!step.chunks.empty(), "an empty prefill");
   for (const PrefillChunk& chunk : step.chunks) {
     LaneState& lane = lanes_.at(chunk.lane);
     const int32_t end = chunk.first_position + chunk.count;
-    Expect(seen.insert(chunk.lane).second, "a lane twice in a prefill");
     Expect(chunk.count > 0 && chunk.first_position == lane.computed, "a chunk out of order");
     Expect(end <= static_cast<int32_t>(lane.tokens.size()), "a chunk beyond the prompt");
     Expect(chunk.score_count >= 0 && chunk.score_count <= chunk.count, "score_count");
@@ -135,35 +207,30 @@ absl::StatusOr<PrefillResult> FakeExecutor::Prefill(const PrefillStep& step) {
     }
     if (!chunk.sample) continue;
     Expect(end == static_cast<int32_t>(lane.tokens.size()), "samples before the prompt's end");
-    sampled_.push_back(FakeNext(lane.state, lane.barred_ids, Attend(lane, end)));
-    lane.tokens.push_back(sampled_.back().token_id);
+    prefilled_.push_back(FakeNext(lane.state, lane.barred_ids, Attend(lane, end)));
+    lane.tokens.push_back(prefilled_.back().token_id);
   }
   Expect(total <= options_.prefill_chunk_size, "a prefill that is too long");
   device_->prefill_tokens += total;
   device_->largest_prefill = std::max(device_->largest_prefill.load(), total);
-  return PrefillResult{.sampled = sampled_, .scored = scored_};
 }
 
-absl::StatusOr<DecodeResult> FakeExecutor::Decode(const DecodeStep& step) {
-  if (auto status = BeginStep(); !status.ok()) return status;
+void FakeExecutor::RunDecode(const DecodeStep& step) {
   ApplyUpdates(step.block_updates);
   const auto rows = static_cast<int32_t>(step.lanes.size());
   Expect(rows >= 1 && rows <= options_.max_batch_size, "rows of a decode");
-  std::set<int32_t> seen;
   for (int32_t number : step.lanes) {
     LaneState& lane = lanes_.at(number);
     const auto length = static_cast<int32_t>(lane.tokens.size());
-    Expect(seen.insert(number).second, "a lane twice in a decode");
     Expect(lane.computed == length - 1, "decodes a lane without its prompt");
     Expect(length < options_.max_length, "decodes beyond max_length");
     Write(lane, length - 1);
     lane.computed = length;
-    sampled_.push_back(FakeNext(lane.state, lane.barred_ids, Attend(lane, length)));
-    lane.tokens.push_back(sampled_.back().token_id);
+    decoded_.push_back(FakeNext(lane.state, lane.barred_ids, Attend(lane, length)));
+    lane.tokens.push_back(decoded_.back().token_id);
   }
   device_->decode_rows += rows;
   device_->largest_batch = std::max(device_->largest_batch.load(), rows);
-  return DecodeResult{.sampled = sampled_};
 }
 
 }  // namespace sirocco

@@ -1,8 +1,11 @@
 // An executor over the fake model that keeps a KV cache of token ids, reads it through block tables
-// as a device would, and checks every step it is given.
+// as a device would, and checks every step it is given. A step is computed only when it is
+// collected, from the views that it was launched with: nobody can know its tokens before, and a
+// view that changed meanwhile shows.
 #pragma once
 
 #include <atomic>
+#include <deque>
 #include <functional>
 #include <memory>
 #include <mutex>
@@ -17,11 +20,13 @@ namespace sirocco {
 // What a test shares with the executor, which the engine owns.
 struct FakeDevice {
   std::function<void()> before_step;        // set before the engine starts; engine thread
-  std::atomic<bool> fails{false};           // the next step ends in a fault
+  std::atomic<bool> fails{false};           // the next launch ends in a fault
+  std::atomic<bool> breaks{false};          // the next step to be collected ended in a fault
   std::atomic<int32_t> prefill_tokens{0};   // computed
   std::atomic<int32_t> decode_rows{0};      // computed
   std::atomic<int32_t> largest_batch{0};    // of a decode
   std::atomic<int32_t> largest_prefill{0};  // tokens of a prefill step
+  std::atomic<int32_t> most_in_flight{0};   // steps
 
   void Violate(const std::string& what);
   std::string violation() const;  // the first; empty: none
@@ -33,11 +38,13 @@ struct FakeDevice {
 
 class FakeExecutor final : public Executor {
  public:
-  FakeExecutor(ExecutorOptions options, std::shared_ptr<FakeDevice> device);
+  FakeExecutor(ExecutorOptions options, int run_ahead, std::shared_ptr<FakeDevice> device);
 
   absl::Status StartLane(const LaneStart& start) override;
-  absl::StatusOr<PrefillResult> Prefill(const PrefillStep& step) override;
-  absl::StatusOr<DecodeResult> Decode(const DecodeStep& step) override;
+  int run_ahead() const override { return run_ahead_; }
+  int in_flight() const override { return static_cast<int>(launched_.size()); }
+  absl::Status Launch(const Step& step) override;
+  absl::StatusOr<StepResult> Collect() override;
   const ExecutorOptions& options() const override { return options_; }
   const ExecutorStats& stats() const override { return stats_; }
   std::vector<PlanEntry> DecodePlan() const override { return {}; }
@@ -59,7 +66,23 @@ class FakeExecutor final : public Executor {
     std::vector<int32_t> tokens;
   };
 
-  absl::Status BeginStep();
+  // A step in flight: its views, and what stood in them when it was launched.
+  struct Launched {
+    Step step;
+    std::vector<BlockUpdate> prefill_updates, decode_updates;
+    std::vector<PrefillChunk> chunks;
+    std::vector<int32_t> lanes;
+    std::vector<int64_t> lives;  // of the sequences it names
+  };
+
+  void OnThread();
+  // At the launch, when only the order of launches is known.
+  void CheckReuse(std::span<const BlockUpdate> updates);
+  bool InFlight(int64_t life) const;
+  // At the end of a step, in the order of the steps.
+  void CheckViews(const Launched& launched);
+  void RunPrefill(const PrefillStep& step);
+  void RunDecode(const DecodeStep& step);
   void ApplyUpdates(std::span<const BlockUpdate> updates);
   void Write(LaneState& lane, int32_t position);
   // The tokens before `end` as the KV cache of this group has them.
@@ -69,13 +92,16 @@ class FakeExecutor final : public Executor {
   void Expect(bool condition, const std::string& what);
 
   const ExecutorOptions options_;
+  const int run_ahead_;
   ExecutorStats stats_;
   std::shared_ptr<FakeDevice> device_;
   std::thread::id thread_;
   int64_t lives_ = 0;
   std::vector<LaneState> lanes_;
-  std::vector<std::vector<Block>> blocks_;  // [group][physical]
-  std::vector<TokenScore> sampled_, scored_;
+  std::vector<std::vector<Block>> blocks_;    // [group][physical]
+  std::vector<std::vector<int64_t>> owners_;  // [group][physical]: whose, as launched
+  std::deque<Launched> launched_;
+  std::vector<TokenScore> prefilled_, decoded_, scored_;  // results of the last step collected
 };
 
 // Two layer groups, `blocks` blocks each.

@@ -60,8 +60,11 @@ struct Seen {
   int64_t tokens = 0, sequences = 0, finished[3] = {}, ok = 0, deadline = 0, cancelled = 0;
 };
 
-class ScheduleTest : public testing::Test {
+// With executors that do not run ahead, and that do.
+class ScheduleTest : public testing::TestWithParam<int> {
  protected:
+  void SetUp() override { h_.run_ahead = GetParam(); }
+
   struct Running {
     Request request;
     std::unique_ptr<Client> client;
@@ -125,6 +128,10 @@ class ScheduleTest : public testing::Test {
     EXPECT_EQ(counts.deadlines[0] + counts.deadlines[1] + counts.deadlines[2], seen_.deadline);
     EXPECT_EQ(counts.prefill_tokens, h_.device->prefill_tokens.load());
     EXPECT_EQ(counts.decode_rows, h_.device->decode_rows.load());
+    EXPECT_EQ(h_.device->most_in_flight.load(), 1 + GetParam());
+    EXPECT_EQ(counts.overrun_rows > 0, GetParam() > 0);
+    // What was decoded and is no overrun was a token; text cut at a stop string has fewer.
+    EXPECT_GE(counts.decode_rows - counts.overrun_rows, seen_.tokens - seen_.sequences);
     // Every kind has been met.
     EXPECT_GT(seen_.ok, 0);
     EXPECT_GT(seen_.cancelled, 0);
@@ -138,23 +145,25 @@ class ScheduleTest : public testing::Test {
   Seen seen_;
 };
 
-TEST_F(ScheduleTest, PlentyOfBlocks) {
+INSTANTIATE_TEST_SUITE_P(RunAhead, ScheduleTest, testing::Values(0, 1));
+
+TEST_P(ScheduleTest, PlentyOfBlocks) {
   h_.executor = FakeOptions(8, 64, 128);
   Run(1, 2000);
 }
 
-TEST_F(ScheduleTest, BlocksForLittleMoreThanOneSequence) {
+TEST_P(ScheduleTest, BlocksForLittleMoreThanOneSequence) {
   h_.executor = FakeOptions(8, 64, 20);
   h_.options.delivery_threads = 1;
   Run(2, 1000);
 }
 
-TEST_F(ScheduleTest, TwoLanes) {
+TEST_P(ScheduleTest, TwoLanes) {
   h_.executor = FakeOptions(2, 48, 12);
   Run(3, 800);
 }
 
-TEST_F(ScheduleTest, SmallChunks) {
+TEST_P(ScheduleTest, SmallChunks) {
   h_.executor = FakeOptions(16, 100, 300);
   h_.options.prefill_chunk_size = 3;
   h_.options.delivery_threads = 3;
@@ -162,7 +171,7 @@ TEST_F(ScheduleTest, SmallChunks) {
 }
 
 // Many cancels at random moments, mostly within a step.
-TEST_F(ScheduleTest, CancelsAtRandomMoments) {
+TEST_P(ScheduleTest, CancelsAtRandomMoments) {
   h_.executor = FakeOptions(8, 64, 60);
   h_.Start();
   Dice dice(5);

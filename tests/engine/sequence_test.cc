@@ -33,7 +33,6 @@ TEST(Sequence, EndsByEndTokenStopTokenOrLength) {
   EXPECT_FALSE(sequence.ended());
   EXPECT_EQ(sequence.Append(1), TokenRole::kLast);
   EXPECT_TRUE(sequence.ended());
-  EXPECT_EQ(sequence.length(), 7);
 }
 
 TEST(Sequence, AStopOnTheLastTokenIsAStop) {
@@ -117,16 +116,48 @@ TEST(Sequence, ThePromptIsTakenInChunksAndScoredByTheFirstSequence) {
   EXPECT_FALSE(chunk.sample);
   EXPECT_EQ(chunk.score_count, 6);
   EXPECT_EQ(chunk.score_top, 2);
-  first.ChunkDone(6);
+  first.ChunkLaunched(chunk);
   EXPECT_TRUE(first.prefilling());
   chunk = first.NextChunk(6);
   EXPECT_EQ(chunk.first_position, 6);
   EXPECT_EQ(chunk.count, 4);
   EXPECT_TRUE(chunk.sample);
   EXPECT_EQ(chunk.score_count, 3);  // what follows the last token is not known
-  first.ChunkDone(4);
+  first.ChunkLaunched(chunk);
   EXPECT_FALSE(first.prefilling());
   EXPECT_EQ(SequenceOf(request, 1).NextChunk(6).score_count, 0);
+}
+
+TEST(Sequence, WhatIsLaunchedIsKnownBeforeItsTokensAre) {
+  Sequence sequence = SequenceOf(Prompted(4, 3));
+  EXPECT_FALSE(sequence.decoding());
+  EXPECT_EQ(sequence.length(), 4);
+  EXPECT_FALSE(sequence.in_flight());
+  sequence.ChunkLaunched(sequence.NextChunk(8));
+  EXPECT_TRUE(sequence.decoding());
+  EXPECT_EQ(sequence.length(), 5);
+  sequence.DecodeLaunched();
+  EXPECT_TRUE(sequence.decoding());
+  sequence.DecodeLaunched();
+  EXPECT_FALSE(sequence.decoding());  // the third of three tokens is on its way
+  EXPECT_EQ(sequence.length(), 7);
+  EXPECT_FALSE(sequence.ended());
+  for (int step = 0; step < 3; ++step) {
+    EXPECT_TRUE(sequence.in_flight());
+    sequence.StepEnded();
+    sequence.Append(1);
+  }
+  EXPECT_FALSE(sequence.in_flight());
+  EXPECT_TRUE(sequence.ended());
+}
+
+TEST(Sequence, OnlyScoringDecodesNothing) {
+  Request request = Prompted(4, 0);
+  request.logprobs = LogprobOptions{.prompt = true};
+  Sequence sequence = SequenceOf(request);
+  sequence.ChunkLaunched(sequence.NextChunk(8));
+  EXPECT_FALSE(sequence.prefilling());
+  EXPECT_FALSE(sequence.decoding());
 }
 
 TEST(Request, ValidationNamesWhatIsWrong) {

@@ -98,6 +98,7 @@ TEST_F(MetricsTest, EachEventMovesItsSeries) {
                      .kv_blocks_cached = 5});
   metrics_.OnStep(StepPhase::kPrefill, 0.5, 100);
   metrics_.OnStep(StepPhase::kDecode, 0.25, 3);
+  metrics_.OnOverrunRows(2);
   metrics_.OnQueueTime(0.125);
   metrics_.OnPromptTokens(100);
   metrics_.OnRejected("kv");
@@ -135,6 +136,7 @@ TEST_F(MetricsTest, EachEventMovesItsSeries) {
       {"sirocco_rejected_total{reason=\"kv\"}", "1"},
       {"sirocco_deadline_exceeded_total{stage=\"prefill\"}", "1"},
       {"sirocco_cancel_to_free_seconds_sum", "2"},
+      {"sirocco_overrun_rows_total", "2"},
       {"vllm:time_to_first_token_seconds_count{model_name=\"fake\"}", "1"},
       {"vllm:inter_token_latency_seconds_count{model_name=\"fake\"}", "2"},
       {"vllm:request_success_total{finished_reason=\"stop\",model_name=\"fake\"}", "1"},

@@ -45,12 +45,10 @@ ModelFacts FakeFacts(const Tokenizer* tokenizer);
 class FakeExecutor final : public Executor {
  public:
   absl::Status StartLane(const LaneStart&) override { return absl::OkStatus(); }
-  absl::StatusOr<PrefillResult> Prefill(const PrefillStep&) override {
-    return absl::UnimplementedError("fake");
-  }
-  absl::StatusOr<DecodeResult> Decode(const DecodeStep&) override {
-    return absl::UnimplementedError("fake");
-  }
+  int run_ahead() const override { return 0; }
+  int in_flight() const override { return 0; }
+  absl::Status Launch(const Step&) override { return absl::UnimplementedError("fake"); }
+  absl::StatusOr<StepResult> Collect() override { return absl::UnimplementedError("fake"); }
   absl::StatusOr<std::span<const float>> KeptLogits(int) override {
     return absl::UnimplementedError("fake");
   }
