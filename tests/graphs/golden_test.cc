@@ -1,14 +1,12 @@
-// The modes against the reference answers of tests/goldens, by the tolerances of its README.
+// Every device's modes and types against the reference answers of tests/goldens, by the tolerances
+// of its README.
 #include "tests/testing/golden.h"
 
 #include <gtest/gtest.h>
 
 #include <algorithm>
-#include <cmath>
 #include <cstdint>
-#include <map>
 #include <memory>
-#include <numeric>
 #include <string>
 #include <tuple>
 #include <vector>
@@ -17,25 +15,24 @@
 #include "graphs/executor.h"
 #include "kernels/cpu/cpu_device.h"
 #include "tests/graphs/schedule.h"
+#include "tests/kernels/devices.h"
 #include "tests/testing/paths.h"
+#include "tests/testing/tolerance.h"
 
 namespace sirocco {
 namespace {
 
-constexpr float kLogprobTolerance = 2e-3f;
-constexpr float kGreedyMargin = 5e-3f;
-constexpr double kBFloat16Median = 1.2e-2;
-constexpr double kBFloat16Largest = 4e-2;
-constexpr float kBFloat16Margin = 0.15f;
-
 using Tokens = std::vector<int32_t>;
 using Logits = std::vector<std::vector<float>>;  // [position][vocab]
 
-// A golden's model on the CPU, in one mode and type.
+bool Records(Device& device) { return device.BeginRecord().ok() && device.EndRecord().ok(); }
+
+// A golden's model on a device, in one mode and type.
 struct Rig {
-  Rig(const std::string& name, Mode mode, DType dtype) {
-    absl::StatusOr<std::unique_ptr<Device>> made = CreateCpuDevice(2);
+  Rig(absl::StatusOr<std::unique_ptr<Device>> made, const std::string& name, Mode mode,
+      DType dtype) {
     EXPECT_TRUE(made.ok()) << made.status();
+    if (!made.ok()) return;
     device = *std::move(made);
     absl::StatusOr<ModelFiles> opened = OpenModel(GoldenPath(name));
     EXPECT_TRUE(opened.ok()) << opened.status();
@@ -52,6 +49,7 @@ struct Rig {
     options.prefill_chunk_size = 128;
     options.kv_blocks.assign(files.descriptor.groups.size(), 4 * 8);
     options.kv_dtype = dtype;
+    options.activation_dtype = device->ActivationDType(dtype);
     options.keep_logits = true;
     absl::StatusOr<std::unique_ptr<Executor>> created =
         Executor::Create(*device, files.descriptor, weights, options);
@@ -125,26 +123,9 @@ absl::StatusOr<Logits> ForceByPrefill(Executor& executor, const Tokens& tokens) 
   return logits;
 }
 
-std::vector<double> Logprobs(std::span<const float> logits) {
-  const double highest = *std::max_element(logits.begin(), logits.end());
-  double sum = 0;
-  for (const float logit : logits) sum += std::exp(logit - highest);
-  std::vector<double> logprobs;
-  for (const float logit : logits) logprobs.push_back(logit - highest - std::log(sum));
-  return logprobs;
-}
-
 std::span<const float> PromptLogits(const Golden& golden, size_t i, size_t position) {
   return std::span<const float>(golden.logits[i])
       .subspan(position * golden.vocab_size, golden.vocab_size);
-}
-
-double LargestLogprobError(std::span<const float> given, std::span<const float> reference) {
-  const std::vector<double> a = Logprobs(given);
-  const std::vector<double> b = Logprobs(reference);
-  double largest = 0;
-  for (size_t i = 0; i < a.size(); ++i) largest = std::max(largest, std::abs(a[i] - b[i]));
-  return largest;
 }
 
 void ExpectPromptLogprobs(const Golden& golden, size_t i, const Logits& logits) {
@@ -165,34 +146,60 @@ std::vector<Tokens> FullSequences(const Golden& golden) {
   return sequences;
 }
 
-class GoldenTest : public ::testing::TestWithParam<std::tuple<const char*, Mode>> {
+using Parameters = std::tuple<TypedCase, const char*, Mode>;
+
+class GoldenTest : public ::testing::TestWithParam<Parameters> {
  protected:
   void SetUp() override {
-    absl::StatusOr<Golden> golden =
-        ReadGolden(GoldenPath(std::string(Name()) + "/expected.safetensors"));
+    if (UsesGraphs(TheMode())) {
+      const absl::StatusOr<std::unique_ptr<Device>> device = TheCase().device.create();
+      ASSERT_TRUE(device.ok()) << device.status();
+      if (!Records(**device)) GTEST_SKIP() << "the device records nothing yet";
+    }
+    absl::StatusOr<Golden> golden = ReadGolden(GoldenPath(Name() + "/expected.safetensors"));
     ASSERT_TRUE(golden.ok()) << golden.status();
     golden_ = *std::move(golden);
     ASSERT_FALSE(golden_.prompts.empty());
   }
 
-  std::string Name() const { return std::get<0>(GetParam()); }
-  static Mode TheMode() { return std::get<1>(GetParam()); }
+  static const TypedCase& TheCase() { return std::get<0>(GetParam()); }
+  static std::string Name() { return std::get<1>(GetParam()); }
+  static Mode TheMode() { return std::get<2>(GetParam()); }
+  static Rig TheRig() { return Rig(TheCase().device.create(), Name(), TheMode(), TheCase().dtype); }
 
   Golden golden_;
 };
 
-INSTANTIATE_TEST_SUITE_P(
-    Goldens, GoldenTest,
-    ::testing::Combine(::testing::Values("llama_tied", "llama3_rope", "qwen2", "qwen3", "gemma3"),
-                       ::testing::Values(Mode::kEager, Mode::kDecoderGraph, Mode::kDecoder,
-                                         Mode::kLayerGraph, Mode::kLayer)),
-    [](const auto& info) {
-      return std::string(std::get<0>(info.param)) + "_" +
-             std::string(NameOf(std::get<1>(info.param)));
-    });
+// The cases of float32, or those of lower precisions.
+std::vector<TypedCase> Cases(bool float32) {
+  std::vector<TypedCase> cases;
+  for (const TypedCase& typed : TypedCases()) {
+    if ((typed.dtype == DType::kFloat32) == float32) cases.push_back(typed);
+  }
+  return cases;
+}
+
+auto OfAllModels(bool float32) {
+  return ::testing::Combine(
+      ::testing::ValuesIn(Cases(float32)),
+      ::testing::Values("llama_tied", "llama3_rope", "qwen2", "qwen3", "gemma3"),
+      ::testing::Values(Mode::kEager, Mode::kDecoderGraph, Mode::kDecoder, Mode::kLayerGraph,
+                        Mode::kLayer));
+}
+
+std::string NameOfParameters(const ::testing::TestParamInfo<Parameters>& info) {
+  const auto& [typed, name, mode] = info.param;
+  return CaseName(typed) + "_" + name + "_" + std::string(NameOf(mode));
+}
+
+INSTANTIATE_TEST_SUITE_P(Float32, GoldenTest, OfAllModels(true), NameOfParameters);
+
+class LowerPrecisionTest : public GoldenTest {};
+
+INSTANTIATE_TEST_SUITE_P(LowerPrecisions, LowerPrecisionTest, OfAllModels(false), NameOfParameters);
 
 TEST_P(GoldenTest, Float32LogprobsByDecoding) {
-  const Rig rig(Name(), TheMode(), DType::kFloat32);
+  const Rig rig = TheRig();
   ASSERT_NE(rig.executor, nullptr);
   const absl::StatusOr<std::vector<Logits>> logits =
       ForceByDecoding(*rig.executor, golden_.prompts);
@@ -203,7 +210,7 @@ TEST_P(GoldenTest, Float32LogprobsByDecoding) {
 }
 
 TEST_P(GoldenTest, Float32LogprobsByPrefill) {
-  const Rig rig(Name(), TheMode(), DType::kFloat32);
+  const Rig rig = TheRig();
   ASSERT_NE(rig.executor, nullptr);
   for (size_t i = 0; i < golden_.prompts.size(); ++i) {
     const absl::StatusOr<Logits> logits = ForceByPrefill(*rig.executor, golden_.prompts[i]);
@@ -213,7 +220,7 @@ TEST_P(GoldenTest, Float32LogprobsByPrefill) {
 }
 
 TEST_P(GoldenTest, Float32PromptScores) {
-  const Rig rig(Name(), TheMode(), DType::kFloat32);
+  const Rig rig = TheRig();
   ASSERT_NE(rig.executor, nullptr);
   for (size_t i = 0; i < golden_.prompts.size(); ++i) {
     const Tokens& prompt = golden_.prompts[i];
@@ -253,7 +260,7 @@ TEST_P(GoldenTest, Float32PromptScores) {
 }
 
 TEST_P(GoldenTest, Float32Greedy) {
-  const Rig rig(Name(), TheMode(), DType::kFloat32);
+  const Rig rig = TheRig();
   ASSERT_NE(rig.executor, nullptr);
   int compared = 0;
   for (size_t i = 0; i < golden_.prompts.size(); ++i) {
@@ -273,36 +280,19 @@ TEST_P(GoldenTest, Float32Greedy) {
   EXPECT_GT(compared, 20);
 }
 
-double RelativeError(std::span<const float> given, std::span<const float> reference) {
-  double error = 0, norm = 0;
-  for (size_t i = 0; i < given.size(); ++i) {
-    error += std::pow(static_cast<double>(given[i]) - reference[i], 2);
-    norm += std::pow(static_cast<double>(reference[i]), 2);
-  }
-  return std::sqrt(error / norm);
-}
-
-float Margin(std::span<const float> logits) {
-  std::vector<float> sorted(logits.begin(), logits.end());
-  std::partial_sort(sorted.begin(), sorted.begin() + 2, sorted.end(), std::greater<>());
-  return sorted[0] - sorted[1];
-}
-
-size_t Best(std::span<const float> logits) {
-  return std::max_element(logits.begin(), logits.end()) - logits.begin();
-}
-
-TEST_P(GoldenTest, BFloat16ByTeacherForcing) {
+TEST_P(LowerPrecisionTest, IsWithinToleranceByTeacherForcing) {
   const std::vector<Tokens> sequences = FullSequences(golden_);
   // The reference past the prompts: the CPU backend in float32.
-  const Rig reference_rig(Name(), Mode::kEager, DType::kFloat32);
+  const Rig reference_rig(CreateCpuDevice(2), Name(), Mode::kEager, DType::kFloat32);
   ASSERT_NE(reference_rig.executor, nullptr);
   const absl::StatusOr<std::vector<Logits>> reference =
       ForceByDecoding(*reference_rig.executor, sequences);
   ASSERT_TRUE(reference.ok()) << reference.status();
 
-  const Rig rig(Name(), TheMode(), DType::kBFloat16);
+  const Rig rig = TheRig();
   ASSERT_NE(rig.executor, nullptr);
+  const Tolerance tolerance =
+      ToleranceOf(TheCase().dtype, rig.executor->options().activation_dtype);
   const absl::StatusOr<std::vector<Logits>> decoded = ForceByDecoding(*rig.executor, sequences);
   ASSERT_TRUE(decoded.ok()) << decoded.status();
   std::vector<double> errors;
@@ -314,16 +304,16 @@ TEST_P(GoldenTest, BFloat16ByTeacherForcing) {
                                                   : std::span<const float>((*reference)[i][p]);
       const std::vector<float>& given = (*decoded)[i][p];
       errors.push_back(RelativeError(given, expected));
-      if (Margin(expected) < kBFloat16Margin) continue;
+      if (Margin(expected) < tolerance.margin) continue;
       EXPECT_EQ(Best(given), Best(expected)) << "prompt " << i << " position " << p;
       ++compared;
     }
   }
   EXPECT_GT(compared, 20);
   std::sort(errors.begin(), errors.end());
-  EXPECT_LT(errors[errors.size() / 2], kBFloat16Median);
-  EXPECT_LT(errors.back(), kBFloat16Largest);
-  EXPECT_GT(errors.back(), 0);  // bfloat16 was really on
+  EXPECT_LT(errors[errors.size() / 2], tolerance.median);
+  EXPECT_LT(errors.back(), tolerance.largest);
+  EXPECT_GT(errors.back(), 0);  // the lower precision was really on
 }
 
 }  // namespace

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <deque>
 #include <random>
 #include <span>
 #include <utility>
@@ -9,15 +10,25 @@
 namespace sirocco {
 namespace {
 
-// A sequence on its way through a schedule.
+// A sequence on its way through a schedule. What is launched is known before its tokens are.
 struct Running {
   const TestSequence* sequence = nullptr;
   TestOutput output;
-  std::vector<int32_t> tokens;  // the prompt, and what was generated
+  std::vector<int32_t> tokens;  // the prompt, and what was generated and collected
   int32_t lane = -1;            // -1: waits
-  int32_t computed = 0;         // positions that have KV
+  int32_t computed = 0;         // positions that have KV when all that is launched has ended
+  int32_t to_launch = 0;        // tokens that no launched step samples
   bool fresh = true;            // its next step is a prefill's
+  int32_t in_flight = 0;        // steps that name it
+
   bool Done() const { return output.scores.size() == static_cast<size_t>(sequence->generate); }
+};
+
+// A step in flight: whose results come, in their order.
+struct Flight {
+  std::vector<Running*> chunks;  // those named
+  std::vector<Running*> sampled;
+  std::vector<Running*> decoded;
 };
 
 class Schedule {
@@ -37,8 +48,10 @@ class Schedule {
   absl::StatusOr<std::vector<TestOutput>> Run() {
     for (;;) {
       absl::Status status = Admit();
-      if (status.ok()) status = Prefill();
-      for (int i = Below(4); status.ok() && i >= 0; --i) status = Decode();
+      if (status.ok()) status = Launch();
+      // Now and then no step stays in flight.
+      const size_t most = Below(8) == 0 ? 0 : executor_.run_ahead();
+      while (status.ok() && flights_.size() > most) status = Collect();
       if (!status.ok()) return status;
       Leave();
       if (std::all_of(all_.begin(), all_.end(), [](const Running& r) { return r.Done(); })) break;
@@ -57,6 +70,7 @@ class Schedule {
       const int pick = Below(static_cast<int>(free_lanes_.size()));
       r.lane = free_lanes_[pick];
       free_lanes_.erase(free_lanes_.begin() + pick);
+      r.to_launch = r.sequence->generate - static_cast<int32_t>(r.output.scores.size());
       LaneStart start;
       start.lane = r.lane;
       start.state = r.sequence->params;
@@ -64,6 +78,85 @@ class Schedule {
       start.tokens = r.tokens;
       start.prompt_length = static_cast<int32_t>(r.sequence->prompt.size());
       if (absl::Status status = executor_.StartLane(start); !status.ok()) return status;
+    }
+    return absl::OkStatus();
+  }
+
+  std::vector<Running*> Shuffled(bool prefilling) {
+    std::vector<Running*> chosen;
+    for (Running& r : all_) {
+      if (r.lane >= 0 && r.to_launch > 0 && r.fresh == prefilling) chosen.push_back(&r);
+    }
+    std::shuffle(chosen.begin(), chosen.end(), random_);
+    return chosen;
+  }
+
+  // A step of a prefill part, a decode part, or both. Its views go when the launch returns.
+  absl::Status Launch() {
+    Flight flight;
+    std::vector<BlockUpdate> decode_updates, prefill_updates;
+    std::vector<int32_t> lanes;
+    std::vector<PrefillChunk> chunks;
+    // Before the chunks: who ends its prompt in this step decodes in the next.
+    if (Below(8) != 0) PlanDecode(flight, lanes, decode_updates);
+    if (Below(3) != 0) PlanPrefill(flight, chunks, prefill_updates);
+    if (chunks.empty() && lanes.empty()) return absl::OkStatus();
+    for (Running* r : flight.chunks) ++r->in_flight;
+    for (Running* r : flight.decoded) ++r->in_flight;
+    flights_.push_back(std::move(flight));
+    return executor_.Launch({.prefill = {.block_updates = prefill_updates, .chunks = chunks},
+                             .decode = {.block_updates = decode_updates, .lanes = lanes}});
+  }
+
+  void PlanPrefill(Flight& flight, std::vector<PrefillChunk>& chunks,
+                   std::vector<BlockUpdate>& updates) {
+    int32_t room = executor_.options().prefill_chunk_size;
+    for (Running* r : Shuffled(true)) {
+      const int32_t rest = static_cast<int32_t>(r->tokens.size()) - r->computed;
+      const int32_t count = std::min(1 + Below(rest), room);
+      if (count == 0 || Below(4) == 0) continue;
+      room -= count;
+      PrefillChunk& chunk = chunks.emplace_back();
+      chunk.lane = r->lane;
+      chunk.first_position = r->computed;
+      chunk.count = count;
+      chunk.sample = count == rest;
+      r->computed += count;
+      blocks_.Grow(r->lane, r->computed, updates);
+      flight.chunks.push_back(r);
+      if (!chunk.sample) continue;
+      r->fresh = false;
+      --r->to_launch;
+      flight.sampled.push_back(r);
+    }
+  }
+
+  void PlanDecode(Flight& flight, std::vector<int32_t>& lanes, std::vector<BlockUpdate>& updates) {
+    std::vector<Running*> batch = Shuffled(false);
+    if (batch.empty()) return;
+    batch.resize(1 + Below(static_cast<int>(batch.size())));
+    for (Running* r : batch) {
+      lanes.push_back(r->lane);
+      blocks_.Grow(r->lane, ++r->computed, updates);
+      --r->to_launch;
+    }
+    flight.decoded = std::move(batch);
+  }
+
+  absl::Status Collect() {
+    const Flight flight = std::move(flights_.front());
+    flights_.pop_front();
+    const absl::StatusOr<StepResult> result = executor_.Collect();
+    if (!result.ok()) return result.status();
+    for (Running* r : flight.chunks) --r->in_flight;
+    for (Running* r : flight.decoded) --r->in_flight;
+    int row = 0;
+    for (const auto& [sequences, scores] : {std::pair(&flight.sampled, result->prefill.sampled),
+                                            std::pair(&flight.decoded, result->decode.sampled)}) {
+      if (sequences->size() != scores.size()) return absl::InternalError("rows that nobody asked");
+      for (size_t i = 0; i < scores.size(); ++i) {
+        if (absl::Status s = Take(*(*sequences)[i], scores[i], row++); !s.ok()) return s;
+      }
     }
     return absl::OkStatus();
   }
@@ -78,71 +171,11 @@ class Schedule {
     return absl::OkStatus();
   }
 
-  std::vector<Running*> Shuffled(bool prefilling) {
-    std::vector<Running*> chosen;
-    for (Running& r : all_) {
-      if (r.lane >= 0 && !r.Done() && r.fresh == prefilling) chosen.push_back(&r);
-    }
-    std::shuffle(chosen.begin(), chosen.end(), random_);
-    return chosen;
-  }
-
-  absl::Status Prefill() {
-    int32_t room = executor_.options().prefill_chunk_size;
-    std::vector<PrefillChunk> chunks;
-    std::vector<BlockUpdate> updates;
-    std::vector<Running*> sampling;
-    for (Running* r : Shuffled(true)) {
-      const int32_t rest = static_cast<int32_t>(r->tokens.size()) - r->computed;
-      const int32_t count = std::min(1 + Below(rest), room);
-      if (count == 0 || Below(4) == 0) continue;
-      room -= count;
-      PrefillChunk& chunk = chunks.emplace_back();
-      chunk.lane = r->lane;
-      chunk.first_position = r->computed;
-      chunk.count = count;
-      chunk.sample = count == rest;
-      r->computed += count;
-      blocks_.Grow(r->lane, r->computed, updates);
-      if (!chunk.sample) continue;
-      r->fresh = false;
-      sampling.push_back(r);
-    }
-    if (chunks.empty()) return absl::OkStatus();
-    const absl::StatusOr<PrefillResult> result =
-        executor_.Prefill({.block_updates = updates, .chunks = chunks});
-    if (!result.ok()) return result.status();
-    for (size_t i = 0; i < sampling.size(); ++i) {
-      absl::Status status = Take(*sampling[i], result->sampled[i], static_cast<int>(i));
-      if (!status.ok()) return status;
-    }
-    return absl::OkStatus();
-  }
-
-  absl::Status Decode() {
-    std::vector<Running*> batch = Shuffled(false);
-    if (batch.empty()) return absl::OkStatus();
-    batch.resize(1 + Below(static_cast<int>(batch.size())));
-    std::vector<int32_t> lanes;
-    std::vector<BlockUpdate> updates;
-    for (Running* r : batch) {
-      lanes.push_back(r->lane);
-      blocks_.Grow(r->lane, ++r->computed, updates);
-    }
-    const absl::StatusOr<DecodeResult> result =
-        executor_.Decode({.block_updates = updates, .lanes = lanes});
-    if (!result.ok()) return result.status();
-    for (size_t i = 0; i < batch.size(); ++i) {
-      absl::Status status = Take(*batch[i], result->sampled[i], static_cast<int>(i));
-      if (!status.ok()) return status;
-    }
-    return absl::OkStatus();
-  }
-
-  // Ended sequences leave; now and then one that has not must start again.
+  // Sequences that no step in flight names leave when they are done; now and then one that is not
+  // must start again.
   void Leave() {
     for (Running& r : all_) {
-      if (r.lane < 0 || (!r.Done() && Below(16) != 0)) continue;
+      if (r.lane < 0 || r.in_flight > 0 || (!r.Done() && Below(16) != 0)) continue;
       blocks_.Free(r.lane);
       free_lanes_.push_back(r.lane);
       r.lane = -1;
@@ -155,6 +188,7 @@ class Schedule {
   std::mt19937_64 random_;
   RandomBlocks blocks_;
   std::vector<Running> all_;
+  std::deque<Flight> flights_;
   std::vector<int32_t> free_lanes_;
 };
 
@@ -216,46 +250,95 @@ void RandomBlocks::Free(int32_t lane) {
   }
 }
 
-absl::StatusOr<TestOutput> RunAlone(Executor& executor, const TestSequence& sequence) {
-  RandomBlocks blocks(executor.options(), 0);
-  const int32_t length = static_cast<int32_t>(sequence.prompt.size());
-  LaneStart start;
-  start.state = sequence.params;
-  start.state.length = start.prompt_length = length;
-  start.tokens = sequence.prompt;
-  if (absl::Status status = executor.StartLane(start); !status.ok()) return status;
-  TestOutput output;
-  auto take = [&](std::span<const TokenScore> sampled) -> absl::Status {
-    if (sampled.empty()) return absl::OkStatus();
-    output.scores.push_back(sampled[0]);
-    if (!executor.options().keep_logits) return absl::OkStatus();
-    const absl::StatusOr<std::span<const float>> logits = executor.KeptLogits(0);
-    if (!logits.ok()) return logits.status();
-    output.logits.insert(output.logits.end(), logits->begin(), logits->end());
+namespace {
+
+// One sequence on lane 0; with `forced`, it goes on from those tokens whatever it samples.
+class Alone {
+ public:
+  Alone(Executor& executor, const TestSequence& sequence, const std::vector<int32_t>* forced)
+      : executor_(executor),
+        sequence_(sequence),
+        forced_(forced),
+        blocks_(executor.options(), 0),
+        tokens_(sequence.prompt) {}
+
+  absl::StatusOr<TestOutput> Run() {
+    absl::Status status = Start();
+    if (status.ok()) status = Prefill();
+    for (int32_t i = 1; status.ok() && i < sequence_.generate; ++i) {
+      if (forced_ != nullptr) {
+        tokens_.push_back((*forced_)[i - 1]);
+        status = Start();
+      }
+      if (status.ok()) status = Decode(i);
+    }
+    if (!status.ok()) return status;
+    return std::move(output_);
+  }
+
+ private:
+  absl::Status Start() {
+    LaneStart start;
+    start.state = sequence_.params;
+    start.state.length = static_cast<int32_t>(tokens_.size());
+    start.prompt_length = static_cast<int32_t>(sequence_.prompt.size());
+    start.tokens = tokens_;
+    return executor_.StartLane(start);
+  }
+
+  absl::Status Prefill() {
+    const int32_t length = static_cast<int32_t>(sequence_.prompt.size());
+    for (int32_t done = 0; done < length;) {
+      const int32_t count = std::min(length - done, executor_.options().prefill_chunk_size);
+      std::vector<BlockUpdate> updates;
+      blocks_.Grow(0, done + count, updates);
+      const PrefillChunk chunk = {
+          .lane = 0, .first_position = done, .count = count, .sample = done + count == length};
+      const absl::StatusOr<PrefillResult> result =
+          executor_.Prefill({.block_updates = updates, .chunks = {&chunk, 1}});
+      if (!result.ok()) return result.status();
+      if (absl::Status status = Take(result->sampled); !status.ok()) return status;
+      done += count;
+    }
     return absl::OkStatus();
-  };
-  for (int32_t done = 0; done < length;) {
-    const int32_t count = std::min(length - done, executor.options().prefill_chunk_size);
-    std::vector<BlockUpdate> updates;
-    blocks.Grow(0, done + count, updates);
-    const PrefillChunk chunk = {
-        .lane = 0, .first_position = done, .count = count, .sample = done + count == length};
-    const absl::StatusOr<PrefillResult> result =
-        executor.Prefill({.block_updates = updates, .chunks = {&chunk, 1}});
-    if (!result.ok()) return result.status();
-    if (absl::Status status = take(result->sampled); !status.ok()) return status;
-    done += count;
   }
-  const int32_t lane = 0;
-  for (int32_t i = 1; i < sequence.generate; ++i) {
+
+  absl::Status Decode(int32_t generated) {
+    const int32_t lane = 0;
     std::vector<BlockUpdate> updates;
-    blocks.Grow(0, length + i, updates);
+    blocks_.Grow(0, static_cast<int32_t>(sequence_.prompt.size()) + generated, updates);
     const absl::StatusOr<DecodeResult> result =
-        executor.Decode({.block_updates = updates, .lanes = {&lane, 1}});
-    if (!result.ok()) return result.status();
-    if (absl::Status status = take(result->sampled); !status.ok()) return status;
+        executor_.Decode({.block_updates = updates, .lanes = {&lane, 1}});
+    return result.ok() ? Take(result->sampled) : result.status();
   }
-  return output;
+
+  absl::Status Take(std::span<const TokenScore> sampled) {
+    if (sampled.empty()) return absl::OkStatus();
+    output_.scores.push_back(sampled[0]);
+    if (!executor_.options().keep_logits) return absl::OkStatus();
+    const absl::StatusOr<std::span<const float>> logits = executor_.KeptLogits(0);
+    if (!logits.ok()) return logits.status();
+    output_.logits.insert(output_.logits.end(), logits->begin(), logits->end());
+    return absl::OkStatus();
+  }
+
+  Executor& executor_;
+  const TestSequence& sequence_;
+  const std::vector<int32_t>* forced_;
+  RandomBlocks blocks_;
+  std::vector<int32_t> tokens_;
+  TestOutput output_;
+};
+
+}  // namespace
+
+absl::StatusOr<TestOutput> RunAlone(Executor& executor, const TestSequence& sequence) {
+  return Alone(executor, sequence, nullptr).Run();
+}
+
+absl::StatusOr<TestOutput> RunForced(Executor& executor, const TestSequence& sequence,
+                                     const std::vector<int32_t>& tokens) {
+  return Alone(executor, sequence, &tokens).Run();
 }
 
 absl::StatusOr<std::vector<TestOutput>> RunSchedule(Executor& executor,

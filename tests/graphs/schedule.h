@@ -1,5 +1,5 @@
-// Drives an executor as an engine would: lanes, blocks, chunks and batches chosen at random, so
-// that tests can ask what of it shows in the answers.
+// Drives an executor as an engine would, launching ahead of what it knows: lanes, blocks, chunks
+// and batches chosen at random, so that tests can ask what of it shows in the answers.
 #pragma once
 
 #include <cstdint>
@@ -51,8 +51,13 @@ class RandomBlocks {
 // One sequence, on lane 0, in the largest chunks, step by step.
 absl::StatusOr<TestOutput> RunAlone(Executor& executor, const TestSequence& sequence);
 
-// All of them, joining and leaving batches of every size on any lane, in chunks of any size;
-// now and then one loses its lane and blocks and is computed again from its tokens.
+// The same by teacher forcing: each step goes on from `tokens` [generate], whatever was sampled.
+absl::StatusOr<TestOutput> RunForced(Executor& executor, const TestSequence& sequence,
+                                     const std::vector<int32_t>& tokens);
+
+// All of them, joining and leaving batches of every size on any lane, in chunks of any size, as
+// many steps in flight as the executor can have; now and then one loses its lane and blocks and is
+// computed again from its tokens. The seed alone fixes the schedule.
 absl::StatusOr<std::vector<TestOutput>> RunSchedule(Executor& executor,
                                                     const std::vector<TestSequence>& sequences,
                                                     uint64_t seed);

@@ -22,9 +22,12 @@ class Maker {
     if (dtype == DType::kFloat32) {
       return {Upload(values.data(), values.size() * sizeof(float)), dtype, rows, cols};
     }
-    std::vector<BFloat16> rounded;
-    for (const float value : values) rounded.push_back(BFloat16::FromFloat(value));
-    return {Upload(rounded.data(), rounded.size() * sizeof(BFloat16)), dtype, rows, cols};
+    std::vector<uint16_t> rounded;
+    for (const float value : values) {
+      rounded.push_back(dtype == DType::kBFloat16 ? BFloat16::FromFloat(value).bits
+                                                  : FloatToFloat16(value));
+    }
+    return {Upload(rounded.data(), rounded.size() * sizeof(uint16_t)), dtype, rows, cols};
   }
 
   const float* MakeVector(int32_t size, float mean, float deviation) {

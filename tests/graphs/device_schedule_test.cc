@@ -1,0 +1,202 @@
+// A batch that changes while it runs, on every device: the logits of every step against each
+// sequence alone. Where a device accumulates in one order whatever the rows, by every bit; else by
+// teacher forcing on what the schedule generated, against the CPU backend in float32, within the
+// tolerances of tests/goldens/README.md.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <memory>
+#include <string>
+#include <tuple>
+#include <utility>
+#include <vector>
+
+#include "graphs/executor.h"
+#include "kernels/cpu/cpu_device.h"
+#include "tests/graphs/deferring_device.h"
+#include "tests/graphs/schedule.h"
+#include "tests/kernels/devices.h"
+#include "tests/testing/random_model.h"
+#include "tests/testing/tolerance.h"
+
+namespace sirocco {
+namespace {
+
+constexpr int32_t kVocabulary = 131;
+
+absl::StatusOr<std::unique_ptr<Device>> Late(DeferringDevice::Pace pace) {
+  absl::StatusOr<std::unique_ptr<Device>> cpu = CreateCpuDevice(2);
+  if (!cpu.ok()) return cpu.status();
+  return std::make_unique<DeferringDevice>(*std::move(cpu), pace, /*seed=*/1);
+}
+
+// The devices of the operations' tests, and two that are late.
+std::vector<TypedCase> AllCases() {
+  const DeviceCase late[] = {
+      {"cpu_late", [] { return Late(DeferringDevice::Pace::kWhenWaitedFor); }, DType::kFloat32,
+       true},
+      {"cpu_any_time", [] { return Late(DeferringDevice::Pace::kAnyTime); }, DType::kFloat32, true},
+  };
+  std::vector<TypedCase> cases = TypedCases();
+  for (const DeviceCase& device : late) {
+    for (const DType dtype : {DType::kFloat32, DType::kBFloat16}) cases.push_back({device, dtype});
+  }
+  return cases;
+}
+
+ExecutorOptions SmallOptions(const Device& device, Mode mode, DType dtype) {
+  ExecutorOptions options;
+  options.mode = mode;
+  options.max_batch_size = 6;
+  options.max_length = 128;
+  options.prefill_chunk_size = 40;
+  options.block_size = 8;
+  options.kv_blocks = {6 * 16 + 3, 6 * 16 + 9};
+  options.kv_dtype = dtype;
+  options.activation_dtype = device.ActivationDType(dtype);
+  options.keep_logits = true;
+  return options;
+}
+
+bool Records(Device& device) { return device.BeginRecord().ok() && device.EndRecord().ok(); }
+
+// A device, a model on it and an executor.
+struct Rig {
+  Rig(absl::StatusOr<std::unique_ptr<Device>> made, Mode mode, DType dtype) {
+    EXPECT_TRUE(made.ok()) << made.status();
+    if (!made.ok()) return;
+    device = *std::move(made);
+    records = Records(*device);
+    if (UsesGraphs(mode) && !records) return;
+    absl::StatusOr<RandomModel> random = MakeRandomModel(*device, dtype, 5);
+    EXPECT_TRUE(random.ok()) << random.status();
+    if (!random.ok()) return;
+    model = *std::move(random);
+    auto created = Executor::Create(*device, model.descriptor, model.weights,
+                                    SmallOptions(*device, mode, dtype));
+    EXPECT_TRUE(created.ok()) << created.status();
+    if (created.ok()) executor = *std::move(created);
+  }
+
+  std::unique_ptr<Device> device;
+  bool records = false;
+  RandomModel model;
+  std::unique_ptr<Executor> executor;
+};
+
+class DeviceScheduleTest : public ::testing::TestWithParam<std::tuple<TypedCase, Mode>> {
+ protected:
+  void SetUp() override {
+    const auto& [typed, mode] = GetParam();
+    rig_ = std::make_unique<Rig>(typed.device.create(), mode, typed.dtype);
+    if (UsesGraphs(mode) && !rig_->records) GTEST_SKIP() << "the device records nothing yet";
+    ASSERT_NE(rig_->executor, nullptr);
+  }
+
+  std::vector<TestOutput> Run(uint64_t seed) {
+    absl::StatusOr<std::vector<TestOutput>> outputs =
+        RunSchedule(*rig_->executor, sequences_, seed);
+    EXPECT_TRUE(outputs.ok()) << outputs.status();
+    return outputs.ok() ? *std::move(outputs) : std::vector<TestOutput>(sequences_.size());
+  }
+
+  const std::vector<TestSequence> sequences_ = RandomSequences(14, kVocabulary, 3);
+  std::unique_ptr<Rig> rig_;
+};
+
+INSTANTIATE_TEST_SUITE_P(All, DeviceScheduleTest,
+                         ::testing::Combine(::testing::ValuesIn(AllCases()),
+                                            ::testing::Values(Mode::kEager, Mode::kDecoderGraph,
+                                                              Mode::kDecoder, Mode::kLayerGraph,
+                                                              Mode::kLayer)),
+                         [](const auto& info) {
+                           return CaseName(std::get<0>(info.param)) + "_" +
+                                  std::string(NameOf(std::get<1>(info.param)));
+                         });
+
+void ExpectEveryBit(const std::vector<TestSequence>& sequences,
+                    const std::vector<TestOutput>& outputs, Executor& alone) {
+  for (size_t i = 0; i < sequences.size(); ++i) {
+    const absl::StatusOr<TestOutput> reference = RunAlone(alone, sequences[i]);
+    ASSERT_TRUE(reference.ok()) << reference.status();
+    EXPECT_EQ(outputs[i].Tokens(), reference->Tokens()) << "sequence " << i;
+    EXPECT_TRUE(SameBits(outputs[i], *reference)) << "sequence " << i;
+  }
+}
+
+void ExpectWithinTolerances(const std::vector<TestSequence>& sequences,
+                            const std::vector<TestOutput>& outputs, Executor& float32, DType dtype,
+                            DType activations) {
+  std::vector<double> errors;
+  for (size_t i = 0; i < sequences.size(); ++i) {
+    const size_t tokens = outputs[i].scores.size();
+    ASSERT_EQ(tokens, static_cast<size_t>(sequences[i].generate));
+    const absl::StatusOr<TestOutput> reference =
+        RunForced(float32, sequences[i], outputs[i].Tokens());
+    ASSERT_TRUE(reference.ok()) << reference.status();
+    for (size_t t = 0; t < tokens; ++t) {
+      const auto row = [&](const TestOutput& output) {
+        return std::span<const float>(output.logits).subspan(t * kVocabulary, kVocabulary);
+      };
+      if (dtype == DType::kFloat32) {
+        EXPECT_LT(LargestLogprobError(row(outputs[i]), row(*reference)), kLogprobTolerance)
+            << "sequence " << i << " token " << t;
+      } else {
+        errors.push_back(RelativeError(row(outputs[i]), row(*reference)));
+      }
+    }
+  }
+  if (dtype == DType::kFloat32) return;
+  const Tolerance tolerance = ToleranceOf(dtype, activations);
+  std::sort(errors.begin(), errors.end());
+  EXPECT_LT(errors[errors.size() / 2], tolerance.median);
+  EXPECT_LT(errors.back(), tolerance.largest);
+}
+
+// What is drawn follows from the logits: the highest, where a sequence asks for nothing else.
+void ExpectGreedyTokens(const std::vector<TestSequence>& sequences,
+                        const std::vector<TestOutput>& outputs) {
+  int greedy = 0;
+  for (size_t i = 0; i < sequences.size(); ++i) {
+    const Lane& lane = sequences[i].params;
+    if (lane.temperature > 0 || (lane.flags & kLanePenalties) != 0) continue;
+    for (size_t t = 0; t < outputs[i].scores.size(); ++t) {
+      const auto logits =
+          std::span<const float>(outputs[i].logits).subspan(t * kVocabulary, kVocabulary);
+      EXPECT_EQ(outputs[i].scores[t].token_id, static_cast<int32_t>(Best(logits)));
+      ++greedy;
+    }
+  }
+  EXPECT_GT(greedy, 20);
+}
+
+TEST_P(DeviceScheduleTest, EachSequenceIsAsItWouldBeAlone) {
+  const auto& [typed, mode] = GetParam();
+  const DType reference_dtype = typed.device.invariant ? typed.dtype : DType::kFloat32;
+  const Rig alone(CreateCpuDevice(1), Mode::kEager, reference_dtype);
+  ASSERT_NE(alone.executor, nullptr);
+  const uint64_t plans = rig_->executor->stats().plan_builds;
+  for (uint64_t seed = 1; seed <= 3; ++seed) {
+    const std::vector<TestOutput> outputs = Run(seed);
+    if (typed.device.invariant) {
+      ExpectEveryBit(sequences_, outputs, *alone.executor);
+    } else {
+      ExpectWithinTolerances(sequences_, outputs, *alone.executor, typed.dtype,
+                             rig_->executor->options().activation_dtype);
+    }
+    ExpectGreedyTokens(sequences_, outputs);
+  }
+  EXPECT_EQ(rig_->executor->stats().plan_builds, plans);
+  EXPECT_EQ(rig_->executor->stats().decode_allocations, 0u);
+}
+
+TEST_P(DeviceScheduleTest, TheSameScheduleGivesTheSameBits) {
+  const std::vector<TestOutput> first = Run(7);
+  const std::vector<TestOutput> second = Run(7);
+  for (size_t i = 0; i < first.size(); ++i) {
+    EXPECT_TRUE(SameBits(first[i], second[i])) << "sequence " << i;
+  }
+}
+
+}  // namespace
+}  // namespace sirocco
