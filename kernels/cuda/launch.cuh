@@ -40,4 +40,12 @@ cudaError_t AllowShared(void (*kernel)(Params), size_t shared_bytes) {
                               static_cast<int>(shared_bytes));
 }
 
+// Asks for as much of a multiprocessor's memory as can be shared: then blocks of this kernel and of
+// the one before it find room side by side.
+template <typename Params>
+cudaError_t PreferShared(void (*kernel)(Params)) {
+  return cudaFuncSetAttribute(kernel, cudaFuncAttributePreferredSharedMemoryCarveout,
+                              cudaSharedmemCarveoutMaxShared);
+}
+
 }  // namespace sirocco::cuda::SIROCCO_CUDA_PATH

@@ -126,6 +126,9 @@ cudaError_t LaunchStream(const StreamPlan& plan, const typename Op::Params& oper
       error != cudaSuccess) {
     return error;
   }
+  if (const cudaError_t error = PreferShared(StreamKernel<T, Op>); error != cudaSuccess) {
+    return error;
+  }
   return LaunchKernel(StreamKernel<T, Op>, dim3(plan.blocks), dim3(kStreamThreads),
                       plan.shared_bytes, context, p);
 }
