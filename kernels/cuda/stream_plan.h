@@ -7,8 +7,6 @@
 // the columns a tile is cut into *pieces*; a piece is what one slot of the ring holds.
 #pragma once
 
-#include <cuda_runtime_api.h>
-
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
@@ -57,9 +55,9 @@ struct StreamPlan {
   int32_t x_stride = 0;  // elements from row to row of the activations in shared memory
   size_t shared_bytes = 0;
 
-  __host__ __device__ int32_t slot_bytes() const { return 2 * half_rows * row_bytes; }
+  constexpr int32_t slot_bytes() const { return 2 * half_rows * row_bytes; }
   // Whole rows of weights: a half is one run of memory.
-  __host__ __device__ bool whole_rows() const { return piece_columns == columns; }
+  constexpr bool whole_rows() const { return piece_columns == columns; }
 };
 
 // Bytes from row to row such that eight lanes of two rows read 128 different bytes of the banks.
