@@ -168,6 +168,11 @@ __device__ __forceinline__ void CopyBulk(void* shared, const void* global, uint3
       "l"(global), "r"(bytes), "r"(SharedAddress(barrier)), "l"(policy)
       : "memory");
 }
+
+// `bytes` (a multiple of 16, aligned to 16) of global memory to the L2 cache.
+__device__ __forceinline__ void PrefetchBulk(const void* global, uint32_t bytes) {
+  asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(global), "r"(bytes) : "memory");
+}
 #endif  // SIROCCO_HOPPER
 
 }  // namespace sirocco::cuda::SIROCCO_CUDA_PATH

@@ -30,8 +30,11 @@ inline constexpr int kStreamColumnBlock = 32;  // what a warp multiplies at once
 struct StreamTuning {
   int32_t tile_rows = 8;  // 2 ... 16
   int32_t slot_bytes = (SIROCCO_HOPPER ? 18 : 12) * 1024;
-  // Two blocks of this fit a multiprocessor: the next kernel's ring is filled while this one runs.
+  // Up to about 100 KiB, activations included, two blocks share a multiprocessor: the next kernel's
+  // ring is filled while this one runs.
   int32_t ring_bytes = 80 * 1024;
+  // Weights that a block asks the L2 cache for behind its full ring, on Hopper.
+  int32_t prefetch_bytes = 0;
 };
 
 struct StreamShape {
@@ -52,6 +55,7 @@ struct StreamPlan {
   int32_t piece_columns = 0;  // `columns`, or a multiple of kStreamColumnBlock
   int32_t row_bytes = 0;      // from row to row of a slot
   int32_t slots = 0;
+  int32_t prefetch_bytes = 0;
   int32_t x_stride = 0;  // elements from row to row of the activations in shared memory
   size_t shared_bytes = 0;
 
@@ -95,7 +99,8 @@ inline StreamPlan PlanStream(const StreamShape& shape, const StreamTuning& tunin
   plan.x_stride = StreamRowBytes(x_columns * shape.element_bytes) / shape.element_bytes;
   const int32_t x_bytes = plan.rows * plan.x_stride * shape.element_bytes;
 #if SIROCCO_HOPPER
-  const int32_t half = std::min(tuning.ring_bytes, kShared - x_bytes);
+  const int32_t room = tuning.ring_bytes <= kShared ? kShared : kMost;
+  const int32_t half = std::min(tuning.ring_bytes, room - x_bytes);
   const int32_t ring = half >= kLeastRing ? half : std::min(tuning.ring_bytes, kMost - x_bytes);
   const int32_t block_pieces =
       ceil(block_units, tile_units) * ceil(shape.columns, plan.piece_columns);
@@ -106,6 +111,7 @@ inline StreamPlan PlanStream(const StreamShape& shape, const StreamTuning& tunin
   plan.slots = kPortableSlots;
   plan.fits = x_bytes + plan.slots * plan.slot_bytes() <= kMost;
 #endif
+  plan.prefetch_bytes = tuning.prefetch_bytes;
   plan.shared_bytes = static_cast<size_t>(plan.slots) * plan.slot_bytes() + x_bytes;
   return plan;
 }

@@ -451,13 +451,16 @@ void Sweep(const Machine& machine, const World& world) {
     for (const int tile_rows : {4, 8, 16}) {
       for (const int slot_kib : {10, 18, 34}) {
         for (const int ring_kib : {48, 64, 80, 96, 160}) {
-          const StreamTuning tuning = {tile_rows, slot_kib * 1024, ring_kib * 1024};
-          const double us = machine.Time([&] { world.Step(rows, machine.Context(true), tuning); });
-          const double head =
-              machine.Time([&] { world.Head(rows, 0, machine.Context(true), tuning); });
-          std::printf("  tile %2d slot %2d KiB ring %3d KiB:", tile_rows, slot_kib, ring_kib);
-          std::printf(" head %8.2f us;", head);
-          Report(machine, "step", rows, true, us, world.Bytes());
+          for (const int prefetch_kib : {0, 64, 192}) {
+            const StreamTuning tuning = {tile_rows, slot_kib * 1024, ring_kib * 1024,
+                                         prefetch_kib * 1024};
+            const LaunchContext context = machine.Context(true);
+            const double us = machine.Time([&] { world.Step(rows, context, tuning); });
+            const double head = machine.Time([&] { world.Head(rows, 0, context, tuning); });
+            std::printf("  tile %2d slot %2d KiB ring %3d KiB prefetch %3d KiB: head %8.2f us;",
+                        tile_rows, slot_kib, ring_kib, prefetch_kib, head);
+            Report(machine, "step", rows, true, us, world.Bytes());
+          }
         }
       }
     }
