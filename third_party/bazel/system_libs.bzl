@@ -140,8 +140,19 @@ def _impl(ctx):
     else:
         missing.append("grpc-proto")
 
+    # A plugin cannot hold Debian's archives of Abseil, which are not position-independent: it links
+    # the shared libraries, those of them that it needs.
+    absl = sorted([
+        f.basename
+        for f in ctx.path(_LIBDIR).readdir()
+        if f.basename.startswith("libabsl_") and f.basename.split(".so.")[-1].isdigit()
+    ])
+    ctx.file("shared_absl.bzl", "SHARED_ABSL = " + repr(
+        ["-Wl,--as-needed"] + ["-l:" + name for name in absl] + ["-Wl,--no-as-needed"],
+    ) + "\n")
+
     # The shared libraries that a bundle for another machine must carry.
-    for name in _BUNDLED:
+    for name in _BUNDLED + absl:
         path = ctx.path("%s/%s" % (_LIBDIR, name))
         if path.exists:
             ctx.symlink(path, "bundled/" + name)
