@@ -43,9 +43,11 @@ __device__ __forceinline__ void StoreAs(DType dtype, void* to, int64_t i, float 
 
 // The end of a layer's last kernel: called once by each of the grid's `blocks` when it needs the
 // layer's number no more; the last of them moves the number on. Null `advance`: nothing.
-__device__ __forceinline__ void AdvanceLayer(int32_t* advance, uint32_t* counter, uint32_t blocks) {
+template <typename Sync = SyncBlock>
+__device__ __forceinline__ void AdvanceLayer(int32_t* advance, uint32_t* counter, uint32_t blocks,
+                                             const Sync& sync = Sync()) {
   if (advance == nullptr) return;
-  if (LastToArrive(counter, blocks) && threadIdx.x == 0) *advance += 1;
+  if (LastToArrive(counter, blocks, sync) && threadIdx.x == 0) *advance += 1;
 }
 
 // ---- Element by element -------------------------------------------------------------------------

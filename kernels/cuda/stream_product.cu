@@ -114,12 +114,11 @@ class ResidualStream {
   }
   __device__ __forceinline__ void Finish(const StreamParams<P>& p, float* shared) const {
     if constexpr (std::is_same_v<P, DownResidualParams>) {
-      AdvanceLayer(p.operation.advance, &p.counters[0], gridDim.x);
+      AdvanceLayer(p.operation.advance, &p.counters[0], gridDim.x, ConsumerSync());
     }
     if constexpr (std::is_same_v<P, DownNormParams>) {
       // The last block norms what all have left.
-      if (!LastToArrive(&p.counters[0], gridDim.x)) return;
-      if (threadIdx.x >= kStreamConsumers) return;
+      if (!LastToArrive(&p.counters[0], gridDim.x, ConsumerSync())) return;
       const Norms norms(p.operation, layer_);
       NormRows(norms, p.operation.rows, true, shared,
                [&](int row, int column, const Pack<float, 4>& normed) {

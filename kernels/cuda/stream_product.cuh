@@ -44,7 +44,7 @@ struct StreamParams {
 //   Ends(tile, i)                whether end i is there
 //   Load(unit, row, i)           what End needs from memory, ahead of the sums: Before
 //   End(unit, row, i, sum, before)    sum(k): of row k of the tile, the second half from 8 on
-//   Finish(p, shared)            the operation's end, by all threads of every block
+//   Finish(p, shared)            the operation's end, by the consumers of every block
 template <typename T, typename Op>
 __global__ void __launch_bounds__(kStreamThreads, SIROCCO_HOPPER ? 2 : 1)
     StreamKernel(const __grid_constant__ StreamParams<typename Op::Params> p) {
@@ -66,53 +66,53 @@ __global__ void __launch_bounds__(kStreamThreads, SIROCCO_HOPPER ? 2 : 1)
 #if SIROCCO_HOPPER
   const bool copies = threadIdx.x == kStreamConsumers;
   if (copies) ring.Start();
+  __syncwarp();
   __syncthreads();
   if (copies) ring.CopyRest();
 #else
   ring.Start();
 #endif
   WaitForDependency();
-  if (warp < kStreamWarps) {
-    const int row = threadIdx.x / Op::kEnds;
-    const int i = threadIdx.x % Op::kEnds;
-    op.FillRows(plan, row, norm_sums, x);
-    SyncConsumers();
-    int buffer = 0;
-    for (int unit = first_unit; unit < end_unit; buffer ^= 1) {
-      const StreamTile<T> tile = op.TileAt(unit, end_unit);
-      const bool ends = row < plan.rows && op.Ends(tile, i);
-      typename Op::Before before = {};
-      if (ends) before = op.Load(unit, row, i);
+  if (warp >= kStreamWarps) return;
+  const int row = threadIdx.x / Op::kEnds;
+  const int i = threadIdx.x % Op::kEnds;
+  op.FillRows(plan, row, norm_sums, x);
+  SyncConsumers();
+  int buffer = 0;
+  for (int unit = first_unit; unit < end_unit; buffer ^= 1) {
+    const StreamTile<T> tile = op.TileAt(unit, end_unit);
+    const bool ends = row < plan.rows && op.Ends(tile, i);
+    typename Op::Before before = {};
+    if (ends) before = op.Load(unit, row, i);
 
-      StreamSums<T> sums;
-      for (int column = 0; column < plan.columns; column += plan.piece_columns) {
-        sums.Add({.slot = ring.Acquire(),
-                  .half_bytes = plan.half_rows * plan.row_bytes,
-                  .row_bytes = plan.row_bytes,
-                  .rows = {tile.rows[0], tile.rows[1]},
-                  .columns = min(plan.piece_columns, plan.columns - column),
-                  .first_column = column,
-                  .x = x + column,
-                  .x_stride = plan.x_stride,
-                  .x_rows = plan.rows});
-        ring.Release();
-      }
-      sums.Store(plan.rows, partial[buffer][warp]);
-      // Two buffers: the barrier of the next tile keeps the one after from writing what is read.
-      SyncConsumers();
-      if (ends) {
-        const auto sum = [&](int of) {
-          float total = 0;
-#pragma unroll
-          for (int w = 0; w < kStreamWarps; ++w) {
-            total += partial[buffer][w][row * 2 * kStreamHalf + of];
-          }
-          return total;
-        };
-        op.End(unit, row, i, sum, before);
-      }
-      unit += tile.units;
+    StreamSums<T> sums;
+    for (int column = 0; column < plan.columns; column += plan.piece_columns) {
+      sums.Add({.slot = ring.Acquire(),
+                .half_bytes = plan.half_rows * plan.row_bytes,
+                .row_bytes = plan.row_bytes,
+                .rows = {tile.rows[0], tile.rows[1]},
+                .columns = min(plan.piece_columns, plan.columns - column),
+                .first_column = column,
+                .x = x + column,
+                .x_stride = plan.x_stride,
+                .x_rows = plan.rows});
+      ring.Release();
     }
+    sums.Store(plan.rows, partial[buffer][warp]);
+    // Two buffers: the barrier of the next tile keeps the one after from writing what is read.
+    SyncConsumers();
+    if (ends) {
+      const auto sum = [&](int of) {
+        float total = 0;
+#pragma unroll
+        for (int w = 0; w < kStreamWarps; ++w) {
+          total += partial[buffer][w][row * 2 * kStreamHalf + of];
+        }
+        return total;
+      };
+      op.End(unit, row, i, sum, before);
+    }
+    unit += tile.units;
   }
   op.Finish(p, norm_sums);
 }

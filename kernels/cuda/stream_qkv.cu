@@ -117,11 +117,11 @@ class QkvStream {
     const int first_head = static_cast<int>(first / half_dim_);
     const int heads = static_cast<int>(CeilDiv(end, half_dim_)) - first_head;
     const int warp = threadIdx.x / kWarp;
-    __syncthreads();
+    SyncConsumers();
     for (int base = 0; base < heads; base += kMostHeads) {
       const int count = min(kMostHeads, heads - base);
       if (threadIdx.x < count) is_last[threadIdx.x] = Arrive(p, first_head + base + threadIdx.x);
-      __syncthreads();
+      SyncConsumers();
       for (int i = 0; i < count; ++i) {
         const int head = first_head + base + i;
         if (is_last[i] && warp < p.plan.rows) {
@@ -129,7 +129,7 @@ class QkvStream {
                sums_ + warp * SumStride() + int64_t{head} * ref_.head_dim);
         }
       }
-      __syncthreads();
+      SyncConsumers();
     }
   }
 

@@ -14,6 +14,9 @@ namespace sirocco::cuda::SIROCCO_CUDA_PATH {
 
 // A barrier of the warps that make the sums.
 __device__ __forceinline__ void SyncConsumers() { NamedBarrier(1, kStreamConsumers); }
+struct ConsumerSync {
+  __device__ __forceinline__ void operator()() const { SyncConsumers(); }
+};
 
 // Rows of weights whose sums are made at once.
 template <typename T>
