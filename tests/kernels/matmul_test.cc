@@ -45,6 +45,13 @@ TEST_P(MatMulTest, ManyRows) {
   Check(300, 97, 17, false);
 }
 
+// Sums that a device may make in parts: few outputs, and inputs enough for each part.
+TEST_P(MatMulTest, ManyInputs) {
+  Check(1, 24, 3000, false);
+  for (const int32_t rows : {5, 12, 20, 40, 70, 130}) Check(rows, 70, 2048, true);
+  Check(12, 70, 1961, false);
+}
+
 TEST_P(MatMulTest, SizesAroundAVector) {
   for (const int32_t inputs : {15, 16, 17, 31, 32, 33, 47, 100}) Check(3, 5, inputs, false);
 }
