@@ -4,12 +4,13 @@
 // answers.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <deque>
 #include <memory>
-#include <optional>
 #include <random>
 #include <string>
+#include <utility>
 #include <variant>
 
 #include "kernels/device.h"
@@ -52,7 +53,7 @@ class DeferringDevice final : public Device, private Ops {
   absl::Status Launch(const Recording& recording) override;
   Ops& ops() override { return *this; }
 
-  // From the next piece of work on nothing works.
+  // From the next piece of work on nothing works. Any thread.
   void Break() { broken_ = true; }
 
   int waits = 0;   // Synchronize and Wait
@@ -113,7 +114,7 @@ class DeferringDevice final : public Device, private Ops {
   std::deque<Work> queue_;
   uint64_t done_ = 0;  // pieces of work
   bool passes_ = false;
-  bool broken_ = false;
+  std::atomic<bool> broken_{false};
   absl::Status fault_;
 };
 
