@@ -173,6 +173,18 @@ absl::StatusOr<std::vector<Planned>> Plan(const ModelFiles& files,
 
 }  // namespace
 
+uint64_t WeightBytes(const ModelDescriptor& descriptor, DType dtype) {
+  ModelWeights scratch;
+  uint64_t bytes = 0;
+  for (const WeightPlace& place : WeightPlaces(descriptor, scratch)) {
+    uint64_t elements = 1;
+    for (const int64_t extent : place.shape) elements *= static_cast<uint64_t>(extent);
+    bytes = (bytes + kAlignment - 1) / kAlignment * kAlignment;
+    bytes += elements * BytesOf(place.matrix != nullptr ? dtype : DType::kFloat32);
+  }
+  return bytes;
+}
+
 absl::StatusOr<ModelWeights> LoadWeights(const ModelFiles& files, DType dtype, Device& device,
                                          const LoadProgress& progress) {
   ModelWeights weights;

@@ -8,6 +8,7 @@
 
 #include "engine/model/gguf_model.h"
 #include "engine/model/hugging_face.h"
+#include "engine/model/json_file.h"
 #include "engine/model/mapped_file.h"
 
 namespace sirocco {
@@ -28,6 +29,20 @@ std::string OwnName(const std::string& path) {
 }
 
 }  // namespace
+
+absl::StatusOr<ModelDescriptor> OpenDescriptor(const std::string& path) {
+  std::error_code error;
+  if (!std::filesystem::is_directory(path, error)) {
+    absl::StatusOr<ModelFiles> files = OpenModel(path);
+    if (!files.ok()) return files.status();
+    return std::move(files->descriptor);
+  }
+  const std::string config_path = path + "/config.json";
+  const absl::StatusOr<nlohmann::json> config =
+      ReadJsonObject(config_path, {.bytes = 1 << 20, .values = 1 << 16});
+  if (!config.ok()) return config.status();
+  return DescriptorFromConfig(*config, config_path);
+}
 
 absl::StatusOr<ModelFiles> OpenModel(const std::string& path) {
   if (path.empty()) {

@@ -49,6 +49,13 @@ struct ModelFiles {
 // checked to be there, with their shapes.
 absl::StatusOr<ModelFiles> OpenModel(const std::string& path);
 
+// What a path's configuration says of the model: of a directory's files only config.json is needed.
+// Errors as OpenModel's.
+absl::StatusOr<ModelDescriptor> OpenDescriptor(const std::string& path);
+
+// The device memory that LoadWeights will take.
+uint64_t WeightBytes(const ModelDescriptor& descriptor, DType dtype);
+
 // Bytes done and in all; called often, from the calling thread.
 using LoadProgress = std::function<void(uint64_t done, uint64_t total)>;
 
