@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "kernels/params.h"
 
 namespace sirocco {
 namespace {
@@ -60,6 +61,11 @@ absl::StatusOr<double> Device::Seconds(DeviceMark from, DeviceMark to) {
 absl::StatusOr<double> Device::MeasureReadBandwidth(size_t) {
   return absl::UnimplementedError(
       absl::StrCat("the ", std::string(backend()), " backend measures no read bandwidth"));
+}
+
+absl::StatusOr<std::vector<std::string>> Device::TuneProducts(std::span<const MatMulParams>) {
+  return absl::UnimplementedError(
+      absl::StrCat("the ", std::string(backend()), " backend has no kernel table to tune"));
 }
 
 absl::Status Device::BeginPrepare() { return BeginRecord(); }

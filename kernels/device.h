@@ -10,6 +10,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -21,6 +22,7 @@
 namespace sirocco {
 
 class Ops;
+struct MatMulParams;
 
 // What memory is for: a label of the memory plan and of `sirocco_memory_bytes{use}`.
 enum class MemoryUse : uint8_t { kWeights, kWorkspace, kLanes, kKv, kGraphs };
@@ -132,6 +134,12 @@ class Device {
 
   // What people should know of how operations will run, a line each, once they are prepared.
   virtual std::vector<std::string> notes() const { return {}; }
+
+  // Tries the kernels that there are for each product, on the operands given, and returns what was
+  // fastest as entries of the backend's kernel table, a line each. Products of one shape and number
+  // of rows stand together, and are timed one after the other. UNIMPLEMENTED: there is no table.
+  virtual absl::StatusOr<std::vector<std::string>> TuneProducts(
+      std::span<const MatMulParams> products);
 
   virtual Ops& ops() = 0;
   const DeviceCounters& counters() const { return counters_; }

@@ -117,6 +117,10 @@ class CudaDevice final : public Device, private OpSink {
   absl::StatusOr<double> MeasureReadBandwidth(size_t bytes) override;
 
   std::vector<std::string> notes() const override { return library_.Notes(); }
+  absl::StatusOr<std::vector<std::string>> TuneProducts(
+      std::span<const MatMulParams> products) override {
+    return library_.Tune(products);
+  }
   Ops& ops() override { return ops_; }
 
  private:

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <bit>
 
+#include "absl/strings/str_cat.h"
+
 namespace sirocco::cuda {
 namespace {
 
@@ -32,6 +34,21 @@ const ProductAlgorithm* FindAlgorithm(std::string_view gpu, const ProductShape& 
     if (entry.gpu == gpu && entry.shape == shape) return &entry.algorithm;
   }
   return nullptr;
+}
+
+std::string EntryText(std::string_view gpu, const ProductShape& shape,
+                      const ProductAlgorithm& algorithm) {
+  const auto type = [](DType dtype) {
+    return dtype == DType::kBFloat16  ? "DType::kBFloat16"
+           : dtype == DType::kFloat16 ? "DType::kFloat16"
+                                      : "DType::kFloat32";
+  };
+  const ProductAlgorithm& a = algorithm;
+  return absl::StrCat("{\"", std::string(gpu), "\", {", shape.rows, ", ", shape.outputs, ", ",
+                      shape.inputs, ", ", type(shape.dtype), ", ", type(shape.out), "}, {", a.id,
+                      ", ", a.tile, ", ", a.stages, ", ", a.split_k, ", ", a.reduction, ", ",
+                      a.swizzling, ", ", a.custom, ", ", a.inner_shape, ", ", a.cluster_shape,
+                      "}},");
 }
 
 }  // namespace sirocco::cuda

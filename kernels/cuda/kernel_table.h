@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstdint>
+#include <string>
 #include <string_view>
 
 #include "kernels/dtype.h"
@@ -38,5 +39,9 @@ struct ProductAlgorithm {
 
 // Null where the table has no entry.
 const ProductAlgorithm* FindAlgorithm(std::string_view gpu, const ProductShape& shape);
+
+// A line of kernel_table.inc.
+std::string EntryText(std::string_view gpu, const ProductShape& shape,
+                      const ProductAlgorithm& algorithm);
 
 }  // namespace sirocco::cuda

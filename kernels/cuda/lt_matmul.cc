@@ -6,6 +6,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "kernels/cuda/cuda_memory.h"
+#include "kernels/cuda/lt_layouts.h"
 
 namespace sirocco::cuda {
 namespace {
@@ -14,18 +15,6 @@ constexpr size_t kWorkspaceBytes = size_t{32} << 20;
 // Sums over k that are split are added up in float32 and in one order: not in place, where the
 // order is that of arrival, nor in the output's type.
 constexpr uint32_t kReductions = CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE;
-
-cudaDataType_t TypeOf(DType dtype) {
-  switch (dtype) {
-    case DType::kBFloat16:
-      return CUDA_R_16BF;
-    case DType::kFloat16:
-      return CUDA_R_16F;
-    case DType::kFloat32:
-      break;
-  }
-  return CUDA_R_32F;
-}
 
 // Of the first element of each row, in bytes, up to 16.
 uint32_t AlignmentOf(const void* data, int32_t width, DType dtype) {
@@ -41,26 +30,6 @@ std::string ShapeName(const ProductShape& shape) {
 }
 
 }  // namespace
-
-// As cuBLASLt sees it, whose matrices are column-major: out^T = weight * in^T, where a row-major
-// matrix is its own transpose. a: weight [inputs, outputs], transposed; b: in [inputs, rows];
-// d: out [outputs, rows].
-struct LtMatMul::Layouts {
-  cublasLtMatrixLayoutOpaque_t a, b, d;
-
-  cublasStatus_t Init(const ProductShape& shape, int32_t rows) {
-    const cudaDataType_t type = TypeOf(shape.dtype);
-    cublasStatus_t error =
-        cublasLtMatrixLayoutInit(&a, type, shape.inputs, shape.outputs, shape.inputs);
-    if (error == CUBLAS_STATUS_SUCCESS) {
-      error = cublasLtMatrixLayoutInit(&b, type, shape.inputs, rows, shape.inputs);
-    }
-    if (error == CUBLAS_STATUS_SUCCESS) {
-      error = cublasLtMatrixLayoutInit(&d, TypeOf(shape.out), shape.outputs, rows, shape.outputs);
-    }
-    return error;
-  }
-};
 
 LtMatMul::~LtMatMul() {
   if (handle_ != nullptr) cublasLtDestroy(handle_);
@@ -120,7 +89,10 @@ absl::Status LtMatMul::Tabled(const ProductAlgorithm& tabled, const Key& key, La
   return absl::OkStatus();
 }
 
-absl::Status LtMatMul::FirstAnswer(const Key& key, Layouts& layouts, Choice& choice) {
+absl::StatusOr<std::vector<cublasLtMatmulAlgo_t>> LtMatMul::Answers(const Key& key,
+                                                                    Layouts& layouts,
+                                                                    const Choice& choice,
+                                                                    int most) {
   cublasLtMatmulPreferenceOpaque_t preference;
   cublasStatus_t error = cublasLtMatmulPreferenceInit(&preference);
   const auto set = [&](cublasLtMatmulPreferenceAttributes_t attribute, const auto& value) {
@@ -136,32 +108,48 @@ absl::Status LtMatMul::FirstAnswer(const Key& key, Layouts& layouts, Choice& cho
   if (absl::Status status = Check("cublasLtMatmulPreferenceSetAttribute", error); !status.ok()) {
     return status;
   }
-  cublasLtMatmulHeuristicResult_t result = {};
+  std::vector<cublasLtMatmulHeuristicResult_t> results(most);
   int found = 0;
-  error = cublasLtMatmulAlgoGetHeuristic(handle_, &choice.product, &layouts.a, &layouts.b,
-                                         &layouts.d, &layouts.d, &preference, 1, &result, &found);
-  if (error == CUBLAS_STATUS_NOT_SUPPORTED || (error == CUBLAS_STATUS_SUCCESS && found == 0) ||
-      (error == CUBLAS_STATUS_SUCCESS && result.state != CUBLAS_STATUS_SUCCESS)) {
+  // The library takes the product as writable, and does not write it.
+  cublasLtMatmulDescOpaque_t product = choice.product;
+  error = cublasLtMatmulAlgoGetHeuristic(handle_, &product, &layouts.a, &layouts.b, &layouts.d,
+                                         &layouts.d, &preference, most, results.data(), &found);
+  if (error != CUBLAS_STATUS_SUCCESS && error != CUBLAS_STATUS_NOT_SUPPORTED) {
+    return Check("cublasLtMatmulAlgoGetHeuristic", error);
+  }
+  std::vector<cublasLtMatmulAlgo_t> answers;
+  for (int i = 0; error == CUBLAS_STATUS_SUCCESS && i < found; ++i) {
+    if (results[i].state == CUBLAS_STATUS_SUCCESS) answers.push_back(results[i].algo);
+  }
+  if (answers.empty()) {
     return absl::UnimplementedError(
         absl::StrCat("matmul: cuBLASLt has no algorithm for ", ShapeName(key.shape)));
   }
-  choice.algorithm = result.algo;
-  return Check("cublasLtMatmulAlgoGetHeuristic", error);
+  return answers;
 }
 
-absl::Status LtMatMul::Choose(const Key& key, Choice& choice) {
+absl::Status LtMatMul::DescribeProduct(Choice& choice) {
   cublasStatus_t error = cublasLtMatmulDescInit(&choice.product, CUBLAS_COMPUTE_32F, CUDA_R_32F);
   const cublasOperation_t transposed = CUBLAS_OP_T;
   if (error == CUBLAS_STATUS_SUCCESS) {
     error = cublasLtMatmulDescSetAttribute(&choice.product, CUBLASLT_MATMUL_DESC_TRANSA,
                                            &transposed, sizeof(transposed));
   }
+  return Check("cublasLtMatmulDescInit", error);
+}
+
+absl::Status LtMatMul::Choose(const Key& key, Choice& choice) {
+  if (absl::Status status = DescribeProduct(choice); !status.ok()) return status;
   Layouts layouts;
-  if (error == CUBLAS_STATUS_SUCCESS) error = layouts.Init(key.shape, key.shape.rows);
-  if (absl::Status status = Check("cublasLtMatmulDescInit", error); !status.ok()) return status;
+  absl::Status status = Check("cublasLtMatrixLayoutInit", layouts.Init(key.shape, key.shape.rows));
+  if (!status.ok()) return status;
   const ProductAlgorithm* tabled = FindAlgorithm(context_.name(), key.shape);
   choice.tabled = tabled != nullptr;
-  return choice.tabled ? Tabled(*tabled, key, layouts, choice) : FirstAnswer(key, layouts, choice);
+  if (choice.tabled) return Tabled(*tabled, key, layouts, choice);
+  absl::StatusOr<std::vector<cublasLtMatmulAlgo_t>> answers = Answers(key, layouts, choice, 1);
+  if (!answers.ok()) return answers.status();
+  choice.algorithm = answers->front();
+  return absl::OkStatus();
 }
 
 absl::StatusOr<const LtMatMul::Choice*> LtMatMul::Find(const Key& key) {
@@ -173,10 +161,7 @@ absl::StatusOr<const LtMatMul::Choice*> LtMatMul::Find(const Key& key) {
 
 absl::Status LtMatMul::Prepare(const MatMulParams& p) {
   if (absl::Status status = Create(); !status.ok()) return status;
-  Key key = {ProductShape{0, p.weight.rows, p.weight.cols, p.weight.dtype, p.out.dtype},
-             AlignmentOf(p.weight.data, p.weight.cols, p.weight.dtype),
-             AlignmentOf(p.in.data, p.in.width, p.in.dtype),
-             AlignmentOf(p.out.data, p.out.width, p.out.dtype)};
+  Key key = KeyOf(p);
   for (int32_t bucket = RowBucket(1); bucket <= RowBucket(p.rows); bucket *= 2) {
     key.shape.rows = bucket;
     if (absl::Status status = Find(key).status(); !status.ok()) return status;
@@ -184,19 +169,26 @@ absl::Status LtMatMul::Prepare(const MatMulParams& p) {
   return absl::OkStatus();
 }
 
-absl::Status LtMatMul::Run(const MatMulParams& p) {
-  if (absl::Status status = Create(); !status.ok()) return status;
-  const Key key = {
+LtMatMul::Key LtMatMul::KeyOf(const MatMulParams& p) {
+  return {
       ProductShape{RowBucket(p.rows), p.weight.rows, p.weight.cols, p.weight.dtype, p.out.dtype},
       AlignmentOf(p.weight.data, p.weight.cols, p.weight.dtype),
       AlignmentOf(p.in.data, p.in.width, p.in.dtype),
       AlignmentOf(p.out.data, p.out.width, p.out.dtype)};
-  const absl::StatusOr<const Choice*> choice = Find(key);
+}
+
+absl::Status LtMatMul::Run(const MatMulParams& p) {
+  if (absl::Status status = Create(); !status.ok()) return status;
+  const absl::StatusOr<const Choice*> choice = Find(KeyOf(p));
   if (!choice.ok()) return choice.status();
+  return Issue(p, **choice);
+}
+
+absl::Status LtMatMul::Issue(const MatMulParams& p, const Choice& choice) {
   // The library takes it as writable, and does not write it.
-  cublasLtMatmulDescOpaque_t product = (*choice)->product;
+  cublasLtMatmulDescOpaque_t product = choice.product;
   Layouts layouts;
-  if (absl::Status status = Check("cublasLtMatrixLayoutInit", layouts.Init(key.shape, p.rows));
+  if (absl::Status status = Check("cublasLtMatrixLayoutInit", layouts.Init(KeyOf(p).shape, p.rows));
       !status.ok()) {
     return status;
   }
@@ -205,7 +197,7 @@ absl::Status LtMatMul::Run(const MatMulParams& p) {
   return Check(
       "cublasLtMatmul",
       cublasLtMatmul(handle_, &product, &one, p.weight.data, &layouts.a, p.in.data, &layouts.b,
-                     &zero, p.out.data, &layouts.d, p.out.data, &layouts.d, &(*choice)->algorithm,
+                     &zero, p.out.data, &layouts.d, p.out.data, &layouts.d, &choice.algorithm,
                      workspace_->data(), kWorkspaceBytes, context_.stream()));
 }
 

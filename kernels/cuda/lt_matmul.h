@@ -7,10 +7,12 @@
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <span>
 #include <string>
 #include <vector>
 
 #include "absl/status/status.h"
+#include "absl/status/statusor.h"
 #include "kernels/cuda/cuda_context.h"
 #include "kernels/cuda/kernel_table.h"
 #include "kernels/device.h"
@@ -31,6 +33,11 @@ class LtMatMul {
   // The product without the bias. Chooses where Prepare has not.
   absl::Status Run(const MatMulParams& p);
 
+  // Times the algorithms that cuBLASLt thinks best for each product, and returns the fastest as
+  // entries of the kernel table, a line a shape (lt_tune.cc). Products of one shape are timed
+  // together, one after the other.
+  absl::StatusOr<std::vector<std::string>> Tune(std::span<const MatMulParams> products);
+
   // For people: that shapes are not in the kernel table.
   std::vector<std::string> Notes() const;
 
@@ -49,12 +56,23 @@ class LtMatMul {
   struct Layouts;
 
   absl::Status Create();  // the first time
+  static Key KeyOf(const MatMulParams& p);
   absl::Status Check(const char* call, cublasStatus_t error);
   absl::StatusOr<const Choice*> Find(const Key& key);
   absl::Status Choose(const Key& key, Choice& choice);
   absl::Status Tabled(const ProductAlgorithm& tabled, const Key& key, Layouts& layouts,
                       Choice& choice);
-  absl::Status FirstAnswer(const Key& key, Layouts& layouts, Choice& choice);
+  absl::Status DescribeProduct(Choice& choice);
+  // cuBLASLt's proposals, the best first as it thinks: at least one, at most `most`.
+  absl::StatusOr<std::vector<cublasLtMatmulAlgo_t>> Answers(const Key& key, Layouts& layouts,
+                                                            const Choice& choice, int most);
+  absl::Status Issue(const MatMulParams& p, const Choice& choice);
+
+  // Of Tune. Milliseconds of all products one after the other, the least of several rounds.
+  absl::StatusOr<float> Time(const std::vector<MatMulParams>& products, const Choice& choice);
+  absl::StatusOr<cublasLtMatmulAlgo_t> Fastest(const Key& key,
+                                               const std::vector<MatMulParams>& products);
+  absl::StatusOr<ProductAlgorithm> Describe(const cublasLtMatmulAlgo_t& algorithm);
 
   CudaContext& context_;
   DeviceCounters& counters_;
