@@ -12,7 +12,7 @@
 
 namespace sirocco {
 
-class FakeDevice final : public Device, private Ops {
+class FakeDevice : public Device, private Ops {
  public:
   // An operation that ran, or was recorded.
   struct Issued {
