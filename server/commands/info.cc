@@ -71,10 +71,9 @@ void PrintTensors(const TensorSource& source, bool all) {
 }
 
 void PrintPlan(const ServedModel& model) {
-  const DType dtype = model.facts.dtype == "float32" ? DType::kFloat32 : DType::kBFloat16;
   std::printf("\ndecode plan of mode %s\n", std::string(NameOf(model.facts.mode)).c_str());
   for (const PlanEntry& entry :
-       DescribeDecodePlan(model.files.descriptor, model.facts.mode, dtype)) {
+       DescribeDecodePlan(model.files.descriptor, model.facts.mode, model.dtypes.weights)) {
     std::printf("  %-10s %-18s %s\n", entry.part.c_str(), entry.operation.c_str(),
                 entry.detail.c_str());
   }
@@ -101,7 +100,8 @@ int InfoOfFiles(const ConfigFlags& flags, bool tensors, bool plan) {
                        : absl::StrCat("yes, ", model.tokenizer->vocab_size(), " ids"));
   Row("chat template", YesNo(model.chat_template != nullptr));
   Row("dtype", absl::StrCat(model.facts.dtype, config->dtype == "auto" ? " (auto)" : ""));
-  Row("backend", absl::StrCat(model.facts.backend, ", ", model.facts.device));
+  Row("backend",
+      absl::StrCat(model.facts.backend, ", ", model.facts.device, " (", model.why_device, ")"));
   Row("mode", std::string(NameOf(model.facts.mode)));
   Row("max length", absl::StrCat(model.facts.max_length, " tokens"));
   Row("max batch size", absl::StrCat(model.facts.max_batch_size));

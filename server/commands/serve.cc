@@ -69,10 +69,10 @@ void LogReady(const Config& config, const ServedModel& model) {
                     {"graphs", absl::StrCat(stats.graphs_captured.load())},
                     {"capture_seconds", absl::StrFormat("%.3f", stats.capture_seconds)}});
   if (config.mode == Mode::kEager) {
-    LogInfo(
-        "mode eager is the slowest; EOLE_TORCH_COMPILE=1 EOLE_COMPILE_MODE=0 (decoder_graph) is "
-        "the "
-        "fastest");
+    const bool graphs = model.fastest_mode == Mode::kDecoderGraph;
+    LogInfo(absl::StrCat(
+        "mode eager is the slowest; EOLE_TORCH_COMPILE=1 EOLE_COMPILE_MODE=", graphs ? "0" : "1",
+        " (", std::string(NameOf(model.fastest_mode)), ") is the fastest"));
   }
 }
 

@@ -26,6 +26,7 @@ struct Config {
   int64_t max_batch_size = 64;
   std::optional<int64_t> max_length;
   std::optional<int64_t> kv_cache_memory;  // bytes
+  double memory_fraction = 0.9;
   int64_t block_size = 16;
   int64_t prefill_chunk_size = 512;
   int64_t max_queue_size = 1024;
@@ -38,6 +39,9 @@ struct Config {
   bool vllm_metrics = true;
   std::string log_level = "info";
   std::string log_format = "text";
+
+  // --cuda-portable, a flag for tests alone: the kernels for every GPU, also where faster ones are.
+  bool cuda_portable = false;
 
   // EOLE_TORCH_COMPILE and EOLE_COMPILE_MODE.
   Mode mode = Mode::kEager;

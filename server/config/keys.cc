@@ -92,9 +92,10 @@ std::vector<KeyEntry> MakeTable() {
               "where /metrics, /healthz and /readyz are served; port 0 picks a free one"),
       Choice("backend", &Config::backend, {"auto", "cpu", "cuda"},
              "what computes; auto: cuda where a device and its plugin are found, else cpu"),
-      Choice(
-          "dtype", &Config::dtype, {"auto", "float32", "bfloat16", "float16"},
-          "weights' type; auto on the CPU: bfloat16 with float32 arithmetic; float16: CUDA only"),
+      Choice("dtype", &Config::dtype, {"auto", "float32", "bfloat16", "float16"},
+             "weights' type; auto: bfloat16 (the CPU computes with it in float32), on CUDA float16 "
+             "where "
+             "the file has that; float16: CUDA only"),
       Choice("kv_cache_dtype", &Config::kv_cache_dtype, {"auto", "float32", "bfloat16", "float16"},
              "the KV cache's type; auto: as dtype"),
       Integer("max_batch_size", &Config::max_batch_size, 1, kMaxBatchSize,
@@ -102,14 +103,17 @@ std::vector<KeyEntry> MakeTable() {
       Integer("max_length", &Config::max_length, 1, kMostInt,
               "prompt and generated tokens together; default: the model's, at most 8192"),
       {"kv_cache_memory",
-       "bytes of the KV cache (4GiB); default on the CPU: what max_batch_size x max_length needs, "
-       "at most a quarter of free memory",
+       "bytes of the KV cache (4GiB); default: what max_batch_size x max_length needs, on CUDA at "
+       "most what is left of memory_fraction, on the CPU a quarter of free memory",
        [](std::string_view text, Config& c) {
          return Store(ParseBytes(text, 1, int64_t{1} << 46), c.kv_cache_memory);
        },
        [](const Config& c) {
          return c.kv_cache_memory.has_value() ? BytesText(*c.kv_cache_memory) : std::string();
        }},
+      {"memory_fraction", "CUDA: the share of the device's memory that may be taken, by others too",
+       [](std::string_view text, Config& c) { return Store(ParseShare(text), c.memory_fraction); },
+       [](const Config& c) { return absl::StrCat(c.memory_fraction); }},
       Integer("block_size", &Config::block_size, 1, 1024, "KV slots a block"),
       Integer("prefill_chunk_size", &Config::prefill_chunk_size, 16, 65536,
               "most prompt tokens a step"),

@@ -67,6 +67,15 @@ absl::StatusOr<bool> ParseBool(std::string_view text) {
   return absl::InvalidArgumentError("true or false");
 }
 
+absl::StatusOr<double> ParseShare(std::string_view text) {
+  double value = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+  if (error == std::errc() && end == text.data() + text.size() && value > 0 && value <= 1) {
+    return value;
+  }
+  return absl::InvalidArgumentError("a share above 0 and at most 1, such as 0.9");
+}
+
 absl::StatusOr<int64_t> ParseBytes(std::string_view text, int64_t min, int64_t max) {
   int64_t value = 0;
   if (ReadWithUnit(text, kByteUnits, /*unit_optional=*/true, &value) && value >= min &&

@@ -6,39 +6,16 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_format.h"
-#include "engine/block_budget.h"
 #include "graphs/executor.h"
-#include "kernels/cpu/cpu_device.h"
 #include "server/log/log.h"
-#include "server/model/available_cores.h"
+#include "server/model/dtypes.h"
+#include "server/model/memory.h"
+#include "server/model/open_device.h"
 
 namespace sirocco {
 namespace {
 
 constexpr int64_t kDefaultMaxLength = 8192;
-
-std::string Mebibytes(int64_t bytes) {
-  return absl::StrFormat("%.1f MiB", static_cast<double>(bytes) / (1 << 20));
-}
-
-// `word`: a value of the keys dtype or kv_cache_dtype; `automatic` is what auto means.
-absl::StatusOr<DType> CpuDType(std::string_view key, std::string_view word, DType automatic) {
-  if (word == "auto") return automatic;
-  if (word == "float32") return DType::kFloat32;
-  if (word == "bfloat16") return DType::kBFloat16;
-  return absl::InvalidArgumentError(
-      absl::StrCat(std::string(key), ": '", std::string(word),
-                   "' needs the cuda backend; allowed on the cpu: auto, float32, bfloat16"));
-}
-
-absl::StatusOr<std::unique_ptr<Device>> OpenDevice(const Config& config) {
-  if (config.backend == "cuda") {
-    return absl::UnavailableError(
-        "backend: cuda was asked for, but this build has no CUDA backend; use cpu or auto");
-  }
-  return CreateCpuDevice(static_cast<int>(config.threads.value_or(AvailableCores())));
-}
 
 absl::StatusOr<int32_t> MaxLength(const Config& config, int32_t max_position) {
   if (!config.max_length.has_value()) {
@@ -74,78 +51,26 @@ absl::Status OpenText(const Config& config, ServedModel& model) {
   return absl::OkStatus();
 }
 
-uint64_t WeightBytes(const ModelFiles& files, DType dtype) {
-  uint64_t bytes = 0;
-  for (const StoredTensor& tensor : files.tensors->tensors()) {
-    uint64_t elements = 1;
-    for (const int64_t extent : tensor.shape) elements *= static_cast<uint64_t>(extent);
-    bytes += elements * (tensor.shape.size() < 2 ? BytesOf(DType::kFloat32) : BytesOf(dtype));
-  }
-  return bytes;
-}
-
-// Bytes for the KV cache: as configured, else what every lane at full length needs, at most a
-// quarter of what is free.
-int64_t KvMemory(const Config& config, const ModelFacts& facts, const ModelDescriptor& descriptor,
-                 DType kv_dtype, int64_t available) {
-  if (config.kv_cache_memory.has_value()) return *config.kv_cache_memory;
-  const int64_t block_size = config.block_size;
-  const int64_t blocks = facts.max_batch_size * ((facts.max_length + block_size - 1) / block_size);
-  int64_t bytes = 0;
-  for (size_t group = 0; group < descriptor.groups.size(); ++group) {
-    bytes += blocks * KvBlockBytes(descriptor, static_cast<int>(group),
-                                   static_cast<int32_t>(block_size), kv_dtype);
-  }
-  return std::min(bytes, available / 4);
-}
-
-absl::StatusOr<ExecutorOptions> PlanExecutor(const Config& config, const ServedModel& model,
-                                             DType dtype) {
-  const ModelFacts& facts = model.facts;
-  const ModelDescriptor& descriptor = model.files.descriptor;
+// What the executor is to hold. Plans the memory, and shows the plan.
+absl::StatusOr<ExecutorOptions> PlanExecutor(const Config& config, const ServedModel& model) {
   ExecutorOptions options;
   options.mode = config.mode;
-  options.max_batch_size = facts.max_batch_size;
-  options.max_length = facts.max_length;
+  options.max_batch_size = model.facts.max_batch_size;
+  options.max_length = model.facts.max_length;
   options.prefill_chunk_size = static_cast<int32_t>(config.prefill_chunk_size);
   options.block_size = static_cast<int32_t>(config.block_size);
-  absl::StatusOr<DType> kv_dtype = CpuDType("kv_cache_dtype", config.kv_cache_dtype, dtype);
-  if (!kv_dtype.ok()) return kv_dtype.status();
-  options.kv_dtype = *kv_dtype;
-
-  const int64_t available = static_cast<int64_t>(model.device->FreeBytes());
-  absl::StatusOr<std::vector<int32_t>> blocks = PlanKvBlocks(
-      descriptor, options.block_size, options.kv_dtype, options.max_batch_size, options.max_length,
-      KvMemory(config, facts, descriptor, options.kv_dtype, available));
-  if (!blocks.ok()) {
-    return absl::Status(
-        blocks.status().code(),
-        absl::StrCat(blocks.status().message(), "; raise kv_cache_memory or lower max_length"));
-  }
-  options.kv_blocks = *std::move(blocks);
-
-  const MemoryPlan plan = PlanMemory(descriptor, options);
-  const auto of = [&](MemoryUse use) {
-    return static_cast<int64_t>(plan.bytes[static_cast<int>(use)]);
-  };
-  const int64_t weights = static_cast<int64_t>(WeightBytes(model.files, dtype));
-  int64_t total = weights;
-  for (const uint64_t bytes : plan.bytes) total += static_cast<int64_t>(bytes);
-  const std::string figures = absl::StrCat(
-      "weights ", Mebibytes(weights), ", KV cache ", Mebibytes(of(MemoryUse::kKv)), ", lanes ",
-      Mebibytes(of(MemoryUse::kLanes)), ", workspace ", Mebibytes(of(MemoryUse::kWorkspace)),
-      "; in all ", Mebibytes(total), " of ", Mebibytes(available), " free");
-  if (total > available) {
-    return absl::ResourceExhaustedError(absl::StrCat(
-        "the model does not fit into memory: ", figures,
-        "; lower max_batch_size, max_length or kv_cache_memory, or take a smaller model"));
-  }
-  LogInfo("memory plan", {{"plan", figures}});
+  options.kv_dtype = model.dtypes.kv;
+  options.activation_dtype = model.dtypes.activations;
+  absl::StatusOr<MemoryTable> table = PlanDeviceMemory({.descriptor = model.files.descriptor,
+                                                        .weight_dtype = model.dtypes.weights,
+                                                        .options = options,
+                                                        .kv_bytes = config.kv_cache_memory,
+                                                        .fraction = config.memory_fraction},
+                                                       DeviceMemory::Of(*model.device));
+  if (!table.ok()) return table.status();
+  for (const std::string& line : table->Lines()) LogInfo(absl::StrCat("memory plan: ", line));
+  options.kv_blocks = std::move(table->kv_blocks);
   return options;
-}
-
-absl::StatusOr<DType> WeightDType(const Config& config) {
-  return CpuDType("dtype", config.dtype, DType::kBFloat16);
 }
 
 }  // namespace
@@ -163,13 +88,19 @@ absl::StatusOr<std::unique_ptr<ServedModel>> OpenServedModel(const Config& confi
   const ModelDescriptor& descriptor = model->files.descriptor;
   if (absl::Status status = OpenText(config, *model); !status.ok()) return status;
 
-  absl::StatusOr<DType> dtype = WeightDType(config);
-  if (!dtype.ok()) return dtype.status();
   absl::StatusOr<int32_t> max_length = MaxLength(config, descriptor.max_position);
   if (!max_length.ok()) return max_length.status();
-  absl::StatusOr<std::unique_ptr<Device>> device = OpenDevice(config);
-  if (!device.ok()) return device.status();
-  model->device = *std::move(device);
+
+  absl::StatusOr<OpenedDevice> opened = OpenDevice(config);
+  if (!opened.ok()) return opened.status();
+  model->device = std::move(opened->device);
+  model->why_device = std::move(opened->why);
+  absl::StatusOr<ModelDTypes> dtypes =
+      ChooseDTypes(config, *model->device, StoredDType(*model->files.tensors));
+  if (!dtypes.ok()) return dtypes.status();
+  model->dtypes = *dtypes;
+  if (absl::Status status = CheckMode(config.mode, *model->device); !status.ok()) return status;
+  if (!CheckMode(Mode::kDecoderGraph, *model->device).ok()) model->fastest_mode = Mode::kDecoder;
 
   ModelFacts& facts = model->facts;
   facts.name = config.served_model_name.empty() ? model->files.name : config.served_model_name;
@@ -177,7 +108,7 @@ absl::StatusOr<std::unique_ptr<ServedModel>> OpenServedModel(const Config& confi
   facts.max_length = *max_length;
   facts.max_batch_size = static_cast<int32_t>(config.max_batch_size);
   facts.vocab_size = descriptor.vocab_size;
-  facts.dtype = std::string(NameOf(*dtype));
+  facts.dtype = std::string(NameOf(dtypes->weights));
   facts.backend = std::string(model->device->backend());
   facts.device = model->device->name();
   facts.mode = config.mode;
@@ -193,14 +124,14 @@ absl::StatusOr<std::unique_ptr<ServedModel>> OpenServedModel(const Config& confi
 
 absl::Status StartServedModel(const Config& config, EngineObserver* observer,
                               const StartProgress& progress, ServedModel& model) {
-  absl::StatusOr<DType> dtype = WeightDType(config);
-  if (!dtype.ok()) return dtype.status();
-  absl::StatusOr<ExecutorOptions> options = PlanExecutor(config, model, *dtype);
+  LogInfo(absl::StrCat("backend ", model.facts.backend),
+          {{"device", model.facts.device}, {"why", model.why_device}});
+  absl::StatusOr<ExecutorOptions> options = PlanExecutor(config, model);
   if (!options.ok()) return options.status();
 
   const Clock::time_point begin = Clock::now();
   absl::StatusOr<ModelWeights> weights =
-      LoadWeights(model.files, *dtype, *model.device,
+      LoadWeights(model.files, model.dtypes.weights, *model.device,
                   [&](uint64_t done, uint64_t total) { progress("weights", done, total); });
   if (!weights.ok()) return weights.status();
   model.weights = *std::move(weights);
@@ -213,6 +144,9 @@ absl::Status StartServedModel(const Config& config, EngineObserver* observer,
                          progress(phase, static_cast<uint64_t>(done), static_cast<uint64_t>(total));
                        });
   if (!executor.ok()) return executor.status();
+  LogInfo("memory taken", {{"by use", MemoryInUse(*model.device)},
+                           {"free", BytesForPeople(model.device->FreeBytes())}});
+  for (const std::string& note : model.device->notes()) LogInfo(note);
 
   EngineOptions engine_options;
   engine_options.max_queue_size = static_cast<int32_t>(config.max_queue_size);

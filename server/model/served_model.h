@@ -12,6 +12,7 @@
 #include "engine/tokenizer/tokenizer.h"
 #include "graphs/mode.h"
 #include "kernels/device.h"
+#include "server/model/dtypes.h"
 
 namespace sirocco {
 
@@ -39,6 +40,9 @@ struct ServedModel {
   std::unique_ptr<Tokenizer> tokenizer;
   std::unique_ptr<ChatTemplate> chat_template;
   std::unique_ptr<Device> device;
+  std::string why_device;  // for people
+  ModelDTypes dtypes;
+  Mode fastest_mode = Mode::kDecoderGraph;  // of those that the device runs
   ModelWeights weights;
   ModelFacts facts;
   double load_seconds = 0;

@@ -47,10 +47,14 @@ def read_jsonl(relative):
 
 
 def environment(mode="decoder_graph", **extra):
-    """The environment of a `sirocco` command: nothing of ours but what is given."""
+    """The environment of a `sirocco` command: nothing of ours but what is given, on the CPU.
+
+    Most modes here have graphs, which only that backend captures yet.
+    """
     env = {k: v for k, v in os.environ.items() if not k.startswith(("SIROCCO_", "EOLE_"))}
     if mode:
         env["EOLE_TORCH_COMPILE"], env["EOLE_COMPILE_MODE"] = MODES[mode]
+    env["SIROCCO_BACKEND"] = "cpu"
     env.update(extra)
     return env
 

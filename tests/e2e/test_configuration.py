@@ -64,6 +64,7 @@ class TestKeys:
         (["--listen", "nowhere"], ["listen", "nowhere"]),
         (["--listen", "127.0.0.1:99999"], ["listen", "99999"]),
         (["--kv-cache-memory", "much"], ["kv_cache_memory", "much"]),
+        (["--memory-fraction", "1.5"], ["memory_fraction", "1.5", "0.9"]),
         (["--drain-timeout", "soon"], ["drain_timeout", "soon"]),
         (["--threads", "0"], ["threads"]),
         (["--max-queue-size", "-1"], ["max_queue_size", "-1"]),
@@ -203,14 +204,45 @@ class TestStart:
     def test_too_little_memory_for_one_sequence(self, bare_model):
         result = run_cli("serve", *bare_model, "--listen", "127.0.0.1:0", "--metrics-listen",
                          "127.0.0.1:0", "--kv-cache-memory", "1KiB")
-        assert result.returncode in (1, 2) and "kv_cache_memory" in result.stderr
+        assert result.returncode == 1 and "kv_cache_memory" in result.stderr
 
+    def test_the_memory_plan_is_shown_and_kept(self, bare):
+        with Server(bare, "--max-batch-size", 3) as server:
+            plan = [line for line in server.stderr().splitlines() if "memory plan: " in line]
+            for use in ("weights", "workspace", "lanes", "kv, full attention", "in all"):
+                assert sum(f"memory plan: {use} " in line for line in plan) == 1, plan
+            before = server.metrics()
+            server.generate(prompt_token_ids={"ids": [5]}, max_new_tokens=4)
+            after = server.metrics()
+            for use in ("weights", "workspace", "lanes", "kv", "graphs"):
+                assert after("sirocco_memory_bytes", use=use) == \
+                    before("sirocco_memory_bytes", use=use)
+
+    @pytest.mark.skipif(os.path.exists("/dev/nvidiactl"), reason="there is a CUDA device here")
     def test_cuda_where_there_is_none(self, bare_model):
-        if os.path.exists("/dev/nvidiactl"):
-            pytest.skip("there is a CUDA device here")
-        result = run_cli("serve", *bare_model, "--backend", "cuda", "--listen", "127.0.0.1:0",
-                         "--metrics-listen", "127.0.0.1:0")
-        assert result.returncode in (1, 2) and "cuda" in result.stderr
+        for command in ("serve", "run", "info", "check-config"):
+            result = run_cli(command, *bare_model, "--backend", "cuda")
+            assert_refused(result, "backend", "cuda", status=1)
+
+    @pytest.mark.skipif(os.path.exists("/dev/nvidiactl"), reason="there is a CUDA device here")
+    def test_auto_says_in_one_line_what_it_took_and_why(self, bare):
+        with Server(bare, "--backend", "auto") as server:
+            assert server.get_model().backend == "cpu"
+            said = [line for line in server.stderr().splitlines() if "why=" in line]
+            assert len(said) == 1 and "backend cpu" in said[0] and "cuda" in said[0]
+
+    @pytest.mark.skipif(not os.path.exists("/dev/nvidiactl"), reason="there is no CUDA device here")
+    @pytest.mark.parametrize("mode", ["decoder_graph", "layer_graph"])
+    @pytest.mark.parametrize("backend", ["auto", "cuda"])
+    def test_modes_with_graphs_on_cuda(self, bare_model, backend, mode):
+        assert_refused(run_cli("serve", *bare_model, "--backend", backend, mode=mode), mode, "cuda",
+                       "EOLE_COMPILE_MODE")
+
+    @pytest.mark.parametrize("key", ["dtype", "kv-cache-dtype"])
+    def test_float16_on_the_cpu(self, bare_model, key):
+        for command in ("serve", "info", "check-config"):
+            assert_refused(run_cli(command, *bare_model, f"--{key}", "float16"),
+                           key.replace("-", "_"), "float16", "cpu", "bfloat16")
 
     def test_logs_in_json(self, bare):
         with Server(bare, "--log-format", "json") as server:

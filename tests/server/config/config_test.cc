@@ -103,10 +103,11 @@ INSTANTIATE_TEST_SUITE_P(
         BadCase{"listen", "localhost:70000", "65535"}, BadCase{"listen", ":80", "HOST:PORT"},
         BadCase{"metrics_listen", "a:b:1", "HOST:PORT"},
         BadCase{"backend", "tpu", "auto, cpu, cuda"}, BadCase{"dtype", "int8", "bfloat16"},
-        BadCase{"kv_cache_memory", "4 apples", "4GiB"},
-        BadCase{"kv_cache_memory", "9999999TiB", "4GiB"}, BadCase{"drain_timeout", "30", "30s"},
-        BadCase{"drain_timeout", "-1s", "30s"}, BadCase{"vllm_metrics", "yes", "true or false"},
-        BadCase{"log_level", "loud", "warning"}));
+        BadCase{"kv_cache_memory", "4 apples", "4GiB"}, BadCase{"memory_fraction", "0", "above 0"},
+        BadCase{"memory_fraction", "1.01", "at most 1"}, BadCase{"memory_fraction", "nan", "0.9"},
+        BadCase{"memory_fraction", "0.5x", "0.9"}, BadCase{"kv_cache_memory", "9999999TiB", "4GiB"},
+        BadCase{"drain_timeout", "30", "30s"}, BadCase{"drain_timeout", "-1s", "30s"},
+        BadCase{"vllm_metrics", "yes", "true or false"}, BadCase{"log_level", "loud", "warning"}));
 
 TEST(Config, UnknownKeysAreNamedWithTheNearest) {
   const auto config = LoadConfig(WriteFile("u.yaml", "max_batchsize: 3\n"), {});
