@@ -31,6 +31,7 @@ int main(int argc, char** argv) {
   sirocco::AddServe(app, exit_status);
   sirocco::AddGenerate(app, exit_status);
   sirocco::AddChat(app, exit_status);
+  sirocco::AddBench(app, exit_status);
   sirocco::AddTokenize(app, exit_status);
   sirocco::AddRun(app, exit_status);
   sirocco::AddInfo(app, exit_status);

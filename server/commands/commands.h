@@ -9,6 +9,7 @@ namespace sirocco {
 void AddServe(CLI::App& app, int& exit_status);
 void AddGenerate(CLI::App& app, int& exit_status);
 void AddChat(CLI::App& app, int& exit_status);
+void AddBench(CLI::App& app, int& exit_status);
 void AddTokenize(CLI::App& app, int& exit_status);
 void AddRun(CLI::App& app, int& exit_status);
 void AddInfo(CLI::App& app, int& exit_status);

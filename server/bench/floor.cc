@@ -1,0 +1,39 @@
+#include "server/bench/floor.h"
+
+#include <algorithm>
+#include <cstddef>
+
+namespace sirocco {
+namespace {
+
+constexpr double kH200Stream = 4.6e12;  // read-only, measured at 2 GiB
+
+}  // namespace
+
+uint64_t FloorWeightBytes(const ModelDescriptor& d, DType dtype) {
+  const uint64_t hidden = d.hidden_size;
+  const uint64_t q = uint64_t{1} * d.heads * d.head_dim;
+  const uint64_t kv = uint64_t{1} * d.kv_heads * d.head_dim;
+  const uint64_t layer = hidden * (2 * q + 2 * kv + 3 * uint64_t{1} * d.intermediate_size);
+  return (d.layers.size() * layer + hidden * d.vocab_size) * BytesOf(dtype);
+}
+
+uint64_t LayerKvBytes(const ModelDescriptor& d, int layer, int64_t context, DType kv) {
+  const int32_t window = d.groups[d.layers[layer].group].window;
+  const int64_t seen = window > 0 ? std::min<int64_t>(window, context) : context;
+  return static_cast<uint64_t>(seen) * 2 * d.kv_heads * d.head_dim * BytesOf(kv);
+}
+
+uint64_t FloorKvBytes(const ModelDescriptor& descriptor, int64_t context, DType kv) {
+  uint64_t bytes = 0;
+  for (size_t i = 0; i < descriptor.layers.size(); ++i) {
+    bytes += LayerKvBytes(descriptor, static_cast<int>(i), context, kv);
+  }
+  return bytes;
+}
+
+double StreamBandwidth(std::string_view device_name, double measured) {
+  return device_name.find("H200") != device_name.npos ? std::max(measured, kH200Stream) : measured;
+}
+
+}  // namespace sirocco

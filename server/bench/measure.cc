@@ -1,0 +1,148 @@
+#include "server/bench/measure.h"
+
+#include <algorithm>
+#include <chrono>
+#include <cstdint>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "server/bench/floor.h"
+
+namespace sirocco {
+namespace {
+
+// Prompts are run again as long as they have not taken longer in all.
+constexpr double kPromptSeconds = 2;
+
+using Clock = std::chrono::steady_clock;
+
+double Since(Clock::time_point begin) {
+  return std::chrono::duration<double>(Clock::now() - begin).count();
+}
+
+// Collects steps as long as more than `most` are in flight, and looks at every id.
+class Collector {
+ public:
+  Collector(Executor& executor, int32_t vocab_size)
+      : executor_(executor), vocab_size_(vocab_size) {}
+
+  absl::Status CollectTo(int most) {
+    while (executor_.in_flight() > most) {
+      absl::StatusOr<StepResult> result = executor_.Collect();
+      if (!result.ok()) return result.status();
+      device_decode_seconds_ += result->decode_seconds;
+      for (const auto& scores : {result->prefill.sampled, result->decode.sampled}) {
+        for (const TokenScore& score : scores) {
+          if (score.token_id < 0 || score.token_id >= vocab_size_) {
+            return absl::InternalError(absl::StrCat("a step answered the id ", score.token_id));
+          }
+        }
+      }
+    }
+    return absl::OkStatus();
+  }
+
+  double device_decode_seconds() const { return device_decode_seconds_; }
+
+ private:
+  Executor& executor_;
+  const int32_t vocab_size_;
+  double device_decode_seconds_ = 0;
+};
+
+struct Run {
+  double prefill = 0, decode = 0, device_decode = 0;
+};
+
+absl::StatusOr<Run> RunOnce(Executor& executor, const ModelDescriptor& descriptor,
+                            const Workload& workload, bool with_prompts, int32_t steps) {
+  absl::Status started = workload.Start(executor, /*after_prompt=*/!with_prompts);
+  if (!started.ok()) return started;
+  Run run;
+  if (with_prompts) {
+    absl::StatusOr<double> prefill = RunPrompts(executor, workload);
+    if (!prefill.ok()) return prefill.status();
+    run.prefill = *prefill;
+  }
+
+  Collector collector(executor, descriptor.vocab_size);
+  Step step;
+  step.decode.lanes = workload.lanes();
+  const Clock::time_point begin = Clock::now();
+  for (int32_t i = 0; i < steps; ++i) {
+    absl::Status status = executor.Launch(step);
+    if (status.ok()) status = collector.CollectTo(executor.run_ahead());
+    if (!status.ok()) return status;
+  }
+  if (absl::Status status = collector.CollectTo(0); !status.ok()) return status;
+  run.decode = Since(begin);
+  run.device_decode = collector.device_decode_seconds();
+  return run;
+}
+
+}  // namespace
+
+absl::StatusOr<double> RunPrompts(Executor& executor, const Workload& workload) {
+  const Clock::time_point begin = Clock::now();
+  Collector collector(executor, INT32_MAX);
+  const Workload::Prompts& prompts = workload.prompts();
+  for (size_t i = 0; i < prompts.steps.size(); ++i) {
+    Step step;
+    step.prefill.chunks = prompts.steps[i];
+    step.prefill.block_updates = prompts.updates[i];
+    absl::Status status = executor.Launch(step);
+    if (status.ok()) status = collector.CollectTo(executor.run_ahead());
+    if (!status.ok()) return status;
+  }
+  if (absl::Status status = collector.CollectTo(0); !status.ok()) return status;
+  return Since(begin);
+}
+
+absl::StatusOr<Measurement> Measure(Executor& executor, const ModelDescriptor& descriptor,
+                                    DType weight_dtype, int32_t batch,
+                                    const MeasureOptions& options) {
+  const int32_t steps = options.output_length - 1;
+  const Workload workload(descriptor, executor.options(), batch, options.prompt_length,
+                          options.output_length, options.seed);
+  // Pages that nobody has touched and clocks that are not up yet.
+  const int32_t warming = std::min(steps, 8);
+  absl::StatusOr<Run> warm = RunOnce(executor, descriptor, workload, true, warming);
+  if (!warm.ok()) return warm.status();
+  double prompt_seconds = warm->prefill;
+  std::vector<double> prefill, decode, device;
+  for (int i = 0; i < options.repeat; ++i) {
+    const bool with_prompts = i == 0 || prompt_seconds < kPromptSeconds;
+    absl::StatusOr<Run> run = RunOnce(executor, descriptor, workload, with_prompts, steps);
+    if (!run.ok()) return run.status();
+    if (with_prompts) prefill.push_back(run->prefill);
+    prompt_seconds += run->prefill;
+    decode.push_back(run->decode);
+    device.push_back(run->device_decode);
+  }
+  Measurement m;
+  m.batch = batch;
+  m.prefill_seconds = Median(std::move(prefill));
+  m.prefill_tokens = int64_t{batch} * options.prompt_length;
+  m.decode_steps = steps;
+  m.decode_seconds = Median(std::move(decode));
+  m.device_decode_seconds = Median(std::move(device));
+  // Step i's rows have prompt_length + 1 + i tokens.
+  uint64_t kv = 0;
+  for (int32_t i = 0; i < steps; ++i) {
+    kv += FloorKvBytes(descriptor, int64_t{options.prompt_length} + 1 + i,
+                       executor.options().kv_dtype);
+  }
+  m.floor_bytes = FloorWeightBytes(descriptor, weight_dtype) + batch * (kv / steps);
+  return m;
+}
+
+double Median(std::vector<double> values) {
+  if (values.empty()) return 0;
+  const size_t middle = values.size() / 2;
+  std::nth_element(values.begin(), values.begin() + middle, values.end());
+  if (values.size() % 2 == 1) return values[middle];
+  return (values[middle] + *std::max_element(values.begin(), values.begin() + middle)) / 2;
+}
+
+}  // namespace sirocco

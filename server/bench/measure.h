@@ -1,0 +1,50 @@
+// Measuring an executor as the engine drives it: prompts in chunks, then decode steps, each
+// launched before the one before is collected where the device runs ahead.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "graphs/descriptor.h"
+#include "graphs/executor.h"
+#include "server/bench/workload.h"
+
+namespace sirocco {
+
+struct Measurement {
+  int32_t batch = 0;
+  double prefill_seconds = 0;  // of all prompts, wall clock; the median of those that were run
+  int64_t prefill_tokens = 0;
+  int32_t decode_steps = 0;
+  double decode_seconds = 0;         // of all steps, wall clock, ids delivered; the median
+  double device_decode_seconds = 0;  // the device's part of that
+  uint64_t floor_bytes = 0;          // of a step, in the mean (floor.h)
+
+  double StepSeconds() const { return decode_seconds / decode_steps; }
+  double DecodeTokensPerSecond() const { return batch * decode_steps / decode_seconds; }
+  double PrefillTokensPerSecond() const {
+    return static_cast<double>(prefill_tokens) / prefill_seconds;
+  }
+  double BytesPerSecond() const { return static_cast<double>(floor_bytes) / StepSeconds(); }
+};
+
+struct MeasureOptions {
+  int32_t prompt_length = 128;
+  int32_t output_length = 128;  // the prompt's own token and output_length - 1 decode steps
+  int repeat = 5;
+  uint64_t seed = 1;
+};
+
+// One warming run, then `repeat` ones; prompts that take long are not run in each. An INTERNAL
+// error: the executor's answers are no tokens.
+absl::StatusOr<Measurement> Measure(Executor& executor, const ModelDescriptor& descriptor,
+                                    DType weight_dtype, int32_t batch,
+                                    const MeasureOptions& options);
+
+// Launches and collects all of them; returns the wall seconds.
+absl::StatusOr<double> RunPrompts(Executor& executor, const Workload& workload);
+
+double Median(std::vector<double> values);
+
+}  // namespace sirocco

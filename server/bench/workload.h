@@ -1,0 +1,49 @@
+// The sequences of one measurement: their tokens, lanes and blocks, as an engine would have them.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "graphs/descriptor.h"
+#include "graphs/executor.h"
+#include "graphs/step.h"
+
+namespace sirocco {
+
+class Workload {
+ public:
+  // `batch` sequences of random prompts; all block tables are filled by the first step. `options`
+  // are the executor's: it has the lanes and the blocks (CheckWorkload).
+  Workload(const ModelDescriptor& descriptor, const ExecutorOptions& options, int32_t batch,
+           int32_t prompt_length, int32_t output_length, uint64_t seed);
+
+  // Every sequence takes its lane anew: with its prompt alone, or with one token after it, when the
+  // prompts' keys and values are there from an earlier run. (Block tables change only by updates.)
+  absl::Status Start(Executor& executor, bool after_prompt) const;
+
+  // The prompts' steps: chunks of as many sequences as fit into prefill_chunk_size rows. The last
+  // chunk of each samples.
+  struct Prompts {
+    std::vector<std::vector<PrefillChunk>> steps;
+    std::vector<std::vector<BlockUpdate>> updates;  // by step
+  };
+  const Prompts& prompts() const { return prompts_; }
+  const std::vector<int32_t>& lanes() const { return lanes_; }  // all
+
+ private:
+  void AddUpdates(int32_t lane, std::vector<BlockUpdate>& updates) const;
+
+  int32_t groups_;
+  int32_t blocks_a_sequence_;
+  int32_t batch_;
+  std::vector<std::vector<int32_t>> tokens_;  // [batch][prompt_length + 1]
+  std::vector<int32_t> lanes_;
+  Prompts prompts_;
+};
+
+// Blocks of each layer group that a batch of such sequences takes.
+int64_t BlocksOfWorkload(int32_t block_size, int32_t batch, int32_t prompt_length,
+                         int32_t output_length);
+
+}  // namespace sirocco

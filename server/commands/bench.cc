@@ -1,0 +1,166 @@
+// sirocco bench --engine: how fast a model runs here, by execution mode and batch size.
+#include <algorithm>
+#include <cstdio>
+#include <fstream>
+#include <iterator>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "server/bench/bench_report.h"
+#include "server/bench/engine_bench.h"
+#include "server/bench/tune.h"
+#include "server/commands/commands.h"
+#include "server/commands/config_flags.h"
+#include "server/commands/report.h"
+#include "server/log/log.h"
+
+namespace sirocco {
+namespace {
+
+constexpr char kHelp[] =
+    "Measure a model on this machine: --engine drives the engine's executor alone, without a\n"
+    "server. Prompts of random tokens are prefilled in chunks, then all sequences decode "
+    "together,\n"
+    "greedily; a row is a mode and a batch size, its figures medians.\n\n"
+    "  sirocco bench --engine --model MODEL.gguf --modes eager,decoder --batch 1,16\n"
+    "  sirocco bench --engine --model tests/bench/models/llama3.1-8b --random-weights --stages\n\n"
+    "With --random-weights a folder with only a config.json is enough. share: the bytes that a "
+    "step\n"
+    "must read (each weight once, keys and values once) over its time, as part of what the device\n"
+    "reads in a plain stream, which is measured first.";
+
+// The keys of the configuration that an engine without a server has.
+const std::vector<std::string> kKeys = {
+    "model",           "backend",         "dtype",      "kv_cache_dtype",
+    "kv_cache_memory", "memory_fraction", "block_size", "prefill_chunk_size",
+    "threads",         "log_level",       "log_format"};
+
+constexpr Mode kModes[] = {Mode::kEager, Mode::kDecoderGraph, Mode::kDecoder, Mode::kLayerGraph,
+                           Mode::kLayer};
+
+struct Flags {
+  bool engine = false;
+  BenchOptions bench;
+  std::vector<std::string> modes;
+  std::string json;
+  std::string tune;  // the kernel table's file
+};
+
+std::vector<std::string> ModeNames() {
+  std::vector<std::string> names;
+  for (const Mode mode : kModes) names.emplace_back(NameOf(mode));
+  return names;
+}
+
+std::vector<Mode> ModesOf(const Flags& flags, const Config& config) {
+  if (flags.modes.empty()) return {config.mode};
+  std::vector<Mode> modes;
+  for (const std::string& name : flags.modes) {
+    for (const Mode mode : kModes) {
+      if (NameOf(mode) == name) modes.push_back(mode);
+    }
+  }
+  return modes;
+}
+
+absl::StatusOr<std::string> ReadFile(const std::string& path) {
+  std::ifstream in(path, std::ios::binary);
+  if (!in) return absl::NotFoundError(absl::StrCat(path, ": cannot be read"));
+  return std::string(std::istreambuf_iterator<char>(in), {});
+}
+
+int WriteTable(const Flags& flags, const std::string& table, const BenchReport& report) {
+  std::ofstream out(flags.tune, std::ios::binary);
+  out << MergeKernelTable(table, report.kernel_table);
+  out.close();
+  if (!out) return Fail(absl::UnavailableError(absl::StrCat(flags.tune, ": writing failed")));
+  std::printf("%zu entries of %s written to %s; they count once it is compiled in\n",
+              report.kernel_table.size(), report.device.c_str(), flags.tune.c_str());
+  return 0;
+}
+
+int Bench(Flags& flags, const ConfigFlags& config_flags) {
+  if (!flags.engine) {
+    return Fail(absl::UnimplementedError(
+        "bench: load on a running server is not built yet; --engine measures the engine alone"));
+  }
+  absl::StatusOr<Config> config = config_flags.Load();
+  if (!config.ok()) return Fail(config.status());
+  ConfigureLog(config->log_level, config->log_format);
+  flags.bench.modes = ModesOf(flags, *config);
+  std::string table;
+  if (flags.bench.tune = !flags.tune.empty(); flags.bench.tune) {
+    absl::StatusOr<std::string> read = ReadFile(flags.tune);
+    if (!read.ok()) return Fail(read.status());
+    table = *std::move(read);
+  }
+  // Opened first: a file that cannot be written must not show after minutes of measuring.
+  std::ofstream json;
+  if (!flags.json.empty()) {
+    json.open(flags.json);
+    if (!json) {
+      return Fail(absl::InvalidArgumentError(absl::StrCat(flags.json, ": cannot be written")));
+    }
+  }
+  absl::StatusOr<BenchReport> report = absl::InternalError("not run");
+  {
+    ProgressBar bar;
+    report = BenchEngine(*config, flags.bench,
+                         [&](std::string_view phase, uint64_t done, uint64_t total) {
+                           bar.Update(phase, done, total);
+                         });
+  }
+  if (!report.ok()) return Fail(report.status());
+  if (flags.bench.tune) return WriteTable(flags, table, *report);
+  std::fputs(BenchTables(*report).c_str(), stdout);
+  if (json.is_open()) {
+    json << BenchJson(*report).dump(2) << '\n';
+    json.close();
+    if (!json) return Fail(absl::UnavailableError(absl::StrCat(flags.json, ": writing failed")));
+  }
+  return 0;
+}
+
+}  // namespace
+
+void AddBench(CLI::App& app, int& exit_status) {
+  auto flags = std::make_shared<Flags>();
+  BenchOptions& bench = flags->bench;
+  bench.batches = {1, 4, 16, 64};
+  CLI::App* command = app.add_subcommand("bench", kHelp);
+  command->add_flag("--engine", flags->engine, "the engine alone, without a server");
+  command->add_flag("--random-weights", bench.random_weights,
+                    "make the weights up; of the model only its configuration is read");
+  command->add_option("--batch", bench.batches, "batch sizes, with commas [1,4,16,64]")
+      ->delimiter(',')
+      ->check(CLI::Range(1, kMaxBatchSize));
+  command
+      ->add_option("--modes", flags->modes,
+                   "execution modes, with commas; default: that of EOLE_TORCH_COMPILE and "
+                   "EOLE_COMPILE_MODE")
+      ->delimiter(',')
+      ->check(CLI::IsMember(ModeNames()));
+  command->add_option("--prompt-length", bench.measure.prompt_length, "tokens of a prompt [128]")
+      ->check(CLI::Range(1, 1 << 20));
+  command
+      ->add_option("--output-length", bench.measure.output_length,
+                   "tokens of an output, the first of them the prefill's [128]")
+      ->check(CLI::Range(2, 1 << 20));
+  command->add_option("--repeat", bench.measure.repeat, "runs that medians are of [5]")
+      ->check(CLI::Range(1, 1000));
+  command->add_option("--seed", bench.measure.seed, "of prompts and random weights [1]");
+  command->add_flag("--stages", bench.stages,
+                    "also time a step operation by operation, and sum them up by kind");
+  command->add_option("--json", flags->json, "also write the figures to this file");
+  command->add_option(
+      "--tune", flags->tune,
+      "instead choose the fastest kernels for the model's products, here, and write\n"
+      "them into this kernel table (kernels/cuda/kernel_table.inc)");
+  auto config = ConfigFlags::AddTo(*command, kKeys);
+  command->callback([flags, config, &exit_status] { exit_status = Bench(*flags, *config); });
+}
+
+}  // namespace sirocco

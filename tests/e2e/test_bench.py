@@ -1,0 +1,82 @@
+"""sirocco bench --engine: what it measures, writes and refuses."""
+import json
+import os
+
+import pytest
+
+from harness import GOLDENS, run_cli
+
+SHORT = ["--prompt-length", 20, "--output-length", 5, "--repeat", 2, "--batch", "1,3"]
+
+
+@pytest.fixture(scope="module")
+def shape(tmp_path_factory):
+    """A folder with nothing but a config.json."""
+    folder = tmp_path_factory.mktemp("shape")
+    with open(os.path.join(GOLDENS, "llama_tied/config.json"), "rb") as config:
+        (folder / "config.json").write_bytes(config.read())
+    return folder
+
+
+def test_random_weights_from_a_bare_configuration(shape, tmp_path):
+    file = tmp_path / "figures.json"
+    result = run_cli("bench", "--engine", "--random-weights", "--model", shape, *SHORT, "--modes",
+                     "eager,decoder_graph", "--stages", "--json", file)
+    assert result.returncode == 0, result.stderr
+    rows = [line.split() for line in result.stdout.splitlines()]
+    for mode in ("eager", "decoder_graph"):
+        for batch in ("1", "3"):
+            assert sum(row[:2] == [mode, batch] for row in rows) == 1, result.stdout
+    assert "norm_qkv" in result.stdout and "prefill_attention" in result.stdout
+
+    figures = json.loads(file.read_text())
+    assert figures["backend"] == "cpu" and figures["dtype"] == "bfloat16"
+    assert [mode["mode"] for mode in figures["modes"]] == ["eager", "decoder_graph"]
+    for mode in figures["modes"]:
+        assert [row["batch"] for row in mode["batches"]] == [1, 3]
+        for row in mode["batches"]:
+            assert row["decode_steps"] == 4
+            assert row["prefill_tokens"] == 20 * row["batch"]
+            assert row["tokens_per_second"] == pytest.approx(row["batch"] / row["step_seconds"])
+            assert 0 < row["share"] < 1
+
+
+def test_real_weights_in_the_mode_of_the_environment(bare):
+    result = run_cli("bench", "--engine", "--model", bare, *SHORT, mode="layer")
+    assert result.returncode == 0, result.stderr
+    assert "layer " in result.stdout
+
+
+@pytest.mark.parametrize("flags, status, names", [
+    (["--model", "x"], 2, ["--engine"]),
+    (["--engine"], 2, ["model"]),
+    (["--engine", "--model", "/nowhere"], 2, ["/nowhere"]),
+    (["--engine", "--model", "SHAPE"], 2, ["safetensors"]),
+    (["--engine", "--model", "SHAPE", "--random-weights", "--modes", "fast"], 2, ["fast", "eager"]),
+    (["--engine", "--model", "SHAPE", "--random-weights", "--batch", "0"], 2, ["batch"]),
+    (["--engine", "--model", "SHAPE", "--random-weights", "--output-length", "1"], 2, ["output"]),
+    (["--engine", "--model", "SHAPE", "--random-weights", "--prompt-length", "600"], 2, ["512"]),
+    (["--engine", "--model", "SHAPE", "--random-weights", "--max-queue-size", "4"], 2,
+     ["max-queue-size"]),
+    (["--engine", "--model", "SHAPE", "--random-weights", "--kv-cache-memory", "200KiB"], 1,
+     ["--batch"]),
+    (["--engine", "--model", "SHAPE", "--random-weights", "--json", "/nowhere/file"], 2,
+     ["/nowhere/file"]),
+])
+def test_what_is_refused(shape, flags, status, names):
+    flags = [shape if flag == "SHAPE" else flag for flag in flags]
+    result = run_cli("bench", *flags, "--log-level", "error", timeout=120)
+    assert result.returncode == status, result.stderr
+    assert len([line for line in result.stderr.splitlines() if line.strip()]) == 1, result.stderr
+    for name in names:
+        assert name in result.stderr
+    assert result.stdout == ""
+
+
+def test_the_cpu_has_no_kernel_table(shape, tmp_path):
+    table = tmp_path / "table.inc"
+    table.write_text("// Entries.\n")
+    result = run_cli("bench", "--engine", "--random-weights", "--model", shape, *SHORT,
+                     "--log-level", "error", "--tune", table)
+    assert result.returncode == 2 and "kernel table" in result.stderr
+    assert table.read_text() == "// Entries.\n"
