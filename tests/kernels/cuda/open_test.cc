@@ -1,10 +1,10 @@
 // Opening the CUDA backend where it is not, or is not it.
+#include "kernels/cuda/open.h"
+
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <string>
-
-#include "kernels/cuda/open.h"
 
 namespace sirocco {
 namespace {
