@@ -38,7 +38,7 @@ def test_random_weights_from_a_bare_configuration(shape, tmp_path):
             assert row["decode_steps"] == 4
             assert row["prefill_tokens"] == 20 * row["batch"]
             assert row["tokens_per_second"] == pytest.approx(row["batch"] / row["step_seconds"])
-            assert 0 < row["share"] < 1
+            assert row["share"] > 0  # above 1: so small a model stays in the caches
 
 
 def test_real_weights_in_the_mode_of_the_environment(bare):
