@@ -54,3 +54,10 @@ bazel_flags() {
     fi
   fi
 }
+
+# Adds to BAZEL_FLAGS: the CUDA backend compiled for every GPU that it serves.
+release_flags() {
+  [[ " ${BAZEL_FLAGS[*]} " == *" --config=cuda "* ]] ||
+    die "--release needs a CUDA toolkit of 13.0 or newer in \$CUDA_HOME or /usr/local/cuda"
+  BAZEL_FLAGS+=(--config=cuda_release)
+}
