@@ -115,12 +115,12 @@ void Delivery::Process(Worker& worker, std::vector<Event>& events) {
     if (it == worker.requests.end() || it->second.done()) continue;
     RequestOutput& output = it->second;
     if (output.Touch()) worker.touched.push_back(&output);
-    std::visit(Overloaded{[](const OpenedEvent&) {},
-                          [&](const TokenEvent& token) {
+    std::visit(Overloaded{[](OpenedEvent&&) {},
+                          [&](TokenEvent&& token) {
                             if (!output.On(token)) string_stop_(event.request, token.index);
                           },
-                          [&](const auto& other) { output.On(other); }},
-               event.what);
+                          [&](auto&& other) { output.On(std::move(other)); }},
+               std::move(event.what));
   }
   for (RequestOutput* output : worker.touched) Flush(worker, *output);
   worker.touched.clear();

@@ -47,11 +47,11 @@ bool RequestOutput::On(const TokenEvent& event) {
   return !sequence.ended_by_string();
 }
 
-void RequestOutput::On(const EndedEvent& event) {
+void RequestOutput::On(EndedEvent&& event) {
   if (event.status.code() == absl::StatusCode::kDeadlineExceeded) {
     observer_->OnDeadlineExceeded(event.stage);
   }
-  Done(event.status, event.time);
+  Done(std::move(event.status), event.time);
 }
 
 void RequestOutput::SequenceEnded(FinishReason reason, Clock::time_point time) {

@@ -27,7 +27,7 @@ class RequestOutput {
   // False: the token completed a stop string, which the engine cannot know. Tokens of a sequence
   // that has ended are dropped.
   bool On(const TokenEvent& event);
-  void On(const EndedEvent& event);
+  void On(EndedEvent&& event);
 
   // True once between two flushes: this request is to be flushed.
   bool Touch() { return !std::exchange(touched_, true); }
