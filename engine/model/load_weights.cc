@@ -1,12 +1,10 @@
 #include <algorithm>
 #include <cstddef>
-#include <cstring>
 #include <memory>
 #include <optional>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "engine/model/checked.h"
 #include "engine/model/file_error.h"
 #include "engine/model/model_files.h"
 #include "engine/model/tensor_rows.h"
@@ -15,7 +13,6 @@
 namespace sirocco {
 namespace {
 
-constexpr uint64_t kAlignment = 256;        // of each weight on the device
 constexpr uint64_t kChunkBytes = 16 << 20;  // at most this much goes to the device at once
 constexpr int64_t kPieceValues = 1 << 16;   // converted at once: what caches hold
 
@@ -31,40 +28,18 @@ bool IsStoredAs(StoredType type, DType dtype) {
   return false;
 }
 
-void Round(std::span<const float> values, DType dtype, std::byte* out) {
-  if (dtype == DType::kFloat32) {
-    std::memcpy(out, values.data(), values.size_bytes());
-    return;
-  }
-  for (size_t i = 0; i < values.size(); ++i) {
-    const uint16_t bits =
-        dtype == DType::kBFloat16 ? BFloat16::FromFloat(values[i]).bits : FloatToFloat16(values[i]);
-    std::memcpy(out + 2 * i, &bits, sizeof(bits));
-  }
-}
-
-// A weight's tensor and its place in the one buffer of all weights.
-struct Planned {
-  const StoredTensor* tensor = nullptr;
-  DType dtype = DType::kFloat32;
-  uint64_t elements = 0;
-  uint64_t offset = 0;
-  uint64_t bytes() const { return elements * BytesOf(dtype); }
-};
-
 // Streams tensors to the device, and tells how far it is.
 class Loader {
  public:
   Loader(Device& device, std::byte* memory, uint64_t total, const LoadProgress& progress)
       : device_(device), memory_(memory), total_(total), progress_(progress) {}
 
-  absl::Status Load(const Planned& weight) {
-    const StoredTensor& tensor = *weight.tensor;
+  absl::Status Load(const StoredTensor& tensor, const WeightPlace& place) {
     const bool as_it_is = tensor.permuted_heads == 0 && tensor.added == 0;
-    if (as_it_is && IsStoredAs(tensor.type, weight.dtype)) {
-      return Copy(weight.offset, weight.tensor->data, weight.bytes());
+    if (as_it_is && IsStoredAs(tensor.type, place.dtype)) {
+      return Copy(place.offset, tensor.data, place.bytes());
     }
-    return Convert(weight);
+    return Convert(tensor, place);
   }
 
  private:
@@ -87,14 +62,14 @@ class Loader {
     std::optional<DeviceMark> copied;  // what it held last is on the device
   };
 
-  absl::Status Convert(const Planned& weight) {
-    const int64_t width = RowElements(*weight.tensor);
-    const int64_t rows = static_cast<int64_t>(weight.elements) / width;
+  absl::Status Convert(const StoredTensor& tensor, const WeightPlace& place) {
+    const int64_t width = RowElements(tensor);
+    const int64_t rows = static_cast<int64_t>(place.elements) / width;
     // Whole rows, and of a vector whole blocks: both divide kPieceValues where rows are narrow.
     const int64_t piece_rows = std::min(rows, std::max<int64_t>(1, kPieceValues / width));
-    const uint64_t row_bytes = width * BytesOf(weight.dtype);
+    const uint64_t row_bytes = width * BytesOf(place.dtype);
     values_.resize(piece_rows * width);
-    uint64_t to = weight.offset;
+    uint64_t to = place.offset;
     for (int64_t row = 0; row < rows;) {
       Staging& staging = staging_[std::exchange(next_staging_, 1 - next_staging_)];
       absl::Status status = Free(staging, piece_rows * row_bytes);
@@ -103,9 +78,9 @@ class Loader {
         const int64_t count = std::min(piece_rows, rows - row);
         if (filled + count * row_bytes > staging.memory->bytes()) break;
         const std::span<float> piece(values_.data(), count * width);
-        status = ReadRows(*weight.tensor, row, piece);
+        status = ReadRows(tensor, row, piece);
         if (!status.ok()) break;
-        Round(piece, weight.dtype, staging.memory->as<std::byte>() + filled);
+        StoreAs(piece, place.dtype, staging.memory->as<std::byte>() + filled);
         filled += count * row_bytes;
         row += count;
       }
@@ -143,77 +118,31 @@ class Loader {
   int next_staging_ = 0;
 };
 
-// Finds each weight's tensor and gives it a place; `end`: the bytes of all.
-absl::StatusOr<std::vector<Planned>> Plan(const ModelFiles& files,
-                                          const std::vector<WeightPlace>& places, DType dtype,
-                                          uint64_t* end) {
-  std::vector<Planned> plan;
-  *end = 0;
-  for (const WeightPlace& place : places) {
-    Planned weight;
-    weight.tensor = files.tensors->Find(place.tensor);
-    if (weight.tensor == nullptr || weight.tensor->shape != place.shape) {
-      return InvalidFile(files.name, absl::StrCat("has no tensor ", Shown(place.tensor),
-                                                  " of the shape that its settings ask for"));
-    }
-    weight.dtype = place.matrix ? dtype : DType::kFloat32;
-    const auto elements = CheckedProduct<int64_t>(place.shape);
-    const std::optional<uint64_t> begin = CheckedAlignUp(*end, kAlignment);
-    const std::optional<uint64_t> bytes =
-        elements ? CheckedMul<uint64_t>(*elements, BytesOf(weight.dtype)) : std::nullopt;
-    const std::optional<uint64_t> next = begin && bytes ? CheckedAdd(*begin, *bytes) : std::nullopt;
-    if (!next) return InvalidFile(files.name, "its weights take more than 2^64 bytes");
-    weight.elements = static_cast<uint64_t>(*elements);
-    weight.offset = *begin;
-    *end = *next;
-    plan.push_back(weight);
-  }
-  return plan;
-}
-
 }  // namespace
 
 uint64_t WeightBytes(const ModelDescriptor& descriptor, DType dtype) {
   ModelWeights scratch;
-  uint64_t bytes = 0;
-  for (const WeightPlace& place : WeightPlaces(descriptor, scratch)) {
-    uint64_t elements = 1;
-    for (const int64_t extent : place.shape) elements *= static_cast<uint64_t>(extent);
-    bytes = (bytes + kAlignment - 1) / kAlignment * kAlignment;
-    bytes += elements * BytesOf(place.matrix != nullptr ? dtype : DType::kFloat32);
-  }
-  return bytes;
+  return LayOutWeights(descriptor, dtype, scratch).bytes;
 }
 
 absl::StatusOr<ModelWeights> LoadWeights(const ModelFiles& files, DType dtype, Device& device,
                                          const LoadProgress& progress) {
   ModelWeights weights;
-  const std::vector<WeightPlace> places = WeightPlaces(files.descriptor, weights);
-  uint64_t end = 0;
-  const absl::StatusOr<std::vector<Planned>> plan = Plan(files, places, dtype, &end);
-  if (!plan.ok()) return plan.status();
-  absl::StatusOr<std::unique_ptr<Buffer>> buffer = device.Allocate(end, MemoryUse::kWeights);
+  const WeightLayout layout = LayOutWeights(files.descriptor, dtype, weights);
+  absl::StatusOr<std::unique_ptr<Buffer>> buffer =
+      device.Allocate(layout.bytes, MemoryUse::kWeights);
   if (!buffer.ok()) return buffer.status();
-  std::byte* const memory = (*buffer)->as<std::byte>();
-
-  uint64_t total = 0;
-  for (const Planned& weight : *plan) total += weight.bytes();
-  Loader loader(device, memory, total, progress);
-  for (size_t i = 0; i < places.size(); ++i) {
-    const Planned& weight = (*plan)[i];
-    if (absl::Status status = loader.Load(weight); !status.ok()) return status;
-    std::byte* const data = memory + weight.offset;
-    if (places[i].matrix) {
-      places[i].matrix->data = data;
-      places[i].matrix->dtype = dtype;
-    } else {
-      *places[i].vector = reinterpret_cast<const float*>(data);
+  Loader loader(device, (*buffer)->as<std::byte>(), layout.weight_bytes, progress);
+  for (const WeightPlace& place : layout.places) {
+    const StoredTensor* tensor = files.tensors->Find(place.tensor);
+    if (tensor == nullptr || tensor->shape != place.shape) {
+      return InvalidFile(files.name, absl::StrCat("has no tensor ", Shown(place.tensor),
+                                                  " of the shape that its settings ask for"));
     }
-    weights.parameter_count += weight.elements;
+    if (absl::Status status = loader.Load(*tensor, place); !status.ok()) return status;
   }
   if (absl::Status status = device.Synchronize(); !status.ok()) return status;
-  if (files.descriptor.tied_head) weights.head = weights.embedding;
-  weights.memory.push_back(*std::move(buffer));
+  BindWeights(files.descriptor, layout, *std::move(buffer), weights);
   return weights;
 }
 

@@ -3,30 +3,20 @@
 #include <algorithm>
 #include <cmath>
 #include <cstddef>
-#include <cstring>
 #include <memory>
 #include <random>
 #include <utility>
 #include <vector>
 
 #include "absl/strings/match.h"
+#include "engine/model/tensor_rows.h"
 #include "engine/model/weight_places.h"
 
 namespace sirocco {
 namespace {
 
 constexpr uint64_t kBlockBytes = uint64_t{16} << 20;
-constexpr uint64_t kAlignment = 256;  // of each weight on the device
-
-void Store(float value, DType dtype, std::byte* to) {
-  if (dtype == DType::kFloat32) {
-    std::memcpy(to, &value, sizeof(value));
-    return;
-  }
-  const uint16_t bits =
-      dtype == DType::kBFloat16 ? BFloat16::FromFloat(value).bits : FloatToFloat16(value);
-  std::memcpy(to, &bits, sizeof(bits));
-}
+constexpr uint64_t kGrain = 256;  // where copies out of the block may begin
 
 class Maker {
  public:
@@ -40,35 +30,39 @@ class Maker {
     block_ = *std::move(block);
     const float most = std::sqrt(3.0f / static_cast<float>(width));  // a variance of 1 / width
     std::uniform_real_distribution<float> uniform(-most, most);
-    const size_t size = BytesOf(dtype_);
-    for (uint64_t at = 0; at < kBlockBytes; at += size) {
-      Store(uniform(random_), dtype_, block_->as<std::byte>() + at);
-    }
+    std::vector<float> values(kBlockBytes / BytesOf(dtype_));
+    for (float& value : values) value = uniform(random_);
+    StoreAs(values, dtype_, block_->as<std::byte>());
     return absl::OkStatus();
   }
 
   // From places in the block that change: a matrix is not made of equal parts.
   absl::Status FillMatrix(std::byte* to, uint64_t bytes) {
     for (uint64_t done = 0; done < bytes;) {
-      const uint64_t from = random_() % (kBlockBytes / 2) / kAlignment * kAlignment;
+      const uint64_t from = random_() % (kBlockBytes / 2) / kGrain * kGrain;
       const uint64_t chunk = std::min(kBlockBytes - from, bytes - done);
       absl::Status status = device_.CopyToDevice(to + done, block_->as<std::byte>() + from, chunk);
       if (!status.ok()) return status;
       done += chunk;
-      done_ += chunk;
-      if (progress_) progress_(done_, total_);
+      Advance(chunk);
     }
     return absl::OkStatus();
   }
 
-  absl::Status FillVector(std::byte* to, int64_t size, float value) {
+  absl::Status FillVector(std::byte* to, uint64_t size, float value) {
     const std::vector<float> values(size, value);
     absl::Status status = device_.CopyToDevice(to, values.data(), values.size() * sizeof(float));
-    // `values` goes.
-    return status.ok() ? device_.Synchronize() : status;
+    if (status.ok()) status = device_.Synchronize();  // `values` goes
+    if (status.ok()) Advance(values.size() * sizeof(float));
+    return status;
   }
 
  private:
+  void Advance(uint64_t bytes) {
+    done_ += bytes;
+    if (progress_) progress_(done_, total_);
+  }
+
   Device& device_;
   const DType dtype_;
   std::mt19937_64 random_;
@@ -84,38 +78,26 @@ absl::StatusOr<ModelWeights> RandomWeights(const ModelDescriptor& descriptor, DT
                                            uint64_t seed, Device& device,
                                            const LoadProgress& progress) {
   ModelWeights weights;
-  const std::vector<WeightPlace> places = WeightPlaces(descriptor, weights);
-  const uint64_t bytes = WeightBytes(descriptor, dtype);
-  absl::StatusOr<std::unique_ptr<Buffer>> buffer = device.Allocate(bytes, MemoryUse::kWeights);
+  const WeightLayout layout = LayOutWeights(descriptor, dtype, weights);
+  absl::StatusOr<std::unique_ptr<Buffer>> buffer =
+      device.Allocate(layout.bytes, MemoryUse::kWeights);
   if (!buffer.ok()) return buffer.status();
-  Maker maker(device, dtype, seed, bytes, progress);
+  Maker maker(device, dtype, seed, layout.weight_bytes, progress);
   absl::Status status =
       maker.MakeBlock(std::max(descriptor.hidden_size, descriptor.intermediate_size));
-  uint64_t offset = 0;
-  for (const WeightPlace& place : places) {
+  for (const WeightPlace& place : layout.places) {
     if (!status.ok()) return status;
-    int64_t elements = 1;
-    for (const int64_t extent : place.shape) elements *= extent;
-    offset = (offset + kAlignment - 1) / kAlignment * kAlignment;
-    std::byte* const data = (*buffer)->as<std::byte>() + offset;
+    std::byte* const data = (*buffer)->as<std::byte>() + place.offset;
     if (place.matrix != nullptr) {
-      place.matrix->data = data;
-      place.matrix->dtype = dtype;
-      const uint64_t size = static_cast<uint64_t>(elements) * BytesOf(dtype);
-      status = maker.FillMatrix(data, size);
-      offset += size;
+      status = maker.FillMatrix(data, place.bytes());
     } else {
-      *place.vector = reinterpret_cast<const float*>(data);
       const bool norm = absl::EndsWith(place.tensor, ".weight");
-      status = maker.FillVector(data, elements, norm ? 1.0f : 0.01f);
-      offset += static_cast<uint64_t>(elements) * sizeof(float);
+      status = maker.FillVector(data, place.elements, norm ? 1.0f : 0.01f);
     }
-    weights.parameter_count += static_cast<uint64_t>(elements);
   }
   if (status.ok()) status = device.Synchronize();
   if (!status.ok()) return status;
-  if (descriptor.tied_head) weights.head = weights.embedding;
-  weights.memory.push_back(*std::move(buffer));
+  BindWeights(descriptor, layout, *std::move(buffer), weights);
   return weights;
 }
 

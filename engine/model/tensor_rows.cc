@@ -1,11 +1,9 @@
 #include "engine/model/tensor_rows.h"
 
-#include <cstddef>
 #include <cstring>
 
 #include "absl/strings/str_cat.h"
 #include "engine/model/file_error.h"
-#include "kernels/dtype.h"
 
 namespace sirocco {
 namespace {
@@ -111,6 +109,18 @@ absl::Status ReadRows(const StoredTensor& tensor, int64_t first_row, std::span<f
     for (float& value : out) value += tensor.added;
   }
   return absl::OkStatus();
+}
+
+void StoreAs(std::span<const float> values, DType dtype, std::byte* out) {
+  if (dtype == DType::kFloat32) {
+    std::memcpy(out, values.data(), values.size_bytes());
+    return;
+  }
+  for (size_t i = 0; i < values.size(); ++i) {
+    const uint16_t bits =
+        dtype == DType::kBFloat16 ? BFloat16::FromFloat(values[i]).bits : FloatToFloat16(values[i]);
+    std::memcpy(out + 2 * i, &bits, sizeof(bits));
+  }
 }
 
 }  // namespace sirocco

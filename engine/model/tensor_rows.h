@@ -1,11 +1,13 @@
-// Rows of stored tensors as float32 values.
+// Rows of stored tensors as float32 values, and such values as a device's types.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <span>
 
 #include "absl/status/status.h"
 #include "engine/model/tensor_source.h"
+#include "kernels/dtype.h"
 
 namespace sirocco {
 
@@ -16,5 +18,8 @@ int64_t RowElements(const StoredTensor& tensor);
 // unpermuted, `added` added. INVALID_ARGUMENT where the range is not one of whole rows and blocks
 // of the tensor.
 absl::Status ReadRows(const StoredTensor& tensor, int64_t first_row, std::span<float> out);
+
+// Writes each value as a `dtype`, rounded to the nearest.
+void StoreAs(std::span<const float> values, DType dtype, std::byte* out);
 
 }  // namespace sirocco

@@ -1,5 +1,6 @@
 #include "engine/model/weight_places.h"
 
+#include <cstddef>
 #include <unordered_set>
 #include <utility>
 
@@ -11,15 +12,17 @@
 namespace sirocco {
 namespace {
 
+constexpr uint64_t kAlignment = 256;  // of each weight: what vector loads and bulk copies want
+
 class PlaceList {
  public:
   void Add(std::string tensor, int64_t rows, int64_t cols, Matrix* matrix) {
     matrix->rows = static_cast<int32_t>(rows);
     matrix->cols = static_cast<int32_t>(cols);
-    places_.push_back({std::move(tensor), {rows, cols}, matrix, nullptr});
+    places_.push_back({.tensor = std::move(tensor), .shape = {rows, cols}, .matrix = matrix});
   }
   void Add(std::string tensor, int64_t size, const float** vector) {
-    places_.push_back({std::move(tensor), {size}, nullptr, vector});
+    places_.push_back({.tensor = std::move(tensor), .shape = {size}, .vector = vector});
   }
   std::vector<WeightPlace> Take() { return std::move(places_); }
 
@@ -90,6 +93,38 @@ std::vector<WeightPlace> WeightPlaces(const ModelDescriptor& descriptor, ModelWe
     places.Add("lm_head.weight", descriptor.vocab_size, hidden, &weights.head);
   }
   return places.Take();
+}
+
+WeightLayout LayOutWeights(const ModelDescriptor& descriptor, DType dtype, ModelWeights& weights) {
+  WeightLayout layout;
+  layout.places = WeightPlaces(descriptor, weights);
+  for (WeightPlace& place : layout.places) {
+    place.dtype = place.matrix != nullptr ? dtype : DType::kFloat32;
+    // No product or sum overflows: a descriptor's sizes are bounded (model_shape.cc), those of the
+    // largest come to less than 2^56 bytes in all.
+    place.elements = 1;
+    for (const int64_t extent : place.shape) place.elements *= static_cast<uint64_t>(extent);
+    place.offset = (layout.bytes + kAlignment - 1) / kAlignment * kAlignment;
+    layout.bytes = place.offset + place.bytes();
+    layout.weight_bytes += place.bytes();
+  }
+  return layout;
+}
+
+void BindWeights(const ModelDescriptor& descriptor, const WeightLayout& layout,
+                 std::unique_ptr<Buffer> buffer, ModelWeights& weights) {
+  for (const WeightPlace& place : layout.places) {
+    std::byte* const data = buffer->as<std::byte>() + place.offset;
+    if (place.matrix != nullptr) {
+      place.matrix->data = data;
+      place.matrix->dtype = place.dtype;
+    } else {
+      *place.vector = reinterpret_cast<const float*>(data);
+    }
+    weights.parameter_count += place.elements;
+  }
+  if (descriptor.tied_head) weights.head = weights.embedding;
+  weights.memory.push_back(std::move(buffer));
 }
 
 absl::Status CheckTensors(const ModelDescriptor& descriptor, const TensorSource& tensors,

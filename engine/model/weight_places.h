@@ -1,8 +1,9 @@
-// Which tensors a model has, and where in its weights each belongs: what OpenModel checks and
-// LoadWeights loads.
+// Which tensors a model has, where in its weights each belongs, and where in the device's memory:
+// what OpenModel checks, and LoadWeights and RandomWeights fill.
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -19,10 +20,28 @@ struct WeightPlace {
   // One of the two: a matrix in the model's dtype, a vector in float32.
   Matrix* matrix = nullptr;
   const float** vector = nullptr;
+  // LayOut's: its place in the one buffer of all weights.
+  DType dtype = DType::kFloat32;
+  uint64_t elements = 0;
+  uint64_t offset = 0;
+  uint64_t bytes() const { return elements * BytesOf(dtype); }
 };
 
 // All weights of a model but a tied head. Makes `weights.layers`; the places point into `weights`.
 std::vector<WeightPlace> WeightPlaces(const ModelDescriptor& descriptor, ModelWeights& weights);
+
+struct WeightLayout {
+  std::vector<WeightPlace> places;
+  uint64_t bytes = 0;         // of the buffer
+  uint64_t weight_bytes = 0;  // of the weights, without the gaps between them: what progress counts
+};
+
+// Gives all weights their places in a buffer. They point into `weights`, as WeightPlaces' do.
+WeightLayout LayOutWeights(const ModelDescriptor& descriptor, DType dtype, ModelWeights& weights);
+
+// Makes `weights`, which `layout` points into, views of the buffer, and the buffer theirs.
+void BindWeights(const ModelDescriptor& descriptor, const WeightLayout& layout,
+                 std::unique_ptr<Buffer> buffer, ModelWeights& weights);
 
 // INVALID_ARGUMENT: a tensor is missing, or has another shape; `where` names the model. What would
 // be left over is UNIMPLEMENTED, named, unless it carries nothing of the model's.
