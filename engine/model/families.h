@@ -54,7 +54,7 @@ struct Family {
   bool stored_norms_less_one = false;
   // config.json's name of the activation, and the one that holds where it is silent, and in GGUF.
   std::string_view activation_option = "hidden_act";
-  std::string_view activation = "silu";
+  Activation activation = Activation::kSilu;
   // config.json's x, where attention's scale is 1 / sqrt(x); empty: x is the head size.
   std::string_view attention_scalar = "";
   double default_attention_scalar = 0;

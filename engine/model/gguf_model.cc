@@ -194,8 +194,8 @@ absl::StatusOr<ModelDescriptor> ReadDescriptor(const GgufFile& file, const Famil
   model->output_bias = has_part(family.output_bias, "blk.0.attn_output.bias");
   model->mlp_bias = has_part(family.mlp_bias, "blk.0.ffn_down.bias");
   model->tied_head = FindTensor(file, "output.weight") == nullptr;
+  model->activation = family.activation;
 
-  model->activation = FindActivation(family.activation).value_or(Activation::kSilu);
   if (absl::Status status = ReadAttention(file, settings, family, *model); !status.ok()) {
     return status;
   }

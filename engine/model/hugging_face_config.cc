@@ -111,8 +111,8 @@ absl::Status ReadAttention(const json& config, const std::string& path, const Fa
 }
 
 absl::StatusOr<Activation> ReadActivation(const Settings& settings, const Family& family) {
-  const absl::StatusOr<std::string> name =
-      settings.String(family.activation_option, family.activation);
+  if (!settings.Has(family.activation_option)) return family.activation;
+  const absl::StatusOr<std::string> name = settings.String(family.activation_option, "");
   if (!name.ok()) return name.status();
   if (const std::optional<Activation> activation = FindActivation(*name)) return *activation;
   return settings.Unsupported(
