@@ -52,6 +52,30 @@ absl::Status Missing(const std::string& directory, std::string_view missing) {
       absl::StrCat(directory, ": the directory has no ", std::string(missing), hint));
 }
 
+// config.json, read and understood.
+struct ModelConfig {
+  std::string path;
+  json values;
+  const Family* family = nullptr;
+  ModelDescriptor descriptor;
+};
+
+absl::StatusOr<ModelConfig> ReadConfig(const std::string& directory) {
+  ModelConfig config{.path = directory + "/config.json"};
+  if (!Exists(config.path)) return Missing(directory, "config.json");
+  absl::StatusOr<json> values = ReadJsonObject(config.path, kConfigLimits);
+  if (!values.ok()) return values.status();
+  config.values = *std::move(values);
+  const absl::StatusOr<const Family*> family = FamilyFromConfig(config.values, config.path);
+  if (!family.ok()) return family.status();
+  config.family = *family;
+  absl::StatusOr<ModelDescriptor> descriptor =
+      DescriptorFromConfig(config.values, config.path, **family);
+  if (!descriptor.ok()) return descriptor.status();
+  config.descriptor = *std::move(descriptor);
+  return config;
+}
+
 absl::StatusOr<std::shared_ptr<const TensorSource>> OpenWeights(const std::string& directory) {
   const std::string single = directory + "/model.safetensors";
   if (Exists(single)) return OpenSafetensors(single);
@@ -71,18 +95,17 @@ std::shared_ptr<const TensorSource> WithWholeNorms(std::shared_ptr<const TensorS
 
 }  // namespace
 
-absl::StatusOr<ModelFiles> OpenHuggingFace(const std::string& directory) {
-  const std::string config_path = directory + "/config.json";
-  if (!Exists(config_path)) return Missing(directory, "config.json");
-  const absl::StatusOr<json> config = ReadJsonObject(config_path, kConfigLimits);
+absl::StatusOr<ModelDescriptor> OpenHuggingFaceDescriptor(const std::string& directory) {
+  absl::StatusOr<ModelConfig> config = ReadConfig(directory);
   if (!config.ok()) return config.status();
-  const absl::StatusOr<const Family*> family = FamilyFromConfig(*config, config_path);
-  if (!family.ok()) return family.status();
-  absl::StatusOr<ModelDescriptor> descriptor = DescriptorFromConfig(*config, config_path);
-  if (!descriptor.ok()) return descriptor.status();
+  return std::move(config->descriptor);
+}
 
+absl::StatusOr<ModelFiles> OpenHuggingFace(const std::string& directory) {
+  absl::StatusOr<ModelConfig> config = ReadConfig(directory);
+  if (!config.ok()) return config.status();
   ModelFiles files;
-  files.descriptor = *std::move(descriptor);
+  files.descriptor = std::move(config->descriptor);
   const int32_t vocab_size = files.descriptor.vocab_size;
   const std::string generation_path = directory + "/generation_config.json";
   if (Exists(generation_path)) {
@@ -98,15 +121,16 @@ absl::StatusOr<ModelFiles> OpenHuggingFace(const std::string& directory) {
     files.end_token_ids = *std::move(ends);
   }
   if (files.end_token_ids.empty()) {
-    absl::StatusOr<std::vector<int32_t>> ends = ReadEndTokenIds(*config, config_path, vocab_size);
+    absl::StatusOr<std::vector<int32_t>> ends =
+        ReadEndTokenIds(config->values, config->path, vocab_size);
     if (!ends.ok()) return ends.status();
     files.end_token_ids = *std::move(ends);
   }
 
   absl::StatusOr<std::shared_ptr<const TensorSource>> tensors = OpenWeights(directory);
   if (!tensors.ok()) return tensors.status();
-  files.tensors =
-      (*family)->stored_norms_less_one ? WithWholeNorms(*std::move(tensors)) : *std::move(tensors);
+  files.tensors = config->family->stored_norms_less_one ? WithWholeNorms(*std::move(tensors))
+                                                        : *std::move(tensors);
   absl::Status complete = CheckTensors(files.descriptor, *files.tensors, directory);
   if (!complete.ok()) return complete;
   return files;

@@ -17,12 +17,13 @@ namespace sirocco {
 absl::StatusOr<const Family*> FamilyFromConfig(const nlohmann::json& config,
                                                const std::string& path);
 
-// The model that a config.json describes; `path` is the file's, for errors. UNIMPLEMENTED names
-// the first setting that is not supported.
+// The model of this family that a config.json describes; `path` is the file's, for errors.
+// UNIMPLEMENTED names the first setting that is not supported.
 absl::StatusOr<ModelDescriptor> DescriptorFromConfig(const nlohmann::json& config,
-                                                     const std::string& path);
+                                                     const std::string& path, const Family& family);
 
-// OpenModel of a directory; `name` and `format` are left to it.
+// OpenDescriptor of a directory, and OpenModel, which `name` and `format` are left to.
+absl::StatusOr<ModelDescriptor> OpenHuggingFaceDescriptor(const std::string& directory);
 absl::StatusOr<ModelFiles> OpenHuggingFace(const std::string& directory);
 
 }  // namespace sirocco

@@ -157,10 +157,8 @@ absl::StatusOr<const Family*> FamilyFromConfig(const json& config, const std::st
                                 : "the CausalLM architectures of these"));
 }
 
-absl::StatusOr<ModelDescriptor> DescriptorFromConfig(const json& config, const std::string& path) {
-  const absl::StatusOr<const Family*> found = FamilyFromConfig(config, path);
-  if (!found.ok()) return found.status();
-  const Family& family = **found;
+absl::StatusOr<ModelDescriptor> DescriptorFromConfig(const json& config, const std::string& path,
+                                                     const Family& family) {
   const JsonSettings settings(config, path);
   if (absl::Status status = settings.CheckNeutral(family.neutral); !status.ok()) return status;
   // A setting that is absent has the default of transformers' configuration class.

@@ -8,7 +8,6 @@
 
 #include "engine/model/gguf_model.h"
 #include "engine/model/hugging_face.h"
-#include "engine/model/json_file.h"
 #include "engine/model/mapped_file.h"
 
 namespace sirocco {
@@ -28,33 +27,33 @@ std::string OwnName(const std::string& path) {
   return name;
 }
 
-}  // namespace
-
-absl::StatusOr<ModelDescriptor> OpenDescriptor(const std::string& path) {
-  std::error_code error;
-  if (!std::filesystem::is_directory(path, error)) {
-    absl::StatusOr<ModelFiles> files = OpenModel(path);
-    if (!files.ok()) return files.status();
-    return std::move(files->descriptor);
-  }
-  const std::string config_path = path + "/config.json";
-  const absl::StatusOr<nlohmann::json> config =
-      ReadJsonObject(config_path, {.bytes = 1 << 20, .values = 1 << 16});
-  if (!config.ok()) return config.status();
-  return DescriptorFromConfig(*config, config_path);
-}
-
-absl::StatusOr<ModelFiles> OpenModel(const std::string& path) {
+absl::StatusOr<bool> IsDirectory(const std::string& path) {
   if (path.empty()) {
     return absl::InvalidArgumentError("no model is named: pass a GGUF file or a directory");
   }
   struct stat info;
   if (stat(path.c_str(), &info) != 0) return FileStatus(errno, path);
-  const bool directory = S_ISDIR(info.st_mode);
-  absl::StatusOr<ModelFiles> files = directory ? OpenHuggingFace(path) : OpenGgufModel(path);
+  return S_ISDIR(info.st_mode);
+}
+
+}  // namespace
+
+absl::StatusOr<ModelDescriptor> OpenDescriptor(const std::string& path) {
+  const absl::StatusOr<bool> directory = IsDirectory(path);
+  if (!directory.ok()) return directory.status();
+  if (*directory) return OpenHuggingFaceDescriptor(path);
+  absl::StatusOr<ModelFiles> files = OpenGgufModel(path);
+  if (!files.ok()) return files.status();
+  return std::move(files->descriptor);
+}
+
+absl::StatusOr<ModelFiles> OpenModel(const std::string& path) {
+  const absl::StatusOr<bool> directory = IsDirectory(path);
+  if (!directory.ok()) return directory.status();
+  absl::StatusOr<ModelFiles> files = *directory ? OpenHuggingFace(path) : OpenGgufModel(path);
   if (!files.ok()) return files.status();
   files->name = OwnName(path);
-  files->format = directory ? "safetensors" : "gguf";
+  files->format = *directory ? "safetensors" : "gguf";
   return files;
 }
 

@@ -22,7 +22,9 @@ absl::StatusOr<ModelDescriptor> Read(const json& config) {
   const std::string text = config.dump();
   const auto parsed = ParseJsonObject(text, "config.json", {.bytes = 1 << 20, .values = 1 << 16});
   if (!parsed.ok()) return parsed.status();
-  return DescriptorFromConfig(*parsed, "config.json");
+  const absl::StatusOr<const Family*> family = FamilyFromConfig(*parsed, "config.json");
+  if (!family.ok()) return family.status();
+  return DescriptorFromConfig(*parsed, "config.json", **family);
 }
 
 TEST(ConfigTest, Llama) {

@@ -71,6 +71,31 @@ TEST_F(OpenModelTest, PathsThatAreNoModel) {
                "pass the file itself: " + folder_.path() + "/model-Q4.gguf");
 }
 
+// The configuration alone is refused with the same words as the whole model.
+TEST_F(OpenModelTest, DescriptorOfWhatIsNoModel) {
+  const auto expect_same = [](const std::string& path) {
+    const absl::Status status = OpenDescriptor(path).status();
+    EXPECT_FALSE(status.ok());
+    EXPECT_EQ(status, OpenModel(path).status());
+  };
+  expect_same("");
+  expect_same(folder_.File("none"));
+  expect_same(folder_.Write("notes.txt", "hello, this is no model"));
+  expect_same(folder_.path());
+  folder_.Write("model-Q4.gguf", "GGUF");
+  expect_same(folder_.path());  // the file that could be passed is named
+  folder_.Write("config.json", R"({"model_type": "mamba"})");
+  expect_same(folder_.path());
+}
+
+TEST_F(OpenModelTest, DescriptorWithoutWeights) {
+  Copy("llama_tied");
+  std::filesystem::remove(folder_.File("model.safetensors"));
+  const auto descriptor = OpenDescriptor(folder_.path());
+  ASSERT_TRUE(descriptor.ok()) << descriptor.status();
+  EXPECT_EQ(descriptor->vocab_size, 384);
+}
+
 TEST_F(OpenModelTest, WithoutWeights) {
   Copy("llama_tied");
   std::filesystem::remove(folder_.File("model.safetensors"));
