@@ -211,11 +211,14 @@ absl::Status CpuOps::Run(const DecodeAttentionParams& p) {
   work.row_chunk = 1;
   work.splits = static_cast<int32_t>(CeilDiv(std::max(p.lanes.max_length, 1), kSplitSlots));
   const int64_t pairs = int64_t{work.rows} * work.kv_heads;
-  const bool by_splits = sink_.threads() > 1 && work.splits > 1 && pairs < 4 * sink_.threads();
-  const int64_t shared = by_splits ? pairs * work.splits * work.heads_a_kv_head *
-                                         PartialFloats(work.head_dim) *
-                                         static_cast<int64_t>(sizeof(float))
-                                   : 0;
+  const int64_t most_pairs = int64_t{4} * sink_.threads() - 1;  // that are cut into splits
+  const bool cuts = sink_.threads() > 1 && work.splits > 1;
+  const bool by_splits = cuts && pairs <= most_pairs;
+  // As much for many rows, so that later ones of fewer allocate nothing.
+  const int64_t shared = cuts ? std::min(pairs, most_pairs) * work.splits * work.heads_a_kv_head *
+                                    PartialFloats(work.head_dim) *
+                                    static_cast<int64_t>(sizeof(float))
+                              : 0;
   const int64_t own = TaskScratch::Bytes(work.heads_a_kv_head, work.head_dim);
   if (absl::Status status = sink_.NeedScratch(own, shared); !status.ok()) return status;
   Call call = by_splits ? Call::Of<AttendSplits>(work, {pairs * work.splits, pairs})

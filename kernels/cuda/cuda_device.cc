@@ -1,7 +1,6 @@
 #include "kernels/cuda/cuda_device.h"
 
 #include <algorithm>
-#include <cstring>
 #include <string>
 #include <utility>
 
@@ -55,8 +54,8 @@ class CudaDevice final : public Device, private OpSink {
   }
 
   std::string_view backend() const override { return "cuda"; }
-  uint64_t FreeBytes() const override { return FreeDeviceBytes(*context_); }
-  uint64_t TotalBytes() const override { return TotalDeviceBytes(*context_); }
+  uint64_t FreeBytes() const override { return MemoryOrNone().free_bytes; }
+  uint64_t TotalBytes() const override { return MemoryOrNone().total_bytes; }
   std::string name() const override {
     return absl::StrCat(context_->name(), portable_ ? ", portable kernels" : "");
   }
@@ -119,16 +118,18 @@ class CudaDevice final : public Device, private OpSink {
   std::vector<std::string> notes() const override { return library_.Notes(); }
   absl::StatusOr<std::vector<std::string>> TuneProducts(
       std::span<const MatMulParams> products) override {
-    return library_.Tune(products);
+    return library_.Tune(products, marks_);
   }
   Ops& ops() override { return ops_; }
 
  private:
   bool preparing() const override { return preparing_; }
   absl::Status NeedScratch(size_t bytes) override;
-  LaunchContext Context(bool programmatic) override;
+  absl::StatusOr<LaunchContext> Context(bool programmatic) override;
   absl::Status Launched(std::string_view operation, cudaError_t error) override;
 
+  // After a fault there is none to speak of.
+  MemoryInfo MemoryOrNone() const { return MemInfo(*context_).value_or(MemoryInfo()); }
   // What a step has found wrong in device memory, once.
   absl::Status TakeFault();
 
@@ -183,7 +184,8 @@ absl::Status CudaDevice::NeedScratch(size_t bytes) {
   return absl::OkStatus();
 }
 
-LaunchContext CudaDevice::Context(bool programmatic) {
+absl::StatusOr<LaunchContext> CudaDevice::Context(bool programmatic) {
+  if (absl::Status status = context_->Enter(); !status.ok()) return status;
   LaunchContext context;
   context.stream = context_->stream();
   context.multiprocessors = context_->multiprocessors();
@@ -195,15 +197,17 @@ LaunchContext CudaDevice::Context(bool programmatic) {
 }
 
 absl::Status CudaDevice::Launched(std::string_view operation, cudaError_t error) {
+  if (error == cudaSuccess) {
+    counters_.launches.fetch_add(1, std::memory_order_relaxed);
+    return absl::OkStatus();
+  }
   if (error == cudaErrorNotSupported) {
     cudaGetLastError();  // the launcher's own word, no fault of the device
     return absl::UnimplementedError(
         absl::StrCat(std::string(operation), ": no CUDA kernel takes this shape"));
   }
   const std::string call = absl::StrCat("launch of ", std::string(operation));
-  if (absl::Status status = context_->Check(call.c_str(), error); !status.ok()) return status;
-  counters_.launches.fetch_add(1, std::memory_order_relaxed);
-  return absl::OkStatus();
+  return context_->Check(call.c_str(), error);
 }
 
 absl::Status CudaDevice::TakeFault() {
@@ -227,12 +231,14 @@ absl::StatusOr<double> CudaDevice::MeasureReadBandwidth(size_t bytes) {
       AllocateDevice(*context_, bytes, MemoryUse::kWeights, uncounted);
   if (!memory.ok()) return memory.status();
   uint32_t* const sink = arrivals_->as<uint32_t>();  // zeros are read, so nothing is stored
+  const absl::StatusOr<LaunchContext> context = Context(false);
+  if (!context.ok()) return context.status();
   double least = 0;
   for (int i = 0; i <= kBandwidthReads; ++i) {
     const absl::StatusOr<DeviceMark> begin = Mark();
     if (!begin.ok()) return begin.status();
-    absl::Status status = Launched(
-        "read_stream", launchers_.read_stream((*memory)->data(), bytes, sink, Context(false)));
+    absl::Status status =
+        Launched("read_stream", launchers_.read_stream((*memory)->data(), bytes, sink, *context));
     if (!status.ok()) return status;
     const absl::StatusOr<DeviceMark> end = Mark();
     if (!end.ok()) return end.status();

@@ -30,37 +30,33 @@ class PinnedBuffer final : public Buffer {
 
 }  // namespace
 
+absl::StatusOr<MemoryInfo> MemInfo(CudaContext& context) {
+  if (absl::Status status = context.Enter(); !status.ok()) return status;
+  size_t free_bytes = 0;
+  size_t total_bytes = 0;
+  absl::Status status = context.Check("cudaMemGetInfo", cudaMemGetInfo(&free_bytes, &total_bytes));
+  if (!status.ok()) return status;
+  return MemoryInfo{free_bytes, total_bytes};
+}
+
 absl::Status Exhausted(CudaContext& context, size_t bytes, MemoryUse use) {
+  const absl::StatusOr<MemoryInfo> info = MemInfo(context);
+  if (!info.ok()) return info.status();
   return absl::ResourceExhaustedError(
       absl::StrCat("not enough GPU memory for ", std::string(NameOf(use)), ": ", bytes,
-                   " bytes asked, ", FreeDeviceBytes(context), " bytes free"));
+                   " bytes asked, ", info->free_bytes, " bytes free"));
 }
 
-uint64_t FreeDeviceBytes(CudaContext& context) {
-  size_t free_bytes = 0;
-  size_t total = 0;
-  if (!context.Enter().ok() ||
-      !context.Check("cudaMemGetInfo", cudaMemGetInfo(&free_bytes, &total)).ok()) {
-    return 0;
-  }
-  return free_bytes;
-}
-
-uint64_t TotalDeviceBytes(CudaContext& context) {
-  size_t free_bytes = 0;
-  size_t total = 0;
-  if (!context.Enter().ok() ||
-      !context.Check("cudaMemGetInfo", cudaMemGetInfo(&free_bytes, &total)).ok()) {
-    return 0;
-  }
-  return total;
+absl::Status CheckFree(CudaContext& context, size_t bytes, MemoryUse use) {
+  const absl::StatusOr<MemoryInfo> info = MemInfo(context);
+  if (!info.ok()) return info.status();
+  return bytes <= info->free_bytes ? absl::OkStatus() : Exhausted(context, bytes, use);
 }
 
 absl::StatusOr<std::unique_ptr<Buffer>> AllocateDevice(CudaContext& context, size_t bytes,
                                                        MemoryUse use, DeviceCounters& counters) {
-  if (absl::Status status = context.Enter(); !status.ok()) return status;
   counters.allocations.fetch_add(1, std::memory_order_relaxed);
-  if (bytes > FreeDeviceBytes(context)) return Exhausted(context, bytes, use);
+  if (absl::Status status = CheckFree(context, bytes, use); !status.ok()) return status;
   void* data = nullptr;
   const size_t wanted = std::max<size_t>(bytes, 1);
   const cudaError_t error = cudaMalloc(&data, wanted);

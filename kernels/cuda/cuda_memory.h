@@ -11,8 +11,13 @@
 
 namespace sirocco::cuda {
 
-uint64_t FreeDeviceBytes(CudaContext& context);
-uint64_t TotalDeviceBytes(CudaContext& context);
+struct MemoryInfo {
+  uint64_t free_bytes = 0;
+  uint64_t total_bytes = 0;
+};
+
+// A fault of the device, where there is one.
+absl::StatusOr<MemoryInfo> MemInfo(CudaContext& context);
 
 // Zeroed on the context's stream; RESOURCE_EXHAUSTED as Device says.
 absl::StatusOr<std::unique_ptr<Buffer>> AllocateDevice(CudaContext& context, size_t bytes,
@@ -20,7 +25,9 @@ absl::StatusOr<std::unique_ptr<Buffer>> AllocateDevice(CudaContext& context, siz
 // Pinned, and mapped for the device to write at the same address.
 absl::StatusOr<std::unique_ptr<Buffer>> AllocatePinned(CudaContext& context, size_t bytes);
 
-// RESOURCE_EXHAUSTED with the use, the bytes asked and those free.
+// RESOURCE_EXHAUSTED with the use, the bytes asked and those free; after a fault, the fault.
 absl::Status Exhausted(CudaContext& context, size_t bytes, MemoryUse use);
+// The same where more is asked than is free, else OK.
+absl::Status CheckFree(CudaContext& context, size_t bytes, MemoryUse use);
 
 }  // namespace sirocco::cuda

@@ -10,14 +10,12 @@
 #include <type_traits>
 
 #include "absl/status/status.h"
+#include "absl/status/statusor.h"
 #include "kernels/cuda/launch.h"
 #include "kernels/cuda/lt_matmul.h"
 #include "kernels/ops.h"
 
 namespace sirocco::cuda {
-
-// Products of more rows than these are cuBLASLt's.
-inline constexpr int32_t kOwnProductRows = 8;
 
 // What operations need of their device.
 class OpSink {
@@ -27,7 +25,8 @@ class OpSink {
   virtual bool preparing() const = 0;
   // Scratch of at least so many bytes from now on; while preparing, from its end on.
   virtual absl::Status NeedScratch(size_t bytes) = 0;
-  virtual LaunchContext Context(bool programmatic) = 0;
+  // For one launch on the calling thread. After a fault, the fault: nothing more is launched.
+  virtual absl::StatusOr<LaunchContext> Context(bool programmatic) = 0;
   // What a launch returned: counted, or a status that names the operation.
   virtual absl::Status Launched(std::string_view operation, cudaError_t error) = 0;
 };
@@ -84,7 +83,9 @@ absl::Status CudaOps::Enqueue(std::string_view operation, Launch<Params> launch,
     if (absl::Status status = sink_.NeedScratch(scratch(p)); !status.ok()) return status;
   }
   if (sink_.preparing()) return absl::OkStatus();
-  return sink_.Launched(operation, launch(p, sink_.Context(programmatic)));
+  const absl::StatusOr<LaunchContext> context = sink_.Context(programmatic);
+  if (!context.ok()) return context.status();
+  return sink_.Launched(operation, launch(p, *context));
 }
 
 }  // namespace sirocco::cuda

@@ -117,10 +117,9 @@ class DeviceReservation final : public Reservation {
       return absl::InvalidArgumentError(
           absl::StrCat("a reservation of ", bytes_, " bytes cannot map ", bytes));
     }
-    if (absl::Status status = context_.Enter(); !status.ok()) return status;
     counters_.allocations.fetch_add(1, std::memory_order_relaxed);
     const size_t wanted = *RoundUp(bytes, granularity_);  // at most what is reserved
-    if (wanted > FreeDeviceBytes(context_)) return Exhausted(context_, bytes, use_);
+    if (absl::Status status = CheckFree(context_, wanted, use_); !status.ok()) return status;
     if (absl::Status status = MapWhole(wanted, bytes); !status.ok()) return status;
     counters_.bytes[static_cast<int>(use_)].fetch_add(bytes, std::memory_order_relaxed);
     return absl::OkStatus();

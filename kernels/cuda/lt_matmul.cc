@@ -1,6 +1,5 @@
 #include "kernels/cuda/lt_matmul.h"
 
-#include <algorithm>
 #include <set>
 #include <tuple>
 
@@ -16,10 +15,12 @@ constexpr size_t kWorkspaceBytes = size_t{32} << 20;
 // order is that of arrival, nor in the output's type.
 constexpr uint32_t kReductions = CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE;
 
-// Of the first element of each row, in bytes, up to 16.
+constexpr uint32_t kMostAlignment = 16;
+
+// Of the first element of each row, in bytes, up to the most.
 uint32_t AlignmentOf(const void* data, int32_t width, DType dtype) {
   const uintptr_t bits = reinterpret_cast<uintptr_t>(data) |
-                         (static_cast<uintptr_t>(width) * BytesOf(dtype)) | uintptr_t{16};
+                         (static_cast<uintptr_t>(width) * BytesOf(dtype)) | kMostAlignment;
   return static_cast<uint32_t>(bits & (~bits + 1));
 }
 
@@ -41,10 +42,24 @@ absl::Status LtMatMul::Check(const char* call, cublasStatus_t error) {
       call, ": ", cublasLtGetStatusName(error), " (", cublasLtGetStatusString(error), ")")));
 }
 
+bool LtMatMul::Takes(const MatMulParams& p) {
+  if (p.rows <= kOwnRows) return false;
+  if (p.weight.dtype == DType::kFloat32) return true;
+  return AlignmentOf(p.weight.data, p.weight.cols, p.weight.dtype) == kMostAlignment &&
+         AlignmentOf(p.in.data, p.weight.cols, p.weight.dtype) == kMostAlignment;
+}
+
 absl::Status LtMatMul::Create() {
   if (absl::Status status = context_.Enter(); !status.ok()) return status;
   if (handle_ == nullptr) {
-    absl::Status status = Check("cublasLtCreate", cublasLtCreate(&handle_));
+    cublasStatus_t error = cublasLtMatmulDescInit(&product_, CUBLAS_COMPUTE_32F, CUDA_R_32F);
+    const cublasOperation_t transposed = CUBLAS_OP_T;
+    if (error == CUBLAS_STATUS_SUCCESS) {
+      error = cublasLtMatmulDescSetAttribute(&product_, CUBLASLT_MATMUL_DESC_TRANSA, &transposed,
+                                             sizeof(transposed));
+    }
+    absl::Status status = Check("cublasLtMatmulDescInit", error);
+    if (status.ok()) status = Check("cublasLtCreate", cublasLtCreate(&handle_));
     if (!status.ok()) return status;
   }
   if (workspace_ == nullptr) {
@@ -57,10 +72,9 @@ absl::Status LtMatMul::Create() {
 }
 
 absl::Status LtMatMul::Tabled(const ProductAlgorithm& tabled, const Key& key, Layouts& layouts,
-                              Choice& choice) {
+                              cublasLtMatmulAlgo_t& algorithm) {
   const cudaDataType_t type = TypeOf(key.shape.dtype);
   const cudaDataType_t out = TypeOf(key.shape.out);
-  cublasLtMatmulAlgo_t& algorithm = choice.algorithm;
   cublasStatus_t error = cublasLtMatmulAlgoInit(handle_, CUBLAS_COMPUTE_32F, CUDA_R_32F, type, type,
                                                 out, out, tabled.id, &algorithm);
   const auto set = [&](cublasLtMatmulAlgoConfigAttributes_t attribute, const auto& value) {
@@ -77,7 +91,7 @@ absl::Status LtMatMul::Tabled(const ProductAlgorithm& tabled, const Key& key, La
   set(CUBLASLT_ALGO_CONFIG_CLUSTER_SHAPE_ID, tabled.cluster_shape);
   cublasLtMatmulHeuristicResult_t result = {};
   if (error == CUBLAS_STATUS_SUCCESS) {
-    error = cublasLtMatmulAlgoCheck(handle_, &choice.product, &layouts.a, &layouts.b, &layouts.d,
+    error = cublasLtMatmulAlgoCheck(handle_, &product_, &layouts.a, &layouts.b, &layouts.d,
                                     &layouts.d, &algorithm, &result);
   }
   if (error != CUBLAS_STATUS_SUCCESS || result.workspaceSize > kWorkspaceBytes) {
@@ -90,9 +104,7 @@ absl::Status LtMatMul::Tabled(const ProductAlgorithm& tabled, const Key& key, La
 }
 
 absl::StatusOr<std::vector<cublasLtMatmulAlgo_t>> LtMatMul::Answers(const Key& key,
-                                                                    Layouts& layouts,
-                                                                    const Choice& choice,
-                                                                    int most) {
+                                                                    Layouts& layouts, int most) {
   cublasLtMatmulPreferenceOpaque_t preference;
   cublasStatus_t error = cublasLtMatmulPreferenceInit(&preference);
   const auto set = [&](cublasLtMatmulPreferenceAttributes_t attribute, const auto& value) {
@@ -110,9 +122,7 @@ absl::StatusOr<std::vector<cublasLtMatmulAlgo_t>> LtMatMul::Answers(const Key& k
   }
   std::vector<cublasLtMatmulHeuristicResult_t> results(most);
   int found = 0;
-  // The library takes the product as writable, and does not write it.
-  cublasLtMatmulDescOpaque_t product = choice.product;
-  error = cublasLtMatmulAlgoGetHeuristic(handle_, &product, &layouts.a, &layouts.b, &layouts.d,
+  error = cublasLtMatmulAlgoGetHeuristic(handle_, &product_, &layouts.a, &layouts.b, &layouts.d,
                                          &layouts.d, &preference, most, results.data(), &found);
   if (error != CUBLAS_STATUS_SUCCESS && error != CUBLAS_STATUS_NOT_SUPPORTED) {
     return Check("cublasLtMatmulAlgoGetHeuristic", error);
@@ -128,25 +138,14 @@ absl::StatusOr<std::vector<cublasLtMatmulAlgo_t>> LtMatMul::Answers(const Key& k
   return answers;
 }
 
-absl::Status LtMatMul::DescribeProduct(Choice& choice) {
-  cublasStatus_t error = cublasLtMatmulDescInit(&choice.product, CUBLAS_COMPUTE_32F, CUDA_R_32F);
-  const cublasOperation_t transposed = CUBLAS_OP_T;
-  if (error == CUBLAS_STATUS_SUCCESS) {
-    error = cublasLtMatmulDescSetAttribute(&choice.product, CUBLASLT_MATMUL_DESC_TRANSA,
-                                           &transposed, sizeof(transposed));
-  }
-  return Check("cublasLtMatmulDescInit", error);
-}
-
 absl::Status LtMatMul::Choose(const Key& key, Choice& choice) {
-  if (absl::Status status = DescribeProduct(choice); !status.ok()) return status;
   Layouts layouts;
   absl::Status status = Check("cublasLtMatrixLayoutInit", layouts.Init(key.shape, key.shape.rows));
   if (!status.ok()) return status;
   const ProductAlgorithm* tabled = FindAlgorithm(context_.name(), key.shape);
   choice.tabled = tabled != nullptr;
-  if (choice.tabled) return Tabled(*tabled, key, layouts, choice);
-  absl::StatusOr<std::vector<cublasLtMatmulAlgo_t>> answers = Answers(key, layouts, choice, 1);
+  if (choice.tabled) return Tabled(*tabled, key, layouts, choice.algorithm);
+  absl::StatusOr<std::vector<cublasLtMatmulAlgo_t>> answers = Answers(key, layouts, 1);
   if (!answers.ok()) return answers.status();
   choice.algorithm = answers->front();
   return absl::OkStatus();
@@ -181,12 +180,10 @@ absl::Status LtMatMul::Run(const MatMulParams& p) {
   if (absl::Status status = Create(); !status.ok()) return status;
   const absl::StatusOr<const Choice*> choice = Find(KeyOf(p));
   if (!choice.ok()) return choice.status();
-  return Issue(p, **choice);
+  return Issue(p, (*choice)->algorithm);
 }
 
-absl::Status LtMatMul::Issue(const MatMulParams& p, const Choice& choice) {
-  // The library takes it as writable, and does not write it.
-  cublasLtMatmulDescOpaque_t product = choice.product;
+absl::Status LtMatMul::Issue(const MatMulParams& p, const cublasLtMatmulAlgo_t& algorithm) {
   Layouts layouts;
   if (absl::Status status = Check("cublasLtMatrixLayoutInit", layouts.Init(KeyOf(p).shape, p.rows));
       !status.ok()) {
@@ -194,11 +191,10 @@ absl::Status LtMatMul::Issue(const MatMulParams& p, const Choice& choice) {
   }
   const float one = 1;
   const float zero = 0;
-  return Check(
-      "cublasLtMatmul",
-      cublasLtMatmul(handle_, &product, &one, p.weight.data, &layouts.a, p.in.data, &layouts.b,
-                     &zero, p.out.data, &layouts.d, p.out.data, &layouts.d, &choice.algorithm,
-                     workspace_->data(), kWorkspaceBytes, context_.stream()));
+  return Check("cublasLtMatmul",
+               cublasLtMatmul(handle_, &product_, &one, p.weight.data, &layouts.a, p.in.data,
+                              &layouts.b, &zero, p.out.data, &layouts.d, p.out.data, &layouts.d,
+                              &algorithm, workspace_->data(), kWorkspaceBytes, context_.stream()));
 }
 
 std::vector<std::string> LtMatMul::Notes() const {

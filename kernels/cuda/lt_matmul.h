@@ -15,6 +15,7 @@
 #include "absl/status/statusor.h"
 #include "kernels/cuda/cuda_context.h"
 #include "kernels/cuda/kernel_table.h"
+#include "kernels/cuda/mark_ring.h"
 #include "kernels/device.h"
 #include "kernels/params.h"
 
@@ -22,21 +23,30 @@ namespace sirocco::cuda {
 
 class LtMatMul {
  public:
+  // Products of so few rows are our own kernels'.
+  static constexpr int32_t kOwnRows = 8;
+
+  // Whether a product is the library's: those of many rows, but for 16-bit elements whose rows do
+  // not begin at multiples of 16 bytes. For them it has slow kernels or none, and ours read any
+  // row.
+  static bool Takes(const MatMulParams& p);
+
   LtMatMul(CudaContext& context, DeviceCounters& counters)
       : context_(context), counters_(counters) {}
   ~LtMatMul();
   LtMatMul(const LtMatMul&) = delete;
   LtMatMul& operator=(const LtMatMul&) = delete;
 
-  // Chooses for these rows and fewer.
+  // Only products that it takes. Chooses for these rows and fewer.
   absl::Status Prepare(const MatMulParams& p);
   // The product without the bias. Chooses where Prepare has not.
   absl::Status Run(const MatMulParams& p);
 
   // Times the algorithms that cuBLASLt thinks best for each product, and returns the fastest as
   // entries of the kernel table, a line a shape (lt_tune.cc). Products of one shape are timed
-  // together, one after the other.
-  absl::StatusOr<std::vector<std::string>> Tune(std::span<const MatMulParams> products);
+  // together, one after the other; those that it does not take are left out.
+  absl::StatusOr<std::vector<std::string>> Tune(std::span<const MatMulParams> products,
+                                                MarkRing& marks);
 
   // For people: that shapes are not in the kernel table.
   std::vector<std::string> Notes() const;
@@ -49,7 +59,6 @@ class LtMatMul {
     friend auto operator<=>(const Key&, const Key&) = default;
   };
   struct Choice {
-    cublasLtMatmulDescOpaque_t product;
     cublasLtMatmulAlgo_t algorithm;
     bool tabled;
   };
@@ -61,22 +70,24 @@ class LtMatMul {
   absl::StatusOr<const Choice*> Find(const Key& key);
   absl::Status Choose(const Key& key, Choice& choice);
   absl::Status Tabled(const ProductAlgorithm& tabled, const Key& key, Layouts& layouts,
-                      Choice& choice);
-  absl::Status DescribeProduct(Choice& choice);
+                      cublasLtMatmulAlgo_t& algorithm);
   // cuBLASLt's proposals, the best first as it thinks: at least one, at most `most`.
   absl::StatusOr<std::vector<cublasLtMatmulAlgo_t>> Answers(const Key& key, Layouts& layouts,
-                                                            const Choice& choice, int most);
-  absl::Status Issue(const MatMulParams& p, const Choice& choice);
+                                                            int most);
+  absl::Status Issue(const MatMulParams& p, const cublasLtMatmulAlgo_t& algorithm);
 
-  // Of Tune. Milliseconds of all products one after the other, the least of several rounds.
-  absl::StatusOr<float> Time(const std::vector<MatMulParams>& products, const Choice& choice);
+  // Of Tune. Seconds of all products one after the other, the least of several rounds.
+  absl::StatusOr<double> Time(const std::vector<MatMulParams>& products,
+                              const cublasLtMatmulAlgo_t& algorithm, MarkRing& marks);
   absl::StatusOr<cublasLtMatmulAlgo_t> Fastest(const Key& key,
-                                               const std::vector<MatMulParams>& products);
+                                               const std::vector<MatMulParams>& products,
+                                               MarkRing& marks);
   absl::StatusOr<ProductAlgorithm> Describe(const cublasLtMatmulAlgo_t& algorithm);
 
   CudaContext& context_;
   DeviceCounters& counters_;
   cublasLtHandle_t handle_ = nullptr;
+  cublasLtMatmulDescOpaque_t product_ = {};  // what all products have in common
   std::unique_ptr<Buffer> workspace_;
   std::map<Key, Choice> choices_;
 };

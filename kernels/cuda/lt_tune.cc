@@ -1,6 +1,4 @@
 // Choosing algorithms by measuring them: LtMatMul::Tune.
-#include <cuda_runtime_api.h>
-
 #include <algorithm>
 #include <limits>
 #include <map>
@@ -14,37 +12,6 @@ namespace {
 
 constexpr int kAnswers = 24;  // of cuBLASLt, the best first as it thinks
 constexpr int kRounds = 5;  // of which the fastest counts: nothing makes a product faster by chance
-
-// A pair of events that measures what is issued between them.
-class Interval {
- public:
-  ~Interval() {
-    if (begin_ != nullptr) cudaEventDestroy(begin_);
-    if (end_ != nullptr) cudaEventDestroy(end_);
-  }
-  absl::Status Create(CudaContext& context) {
-    absl::Status status = context.Check("cudaEventCreate", cudaEventCreate(&begin_));
-    if (status.ok()) status = context.Check("cudaEventCreate", cudaEventCreate(&end_));
-    return status;
-  }
-  absl::Status Begin(CudaContext& context) {
-    return context.Check("cudaEventRecord", cudaEventRecord(begin_, context.stream()));
-  }
-  absl::StatusOr<float> End(CudaContext& context) {
-    absl::Status status = context.Check("cudaEventRecord", cudaEventRecord(end_, context.stream()));
-    if (status.ok()) status = context.Check("cudaEventSynchronize", cudaEventSynchronize(end_));
-    float milliseconds = 0;
-    if (status.ok()) {
-      status =
-          context.Check("cudaEventElapsedTime", cudaEventElapsedTime(&milliseconds, begin_, end_));
-    }
-    if (!status.ok()) return status;
-    return milliseconds;
-  }
-
- private:
-  cudaEvent_t begin_ = nullptr, end_ = nullptr;
-};
 
 }  // namespace
 
@@ -72,57 +39,57 @@ absl::StatusOr<ProductAlgorithm> LtMatMul::Describe(const cublasLtMatmulAlgo_t& 
   return out;
 }
 
-absl::StatusOr<float> LtMatMul::Time(const std::vector<MatMulParams>& products,
-                                     const Choice& choice) {
-  Interval interval;
-  if (absl::Status status = interval.Create(context_); !status.ok()) return status;
-  float least = std::numeric_limits<float>::max();
+absl::StatusOr<double> LtMatMul::Time(const std::vector<MatMulParams>& products,
+                                      const cublasLtMatmulAlgo_t& algorithm, MarkRing& marks) {
+  double least = std::numeric_limits<double>::max();
   for (int round = 0; round <= kRounds; ++round) {
-    if (absl::Status status = interval.Begin(context_); !status.ok()) return status;
+    const absl::StatusOr<DeviceMark> begin = marks.Mark();
+    if (!begin.ok()) return begin.status();
     for (const MatMulParams& p : products) {
-      if (absl::Status status = Issue(p, choice); !status.ok()) return status;
+      if (absl::Status status = Issue(p, algorithm); !status.ok()) return status;
     }
-    absl::StatusOr<float> milliseconds = interval.End(context_);
-    if (!milliseconds.ok()) return milliseconds.status();
-    if (round > 0) least = std::min(least, *milliseconds);  // the first one loads the kernel
+    const absl::StatusOr<DeviceMark> end = marks.Mark();
+    if (!end.ok()) return end.status();
+    if (absl::Status status = marks.Wait(*end); !status.ok()) return status;
+    const absl::StatusOr<double> seconds = marks.Seconds(*begin, *end);
+    if (!seconds.ok()) return seconds.status();
+    if (round > 0) least = std::min(least, *seconds);  // the first one loads the kernel
   }
   return least;
 }
 
 absl::StatusOr<cublasLtMatmulAlgo_t> LtMatMul::Fastest(const Key& key,
-                                                       const std::vector<MatMulParams>& products) {
-  Choice choice = {};
+                                                       const std::vector<MatMulParams>& products,
+                                                       MarkRing& marks) {
   Layouts layouts;
-  absl::Status status = DescribeProduct(choice);
-  if (status.ok()) {
-    status = Check("cublasLtMatrixLayoutInit", layouts.Init(key.shape, key.shape.rows));
-  }
+  absl::Status status = Check("cublasLtMatrixLayoutInit", layouts.Init(key.shape, key.shape.rows));
   if (!status.ok()) return status;
-  absl::StatusOr<std::vector<cublasLtMatmulAlgo_t>> answers =
-      Answers(key, layouts, choice, kAnswers);
+  absl::StatusOr<std::vector<cublasLtMatmulAlgo_t>> answers = Answers(key, layouts, kAnswers);
   if (!answers.ok()) return answers.status();
-  float least = std::numeric_limits<float>::max();
+  double least = std::numeric_limits<double>::max();
   cublasLtMatmulAlgo_t fastest = answers->front();
   for (const cublasLtMatmulAlgo_t& answer : *answers) {
-    choice.algorithm = answer;
-    absl::StatusOr<float> milliseconds = Time(products, choice);
-    if (!milliseconds.ok()) return milliseconds.status();
-    if (*milliseconds >= least) continue;  // the same time: the earlier answer
-    least = *milliseconds;
+    const absl::StatusOr<double> seconds = Time(products, answer, marks);
+    if (!seconds.ok()) return seconds.status();
+    if (*seconds >= least) continue;  // the same time: the earlier answer
+    least = *seconds;
     fastest = answer;
   }
   return fastest;
 }
 
-absl::StatusOr<std::vector<std::string>> LtMatMul::Tune(std::span<const MatMulParams> products) {
+absl::StatusOr<std::vector<std::string>> LtMatMul::Tune(std::span<const MatMulParams> products,
+                                                        MarkRing& marks) {
   if (absl::Status status = Create(); !status.ok()) return status;
   std::map<Key, std::vector<MatMulParams>> by_key;
-  for (const MatMulParams& p : products) by_key[KeyOf(p)].push_back(p);
+  for (const MatMulParams& p : products) {
+    if (Takes(p)) by_key[KeyOf(p)].push_back(p);
+  }
   // Operands that are aligned otherwise are another key, but no other entry: the first counts.
   std::map<ProductShape, std::string> entries;
   for (const auto& [key, same] : by_key) {
     if (entries.count(key.shape) > 0) continue;
-    absl::StatusOr<cublasLtMatmulAlgo_t> fastest = Fastest(key, same);
+    absl::StatusOr<cublasLtMatmulAlgo_t> fastest = Fastest(key, same, marks);
     if (!fastest.ok()) return fastest.status();
     absl::StatusOr<ProductAlgorithm> algorithm = Describe(*fastest);
     if (!algorithm.ok()) return algorithm.status();

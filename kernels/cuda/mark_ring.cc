@@ -5,8 +5,8 @@
 namespace sirocco::cuda {
 namespace {
 
-// Device promises the next 1,000. A step whose operations are timed one by one sets two for each.
-constexpr uint64_t kMarks = 8192;
+// A mark is good for the next 1,000 (Device::Mark).
+constexpr uint64_t kMarks = 1024;
 
 }  // namespace
 

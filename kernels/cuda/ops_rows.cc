@@ -20,17 +20,6 @@ Checks& WholeHeads(Checks& checks, const Rows& heads, int32_t head_dim) {
   return checks.That(heads.width % head_dim == 0, "heads is no multiple of head_dim wide");
 }
 
-// Products of many rows are cuBLASLt's, but those of 16-bit elements whose rows do not begin at
-// multiples of 16 bytes: for them it has slow kernels or none, and ours read any row.
-bool ForLibrary(const MatMulParams& p) {
-  if (p.rows <= kOwnProductRows) return false;
-  if (p.weight.dtype == DType::kFloat32) return true;
-  return (reinterpret_cast<uintptr_t>(p.weight.data) | reinterpret_cast<uintptr_t>(p.in.data) |
-          static_cast<uintptr_t>(p.weight.cols) * BytesOf(p.weight.dtype)) %
-             16 ==
-         0;
-}
-
 }  // namespace
 
 absl::Status CudaOps::Run(const BeginStepParams& p) {
@@ -131,16 +120,23 @@ absl::Status CudaOps::Run(const MatMulParams& p) {
     checks.SameType("out", p.out.dtype, "weight", p.weight.dtype);
   }
   if (!checks.ok()) return checks.status();
-  if (ForLibrary(p)) return LibraryMatMul(p);
+  if (LtMatMul::Takes(p)) return LibraryMatMul(p);
   return Enqueue("matmul", launchers_.matmul, launchers_.matmul_scratch, p);
 }
 
 absl::Status CudaOps::LibraryMatMul(const MatMulParams& p) {
-  if (sink_.preparing()) return library_.Prepare(p);
+  if (sink_.preparing()) {
+    // Later products of this shape may have so few rows that they are not the library's.
+    MatMulParams few = p;
+    few.rows = LtMatMul::kOwnRows;
+    absl::Status status = sink_.NeedScratch(launchers_.matmul_scratch(few));
+    return status.ok() ? library_.Prepare(p) : status;
+  }
+  const absl::StatusOr<LaunchContext> context = sink_.Context(true);
+  if (!context.ok()) return context.status();
   if (absl::Status status = library_.Run(p); !status.ok()) return status;
-  const LaunchContext context = sink_.Context(true);
   if (p.bias == nullptr) return sink_.Launched("matmul", cudaSuccess);
-  return sink_.Launched("matmul", launchers_.add_bias(p.rows, p.out, p.bias, context));
+  return sink_.Launched("matmul", launchers_.add_bias(p.rows, p.out, p.bias, *context));
 }
 
 }  // namespace sirocco::cuda

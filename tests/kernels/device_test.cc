@@ -138,13 +138,14 @@ TEST_P(DeviceTest, MarksTellTheTimeBetweenThemForAThousandMore) {
   EXPECT_LT(*seconds, 60);
 }
 
-// Of more rows than few, so that a backend with a library for them prepares that.
+// Prepared for many rows, which a backend may have a library for, and run for few, which may be
+// other kernels' with scratch of their own: of so many inputs that their sums are made in parts.
 TEST_P(DeviceTest, WhatWasPreparedRunsWithoutAllocating) {
-  const std::vector<float> ones(20 * 32, 1.0f);
+  constexpr int32_t kInputs = 2048;
   MatMulParams p;
   p.rows = 20;
-  p.in = memory().Activations(ones, activations(), 32);
-  p.weight = memory().Weights(std::vector<float>(16 * 32, 1.0f), activations(), 16, 32);
+  p.in = memory().Activations(std::vector<float>(20 * kInputs, 1.0f), activations(), kInputs);
+  p.weight = memory().Weights(std::vector<float>(16 * kInputs, 0.25f), activations(), 16, kInputs);
   p.out = memory().Empty(20, activations(), 16);
   ASSERT_TRUE(device().BeginPrepare().ok());
   ASSERT_TRUE(ops().Run(p).ok());
@@ -152,13 +153,59 @@ TEST_P(DeviceTest, WhatWasPreparedRunsWithoutAllocating) {
   EXPECT_EQ(memory().Download(p.out, 20), std::vector<float>(20 * 16, 0.0f));
   const uint64_t allocations = device().counters().allocations.load();
   const uint64_t launches = device().counters().launches.load();
-  for (const int32_t rows : {20, 11}) {
+  for (const int32_t rows : {20, 11, 8, 3}) {
     p.rows = rows;
     Execute(p);
   }
-  EXPECT_EQ(memory().Download(p.out, 20), std::vector<float>(20 * 16, 32.0f));
+  EXPECT_EQ(memory().Download(p.out, 20), std::vector<float>(20 * 16, kInputs * 0.25f));
   EXPECT_EQ(device().counters().allocations.load(), allocations);
-  EXPECT_EQ(device().counters().launches.load(), launches + 2);
+  EXPECT_EQ(device().counters().launches.load(), launches + 4);
+}
+
+// The same, where few rows are cut otherwise than many.
+TEST_P(DeviceTest, AttentionThatWasPreparedRunsWithoutAllocating) {
+  constexpr int32_t kRows = 40, kHeads = 4, kDim = 16;
+  World world(memory(), {.lanes = 4, .max_length = 600}, 1);  // three splits of 256 slots
+  const KvCache cache(memory(), world, activations(), 2, kDim, 0, 2);
+  std::vector<int32_t> lane(kRows);
+  for (int32_t r = 0; r < kRows; ++r) lane[r] = r % 4;
+  DecodeAttentionParams p;
+  p.rows = kRows;
+  p.map = world.Map(lane, std::vector<int32_t>(kRows, 599));
+  p.lanes = world.lanes();
+  p.q = memory().Empty(kRows, activations(), kHeads * kDim);
+  p.out = memory().Empty(kRows, activations(), kHeads * kDim);
+  p.shape.heads = kHeads;
+  p.shape.scale = 1;
+  p.kv = cache.layer();
+  ASSERT_TRUE(device().BeginPrepare().ok());
+  ASSERT_TRUE(ops().Run(p).ok());
+  ASSERT_TRUE(device().EndPrepare().ok());
+  const uint64_t allocations = device().counters().allocations.load();
+  for (const int32_t rows : {kRows, 7, 5, 1}) {
+    p.rows = rows;
+    Execute(p);
+  }
+  EXPECT_EQ(device().counters().allocations.load(), allocations);
+}
+
+// What no table has a part in is not measured: few rows are no library's.
+TEST_P(DeviceTest, ProductsOfFewRowsAreNotTuned) {
+  MatMulParams many;
+  many.rows = 20;
+  many.in = memory().Activations(std::vector<float>(20 * 32, 1.0f), activations(), 32);
+  many.weight = memory().Weights(std::vector<float>(16 * 32, 1.0f), activations(), 16, 32);
+  many.out = memory().Empty(20, activations(), 16);
+  MatMulParams few = many;
+  few.rows = 8;
+  const auto entries = device().TuneProducts(std::vector<MatMulParams>{few, many});
+  if (device().backend() == "cpu") {
+    EXPECT_EQ(entries.status().code(), absl::StatusCode::kUnimplemented);
+    return;
+  }
+  ASSERT_TRUE(entries.ok()) << entries.status();
+  ASSERT_EQ(entries->size(), 1u);
+  EXPECT_THAT(entries->front(), HasSubstr("{32, 16, 32, "));  // the rows' bucket, outputs, inputs
 }
 
 TEST_P(DeviceTest, RecordingsDoNotNestAndEndOnce) {
@@ -293,6 +340,10 @@ TEST(CudaDeviceTest, AFaultStays) {
     EXPECT_EQ(fault.code(), absl::StatusCode::kInternal);
     EXPECT_THAT(std::string(fault.message()), HasSubstr("cudaMemcpyAsync: cudaError"));
     EXPECT_EQ(device->Synchronize(), fault);
+    AddParams add;
+    add.rows = 1;
+    add.sum = add.delta = {(*buffer)->data(), DType::kFloat32, 8};
+    EXPECT_EQ(device->ops().Run(add), fault);
     EXPECT_EQ(device->Allocate(1, MemoryUse::kWorkspace).status(), fault);
     EXPECT_EQ(device->Mark().status(), fault);
     return;
