@@ -6,7 +6,6 @@
 
 #include <string>
 #include <string_view>
-#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "kernels/cuda/plugin.h"
@@ -24,17 +23,16 @@ std::string ProgramFolder() {
   return std::string(program.substr(0, program.rfind('/')));
 }
 
-// The places to look at, best first.
-std::vector<std::string> Places(const CudaOptions& options) {
-  if (!options.plugin.empty()) return {options.plugin};
-  std::vector<std::string> places;
+// What is opened. The first place that has the plugin must do: another one would not be the one
+// that was meant.
+std::string Place(const CudaOptions& options) {
+  if (!options.plugin.empty()) return options.plugin;
   const std::string folder = ProgramFolder();
   for (const char* where : {"/../lib/", "/lib/"}) {
     std::string place = absl::StrCat(folder, where, kName);
-    if (access(place.c_str(), F_OK) == 0) places.push_back(std::move(place));
+    if (access(place.c_str(), F_OK) == 0) return place;
   }
-  places.emplace_back(kName);
-  return places;
+  return kName;
 }
 
 absl::Status NotOpened(const std::string& place, const std::string& error) {
@@ -56,9 +54,7 @@ absl::Status NotOpened(const std::string& place, const std::string& error) {
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<Device>> OpenCudaDevice(const CudaOptions& options) {
-  const std::vector<std::string> places = Places(options);
-  // The first that is there must do: another one would not be the one that was meant.
-  const std::string& place = places.front();
+  const std::string place = Place(options);
   void* const library = dlopen(place.c_str(), RTLD_NOW | RTLD_LOCAL);
   if (library == nullptr) {
     const char* error = dlerror();

@@ -7,7 +7,7 @@
 
 extern "C" {
 
-// PluginBuild() of the plugin.
+// kPluginBuild of the plugin.
 __attribute__((visibility("default"))) const char* sirocco_cuda_build();
 
 __attribute__((visibility("default"))) void sirocco_cuda_open(
