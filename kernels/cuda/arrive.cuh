@@ -7,24 +7,28 @@
 
 namespace sirocco::cuda::SIROCCO_CUDA_PATH {
 
+// Whether the calling thread is the last of `count` to call it with this counter. The last one sees
+// what the others had written before, and leaves the counter at zero.
+__device__ __forceinline__ bool ArriveLast(uint32_t* counter, uint32_t count) {
+  __threadfence();
+  const bool is_last = atomicAdd(counter, 1u) == count - 1;
+  if (is_last) *counter = 0;
+  __threadfence();
+  return is_last;
+}
+
 struct SyncBlock {
   __device__ __forceinline__ void operator()() const { __syncthreads(); }
 };
 
-// Whether this block is the last of `count` to call it with this counter, for all its threads; the
-// last one sees what the others had written before, and leaves the counter at zero. Also a barrier
-// of the block, or of those of its threads that `sync` joins, thread 0 among them.
+// The same of blocks, for all threads of each. Also a barrier of the block, or of those of its
+// threads that `sync` joins, thread 0 among them.
 template <typename Sync = SyncBlock>
 __device__ __forceinline__ bool LastToArrive(uint32_t* counter, uint32_t count,
                                              const Sync& sync = Sync()) {
   __shared__ bool is_last;
   sync();
-  if (threadIdx.x == 0) {
-    __threadfence();
-    is_last = atomicAdd(counter, 1u) == count - 1;
-    if (is_last) *counter = 0;
-    __threadfence();
-  }
+  if (threadIdx.x == 0) is_last = ArriveLast(counter, count);
   sync();
   return is_last;
 }

@@ -7,6 +7,7 @@
 #pragma once
 
 #include "kernels/cuda/attention.cuh"
+#include "kernels/cuda/kv_slots.cuh"
 
 namespace sirocco::cuda::SIROCCO_CUDA_PATH {
 
@@ -136,7 +137,7 @@ __device__ void ScoreTile(const SplitLayout& layout, const SplitShared<>& shared
       if (slot < count) {
         for (int chunk = tile.part; chunk < layout.chunks; chunk += tile.parts) {
           float k[8];
-          LoadEight(key + chunk * 8, k);
+          LoadFloats<T, 8>(key + chunk * 8, k);
 #pragma unroll
           for (int h = 0; h < kQueries; ++h) {
             const float4* q = shared.q + (query + h) * 2 * layout.chunks + chunk;
@@ -198,7 +199,7 @@ __device__ void WeighTile(const SplitLayout& layout, const SplitShared<>& shared
   if (share.group >= share.groups) return;
   for (int slot = share.group; slot < count; slot += share.groups) {
     float v[8];
-    LoadEight(reinterpret_cast<const T*>(stage + slot * tile.stride) + share.chunk * 8, v);
+    LoadFloats<T, 8>(reinterpret_cast<const T*>(stage + slot * tile.stride) + share.chunk * 8, v);
     const float* weights = shared.weight + (first + slot) * layout.queries + share.query;
 #pragma unroll
     for (int h = 0; h < kQueries; h += kWide) {

@@ -1,12 +1,11 @@
-// What decode and prefill attention share: where slots stand, what a score becomes, how eight
-// elements are read and results written.
+// What decode and prefill attention share: which slots a row sees, what a score becomes, how
+// queries are read and results written.
 #pragma once
-
-#include <cuda_runtime.h>
 
 #include <cstdint>
 
 #include "kernels/cuda/common.cuh"
+#include "kernels/cuda/path.h"
 #include "kernels/params.h"
 
 namespace sirocco::cuda::SIROCCO_CUDA_PATH {
@@ -22,39 +21,6 @@ __device__ __forceinline__ int FirstSlot(const AttentionShape& shape, int positi
 __device__ __forceinline__ float AdjustScore(const AttentionShape& shape, float product) {
   const float score = product * shape.scale;
   return shape.soft_cap > 0 ? shape.soft_cap * tanhf(score / shape.soft_cap) : score;
-}
-
-// Elements from kv.data to the key of `slot` in a sequence's block table; its value stands
-// kv.value_offset further.
-__device__ __forceinline__ int64_t SlotOffset(const KvLayer& kv, const int32_t* block_table,
-                                              int kv_head, int slot) {
-  const int block = slot / kv.block_size;
-  const int within = slot - block * kv.block_size;
-  return block_table[block] * kv.block_stride +
-         (int64_t{kv_head} * kv.block_size + within) * kv.head_dim;
-}
-
-// Whether every slot of `kv` begins at a multiple of 16 bytes and is a multiple of 8 elements.
-__host__ __device__ inline bool SlotsAreWide(const KvLayer& kv) {
-  return kv.head_dim % 8 == 0 && kv.block_stride % 8 == 0 && kv.value_offset % 8 == 0 &&
-         reinterpret_cast<uintptr_t>(kv.data) % 16 == 0;
-}
-
-// Eight elements at a multiple of 16 bytes, as float32.
-template <typename T>
-__device__ __forceinline__ void LoadEight(const T* from, float (&x)[8]) {
-  if constexpr (sizeof(T) == 2) {
-    const auto pack = LoadPack<T, 8>(from);
-#pragma unroll
-    for (int i = 0; i < 8; ++i) x[i] = ToFloat(pack.at[i]);
-  } else {
-#pragma unroll
-    for (int half = 0; half < 2; ++half) {
-      const auto pack = LoadPack<T, 4>(from + 4 * half);
-#pragma unroll
-      for (int i = 0; i < 4; ++i) x[4 * half + i] = ToFloat(pack.at[i]);
-    }
-  }
 }
 
 // rows.data[at] as float32.
@@ -75,13 +41,7 @@ __device__ __forceinline__ float LoadElement(const Rows& rows, int64_t at) {
 template <typename T>
 __device__ __forceinline__ void StoreFour(T* out, int64_t at, int dim, int head_dim,
                                           const float (&x)[4]) {
-  if (head_dim % 4 == 0) {
-    Pack<T, 4> pack;
-#pragma unroll
-    for (int i = 0; i < 4; ++i) pack.at[i] = FromFloat<T>(x[i]);
-    StorePack(pack, out + at + dim);
-    return;
-  }
+  if (head_dim % 4 == 0) return StoreFloats<T, 4>(x, out + at + dim);
 #pragma unroll
   for (int i = 0; i < 4; ++i) {
     if (dim + i < head_dim) out[at + dim + i] = FromFloat<T>(x[i]);

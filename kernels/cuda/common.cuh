@@ -54,16 +54,58 @@ __device__ __forceinline__ void StorePack(const Pack<T, kCount>& pack, T* to) {
   *reinterpret_cast<Pack<T, kCount>*>(to) = pack;
 }
 
-__device__ __forceinline__ float WarpSum(float x) {
+// kCount elements, by accesses of up to 16 bytes: `from` is aligned to 16 bytes, or to kCount
+// elements where those are fewer.
+template <typename T, int kCount>
+__device__ __forceinline__ void LoadFloats(const T* from, float (&to)[kCount]) {
+  constexpr int kMost = static_cast<int>(16 / sizeof(T));
+  constexpr int kPack = kCount < kMost ? kCount : kMost;
+#pragma unroll
+  for (int i = 0; i < kCount; i += kPack) {
+    const Pack<T, kPack> pack = LoadPack<T, kPack>(from + i);
+#pragma unroll
+    for (int j = 0; j < kPack; ++j) to[i + j] = ToFloat(pack.at[j]);
+  }
+}
+
+template <typename T, int kCount>
+__device__ __forceinline__ void StoreFloats(const float (&from)[kCount], T* to) {
+  constexpr int kMost = static_cast<int>(16 / sizeof(T));
+  constexpr int kPack = kCount < kMost ? kCount : kMost;
+#pragma unroll
+  for (int i = 0; i < kCount; i += kPack) {
+    Pack<T, kPack> pack;
+#pragma unroll
+    for (int j = 0; j < kPack; ++j) pack.at[j] = FromFloat<T>(from[i + j]);
+    StorePack<T, kPack>(pack, to + i);
+  }
+}
+
+// Of a warp's lanes, for all of them; sums in one fixed order.
+template <typename V>
+__device__ __forceinline__ V WarpSum(V x) {
 #pragma unroll
   for (int offset = kWarp / 2; offset > 0; offset /= 2) x += __shfl_xor_sync(kAllLanes, x, offset);
   return x;
 }
 
-__device__ __forceinline__ float WarpMax(float x) {
+template <typename V>
+__device__ __forceinline__ V WarpMax(V x) {
 #pragma unroll
   for (int offset = kWarp / 2; offset > 0; offset /= 2) {
-    x = fmaxf(x, __shfl_xor_sync(kAllLanes, x, offset));
+    x = max(x, __shfl_xor_sync(kAllLanes, x, offset));
+  }
+  return x;
+}
+
+// Of this lane and those before it in the warp.
+template <typename V>
+__device__ __forceinline__ V WarpPrefixSum(V x) {
+  const int lane = static_cast<int>(threadIdx.x) % kWarp;
+#pragma unroll
+  for (int offset = 1; offset < kWarp; offset *= 2) {
+    const V other = __shfl_up_sync(kAllLanes, x, offset);
+    if (lane >= offset) x += other;
   }
   return x;
 }
@@ -97,5 +139,17 @@ auto WithType(DType dtype, const Body& body) {
 }
 
 __host__ __device__ constexpr int64_t CeilDiv(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+// A multiple of `bytes`; null too.
+__host__ __device__ inline bool IsAligned(const void* pointer, uintptr_t bytes) {
+  return reinterpret_cast<uintptr_t>(pointer) % bytes == 0;
+}
+
+// The layer that a reference names. The counter stands still from a layer's first kernel to its
+// last, and the first is launched without the programmatic attribute: it may be read before
+// WaitForDependency.
+__device__ __forceinline__ const LayerParams& LayerOf(const LayerRef& ref) {
+  return ref.table[ref.counter != nullptr ? *ref.counter : ref.index];
+}
 
 }  // namespace sirocco::cuda::SIROCCO_CUDA_PATH

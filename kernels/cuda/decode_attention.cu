@@ -88,11 +88,7 @@ __device__ void CountSplits(const DecodeArgs& args, const DecodeShared& shared) 
       shared.fixed->lane[row] = args.p.map.lane[args.first_row + row];
       splits = position / kSplitSlots - FirstSplit(shared.fixed->shape, position) + 1;
     }
-    int sum = splits;  // of this lane and those before it in the warp
-    for (int offset = 1; offset < kWarp; offset *= 2) {
-      const int other = __shfl_up_sync(kAllLanes, sum, offset);
-      if (lane >= offset) sum += other;
-    }
+    int sum = WarpPrefixSum(splits);
     if (lane == kWarp - 1) shared.fixed->warp_splits[warp] = sum;
     __syncthreads();
     int all = 0;
@@ -276,8 +272,7 @@ __global__ void __launch_bounds__(kSplitThreads, kResidentBlocks<kQueries>)
     shared.fixed->shape = args.p.shape;
     shared.fixed->kv = args.p.kv;
     if (args.p.layer.table != nullptr) {
-      const LayerRef& ref = args.p.layer;
-      const LayerParams& layer = ref.table[ref.counter != nullptr ? *ref.counter : ref.index];
+      const LayerParams& layer = LayerOf(args.p.layer);
       shared.fixed->shape = layer.attention;
       shared.fixed->kv = layer.kv;
     }
@@ -318,7 +313,8 @@ __global__ void __launch_bounds__(kSplitThreads, kResidentBlocks<kQueries>)
 
 // ---- On the host -------------------------------------------------------------------------------
 
-// Shared memory of a multiprocessor: sm_90, and the least of sm_80 and sm_100.
+// Shared memory that blocks of a multiprocessor can have: of sm_90, and of sm_80. sm_86 and sm_89
+// have 100 KiB, so that some of the grid's blocks begin there only when others have ended.
 constexpr int64_t kMultiprocessorShared = (SIROCCO_HOPPER ? 227 : 163) * 1024;
 
 // Query heads that a thread holds sums of. Eight of the largest ones would not fit into a block's
@@ -380,7 +376,7 @@ cudaError_t LaunchDecodeAttention(const DecodeAttentionParams& p, const LaunchCo
   args.arrived = context.counters;
   const int64_t shared_bytes = DecodeShared::Bytes(layout);
   const auto launch = [&](void (*kernel)(DecodeArgs), int resident_blocks) {
-    // So many at once that all are resident: by registers, and by shared memory.
+    // About as many as are resident at once, by registers and by shared memory.
     const int64_t blocks =
         std::clamp<int64_t>(kMultiprocessorShared / (shared_bytes + 1024), 1, resident_blocks);
     cudaError_t error = AllowShared(kernel, shared_bytes);

@@ -8,17 +8,11 @@
 
 #include "kernels/cuda/arrive.cuh"
 #include "kernels/cuda/common.cuh"
+#include "kernels/cuda/kv_slots.cuh"
 #include "kernels/cuda/path.h"
 #include "kernels/params.h"
 
 namespace sirocco::cuda::SIROCCO_CUDA_PATH {
-
-// The layer that a reference names. The counter stands still from a layer's first kernel to its
-// last, and the first is launched without the programmatic attribute: it may be read before
-// WaitForDependency.
-__device__ __forceinline__ const LayerParams& LayerOf(const LayerRef& ref) {
-  return ref.table[ref.counter != nullptr ? *ref.counter : ref.index];
-}
 
 __device__ __forceinline__ float BiasAt(const float* bias, int64_t i) {
   return bias != nullptr ? bias[i] : 0.0f;
@@ -76,6 +70,23 @@ struct StoreEnd {
     }
   }
 };
+
+// The input and the weights of the products that go to the residual stream.
+__host__ __device__ inline const Rows& InputOf(const OutputResidualParams& p) {
+  return p.attention;
+}
+__host__ __device__ inline const Rows& InputOf(const DownResidualParams& p) { return p.in; }
+__host__ __device__ inline const Rows& InputOf(const DownNormParams& p) { return p.in; }
+
+__device__ inline const Matrix& WeightOf(const OutputResidualParams&, const LayerParams& layer) {
+  return layer.o;
+}
+__device__ inline const Matrix& WeightOf(const DownResidualParams&, const LayerParams& layer) {
+  return layer.down;
+}
+__device__ inline const Matrix& WeightOf(const DownNormParams&, const LayerParams& layer) {
+  return layer.down;
+}
 
 // to[row][column] += sum + bias[column], or = that: `to` is the residual stream or the delta, which
 // is normed before it joins.
@@ -200,17 +211,13 @@ struct QkvEnd {
     EndRows<1>(place, row, 1, sums, 0);
   }
 
-  // The block of a position, and in it where element 0 of a head of k or v goes, in elements of the
-  // cache.
-  __device__ __forceinline__ int Block(int lane, int position) const {
-    const KvLayer& kv = layer->kv;
-    const int64_t table = (int64_t{lane} * lanes.groups + kv.group) * lanes.max_blocks;
-    return lanes.block_table[table + position / kv.block_size];
+  // The block of a position, and where element 0 of a head of k or v goes in it.
+  __device__ __forceinline__ int BlockOf(int lane, int position) const {
+    return lanes.BlockTable(lane, layer->kv.group)[position / layer->kv.block_size];
   }
-  __device__ __forceinline__ int64_t Slot(const HeadPlace& place, int block, int position) const {
-    const KvLayer& kv = layer->kv;
-    const int64_t slot = int64_t{place.own} * kv.block_size + position % kv.block_size;
-    return block * kv.block_stride + (place.is_v ? kv.value_offset : 0) + slot * kv.head_dim;
+  __device__ __forceinline__ int64_t SlotOf(const HeadPlace& place, int block, int position) const {
+    return OffsetInBlock(layer->kv, block, place.own, position) +
+           (place.is_v ? layer->kv.value_offset : 0);
   }
 };
 
@@ -238,7 +245,7 @@ __device__ void QkvEnd<T>::EndRows(const HeadPlace& place, int first_row, int co
     row_sums[r] = sums + last * pitch;
     cosine[r] = layer->rotary.cos_sin + int64_t{position} * turned;
     to[r] = place.is_q ? int64_t{row} * q_rows + int64_t{place.own} * head_dim
-                       : Slot(place, Block(map.lane[row], position), position);
+                       : SlotOf(place, BlockOf(map.lane[row], position), position);
     squares[r] = 0;
   }
   if (bias != nullptr || norm != nullptr) {

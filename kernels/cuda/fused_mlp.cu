@@ -30,10 +30,7 @@ struct GateUpWork {
     constexpr int kEach = kCopyRows / 2;
     const Matrix& matrix = i < kEach ? layer.gate : layer.up;
     const int64_t row = int64_t{output_tile} * kOutputs + i % kEach;
-    const int count = row >= outputs ? 0 : static_cast<int>(CeilDiv(outputs - row, kEach));
-    const T* data = static_cast<const T*>(matrix.data);
-    return {count > 0 ? data + row * x.width : data, int64_t{kEach} * x.width, count,
-            IsAligned<T>(data, x.width)};
+    return RowsFrom<T, kEach>(matrix.data, row, outputs, x.width);
   }
 
   template <int kRows>
@@ -55,7 +52,8 @@ size_t NormGateUpScratch(const NormGateUpParams& p) {
 }
 
 cudaError_t LaunchNormGateUp(const NormGateUpParams& p, const LaunchContext& context) {
-  if (StreamTakes(p, context.multiprocessors)) return LaunchStream(p, context);
+  const cudaError_t streamed = LaunchStream(p, context);
+  if (streamed != cudaErrorNotSupported) return streamed;
   if (const cudaError_t error = LaunchNorms(p, context); error != cudaSuccess) return error;
   const TileGrid grid = MakeTileGrid(p.normed.dtype, p.rows, OutputTiles(p), p.normed.width);
   return WithType(p.normed.dtype, [&](auto zero) {

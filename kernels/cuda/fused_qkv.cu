@@ -119,13 +119,7 @@ Rows RowsAt(const Rows& rows, int64_t row) {
   return {static_cast<char*>(rows.data) + bytes, rows.dtype, rows.width};
 }
 
-}  // namespace
-
-size_t NormQkvScratch(const NormQkvParams& p) { return Scratch(p.layer, p.normed, p.rows); }
-size_t QkvScratch(const QkvParams& p) { return Scratch(p.layer, p.normed, p.rows); }
-
-cudaError_t LaunchQkv(const QkvParams& p, const LaunchContext& context) {
-  if (StreamTakes(p, context.multiprocessors)) return LaunchStream(p, context);
+cudaError_t LaunchByTiles(const QkvParams& p, const LaunchContext& context) {
   const int32_t most = ChunkRows(p.layer);
   if (most < 1) return cudaErrorNotSupported;  // more heads than counters
   for (int32_t row = 0; row < p.rows; row += most) {
@@ -144,14 +138,21 @@ cudaError_t LaunchQkv(const QkvParams& p, const LaunchContext& context) {
   return cudaSuccess;
 }
 
+}  // namespace
+
+size_t NormQkvScratch(const NormQkvParams& p) { return Scratch(p.layer, p.normed, p.rows); }
+size_t QkvScratch(const QkvParams& p) { return Scratch(p.layer, p.normed, p.rows); }
+
+cudaError_t LaunchQkv(const QkvParams& p, const LaunchContext& context) {
+  const cudaError_t streamed = LaunchStream(p, context);
+  return streamed != cudaErrorNotSupported ? streamed : LaunchByTiles(p, context);
+}
+
 cudaError_t LaunchNormQkv(const NormQkvParams& p, const LaunchContext& context) {
-  if (StreamTakes(p, context.multiprocessors)) return LaunchStream(p, context);
-  // The first kernel of a layer: with a counter the layer is known only when the kernel before has
-  // ended. The second finds it known.
-  LaunchContext first = context;
-  first.programmatic = context.programmatic && p.layer.counter == nullptr;
-  if (const cudaError_t error = LaunchNorms(p, first); error != cudaSuccess) return error;
-  return LaunchQkv({p.rows, p.map, p.lanes, p.layer, p.normed, p.q_out}, context);
+  const cudaError_t streamed = LaunchStream(p, context);
+  if (streamed != cudaErrorNotSupported) return streamed;
+  if (const cudaError_t error = LaunchNorms(p, context); error != cudaSuccess) return error;
+  return LaunchByTiles({p.rows, p.map, p.lanes, p.layer, p.normed, p.q_out}, context);
 }
 
 }  // namespace sirocco::cuda::SIROCCO_CUDA_PATH

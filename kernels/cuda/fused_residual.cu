@@ -10,18 +10,6 @@
 namespace sirocco::cuda::SIROCCO_CUDA_PATH {
 namespace {
 
-__host__ __device__ const Rows& InputOf(const OutputResidualParams& p) { return p.attention; }
-__host__ __device__ const Rows& InputOf(const DownResidualParams& p) { return p.in; }
-__host__ __device__ const Rows& InputOf(const DownNormParams& p) { return p.in; }
-
-__device__ const Matrix& WeightOf(const OutputResidualParams&, const LayerParams& layer) {
-  return layer.o;
-}
-template <typename P>
-__device__ const Matrix& WeightOf(const P&, const LayerParams& layer) {
-  return layer.down;
-}
-
 __device__ int32_t* AdvanceOf(const DownResidualParams& p) { return p.advance; }
 template <typename P>
 __device__ int32_t* AdvanceOf(const P&) {
@@ -86,17 +74,18 @@ size_t DownResidualScratch(const DownResidualParams& p) { return Scratch(p); }
 size_t DownNormScratch(const DownNormParams& p) { return Scratch(p); }
 
 cudaError_t LaunchOutputResidual(const OutputResidualParams& p, const LaunchContext& context) {
-  if (StreamTakes(p, context.multiprocessors)) return LaunchStream(p, context);
-  return LaunchByTiles(p, context);
+  const cudaError_t streamed = LaunchStream(p, context);
+  return streamed != cudaErrorNotSupported ? streamed : LaunchByTiles(p, context);
 }
 
 cudaError_t LaunchDownResidual(const DownResidualParams& p, const LaunchContext& context) {
-  if (StreamTakes(p, context.multiprocessors)) return LaunchStream(p, context);
-  return LaunchByTiles(p, context);
+  const cudaError_t streamed = LaunchStream(p, context);
+  return streamed != cudaErrorNotSupported ? streamed : LaunchByTiles(p, context);
 }
 
 cudaError_t LaunchDownNorm(const DownNormParams& p, const LaunchContext& context) {
-  if (StreamTakes(p, context.multiprocessors)) return LaunchStream(p, context);
+  const cudaError_t streamed = LaunchStream(p, context);
+  if (streamed != cudaErrorNotSupported) return streamed;
   if (const cudaError_t error = LaunchByTiles(p, context); error != cudaSuccess) return error;
   return LaunchNorms(p, context);
 }

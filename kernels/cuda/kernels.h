@@ -53,7 +53,7 @@ cudaError_t LaunchScoreTokens(const ScoreTokensParams& p, const LaunchContext& c
 size_t MatMulScratch(const MatMulParams& p);
 cudaError_t LaunchMatMul(const MatMulParams& p, const LaunchContext& context);
 
-// fused*.cu
+// fused_*.cu
 size_t NormQkvScratch(const NormQkvParams& p);
 cudaError_t LaunchNormQkv(const NormQkvParams& p, const LaunchContext& context);
 size_t QkvScratch(const QkvParams& p);

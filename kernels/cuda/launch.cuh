@@ -31,8 +31,8 @@ cudaError_t LaunchKernel(void (*kernel)(Params), dim3 grid, dim3 block, size_t s
   return cudaLaunchKernelEx(&config, kernel, params);
 }
 
-// Lets a kernel use this much dynamic shared memory; cheap to call before each launch. What a kernel
-// may use without asking is 48 KiB, its static arrays included: those take less than 16.
+// Lets a kernel use this much dynamic shared memory; cheap to call before each launch. What a
+// kernel may use without asking is 48 KiB, its static arrays included: those take less than 16.
 template <typename Params>
 cudaError_t AllowShared(void (*kernel)(Params), size_t shared_bytes) {
   if (shared_bytes <= 32 * 1024) return cudaSuccess;

@@ -70,7 +70,7 @@ struct Launchers {
   size_t (*score_tokens_scratch)(const ScoreTokensParams&);
   cudaError_t (*score_tokens)(const ScoreTokensParams&, const LaunchContext&);
 
-  // product.cu, fused.cu
+  // product.cu, fused_*.cu
   size_t (*matmul_scratch)(const MatMulParams&);
   cudaError_t (*matmul)(const MatMulParams&, const LaunchContext&);
   size_t (*norm_qkv_scratch)(const NormQkvParams&);

@@ -32,7 +32,7 @@ const Launchers& KernelLaunchers() {
       // product.cu
       .matmul_scratch = MatMulScratch,
       .matmul = LaunchMatMul,
-      // fused*.cu
+      // fused_*.cu
       .norm_qkv_scratch = NormQkvScratch,
       .norm_qkv = LaunchNormQkv,
       .qkv_scratch = QkvScratch,

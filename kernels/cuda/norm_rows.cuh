@@ -5,7 +5,6 @@
 #include <cstdint>
 
 #include "kernels/cuda/common.cuh"
-#include "kernels/cuda/epilogue.cuh"
 #include "kernels/cuda/path.h"
 #include "kernels/params.h"
 
@@ -37,12 +36,6 @@ struct Norms {
       : Norms(p.hidden, p.delta, layer.mlp_post_norm != nullptr ? p.hidden : Rows(), p.normed,
               layer.mlp_post_norm, p.next_norm, layer.norm_epsilon) {}
 
-  // One element of s; delta_inverse: InverseRms of the row's delta, unused without `post`.
-  __device__ __forceinline__ float Joined(int row, int i, float delta_inverse) const {
-    const int64_t at = int64_t{row} * width + i;
-    if (post == nullptr) return hidden[at];
-    return hidden[at] + delta[at] * delta_inverse * post[i];
-  }
   // Everything can be read and written by 16 bytes (of float32).
   __device__ __forceinline__ bool IsAligned() const {
     const uintptr_t all = reinterpret_cast<uintptr_t>(hidden) | reinterpret_cast<uintptr_t>(delta) |

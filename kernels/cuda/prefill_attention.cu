@@ -17,10 +17,6 @@
 namespace sirocco::cuda::SIROCCO_CUDA_PATH {
 namespace {
 
-bool IsAligned(const void* p, uintptr_t bytes) {
-  return reinterpret_cast<uintptr_t>(p) % bytes == 0;
-}
-
 bool MatrixUnitsTake(const PrefillAttentionParams& p) {
   return p.q.dtype != DType::kFloat32 && p.kv.dtype == p.q.dtype && p.out.dtype == p.q.dtype &&
          p.kv.head_dim <= 256 && SlotsAreWide(p.kv) && IsAligned(p.q.data, 16) &&

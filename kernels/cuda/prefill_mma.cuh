@@ -11,6 +11,7 @@
 #pragma once
 
 #include "kernels/cuda/attention.cuh"
+#include "kernels/cuda/kv_slots.cuh"
 #include "kernels/cuda/launch.cuh"
 #include "kernels/cuda/prefill_rows.cuh"
 

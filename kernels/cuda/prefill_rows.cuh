@@ -25,11 +25,7 @@ __device__ __forceinline__ RowTile FindRowTile(const PrefillAttentionParams& p, 
     PrefillSegment segment = {};
     if (first + lane < segments) segment = p.segments[first + lane];
     const int tiles = (segment.count + rows - 1) / rows;
-    int end = tiles;  // of this segment and those before it in the warp
-    for (int offset = 1; offset < kWarp; offset *= 2) {
-      const int other = __shfl_up_sync(kAllLanes, end, offset);
-      if (lane >= offset) end += other;
-    }
+    const int end = WarpPrefixSum(tiles);  // of this segment and those before it in the warp
     const uint32_t holds = __ballot_sync(kAllLanes, index < end);
     if (holds == 0) {
       index -= __shfl_sync(kAllLanes, end, kWarp - 1);

@@ -43,7 +43,8 @@ size_t MatMulScratch(const MatMulParams& p) {
 }
 
 cudaError_t LaunchMatMul(const MatMulParams& p, const LaunchContext& context) {
-  if (StreamTakes(p, context.multiprocessors)) return LaunchStream(p, context);
+  const cudaError_t streamed = LaunchStream(p, context);
+  if (streamed != cudaErrorNotSupported) return streamed;
   const TileGrid grid = MakeTileGrid(p.weight.dtype, p.rows, OutputTiles(p), p.weight.cols);
   return WithType(p.weight.dtype, [&](auto zero) {
     return LaunchTiles<MatMulWork<decltype(zero)>>(p, grid, context);

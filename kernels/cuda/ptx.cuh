@@ -79,13 +79,6 @@ __device__ __forceinline__ void LoadMatrix4Transposed(uint32_t (&m)[4], const vo
                : "memory");
 }
 
-__device__ __forceinline__ void LoadMatrix2(uint32_t (&m)[2], const void* row) {
-  asm volatile("ldmatrix.sync.aligned.m8n8.x2.shared.b16 {%0,%1}, [%2];"
-               : "=r"(m[0]), "=r"(m[1])
-               : "r"(SharedAddress(row))
-               : "memory");
-}
-
 // d[16x8] += a[16x16] * b[16x8], float32 sums. Element places: PTX ISA, mma.m16n8k16.
 template <typename T>
 __device__ __forceinline__ void MultiplyAccumulate(float (&d)[4], const uint32_t (&a)[4],
@@ -167,11 +160,6 @@ __device__ __forceinline__ void CopyBulk(void* shared, const void* global, uint3
       "%2, [%3], %4;" ::"r"(SharedAddress(shared)),
       "l"(global), "r"(bytes), "r"(SharedAddress(barrier)), "l"(policy)
       : "memory");
-}
-
-// `bytes` (a multiple of 16, aligned to 16) of global memory to the L2 cache.
-__device__ __forceinline__ void PrefetchBulk(const void* global, uint32_t bytes) {
-  asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(global), "r"(bytes) : "memory");
 }
 #endif  // SIROCCO_HOPPER
 

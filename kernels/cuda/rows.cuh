@@ -1,4 +1,4 @@
-// Rows of elements of any type as float32, several at a time where their widths allow.
+// Kernels that take rows of any type and width: several elements at a time where widths allow.
 #pragma once
 
 #include <cstdint>
@@ -7,38 +7,10 @@
 
 #include "kernels/cuda/common.cuh"
 #include "kernels/cuda/path.h"
-#include "kernels/params.h"
 
 namespace sirocco::cuda::SIROCCO_CUDA_PATH {
 
 inline constexpr int kRowThreads = 256;
-
-// kCount elements, by accesses of up to 16 bytes: `from` is aligned to 16 bytes, or to kCount
-// elements where those are fewer.
-template <typename T, int kCount>
-__device__ __forceinline__ void LoadFloats(const T* from, float (&to)[kCount]) {
-  constexpr int kMost = static_cast<int>(16 / sizeof(T));
-  constexpr int kPack = kCount < kMost ? kCount : kMost;
-#pragma unroll
-  for (int i = 0; i < kCount; i += kPack) {
-    const Pack<T, kPack> pack = LoadPack<T, kPack>(from + i);
-#pragma unroll
-    for (int j = 0; j < kPack; ++j) to[i + j] = ToFloat(pack.at[j]);
-  }
-}
-
-template <typename T, int kCount>
-__device__ __forceinline__ void StoreFloats(const float (&from)[kCount], T* to) {
-  constexpr int kMost = static_cast<int>(16 / sizeof(T));
-  constexpr int kPack = kCount < kMost ? kCount : kMost;
-#pragma unroll
-  for (int i = 0; i < kCount; i += kPack) {
-    Pack<T, kPack> pack;
-#pragma unroll
-    for (int j = 0; j < kPack; ++j) pack.at[j] = FromFloat<T>(from[i + j]);
-    StorePack<T, kPack>(pack, to + i);
-  }
-}
 
 template <int kCount>
 using Count = std::integral_constant<int, kCount>;
@@ -50,9 +22,7 @@ auto WithCount(std::initializer_list<int64_t> sizes, std::initializer_list<const
                const Body& body) {
   bool wide = true;
   for (const int64_t size : sizes) wide = wide && size % kWide == 0;
-  for (const void* pointer : pointers) {
-    wide = wide && reinterpret_cast<uintptr_t>(pointer) % 16 == 0;
-  }
+  for (const void* pointer : pointers) wide = wide && IsAligned(pointer, 16);
   return wide ? body(Count<kWide>{}) : body(Count<1>{});
 }
 

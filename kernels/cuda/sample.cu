@@ -3,6 +3,7 @@
 //   PlainKernel     rows that are greedy or drawn at a temperature, without options and filters
 //   AskedKernel     all other rows
 //   ScoreKernel     rows that ask for logprobs (score.cu), whoever chose their id
+#include "kernels/cuda/arrive.cuh"
 #include "kernels/cuda/common.cuh"
 #include "kernels/cuda/kernels.h"
 #include "kernels/cuda/launch.cuh"
@@ -186,7 +187,7 @@ __device__ __forceinline__ OptionRow OptionRowOf(const SampleKernelParams& p, in
 // Reads a row's logits, and what its options need (13 bytes an id at most), once to find the
 // highest, then for each filter once or twice, and where no list of 2,048 ids holds what they leave
 // twice for the draw.
-// Grid: R blocks of kFilterThreads; 33 KiB of shared memory. Blocks of plain rows exit at once.
+// Grid: R blocks of kFilterThreads; 35.3 KiB of shared memory. Blocks of plain rows exit at once.
 __global__ void __launch_bounds__(kFilterThreads)
     AskedKernel(const __grid_constant__ SampleKernelParams p) {
   __shared__ FilterShared shared;

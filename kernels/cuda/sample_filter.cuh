@@ -129,16 +129,6 @@ __device__ __forceinline__ void AddToBin(FilterShared& shared, uint32_t bin, uin
   if (high != 0) atomicAdd(&shared.high[bin], high);
 }
 
-__device__ __forceinline__ uint64_t WarpPrefixSum(uint64_t x) {
-  const int lane = static_cast<int>(threadIdx.x) % kWarp;
-#pragma unroll
-  for (int offset = 1; offset < kWarp; offset *= 2) {
-    const uint64_t other = __shfl_up_sync(kAllLanes, x, offset);
-    if (lane >= offset) x += other;
-  }
-  return x;
-}
-
 // Weights before this thread's two bins, and of all bins.
 struct BinWeights {
   uint64_t before, first, second, total;

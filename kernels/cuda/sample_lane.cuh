@@ -3,8 +3,8 @@
 
 #include <cstdint>
 
-#include "kernels/cuda/common.cuh"
-#include "kernels/params.h"
+#include "kernels/cuda/path.h"
+#include "kernels/lanes.h"
 
 namespace sirocco::cuda::SIROCCO_CUDA_PATH {
 

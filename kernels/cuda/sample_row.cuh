@@ -8,9 +8,8 @@
 
 #include <cstdint>
 
-#include "kernels/cuda/arrive.cuh"
 #include "kernels/cuda/common.cuh"
-#include "kernels/params.h"
+#include "kernels/cuda/path.h"
 
 namespace sirocco::cuda::SIROCCO_CUDA_PATH {
 
@@ -67,26 +66,17 @@ __device__ __forceinline__ float LogitOf(uint64_t rank) {
   return __uint_as_float((order >> 31) != 0 ? order & 0x7fffffffu : ~order);
 }
 
-template <typename V>
-__device__ __forceinline__ V WarpMaxOf(V x) {
-#pragma unroll
-  for (int offset = kWarp / 2; offset > 0; offset /= 2) {
-    x = max(x, __shfl_xor_sync(kAllLanes, x, offset));
-  }
-  return x;
-}
-
 // The highest over the block's kThreads threads, for all of them. Synchronises the block before and
 // after it uses its shared memory.
 template <int kThreads, typename V>
 __device__ __forceinline__ V BlockMaxOf(V x) {
   constexpr int kWarps = kThreads / kWarp;
   __shared__ V highest[kWarps];
-  x = WarpMaxOf(x);
+  x = WarpMax(x);
   __syncthreads();
   if (threadIdx.x % kWarp == 0) highest[threadIdx.x / kWarp] = x;
   __syncthreads();
-  return WarpMaxOf(highest[threadIdx.x % kWarps]);
+  return WarpMax(highest[threadIdx.x % kWarps]);
 }
 
 // ---- Reading -------------------------------------------------------------------------------
@@ -125,11 +115,6 @@ __device__ __forceinline__ void LoadSlice(const float* logits, int32_t slice, in
 }
 
 // ---- Host ----------------------------------------------------------------------------------
-
-// A multiple of `bytes`; null too.
-inline bool IsAligned(const void* pointer, uintptr_t bytes) {
-  return reinterpret_cast<uintptr_t>(pointer) % bytes == 0;
-}
 
 // Parts of a scratch: hands out what is aligned to 256 bytes, and counts.
 class ScratchParts {

@@ -1,5 +1,6 @@
 // Logprobs, ranks and the most probable ids of rows: of sampled ids whose lanes ask, and of given
 // ones.
+#include "kernels/cuda/arrive.cuh"
 #include "kernels/cuda/common.cuh"
 #include "kernels/cuda/kernels.h"
 #include "kernels/cuda/launch.cuh"
@@ -68,8 +69,7 @@ __device__ __forceinline__ Scored ScoredOf(const ScoreTokensParams& p, int32_t r
 // The same bits for the same x, whatever the block: warps by halving, then in order.
 __device__ __forceinline__ double BlockSumOf(double x) {
   __shared__ double sums[kSliceWarps];
-#pragma unroll
-  for (int offset = kWarp / 2; offset > 0; offset /= 2) x += __shfl_xor_sync(kAllLanes, x, offset);
+  x = WarpSum(x);
   __syncthreads();
   if (threadIdx.x % kWarp == 0) sums[threadIdx.x / kWarp] = x;
   __syncthreads();

@@ -25,7 +25,7 @@ __device__ __forceinline__ void WarpTop(uint64_t (&ranks)[kRanks], int32_t wante
     uint64_t best = 0;
 #pragma unroll
     for (int i = 0; i < kRanks; ++i) best = max(best, ranks[i]);
-    best = WarpMaxOf(best);
+    best = WarpMax(best);
     if (best == 0) {
       if (n + lane < wanted) list[n + lane] = 0;
       return;

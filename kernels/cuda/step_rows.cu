@@ -1,6 +1,7 @@
 // Operations that know which lane and position a row is: a step's begin, embedding, rotary
 // embedding, the KV write.
 #include "kernels/cuda/kernels.h"
+#include "kernels/cuda/kv_slots.cuh"
 #include "kernels/cuda/launch.cuh"
 #include "kernels/cuda/rows.cuh"
 
@@ -118,12 +119,9 @@ __global__ void __launch_bounds__(kRowThreads)
   const int row = static_cast<int>(blockIdx.x);
   const int head = i / p.kv.head_dim;
   const int position = p.map.position[row];
-  const int64_t table =
-      (int64_t{p.map.lane[row]} * p.lanes.groups + p.kv.group) * p.lanes.max_blocks;
-  const int64_t block = p.lanes.block_table[table + position / p.kv.block_size];
-  const int64_t slot = int64_t{head} * p.kv.block_size + position % p.kv.block_size;
-  const int64_t to = block * p.kv.block_stride + (is_v ? p.kv.value_offset : 0) +
-                     slot * p.kv.head_dim + (i - head * p.kv.head_dim);
+  const int32_t* const block_table = p.lanes.BlockTable(p.map.lane[row], p.kv.group);
+  const int64_t to = SlotOffset(p.kv, block_table, head, position) +
+                     (is_v ? p.kv.value_offset : 0) + (i - head * p.kv.head_dim);
   const T* const from =
       static_cast<const T*>(is_v ? p.v.data : p.k.data) + int64_t{row} * p.k.width + i;
   float values[kCount];

@@ -13,21 +13,12 @@
 
 namespace sirocco::cuda::SIROCCO_CUDA_PATH {
 
-// Whether the kernel takes these parameters: 1 ... kStreamRows rows whose width is a multiple of 8
-// elements and that fit the shared memory. The matrices of a layer's table cannot be asked: there
-// each begins at a multiple of 16 bytes.
-bool StreamTakes(const MatMulParams& p, int multiprocessors);
-bool StreamTakes(const NormQkvParams& p, int multiprocessors);
-bool StreamTakes(const QkvParams& p, int multiprocessors);
-bool StreamTakes(const OutputResidualParams& p, int multiprocessors);
-bool StreamTakes(const NormGateUpParams& p, int multiprocessors);
-bool StreamTakes(const DownResidualParams& p, int multiprocessors);
-bool StreamTakes(const DownNormParams& p, int multiprocessors);
-
 // Bytes of LaunchContext::scratch for up to `rows` rows.
 size_t StreamQkvScratch(const LayerRef& layer, int32_t rows);
 
-// Only what StreamTakes takes.
+// cudaErrorNotSupported, with nothing enqueued, for what another kernel must do: the stream takes 1
+// ... kStreamRows rows whose width is a multiple of 8 elements and that fit the shared memory. The
+// matrices of a layer's table cannot be asked: there each begins at a multiple of 16 bytes.
 cudaError_t LaunchStream(const MatMulParams& p, const LaunchContext& context,
                          const StreamTuning& tuning = {});
 cudaError_t LaunchStream(const NormQkvParams& p, const LaunchContext& context,

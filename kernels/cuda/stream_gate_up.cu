@@ -51,23 +51,16 @@ class GateUpStream {
   GateUpEnd<T> end_;
 };
 
-StreamPlan PlanOf(const NormGateUpParams& p, int multiprocessors, const StreamTuning& tuning) {
-  return PlanStream(
-      {p.rows, p.out.width, 2, p.hidden.width, static_cast<int32_t>(BytesOf(p.out.dtype))}, tuning,
-      multiprocessors);
-}
-
 }  // namespace
-
-bool StreamTakes(const NormGateUpParams& p, int multiprocessors) {
-  return PlanOf(p, multiprocessors, {}).fits;
-}
 
 cudaError_t LaunchStream(const NormGateUpParams& p, const LaunchContext& context,
                          const StreamTuning& tuning) {
+  const StreamPlan plan = PlanStream(
+      {p.rows, p.out.width, 2, p.hidden.width, static_cast<int32_t>(BytesOf(p.out.dtype))}, tuning,
+      context.multiprocessors);
   return WithType(p.out.dtype, [&](auto zero) {
     using T = decltype(zero);
-    return LaunchStream<T, GateUpStream<T>>(PlanOf(p, context.multiprocessors, tuning), p, context);
+    return LaunchStream<T, GateUpStream<T>>(plan, p, context);
   });
 }
 

@@ -33,8 +33,6 @@ struct StreamTuning {
   // Up to about 100 KiB, activations included, two blocks share a multiprocessor: the next kernel's
   // ring is filled while this one runs.
   int32_t ring_bytes = 80 * 1024;
-  // Weights that a block asks the L2 cache for behind its full ring, on Hopper.
-  int32_t prefetch_bytes = 0;
 };
 
 struct StreamShape {
@@ -55,7 +53,6 @@ struct StreamPlan {
   int32_t piece_columns = 0;  // `columns`, or a multiple of kStreamColumnBlock
   int32_t row_bytes = 0;      // from row to row of a slot
   int32_t slots = 0;
-  int32_t prefetch_bytes = 0;
   int32_t x_stride = 0;  // elements from row to row of the activations in shared memory
   size_t shared_bytes = 0;
 
@@ -111,7 +108,6 @@ inline StreamPlan PlanStream(const StreamShape& shape, const StreamTuning& tunin
   plan.slots = kPortableSlots;
   plan.fits = x_bytes + plan.slots * plan.slot_bytes() <= kMost;
 #endif
-  plan.prefetch_bytes = tuning.prefetch_bytes;
   plan.shared_bytes = static_cast<size_t>(plan.slots) * plan.slot_bytes() + x_bytes;
   return plan;
 }

@@ -69,18 +69,6 @@ class MatMulStream {
   StoreEnd<T> end_;
 };
 
-__host__ __device__ const Rows& InputOf(const OutputResidualParams& p) { return p.attention; }
-__host__ __device__ const Rows& InputOf(const DownResidualParams& p) { return p.in; }
-__host__ __device__ const Rows& InputOf(const DownNormParams& p) { return p.in; }
-
-__device__ const Matrix& WeightOf(const OutputResidualParams&, const LayerParams& layer) {
-  return layer.o;
-}
-template <typename P>
-__device__ const Matrix& WeightOf(const P&, const LayerParams& layer) {
-  return layer.down;
-}
-
 // P: OutputResidualParams, DownResidualParams or DownNormParams.
 template <typename T, typename P>
 class ResidualStream {
@@ -123,7 +111,7 @@ class ResidualStream {
       NormRows(norms, p.operation.rows, true, shared,
                [&](int row, int column, const Pack<float, 4>& normed) {
                  T* to = static_cast<T*>(norms.normed) + int64_t{row} * norms.width + column;
-                 StorePack(Rounded<T>(normed), to);
+                 StoreFloats<T, 4>(normed.at, to);
                });
     }
   }
@@ -139,47 +127,29 @@ StreamShape ShapeOf(int32_t rows, int32_t units, const Rows& in) {
   return {rows, units, 1, in.width, static_cast<int32_t>(BytesOf(in.dtype))};
 }
 
-StreamPlan PlanOf(const MatMulParams& p, int multiprocessors, const StreamTuning& tuning) {
-  return PlanStream(ShapeOf(p.rows, p.weight.rows, p.in), tuning, multiprocessors);
-}
-
-template <typename P>
-StreamPlan PlanOf(const P& p, int multiprocessors, const StreamTuning& tuning) {
-  return PlanStream(ShapeOf(p.rows, p.hidden.width, InputOf(p)), tuning, multiprocessors);
-}
-
 template <typename P>
 cudaError_t Launch(const P& p, const LaunchContext& context, const StreamTuning& tuning) {
-  return WithType(InputOf(p).dtype, [&](auto zero) {
+  const Rows& in = InputOf(p);
+  const StreamPlan plan =
+      PlanStream(ShapeOf(p.rows, p.hidden.width, in), tuning, context.multiprocessors);
+  return WithType(in.dtype, [&](auto zero) {
     using T = decltype(zero);
-    return LaunchStream<T, ResidualStream<T, P>>(PlanOf(p, context.multiprocessors, tuning), p,
-                                                 context);
+    return LaunchStream<T, ResidualStream<T, P>>(plan, p, context);
   });
 }
 
-bool IsAligned(const void* data) { return reinterpret_cast<uintptr_t>(data) % 16 == 0; }
-
 }  // namespace
-
-bool StreamTakes(const MatMulParams& p, int multiprocessors) {
-  return p.in.dtype == p.weight.dtype && IsAligned(p.weight.data) && IsAligned(p.in.data) &&
-         PlanOf(p, multiprocessors, {}).fits;
-}
-bool StreamTakes(const OutputResidualParams& p, int multiprocessors) {
-  return PlanOf(p, multiprocessors, {}).fits;
-}
-bool StreamTakes(const DownResidualParams& p, int multiprocessors) {
-  return PlanOf(p, multiprocessors, {}).fits;
-}
-bool StreamTakes(const DownNormParams& p, int multiprocessors) {
-  return p.hidden.width % 4 == 0 && PlanOf(p, multiprocessors, {}).fits;
-}
 
 cudaError_t LaunchStream(const MatMulParams& p, const LaunchContext& context,
                          const StreamTuning& tuning) {
+  if (p.in.dtype != p.weight.dtype || !IsAligned(p.weight.data, 16) || !IsAligned(p.in.data, 16)) {
+    return cudaErrorNotSupported;
+  }
+  const StreamPlan plan =
+      PlanStream(ShapeOf(p.rows, p.weight.rows, p.in), tuning, context.multiprocessors);
   return WithType(p.weight.dtype, [&](auto zero) {
     using T = decltype(zero);
-    return LaunchStream<T, MatMulStream<T>>(PlanOf(p, context.multiprocessors, tuning), p, context);
+    return LaunchStream<T, MatMulStream<T>>(plan, p, context);
   });
 }
 cudaError_t LaunchStream(const OutputResidualParams& p, const LaunchContext& context,
@@ -192,6 +162,7 @@ cudaError_t LaunchStream(const DownResidualParams& p, const LaunchContext& conte
 }
 cudaError_t LaunchStream(const DownNormParams& p, const LaunchContext& context,
                          const StreamTuning& tuning) {
+  if (p.hidden.width % 4 != 0) return cudaErrorNotSupported;  // its norms go by four
   return Launch(p, context, tuning);
 }
 

@@ -36,9 +36,8 @@ struct StreamParams {
 // WaitForDependency. It has
 //   Params                       the operation's
 //   TileAt(unit, end)            the rows of the tile that begins at `unit`
-//   FillRows(plan, row, shared, x)    the activations to shared memory, by the consumers; `row`:
-//   what
-//                                this thread will end, if there is such a row
+//   FillRows(plan, row, shared, x)    the activations to shared memory, by the consumers; `row` is
+//                                the one that this thread will end, if there is such a row
 //   kEnds                        ends of an activation row in a tile: 16, one for each row of
 //                                weights, or 8, for rows i of both halves together
 //   Ends(tile, i)                whether end i is there
@@ -117,9 +116,11 @@ __global__ void __launch_bounds__(kStreamThreads, SIROCCO_HOPPER ? 2 : 1)
   op.Finish(p, norm_sums);
 }
 
+// cudaErrorNotSupported for a plan that does not fit.
 template <typename T, typename Op>
 cudaError_t LaunchStream(const StreamPlan& plan, const typename Op::Params& operation,
                          const LaunchContext& context) {
+  if (!plan.fits) return cudaErrorNotSupported;
   const StreamParams<typename Op::Params> p = {
       plan, operation, static_cast<float*>(context.scratch), context.counters};
   if (const cudaError_t error = AllowShared(StreamKernel<T, Op>, plan.shared_bytes);

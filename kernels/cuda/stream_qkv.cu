@@ -51,7 +51,7 @@ class QkvStream {
     } else {
       CopyRows(plan, static_cast<const T*>(operation_.normed.data), x);
     }
-    if (row < plan.rows) block_ = end_.Block(lane, position_);
+    if (row < plan.rows) block_ = end_.BlockOf(lane, position_);
   }
 
   __device__ __forceinline__ bool Ends(const StreamTile<T>& tile, int i) const {
@@ -99,7 +99,7 @@ class QkvStream {
       q[0] = FromFloat<T>(low);
       q[half_dim_] = FromFloat<T>(high);
     } else {
-      const int64_t at = end_.Slot(place, block_, position_) + pair;
+      const int64_t at = end_.SlotOf(place, block_, position_) + pair;
       StoreAs(layer_.kv.dtype, layer_.kv.data, at, low);
       StoreAs(layer_.kv.dtype, layer_.kv.data, at + half_dim_, high);
     }
@@ -167,11 +167,7 @@ class QkvStream {
     const int64_t first = int64_t{head} * half_dim_;
     const auto blocks =
         static_cast<uint32_t>(block_of(first + half_dim_ - 1) - block_of(first) + 1);
-    __threadfence();
-    const bool is_last = atomicAdd(&p.counters[head], 1u) == blocks - 1;
-    if (is_last) p.counters[head] = 0;
-    __threadfence();
-    return is_last;
+    return ArriveLast(&p.counters[head], blocks);
   }
 
   const P& operation_;
@@ -189,33 +185,21 @@ class QkvStream {
   int block_ = 0;
 };
 
-StreamPlan PlanOf(const LayerRef& layer, int32_t rows, const Rows& normed, int multiprocessors,
-                  const StreamTuning& tuning) {
-  return PlanStream({rows, (layer.q_rows + 2 * layer.kv_rows) / 2, 2, normed.width,
-                     static_cast<int32_t>(BytesOf(normed.dtype))},
-                    tuning, multiprocessors);
-}
-
 template <typename P>
 cudaError_t Launch(const P& p, const LaunchContext& context, const StreamTuning& tuning) {
+  const LayerRef& layer = p.layer;
+  const int32_t outputs = layer.q_rows + 2 * layer.kv_rows;
+  if (layer.head_dim % 2 != 0 || outputs / layer.head_dim > kCounters) return cudaErrorNotSupported;
+  const StreamPlan plan = PlanStream(
+      {p.rows, outputs / 2, 2, p.normed.width, static_cast<int32_t>(BytesOf(p.normed.dtype))},
+      tuning, context.multiprocessors);
   return WithType(p.normed.dtype, [&](auto zero) {
     using T = decltype(zero);
-    return LaunchStream<T, QkvStream<T, P>>(
-        PlanOf(p.layer, p.rows, p.normed, context.multiprocessors, tuning), p, context);
+    return LaunchStream<T, QkvStream<T, P>>(plan, p, context);
   });
 }
 
-template <typename P>
-bool Takes(const P& p, int multiprocessors) {
-  return p.layer.head_dim % 2 == 0 &&
-         (p.layer.q_rows + 2 * p.layer.kv_rows) / p.layer.head_dim <= kCounters &&
-         PlanOf(p.layer, p.rows, p.normed, multiprocessors, {}).fits;
-}
-
 }  // namespace
-
-bool StreamTakes(const NormQkvParams& p, int multiprocessors) { return Takes(p, multiprocessors); }
-bool StreamTakes(const QkvParams& p, int multiprocessors) { return Takes(p, multiprocessors); }
 
 size_t StreamQkvScratch(const LayerRef& layer, int32_t rows) {
   return static_cast<size_t>(std::min(rows, kStreamRows)) *
@@ -224,10 +208,7 @@ size_t StreamQkvScratch(const LayerRef& layer, int32_t rows) {
 
 cudaError_t LaunchStream(const NormQkvParams& p, const LaunchContext& context,
                          const StreamTuning& tuning) {
-  // With a counter the layer is known only when the kernel before has ended.
-  LaunchContext own = context;
-  own.programmatic = context.programmatic && p.layer.counter == nullptr;
-  return Launch(p, own, tuning);
+  return Launch(p, context, tuning);
 }
 
 cudaError_t LaunchStream(const QkvParams& p, const LaunchContext& context,

@@ -44,8 +44,7 @@ class StreamRing {
   }
 
 #if SIROCCO_HOPPER
-  // The copying thread, before the block synchronises: the barriers, copies into all slots, and
-  // what is asked for ahead.
+  // The copying thread, before the block synchronises: the barriers, and copies into all slots.
   __device__ void Start() {
     for (int i = 0; i < plan_.slots; ++i) {
       InitBarrier(full_ + i, 1);
@@ -54,7 +53,6 @@ class StreamRing {
     FenceBarrierInit();
     policy_ = EvictFirstPolicy();
     for (int i = 0; i < plan_.slots && unit_ < end_; ++i) CopyNext();
-    Prefetch();
   }
   // The copying thread, after the block has synchronised: the rest.
   __device__ void CopyRest() {
@@ -99,23 +97,6 @@ class StreamRing {
       parity_ ^= 1u;
     }
   }
-
-#if SIROCCO_HOPPER
-  // The whole tiles that follow, up to plan.prefetch_bytes.
-  __device__ __forceinline__ void Prefetch() const {
-    int left = plan_.prefetch_bytes;
-    for (int unit = unit_; unit < end_;) {
-      const StreamTile<T> tile = op_.TileAt(unit, end_);
-      const uint32_t row_bytes = plan_.columns * sizeof(T);
-      left -= (tile.rows[0] + tile.rows[1]) * row_bytes;
-      if (left < 0) return;
-      for (int half = 0; half < 2; ++half) {
-        if (tile.rows[half] > 0) PrefetchBulk(tile.weights[half], tile.rows[half] * row_bytes);
-      }
-      unit += tile.units;
-    }
-  }
-#endif
 
   // Copies the piece at (unit_, column_) into slot_, and goes on to the next.
   __device__ void CopyNext() {

@@ -12,14 +12,6 @@
 
 namespace sirocco::cuda::SIROCCO_CUDA_PATH {
 
-template <typename T>
-__device__ __forceinline__ Pack<T, 4> Rounded(const Pack<float, 4>& from) {
-  Pack<T, 4> to;
-#pragma unroll
-  for (int k = 0; k < 4; ++k) to.at[k] = FromFloat<T>(from.at[k]);
-  return to;
-}
-
 // Columns beyond the last, which the sums read: zeros.
 template <typename T>
 __device__ __forceinline__ void ClearPadding(const StreamPlan& plan, T* x) {
@@ -138,7 +130,7 @@ __device__ __forceinline__ void NormedRows(const StreamPlan& plan, const Norms& 
                                            float* shared, T* x) {
   NormRows(norms, plan.rows, blockIdx.x == 0, shared,
            [&](int row, int column, const Pack<float, 4>& normed) {
-             StorePack(Rounded<T>(normed), x + row * plan.x_stride + column);
+             StoreFloats<T, 4>(normed.at, x + row * plan.x_stride + column);
            });
   ClearPadding(plan, x);
 }

@@ -13,7 +13,6 @@
 #include "kernels/cuda/path.h"
 #include "kernels/cuda/ptx.cuh"
 #include "kernels/cuda/stream_plan.h"
-#include "kernels/cuda/stream_ring.cuh"
 
 namespace sirocco::cuda::SIROCCO_CUDA_PATH {
 

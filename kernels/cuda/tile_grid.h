@@ -14,7 +14,6 @@ namespace sirocco::cuda {
 // output's and each row's inputs.
 inline constexpr int kTileOutputs = 64;
 inline constexpr int kTileDepthBytes = 128;
-inline constexpr int kMostTileRows = 128;
 
 // The smallest tile that holds all rows, or the largest. float32 has two: no matrix units there.
 inline int TileRowsFor(DType dtype, int32_t rows) {

@@ -16,8 +16,8 @@
 
 #include <cstdint>
 
+#include "kernels/cuda/arrive.cuh"
 #include "kernels/cuda/common.cuh"
-#include "kernels/cuda/epilogue.cuh"
 #include "kernels/cuda/launch.cuh"
 #include "kernels/cuda/path.h"
 #include "kernels/cuda/ptx.cuh"
@@ -94,25 +94,15 @@ struct CopySource {
   bool aligned;    // all of the matrix can be copied by 16 bytes
 };
 
-template <typename T>
-__device__ __forceinline__ bool IsAligned(const void* data, int inputs) {
-  return reinterpret_cast<uintptr_t>(data) % kCopyBytes == 0 &&
-         inputs % (kCopyBytes / static_cast<int>(sizeof(T))) == 0;
-}
-
-// How many of row, row + 16, row + 32 ... are below `rows`.
-__device__ __forceinline__ int CountFrom(int64_t row, int64_t rows) {
-  return row >= rows ? 0 : static_cast<int>(CeilDiv(rows - row, kCopyRows));
-}
-
-// The rows of a plain matrix from `row` on. `rows` and `inputs`: of the matrix.
-template <typename T>
+// Rows `row`, row + kStep, row + 2 * kStep ... of a plain matrix. `rows` and `inputs`: of the
+// matrix.
+template <typename T, int kStep = kCopyRows>
 __device__ __forceinline__ CopySource<T> RowsFrom(const void* data, int64_t row, int64_t rows,
                                                   int inputs) {
   const T* matrix = static_cast<const T*>(data);
-  const int count = CountFrom(row, rows);
-  return {count > 0 ? matrix + row * inputs : matrix, int64_t{kCopyRows} * inputs, count,
-          IsAligned<T>(data, inputs)};
+  const int count = row >= rows ? 0 : static_cast<int>(CeilDiv(rows - row, kStep));
+  return {count > 0 ? matrix + row * inputs : matrix, int64_t{kStep} * inputs, count,
+          IsAligned(data, kCopyBytes) && inputs % (kCopyBytes / static_cast<int>(sizeof(T))) == 0};
 }
 
 // Chunk `chunk` of a row of a stage, moved so that the eight rows that are read at once by the
