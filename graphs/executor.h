@@ -43,6 +43,9 @@ struct ExecutorOptions {
   bool keep_logits = false;
 };
 
+// Bytes that one token's k and v take in one layer.
+int64_t KvSlotBytes(const ModelDescriptor& descriptor, DType kv_dtype);
+
 // Bytes of one block of a layer group: all its layers, k and v.
 int64_t KvBlockBytes(const ModelDescriptor& descriptor, int group, int32_t block_size,
                      DType kv_dtype);

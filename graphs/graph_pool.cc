@@ -1,7 +1,8 @@
 #include "graphs/graph_pool.h"
 
-#include <chrono>
 #include <utility>
+
+#include "graphs/stopwatch.h"
 
 namespace sirocco {
 namespace {
@@ -38,7 +39,7 @@ absl::Status PrepareSizes(Device& device, const DecodePlan& plan, int32_t max_ba
 
 absl::StatusOr<GraphPool> GraphPool::Capture(Device& device, const DecodePlan& plan,
                                              int32_t max_batch_size, const Progress& progress) {
-  const auto start = std::chrono::steady_clock::now();
+  const Stopwatch watch;
   const uint64_t bytes_before = GraphBytes(device);
   GraphPool pool;
   pool.order_ = plan.order;
@@ -53,7 +54,7 @@ absl::StatusOr<GraphPool> GraphPool::Capture(Device& device, const DecodePlan& p
     if (progress) progress("capture", max_batch_size - rows + 1, max_batch_size);
   }
   pool.bytes_ = GraphBytes(device) - bytes_before;
-  pool.seconds_ = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  pool.seconds_ = watch.Seconds();
   return pool;
 }
 

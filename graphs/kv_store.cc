@@ -4,12 +4,16 @@
 
 namespace sirocco {
 
+int64_t KvSlotBytes(const ModelDescriptor& descriptor, DType kv_dtype) {
+  return int64_t{2} * descriptor.kv_heads * descriptor.head_dim *
+         static_cast<int64_t>(BytesOf(kv_dtype));
+}
+
 int64_t KvBlockBytes(const ModelDescriptor& descriptor, int group, int32_t block_size,
                      DType kv_dtype) {
   int64_t layers = 0;
   for (const LayerDescriptor& layer : descriptor.layers) layers += layer.group == group;
-  return layers * 2 * descriptor.kv_heads * block_size * descriptor.head_dim *
-         static_cast<int64_t>(BytesOf(kv_dtype));
+  return layers * block_size * KvSlotBytes(descriptor, kv_dtype);
 }
 
 absl::StatusOr<KvStore> KvStore::Reserve(Device& device, const ModelDescriptor& descriptor,

@@ -37,11 +37,10 @@ absl::StatusOr<Mode> ModeFromVariables(const std::optional<std::string>& torch_c
     return BadVariable("EOLE_TORCH_COMPILE", compile, "0 and 1");
   }
   // Checked in eager mode too: a wrong value must not wait for the day that compiling is turned on.
-  constexpr Mode kModes[] = {Mode::kDecoderGraph, Mode::kDecoder, Mode::kLayerGraph, Mode::kLayer};
   if (mode.size() != 1 || mode[0] < '0' || mode[0] > '3') {
     return BadVariable("EOLE_COMPILE_MODE", mode, "0, 1, 2 and 3");
   }
-  return compile == "0" ? Mode::kEager : kModes[mode[0] - '0'];
+  return compile == "0" ? Mode::kEager : kAllModes[1 + (mode[0] - '0')];
 }
 
 }  // namespace sirocco

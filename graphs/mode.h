@@ -11,6 +11,9 @@
 namespace sirocco {
 
 enum class Mode : uint8_t { kEager, kDecoderGraph, kDecoder, kLayerGraph, kLayer };
+// Those that compile stand in the order of EOLE_COMPILE_MODE.
+inline constexpr Mode kAllModes[] = {Mode::kEager, Mode::kDecoderGraph, Mode::kDecoder,
+                                     Mode::kLayerGraph, Mode::kLayer};
 
 std::string_view NameOf(Mode mode);  // "eager", "decoder_graph", ...
 

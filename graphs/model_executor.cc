@@ -1,28 +1,13 @@
 #include "graphs/model_executor.h"
 
-#include <chrono>
 #include <numeric>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "graphs/layer_params.h"
+#include "graphs/stopwatch.h"
 
 namespace sirocco {
-namespace {
-
-class Stopwatch {
- public:
-  // Seconds since it was made, or since the last call.
-  double Lap() {
-    const auto now = std::chrono::steady_clock::now();
-    return std::chrono::duration<double>(now - std::exchange(start_, now)).count();
-  }
-
- private:
-  std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
-};
-
-}  // namespace
 
 ModelExecutor::ModelExecutor(Device& device, const ModelDescriptor& descriptor,
                              const ExecutorOptions& options)

@@ -30,9 +30,7 @@ namespace {
 
 class CpuAllocationTest : public ::testing::TestWithParam<Mode> {};
 
-INSTANTIATE_TEST_SUITE_P(Modes, CpuAllocationTest,
-                         ::testing::Values(Mode::kEager, Mode::kDecoderGraph, Mode::kDecoder,
-                                           Mode::kLayerGraph, Mode::kLayer),
+INSTANTIATE_TEST_SUITE_P(Modes, CpuAllocationTest, ::testing::ValuesIn(kAllModes),
                          [](const auto& info) { return std::string(NameOf(info.param)); });
 
 TEST_P(CpuAllocationTest, DecodeStepsOfEverySizeAllocateNothing) {

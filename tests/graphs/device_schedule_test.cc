@@ -106,9 +106,7 @@ class DeviceScheduleTest : public ::testing::TestWithParam<std::tuple<TypedCase,
 
 INSTANTIATE_TEST_SUITE_P(All, DeviceScheduleTest,
                          ::testing::Combine(::testing::ValuesIn(AllCases()),
-                                            ::testing::Values(Mode::kEager, Mode::kDecoderGraph,
-                                                              Mode::kDecoder, Mode::kLayerGraph,
-                                                              Mode::kLayer)),
+                                            ::testing::ValuesIn(kAllModes)),
                          [](const auto& info) {
                            return CaseName(std::get<0>(info.param)) + "_" +
                                   std::string(NameOf(std::get<1>(info.param)));

@@ -37,9 +37,6 @@ using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
 
-constexpr Mode kModes[] = {Mode::kEager, Mode::kDecoderGraph, Mode::kDecoder, Mode::kLayerGraph,
-                           Mode::kLayer};
-
 ExecutorOptions SmallOptions(Mode mode) {
   ExecutorOptions options;
   options.mode = mode;
@@ -82,7 +79,7 @@ class ExecutorTest : public ::testing::TestWithParam<Mode> {
   std::unique_ptr<Executor> executor_;
 };
 
-INSTANTIATE_TEST_SUITE_P(Modes, ExecutorTest, ::testing::ValuesIn(kModes),
+INSTANTIATE_TEST_SUITE_P(Modes, ExecutorTest, ::testing::ValuesIn(kAllModes),
                          [](const auto& info) { return std::string(NameOf(info.param)); });
 
 int IndexOf(const std::vector<std::string>& events, std::string_view event, bool last) {

@@ -183,8 +183,7 @@ auto OfAllModels(bool float32) {
   return ::testing::Combine(
       ::testing::ValuesIn(Cases(float32)),
       ::testing::Values("llama_tied", "llama3_rope", "qwen2", "qwen3", "gemma3"),
-      ::testing::Values(Mode::kEager, Mode::kDecoderGraph, Mode::kDecoder, Mode::kLayerGraph,
-                        Mode::kLayer));
+      ::testing::ValuesIn(kAllModes));
 }
 
 std::string NameOfParameters(const ::testing::TestParamInfo<Parameters>& info) {

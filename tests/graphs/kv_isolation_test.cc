@@ -59,9 +59,7 @@ class WatchedDevice final : public Device {
 
 class KvIsolationTest : public ::testing::TestWithParam<Mode> {};
 
-INSTANTIATE_TEST_SUITE_P(Modes, KvIsolationTest,
-                         ::testing::Values(Mode::kEager, Mode::kDecoderGraph, Mode::kDecoder,
-                                           Mode::kLayerGraph, Mode::kLayer),
+INSTANTIATE_TEST_SUITE_P(Modes, KvIsolationTest, ::testing::ValuesIn(kAllModes),
                          [](const auto& info) { return std::string(NameOf(info.param)); });
 
 TEST_P(KvIsolationTest, AStepWritesItsOwnSlotsOnly) {

@@ -18,9 +18,6 @@
 namespace sirocco {
 namespace {
 
-constexpr Mode kModes[] = {Mode::kEager, Mode::kDecoderGraph, Mode::kDecoder, Mode::kLayerGraph,
-                           Mode::kLayer};
-
 ExecutorOptions SmallOptions(Mode mode, DType kv_dtype) {
   ExecutorOptions options;
   options.mode = mode;
@@ -83,13 +80,13 @@ std::string NameOfParameters(const ::testing::TestParamInfo<Parameters>& info) {
 }
 
 INSTANTIATE_TEST_SUITE_P(All, ScheduleTest,
-                         ::testing::Combine(::testing::ValuesIn(kModes),
+                         ::testing::Combine(::testing::ValuesIn(kAllModes),
                                             ::testing::Values(DType::kFloat32, DType::kBFloat16),
                                             ::testing::Values(1, 2, 3),
                                             ::testing::Values(RandomNorms::kFew)),
                          NameOfParameters);
 INSTANTIATE_TEST_SUITE_P(Norms, ScheduleTest,
-                         ::testing::Combine(::testing::ValuesIn(kModes),
+                         ::testing::Combine(::testing::ValuesIn(kAllModes),
                                             ::testing::Values(DType::kFloat32, DType::kBFloat16),
                                             ::testing::Values(1, 2),
                                             ::testing::Values(RandomNorms::kAll)),
@@ -138,7 +135,7 @@ TEST(LengthTest, GraphsAndTheirTwinsAgreeWhileASequenceGrows) {
                                                   {DType::kBFloat16, RandomNorms::kAll}};
   for (const auto& [dtype, norms] : kCases) {
     TestOutput eager;
-    for (const Mode mode : kModes) {
+    for (const Mode mode : kAllModes) {
       ExecutorOptions options = SmallOptions(mode, dtype);
       options.max_batch_size = 2;
       options.max_length = 600;
