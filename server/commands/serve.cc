@@ -18,6 +18,7 @@
 #include "server/metrics/http_server.h"
 #include "server/metrics/metrics.h"
 #include "server/model/load.h"
+#include "server/model/open_device.h"
 #include "server/service/server.h"
 
 namespace sirocco {
@@ -62,18 +63,12 @@ class Loader {
   std::thread thread_;
 };
 
-void LogReady(const Config& config, const ServedModel& model) {
+void LogReady(const ServedModel& model) {
   const ExecutorStats& stats = model.engine->executor().stats();
   LogInfo("ready", {{"name", model.facts.name},
                     {"load_seconds", absl::StrFormat("%.2f", model.load_seconds)},
                     {"graphs", absl::StrCat(stats.graphs_captured.load())},
                     {"capture_seconds", absl::StrFormat("%.3f", stats.capture_seconds)}});
-  if (config.mode == Mode::kEager) {
-    const bool graphs = model.fastest_mode == Mode::kDecoderGraph;
-    LogInfo(absl::StrCat(
-        "mode eager is the slowest; EOLE_TORCH_COMPILE=1 EOLE_COMPILE_MODE=", graphs ? "0" : "1",
-        " (", std::string(NameOf(model.fastest_mode)), ") is the fastest"));
-  }
 }
 
 // Lets what runs end, within the configured time. What ended the wait: kDrained or kFault, or
@@ -100,7 +95,7 @@ int ServeModel(const Config& config, ServedModel& model, Metrics& metrics, GrpcS
                const HttpServer& http, Wakeups& wakeups) {
   metrics.Attach(model);
   server.SetReady(model.facts, *model.engine);
-  LogReady(config, model);
+  LogReady(model);
   std::printf("ready grpc=%s metrics=%s\n", server.address().c_str(), http.address().c_str());
   std::fflush(stdout);
 
@@ -131,6 +126,7 @@ int Serve(const ConfigFlags& flags) {
   absl::StatusOr<std::unique_ptr<ServedModel>> model = OpenServedModel(*config);
   if (!model.ok()) return Fail(model.status());
   metrics.SetModel((*model)->facts);
+  if (config->mode == Mode::kEager) LogInfo(ModeHint(*(*model)->device));
 
   GrpcServerOptions options;
   options.listen = config->listen;

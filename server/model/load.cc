@@ -100,7 +100,6 @@ absl::StatusOr<std::unique_ptr<ServedModel>> OpenServedModel(const Config& confi
   if (!dtypes.ok()) return dtypes.status();
   model->dtypes = *dtypes;
   if (absl::Status status = CheckMode(config.mode, *model->device); !status.ok()) return status;
-  if (!CheckMode(Mode::kDecoderGraph, *model->device).ok()) model->fastest_mode = Mode::kDecoder;
 
   ModelFacts& facts = model->facts;
   facts.name = config.served_model_name.empty() ? model->files.name : config.served_model_name;

@@ -50,4 +50,14 @@ absl::Status CheckMode(Mode mode, Device& device) {
       decoder ? "1 (decoder" : "3 (layer", ", the same plan without graphs), or backend: cpu"));
 }
 
+std::string ModeHint(Device& device) {
+  if (CheckMode(Mode::kDecoderGraph, device).ok()) {
+    return "mode eager replays no graphs; EOLE_TORCH_COMPILE=1 EOLE_COMPILE_MODE=0 (decoder_graph) "
+           "replays each decode step as one";
+  }
+  return absl::StrCat("mode eager fuses nothing; the ", std::string(device.backend()),
+                      " backend also runs EOLE_TORCH_COMPILE=1 with EOLE_COMPILE_MODE=1 (decoder) "
+                      "and 3 (layer)");
+}
+
 }  // namespace sirocco

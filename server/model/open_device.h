@@ -30,4 +30,7 @@ absl::StatusOr<OpenedDevice> OpenDevice(const Config& config, const DeviceOpener
 // UNIMPLEMENTED where the device records no graphs and the mode needs them; says what to take.
 absl::Status CheckMode(Mode mode, Device& device);
 
+// For the log of a program that runs in mode eager: how to choose another that the device runs.
+std::string ModeHint(Device& device);
+
 }  // namespace sirocco

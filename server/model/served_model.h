@@ -42,7 +42,6 @@ struct ServedModel {
   std::unique_ptr<Device> device;
   std::string why_device;  // for people
   ModelDTypes dtypes;
-  Mode fastest_mode = Mode::kDecoderGraph;  // of those that the device runs
   ModelWeights weights;
   ModelFacts facts;
   double load_seconds = 0;

@@ -14,6 +14,7 @@ namespace {
 
 using ::testing::AllOf;
 using ::testing::HasSubstr;
+using ::testing::Not;
 
 class NoGraphs final : public FakeDevice {
  public:
@@ -81,6 +82,15 @@ TEST(OpenDeviceTest, ModesWithGraphsNeedADeviceThatRecords) {
                     HasSubstr("backend: cpu")));
   EXPECT_THAT(std::string(CheckMode(Mode::kLayerGraph, cuda).message()),
               AllOf(HasSubstr("layer_graph"), HasSubstr("EOLE_COMPILE_MODE=3")));
+}
+
+TEST(OpenDeviceTest, TheHintNamesModesThatTheDeviceRuns) {
+  NoGraphs cuda;
+  EXPECT_THAT(ModeHint(cuda), AllOf(HasSubstr("EOLE_COMPILE_MODE=1 (decoder)"),
+                                    HasSubstr("3 (layer)"), Not(HasSubstr("graph)"))));
+  FakeDevice device;
+  EXPECT_THAT(ModeHint(device), HasSubstr("EOLE_COMPILE_MODE=0 (decoder_graph)"));
+  EXPECT_FALSE(device.recording);
 }
 
 TEST(OpenDeviceTest, ADeviceThatRecordsIsLeftNotRecording) {
