@@ -1,32 +1,26 @@
 #include "server/bench/engine_bench.h"
 
 #include <algorithm>
-#include <chrono>
 #include <memory>
-#include <optional>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "engine/model/model_files.h"
 #include "engine/model/random_weights.h"
 #include "graphs/executor.h"
+#include "graphs/stopwatch.h"
 #include "server/bench/floor.h"
 #include "server/bench/tune.h"
 #include "server/log/log.h"
 #include "server/model/memory.h"
 #include "server/model/open_device.h"
+#include "server/model/plan_executor.h"
 
 namespace sirocco {
 namespace {
 
-using Clock = std::chrono::steady_clock;
-
 constexpr size_t kCudaStreamBytes = size_t{2} << 30;  // far above any L2 cache
 constexpr size_t kCpuStreamBytes = size_t{512} << 20;
-
-double Since(Clock::time_point begin) {
-  return std::chrono::duration<double>(Clock::now() - begin).count();
-}
 
 // Modes that record graphs are measured so, but their stages are those of the same plan without.
 Mode WithoutGraphs(Mode mode) {
@@ -41,7 +35,7 @@ class Bench {
 
   absl::StatusOr<BenchReport> Run() {
     absl::Status status = Open();
-    if (status.ok()) status = MeasureStream();
+    if (status.ok() && !options_.tune) status = MeasureStream();
     if (status.ok()) status = Plan();
     if (status.ok()) status = Load();
     if (status.ok()) status = options_.tune ? Tune() : RunModes();
@@ -99,42 +93,37 @@ class Bench {
   // Memory for the largest batch, or a refusal before anything is loaded.
   absl::Status Plan() {
     const MeasureOptions& measure = options_.measure;
-    executor_options_.max_batch_size =
-        *std::max_element(options_.batches.begin(), options_.batches.end());
-    executor_options_.max_length = measure.prompt_length + measure.output_length;
-    executor_options_.prefill_chunk_size = static_cast<int32_t>(config_.prefill_chunk_size);
-    executor_options_.block_size = static_cast<int32_t>(config_.block_size);
-    executor_options_.kv_dtype = report_.dtypes.kv;
-    executor_options_.activation_dtype = report_.dtypes.activations;
-    if (executor_options_.max_length > files_.descriptor.max_position) {
+    ExecutorOptions wanted;
+    wanted.max_batch_size = *std::max_element(options_.batches.begin(), options_.batches.end());
+    wanted.max_length = measure.prompt_length + measure.output_length;
+    // All modes have the same memory: with a reserve for graphs where one of them needs it.
+    for (const Mode mode : options_.modes) {
+      if (UsesGraphs(mode)) wanted.mode = mode;
+    }
+    if (wanted.max_length > files_.descriptor.max_position) {
       return absl::InvalidArgumentError(
-          absl::StrCat("--prompt-length and --output-length are ", executor_options_.max_length,
+          absl::StrCat("--prompt-length and --output-length are ", wanted.max_length,
                        " tokens together; this model takes ", files_.descriptor.max_position));
     }
-    absl::StatusOr<MemoryTable> table = PlanDeviceMemory({.descriptor = files_.descriptor,
-                                                          .weight_dtype = report_.dtypes.weights,
-                                                          .options = executor_options_,
-                                                          .kv_bytes = config_.kv_cache_memory,
-                                                          .fraction = config_.memory_fraction},
-                                                         DeviceMemory::Of(*device_));
-    if (!table.ok()) return table.status();
-    for (const std::string& line : table->Lines()) LogInfo(absl::StrCat("memory plan: ", line));
+    absl::StatusOr<ExecutorOptions> planned = PlanExecutorOptions(
+        config_, files_.descriptor, report_.dtypes, *device_, std::move(wanted));
+    if (!planned.ok()) return planned.status();
+    executor_options_ = *std::move(planned);
     const int64_t needed =
         BlocksOfWorkload(executor_options_.block_size, executor_options_.max_batch_size,
                          measure.prompt_length, measure.output_length);
-    for (const int32_t blocks : table->kv_blocks) {
+    for (const int32_t blocks : executor_options_.kv_blocks) {
       if (blocks >= needed) continue;
       return absl::ResourceExhaustedError(
           absl::StrCat("a batch of ", executor_options_.max_batch_size, " sequences of ",
                        executor_options_.max_length, " tokens needs ", needed, " KV blocks, and ",
                        blocks, " fit; lower --batch, --prompt-length or --output-length"));
     }
-    executor_options_.kv_blocks = std::move(table->kv_blocks);
     return absl::OkStatus();
   }
 
   absl::Status Load() {
-    const Clock::time_point begin = Clock::now();
+    const Stopwatch watch;
     const auto progress = [&](uint64_t done, uint64_t total) { progress_("weights", done, total); };
     const DType dtype = report_.dtypes.weights;
     absl::StatusOr<ModelWeights> weights =
@@ -143,7 +132,7 @@ class Bench {
             : LoadWeights(files_, dtype, *device_, progress);
     if (!weights.ok()) return weights.status();
     weights_ = *std::move(weights);
-    report_.load_seconds = Since(begin);
+    report_.load_seconds = watch.Seconds();
     report_.parameters = weights_.parameter_count;
     report_.weight_bytes = WeightBytes(files_.descriptor, dtype);
     return absl::OkStatus();
@@ -177,13 +166,13 @@ class Bench {
     ModeReport report;
     report.mode = mode;
     {
-      const Clock::time_point begin = Clock::now();
+      const Stopwatch watch;
       absl::StatusOr<std::unique_ptr<Executor>> executor = MakeExecutor(mode, *device_);
       if (!executor.ok()) return executor.status();
       const ExecutorStats& stats = (*executor)->stats();
       report.pack_seconds = stats.pack_seconds;
       report.kv_seconds = stats.kv_seconds;
-      report.prepare_seconds = Since(begin) - stats.pack_seconds - stats.kv_seconds;
+      report.prepare_seconds = watch.Seconds() - stats.pack_seconds - stats.kv_seconds;
       LogInfo("memory taken",
               {{"mode", std::string(NameOf(mode))}, {"by use", MemoryInUse(*device_)}});
       const uint64_t allocations = device_->counters().allocations.load();
@@ -208,6 +197,11 @@ class Bench {
   }
 
   absl::Status RunStages(Mode mode, ModeReport& report) {
+    for (const ModeReport& known : report_.modes) {
+      if (WithoutGraphs(known.mode) != WithoutGraphs(mode)) continue;
+      report.stages = known.stages;  // of the same plan
+      return absl::OkStatus();
+    }
     StageTimer timer(*device_);
     absl::StatusOr<std::unique_ptr<Executor>> executor = MakeExecutor(WithoutGraphs(mode), timer);
     if (!executor.ok()) return executor.status();

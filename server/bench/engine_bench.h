@@ -20,7 +20,7 @@ struct BenchOptions {
   std::vector<int32_t> batches;
   std::vector<Mode> modes;
   bool stages = false;
-  bool tune = false;  // only that: no mode is measured
+  bool tune = false;  // only that: no mode is measured, and there is none
   MeasureOptions measure;
 };
 

@@ -1,6 +1,6 @@
 // sirocco bench --engine: how fast a model runs here, by execution mode and batch size.
-#include <algorithm>
 #include <cstdio>
+#include <filesystem>
 #include <fstream>
 #include <iterator>
 #include <memory>
@@ -38,9 +38,6 @@ const std::vector<std::string> kKeys = {
     "kv_cache_memory", "memory_fraction", "block_size", "prefill_chunk_size",
     "threads",         "log_level",       "log_format"};
 
-constexpr Mode kModes[] = {Mode::kEager, Mode::kDecoderGraph, Mode::kDecoder, Mode::kLayerGraph,
-                           Mode::kLayer};
-
 struct Flags {
   bool engine = false;
   BenchOptions bench;
@@ -51,7 +48,7 @@ struct Flags {
 
 std::vector<std::string> ModeNames() {
   std::vector<std::string> names;
-  for (const Mode mode : kModes) names.emplace_back(NameOf(mode));
+  for (const Mode mode : kAllModes) names.emplace_back(NameOf(mode));
   return names;
 }
 
@@ -59,7 +56,7 @@ std::vector<Mode> ModesOf(const Flags& flags, const Config& config) {
   if (flags.modes.empty()) return {config.mode};
   std::vector<Mode> modes;
   for (const std::string& name : flags.modes) {
-    for (const Mode mode : kModes) {
+    for (const Mode mode : kAllModes) {
       if (NameOf(mode) == name) modes.push_back(mode);
     }
   }
@@ -72,11 +69,28 @@ absl::StatusOr<std::string> ReadFile(const std::string& path) {
   return std::string(std::istreambuf_iterator<char>(in), {});
 }
 
-int WriteTable(const Flags& flags, const std::string& table, const BenchReport& report) {
-  std::ofstream out(flags.tune, std::ios::binary);
-  out << MergeKernelTable(table, report.kernel_table);
+// Asked first: a file that cannot be written must not show after minutes of measuring. What is
+// there stays as it is.
+absl::Status CheckWritable(const std::string& path) {
+  std::error_code error;
+  const bool existed = std::filesystem::exists(path, error);
+  if (!std::ofstream(path, std::ios::binary | std::ios::app)) {
+    return absl::InvalidArgumentError(absl::StrCat(path, ": cannot be written"));
+  }
+  if (!existed) std::filesystem::remove(path, error);
+  return absl::OkStatus();
+}
+
+absl::Status WriteFile(const std::string& path, const std::string& text) {
+  std::ofstream out(path, std::ios::binary);
+  out << text;
   out.close();
-  if (!out) return Fail(absl::UnavailableError(absl::StrCat(flags.tune, ": writing failed")));
+  return out ? absl::OkStatus() : absl::UnavailableError(absl::StrCat(path, ": writing failed"));
+}
+
+int WriteTable(const Flags& flags, const std::string& table, const BenchReport& report) {
+  absl::Status written = WriteFile(flags.tune, MergeKernelTable(table, report.kernel_table));
+  if (!written.ok()) return Fail(written);
   std::printf("%zu entries of %s written to %s; they count once it is compiled in\n",
               report.kernel_table.size(), report.device.c_str(), flags.tune.c_str());
   return 0;
@@ -90,20 +104,18 @@ int Bench(Flags& flags, const ConfigFlags& config_flags) {
   absl::StatusOr<Config> config = config_flags.Load();
   if (!config.ok()) return Fail(config.status());
   ConfigureLog(config->log_level, config->log_format);
-  flags.bench.modes = ModesOf(flags, *config);
   std::string table;
-  if (flags.bench.tune = !flags.tune.empty(); flags.bench.tune) {
+  flags.bench.tune = !flags.tune.empty();
+  if (!flags.bench.tune) {
+    flags.bench.modes = ModesOf(flags, *config);
+  } else {
     absl::StatusOr<std::string> read = ReadFile(flags.tune);
     if (!read.ok()) return Fail(read.status());
     table = *std::move(read);
   }
-  // Opened first: a file that cannot be written must not show after minutes of measuring.
-  std::ofstream json;
-  if (!flags.json.empty()) {
-    json.open(flags.json);
-    if (!json) {
-      return Fail(absl::InvalidArgumentError(absl::StrCat(flags.json, ": cannot be written")));
-    }
+  for (const std::string& path : {flags.json, flags.tune}) {
+    if (path.empty()) continue;
+    if (absl::Status status = CheckWritable(path); !status.ok()) return Fail(status);
   }
   absl::StatusOr<BenchReport> report = absl::InternalError("not run");
   {
@@ -116,12 +128,9 @@ int Bench(Flags& flags, const ConfigFlags& config_flags) {
   if (!report.ok()) return Fail(report.status());
   if (flags.bench.tune) return WriteTable(flags, table, *report);
   std::fputs(BenchTables(*report).c_str(), stdout);
-  if (json.is_open()) {
-    json << BenchJson(*report).dump(2) << '\n';
-    json.close();
-    if (!json) return Fail(absl::UnavailableError(absl::StrCat(flags.json, ": writing failed")));
-  }
-  return 0;
+  if (flags.json.empty()) return 0;
+  absl::Status written = WriteFile(flags.json, BenchJson(*report).dump(2) + "\n");
+  return written.ok() ? 0 : Fail(written);
 }
 
 }  // namespace
@@ -137,28 +146,33 @@ void AddBench(CLI::App& app, int& exit_status) {
   command->add_option("--batch", bench.batches, "batch sizes, with commas [1,4,16,64]")
       ->delimiter(',')
       ->check(CLI::Range(1, kMaxBatchSize));
-  command
-      ->add_option("--modes", flags->modes,
-                   "execution modes, with commas; default: that of EOLE_TORCH_COMPILE and "
-                   "EOLE_COMPILE_MODE")
-      ->delimiter(',')
-      ->check(CLI::IsMember(ModeNames()));
+  CLI::Option* modes =
+      command
+          ->add_option("--modes", flags->modes,
+                       "execution modes, with commas; default: that of EOLE_TORCH_COMPILE and "
+                       "EOLE_COMPILE_MODE")
+          ->delimiter(',')
+          ->check(CLI::IsMember(ModeNames()));
   command->add_option("--prompt-length", bench.measure.prompt_length, "tokens of a prompt [128]")
       ->check(CLI::Range(1, 1 << 20));
   command
       ->add_option("--output-length", bench.measure.output_length,
                    "tokens of an output, the first of them the prefill's [128]")
       ->check(CLI::Range(2, 1 << 20));
-  command->add_option("--repeat", bench.measure.repeat, "runs that medians are of [5]")
-      ->check(CLI::Range(1, 1000));
+  CLI::Option* repeat =
+      command->add_option("--repeat", bench.measure.repeat, "runs that medians are of [5]")
+          ->check(CLI::Range(1, 1000));
   command->add_option("--seed", bench.measure.seed, "of prompts and random weights [1]");
-  command->add_flag("--stages", bench.stages,
-                    "also time a step operation by operation, and sum them up by kind");
-  command->add_option("--json", flags->json, "also write the figures to this file");
-  command->add_option(
+  CLI::Option* stages = command->add_flag(
+      "--stages", bench.stages, "also time a step operation by operation, and sum them up by kind");
+  CLI::Option* json =
+      command->add_option("--json", flags->json, "also write the figures to this file");
+  CLI::Option* tune = command->add_option(
       "--tune", flags->tune,
       "instead choose the fastest kernels for the model's products, here, and write\n"
       "them into this kernel table (kernels/cuda/kernel_table.inc)");
+  // It measures nothing that these could ask for.
+  for (CLI::Option* option : {modes, repeat, stages, json}) tune->excludes(option);
   auto config = ConfigFlags::AddTo(*command, kKeys);
   command->callback([flags, config, &exit_status] { exit_status = Bench(*flags, *config); });
 }

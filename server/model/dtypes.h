@@ -1,8 +1,6 @@
 // Which types a model runs in: the keys `dtype` and `kv_cache_dtype`, and what auto means.
 #pragma once
 
-#include <string_view>
-
 #include "absl/status/statusor.h"
 #include "engine/model/tensor_source.h"
 #include "kernels/device.h"

@@ -1,16 +1,17 @@
 #include "server/model/load.h"
 
 #include <algorithm>
-#include <chrono>
 #include <string>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "graphs/executor.h"
+#include "graphs/stopwatch.h"
 #include "server/log/log.h"
 #include "server/model/dtypes.h"
 #include "server/model/memory.h"
 #include "server/model/open_device.h"
+#include "server/model/plan_executor.h"
 
 namespace sirocco {
 namespace {
@@ -49,28 +50,6 @@ absl::Status OpenText(const Config& config, ServedModel& model) {
   }
   model.chat_template = *std::move(chat);
   return absl::OkStatus();
-}
-
-// What the executor is to hold. Plans the memory, and shows the plan.
-absl::StatusOr<ExecutorOptions> PlanExecutor(const Config& config, const ServedModel& model) {
-  ExecutorOptions options;
-  options.mode = config.mode;
-  options.max_batch_size = model.facts.max_batch_size;
-  options.max_length = model.facts.max_length;
-  options.prefill_chunk_size = static_cast<int32_t>(config.prefill_chunk_size);
-  options.block_size = static_cast<int32_t>(config.block_size);
-  options.kv_dtype = model.dtypes.kv;
-  options.activation_dtype = model.dtypes.activations;
-  absl::StatusOr<MemoryTable> table = PlanDeviceMemory({.descriptor = model.files.descriptor,
-                                                        .weight_dtype = model.dtypes.weights,
-                                                        .options = options,
-                                                        .kv_bytes = config.kv_cache_memory,
-                                                        .fraction = config.memory_fraction},
-                                                       DeviceMemory::Of(*model.device));
-  if (!table.ok()) return table.status();
-  for (const std::string& line : table->Lines()) LogInfo(absl::StrCat("memory plan: ", line));
-  options.kv_blocks = std::move(table->kv_blocks);
-  return options;
 }
 
 }  // namespace
@@ -125,17 +104,21 @@ absl::Status StartServedModel(const Config& config, EngineObserver* observer,
                               const StartProgress& progress, ServedModel& model) {
   LogInfo(absl::StrCat("backend ", model.facts.backend),
           {{"device", model.facts.device}, {"why", model.why_device}});
-  absl::StatusOr<ExecutorOptions> options = PlanExecutor(config, model);
+  absl::StatusOr<ExecutorOptions> options =
+      PlanExecutorOptions(config, model.files.descriptor, model.dtypes, *model.device,
+                          {.mode = config.mode,
+                           .max_batch_size = model.facts.max_batch_size,
+                           .max_length = model.facts.max_length});
   if (!options.ok()) return options.status();
 
-  const Clock::time_point begin = Clock::now();
+  const Stopwatch watch;
   absl::StatusOr<ModelWeights> weights =
       LoadWeights(model.files, model.dtypes.weights, *model.device,
                   [&](uint64_t done, uint64_t total) { progress("weights", done, total); });
   if (!weights.ok()) return weights.status();
   model.weights = *std::move(weights);
   model.facts.parameter_count = model.weights.parameter_count;
-  model.load_seconds = std::chrono::duration<double>(Clock::now() - begin).count();
+  model.load_seconds = watch.Seconds();
 
   absl::StatusOr<std::unique_ptr<Executor>> executor =
       Executor::Create(*model.device, model.files.descriptor, model.weights, *options,

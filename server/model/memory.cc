@@ -1,7 +1,6 @@
 #include "server/model/memory.h"
 
 #include <algorithm>
-#include <array>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -33,12 +32,6 @@ uint64_t ScratchBound(const ModelDescriptor& d, const ExecutorOptions& options) 
 
 std::string GroupName(const LayerGroup& group) {
   return group.window == 0 ? "kv, full attention" : absl::StrCat("kv, window ", group.window);
-}
-
-uint64_t SumOf(const MemoryTable& table) {
-  uint64_t sum = 0;
-  for (const MemoryTable::Row& row : table.rows) sum += row.bytes;
-  return sum;
 }
 
 // All rows but the KV cache's.
@@ -111,7 +104,7 @@ absl::StatusOr<MemoryTable> PlanDeviceMemory(const MemoryRequest& request,
   const bool cuda = memory.backend == "cuda";
   MemoryTable table = FixedRows(request, cuda);
   table.allowed = Allowed(request, memory);
-  const uint64_t fixed = SumOf(table);
+  const uint64_t fixed = table.Planned();
   const uint64_t rest = table.allowed - std::min(table.allowed, fixed);
   const uint64_t kv_bytes = request.kv_bytes.has_value()
                                 ? static_cast<uint64_t>(*request.kv_bytes)
@@ -136,9 +129,14 @@ absl::StatusOr<MemoryTable> PlanDeviceMemory(const MemoryRequest& request,
                                        std::string(NameOf(options.kv_dtype)))});
   }
   table.kv_blocks = *std::move(blocks);
-  table.planned = SumOf(table);
-  if (table.planned > table.allowed) return DoesNotFit(table, request, memory, "");
+  if (table.Planned() > table.allowed) return DoesNotFit(table, request, memory, "");
   return table;
+}
+
+uint64_t MemoryTable::Planned() const {
+  uint64_t sum = 0;
+  for (const Row& row : rows) sum += row.bytes;
+  return sum;
 }
 
 std::vector<std::string> MemoryTable::Lines() const {
@@ -148,7 +146,7 @@ std::vector<std::string> MemoryTable::Lines() const {
         absl::StrFormat("%-20s %12s  %s", row.use, BytesForPeople(row.bytes), row.detail));
   }
   lines.push_back(absl::StrFormat("%-20s %12s  of %s that may be taken", "in all",
-                                  BytesForPeople(planned), BytesForPeople(allowed)));
+                                  BytesForPeople(Planned()), BytesForPeople(allowed)));
   return lines;
 }
 

@@ -38,10 +38,10 @@ struct MemoryTable {
     std::string detail;
   };
   std::vector<Row> rows;
-  uint64_t planned = 0;            // the sum
-  uint64_t allowed = 0;            // what the sum may be
+  uint64_t allowed = 0;            // what their sum may be
   std::vector<int32_t> kv_blocks;  // blocks of each layer group
 
+  uint64_t Planned() const;  // the sum
   // A line a row, and the sum.
   std::vector<std::string> Lines() const;
 };

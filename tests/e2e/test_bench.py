@@ -73,10 +73,32 @@ def test_what_is_refused(shape, flags, status, names):
     assert result.stdout == ""
 
 
+def test_a_file_of_figures_is_kept_until_there_are_others(shape, tmp_path):
+    file, other = tmp_path / "figures.json", tmp_path / "new.json"
+    file.write_text("{}")
+    for path in (file, other):
+        result = run_cli("bench", "--engine", "--random-weights", "--model", shape, *SHORT,
+                         "--kv-cache-memory", "1KiB", "--json", path)
+        assert result.returncode == 1, result.stderr
+    assert file.read_text() == "{}" and not other.exists()
+
+
+@pytest.mark.parametrize("flags", [["--json", "FILE"], ["--stages"], ["--modes", "eager"],
+                                   ["--repeat", 2]])
+def test_tuning_takes_no_flags_of_measuring(shape, tmp_path, flags):
+    file = tmp_path / "figures.json"
+    file.write_text("{}")
+    flags = [file if flag == "FILE" else flag for flag in flags]
+    result = run_cli("bench", "--engine", "--random-weights", "--model", shape, "--tune",
+                     tmp_path / "table.inc", *flags)
+    assert result.returncode == 2 and "--tune" in result.stderr and flags[0] in result.stderr
+    assert file.read_text() == "{}"
+
+
 def test_the_cpu_has_no_kernel_table(shape, tmp_path):
     table = tmp_path / "table.inc"
     table.write_text("// Entries.\n")
-    result = run_cli("bench", "--engine", "--random-weights", "--model", shape, *SHORT,
-                     "--log-level", "error", "--tune", table)
+    result = run_cli("bench", "--engine", "--random-weights", "--model", shape, "--prompt-length",
+                     20, "--output-length", 5, "--log-level", "error", "--tune", table)
     assert result.returncode == 2 and "kernel table" in result.stderr
     assert table.read_text() == "// Entries.\n"

@@ -77,6 +77,16 @@ TEST(EngineBenchTest, ReportsForPeopleAndPrograms) {
               batch["floor_bytes"].get<double>(), 1);
 }
 
+TEST(EngineBenchTest, ModesWithOnePlanHaveTheSameStages) {
+  Asked setup;
+  setup.options.modes = {Mode::kDecoder, Mode::kDecoderGraph};
+  const auto report = setup.Run();
+  ASSERT_TRUE(report.ok()) << report.status();
+  const auto json = BenchJson(*report)["modes"];
+  ASSERT_EQ(json[0]["stages"].size(), 2u);
+  EXPECT_EQ(json[0]["stages"], json[1]["stages"]);  // to the nanosecond: timed once
+}
+
 TEST(EngineBenchTest, RealWeightsNeedTheirFiles) {
   Asked setup;
   setup.options.random_weights = false;
