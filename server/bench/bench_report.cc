@@ -64,7 +64,7 @@ ordered_json StagesJson(const std::vector<Stage>& stages) {
 ordered_json BatchJson(const Measurement& m, double stream) {
   return {{"batch", m.batch},
           {"prefill_seconds", m.prefill_seconds},
-          {"prefill_tokens", m.prefill_tokens},
+          {"prefill_tokens", m.PrefillTokens()},
           {"prefill_tokens_per_second", m.PrefillTokensPerSecond()},
           {"decode_steps", m.decode_steps},
           {"decode_seconds", m.decode_seconds},

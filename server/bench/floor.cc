@@ -3,6 +3,9 @@
 #include <algorithm>
 #include <cstddef>
 
+#include "engine/model/weight_places.h"
+#include "graphs/executor.h"
+
 namespace sirocco {
 namespace {
 
@@ -11,17 +14,19 @@ constexpr double kH200Stream = 4.6e12;  // read-only, measured at 2 GiB
 }  // namespace
 
 uint64_t FloorWeightBytes(const ModelDescriptor& d, DType dtype) {
-  const uint64_t hidden = d.hidden_size;
-  const uint64_t q = uint64_t{1} * d.heads * d.head_dim;
-  const uint64_t kv = uint64_t{1} * d.kv_heads * d.head_dim;
-  const uint64_t layer = hidden * (2 * q + 2 * kv + 3 * uint64_t{1} * d.intermediate_size);
-  return (d.layers.size() * layer + hidden * d.vocab_size) * BytesOf(dtype);
+  ModelWeights weights;
+  uint64_t bytes = 0;
+  for (const WeightPlace& place : LayOutWeights(d, dtype, weights).places) {
+    const bool only_rows = place.matrix == &weights.embedding && !d.tied_head;
+    if (place.matrix != nullptr && !only_rows) bytes += place.bytes();
+  }
+  return bytes;
 }
 
 uint64_t LayerKvBytes(const ModelDescriptor& d, int layer, int64_t context, DType kv) {
   const int32_t window = d.groups[d.layers[layer].group].window;
   const int64_t seen = window > 0 ? std::min<int64_t>(window, context) : context;
-  return static_cast<uint64_t>(seen) * 2 * d.kv_heads * d.head_dim * BytesOf(kv);
+  return static_cast<uint64_t>(seen * KvSlotBytes(d, kv));
 }
 
 uint64_t FloorKvBytes(const ModelDescriptor& descriptor, int64_t context, DType kv) {

@@ -1,12 +1,12 @@
 #include "server/bench/measure.h"
 
 #include <algorithm>
-#include <chrono>
 #include <cstdint>
 #include <utility>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "graphs/stopwatch.h"
 #include "server/bench/floor.h"
 
 namespace sirocco {
@@ -14,12 +14,6 @@ namespace {
 
 // Prompts are run again as long as they have not taken longer in all.
 constexpr double kPromptSeconds = 2;
-
-using Clock = std::chrono::steady_clock;
-
-double Since(Clock::time_point begin) {
-  return std::chrono::duration<double>(Clock::now() - begin).count();
-}
 
 // Collects steps as long as more than `most` are in flight, and looks at every id.
 class Collector {
@@ -55,8 +49,8 @@ struct Run {
   double prefill = 0, decode = 0, device_decode = 0;
 };
 
-absl::StatusOr<Run> RunOnce(Executor& executor, const ModelDescriptor& descriptor,
-                            const Workload& workload, bool with_prompts, int32_t steps) {
+absl::StatusOr<Run> RunOnce(Executor& executor, const Workload& workload, bool with_prompts,
+                            int32_t steps) {
   absl::Status started = workload.Start(executor, /*after_prompt=*/!with_prompts);
   if (!started.ok()) return started;
   Run run;
@@ -66,17 +60,17 @@ absl::StatusOr<Run> RunOnce(Executor& executor, const ModelDescriptor& descripto
     run.prefill = *prefill;
   }
 
-  Collector collector(executor, descriptor.vocab_size);
+  Collector collector(executor, workload.vocab_size());
   Step step;
   step.decode.lanes = workload.lanes();
-  const Clock::time_point begin = Clock::now();
+  const Stopwatch watch;
   for (int32_t i = 0; i < steps; ++i) {
     absl::Status status = executor.Launch(step);
     if (status.ok()) status = collector.CollectTo(executor.run_ahead());
     if (!status.ok()) return status;
   }
   if (absl::Status status = collector.CollectTo(0); !status.ok()) return status;
-  run.decode = Since(begin);
+  run.decode = watch.Seconds();
   run.device_decode = collector.device_decode_seconds();
   return run;
 }
@@ -84,8 +78,8 @@ absl::StatusOr<Run> RunOnce(Executor& executor, const ModelDescriptor& descripto
 }  // namespace
 
 absl::StatusOr<double> RunPrompts(Executor& executor, const Workload& workload) {
-  const Clock::time_point begin = Clock::now();
-  Collector collector(executor, INT32_MAX);
+  const Stopwatch watch;
+  Collector collector(executor, workload.vocab_size());
   const Workload::Prompts& prompts = workload.prompts();
   for (size_t i = 0; i < prompts.steps.size(); ++i) {
     Step step;
@@ -96,7 +90,7 @@ absl::StatusOr<double> RunPrompts(Executor& executor, const Workload& workload) 
     if (!status.ok()) return status;
   }
   if (absl::Status status = collector.CollectTo(0); !status.ok()) return status;
-  return Since(begin);
+  return watch.Seconds();
 }
 
 absl::StatusOr<Measurement> Measure(Executor& executor, const ModelDescriptor& descriptor,
@@ -107,13 +101,13 @@ absl::StatusOr<Measurement> Measure(Executor& executor, const ModelDescriptor& d
                           options.output_length, options.seed);
   // Pages that nobody has touched and clocks that are not up yet.
   const int32_t warming = std::min(steps, 8);
-  absl::StatusOr<Run> warm = RunOnce(executor, descriptor, workload, true, warming);
+  absl::StatusOr<Run> warm = RunOnce(executor, workload, true, warming);
   if (!warm.ok()) return warm.status();
   double prompt_seconds = warm->prefill;
   std::vector<double> prefill, decode, device;
   for (int i = 0; i < options.repeat; ++i) {
     const bool with_prompts = i == 0 || prompt_seconds < kPromptSeconds;
-    absl::StatusOr<Run> run = RunOnce(executor, descriptor, workload, with_prompts, steps);
+    absl::StatusOr<Run> run = RunOnce(executor, workload, with_prompts, steps);
     if (!run.ok()) return run.status();
     if (with_prompts) prefill.push_back(run->prefill);
     prompt_seconds += run->prefill;
@@ -122,9 +116,9 @@ absl::StatusOr<Measurement> Measure(Executor& executor, const ModelDescriptor& d
   }
   Measurement m;
   m.batch = batch;
-  m.prefill_seconds = Median(std::move(prefill));
-  m.prefill_tokens = int64_t{batch} * options.prompt_length;
+  m.prompt_length = options.prompt_length;
   m.decode_steps = steps;
+  m.prefill_seconds = Median(std::move(prefill));
   m.decode_seconds = Median(std::move(decode));
   m.device_decode_seconds = Median(std::move(device));
   // Step i's rows have prompt_length + 1 + i tokens.

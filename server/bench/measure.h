@@ -14,17 +14,18 @@ namespace sirocco {
 
 struct Measurement {
   int32_t batch = 0;
-  double prefill_seconds = 0;  // of all prompts, wall clock; the median of those that were run
-  int64_t prefill_tokens = 0;
+  int32_t prompt_length = 0;
   int32_t decode_steps = 0;
-  double decode_seconds = 0;         // of all steps, wall clock, ids delivered; the median
+  double prefill_seconds = 0;  // of all prompts, wall clock; the median of those that were run
+  double decode_seconds = 0;   // of all steps, wall clock, ids delivered; the median
   double device_decode_seconds = 0;  // the device's part of that
   uint64_t floor_bytes = 0;          // of a step, in the mean (floor.h)
 
+  int64_t PrefillTokens() const { return int64_t{batch} * prompt_length; }
   double StepSeconds() const { return decode_seconds / decode_steps; }
   double DecodeTokensPerSecond() const { return batch * decode_steps / decode_seconds; }
   double PrefillTokensPerSecond() const {
-    return static_cast<double>(prefill_tokens) / prefill_seconds;
+    return static_cast<double>(PrefillTokens()) / prefill_seconds;
   }
   double BytesPerSecond() const { return static_cast<double>(floor_bytes) / StepSeconds(); }
 };

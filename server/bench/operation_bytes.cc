@@ -1,6 +1,5 @@
 #include "server/bench/operation_bytes.h"
 
-#include <algorithm>
 #include <variant>
 
 #include "absl/strings/str_cat.h"

@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <numeric>
 #include <random>
-#include <utility>
 
 namespace sirocco {
 namespace {
@@ -22,6 +21,7 @@ int64_t BlocksOfWorkload(int32_t block_size, int32_t batch, int32_t prompt_lengt
 Workload::Workload(const ModelDescriptor& descriptor, const ExecutorOptions& options, int32_t batch,
                    int32_t prompt_length, int32_t output_length, uint64_t seed)
     : groups_(static_cast<int32_t>(descriptor.groups.size())),
+      vocab_size_(descriptor.vocab_size),
       blocks_a_sequence_(BlocksOfSequence(options.block_size, prompt_length, output_length)),
       batch_(batch),
       lanes_(batch) {

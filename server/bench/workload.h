@@ -14,7 +14,7 @@ namespace sirocco {
 class Workload {
  public:
   // `batch` sequences of random prompts; all block tables are filled by the first step. `options`
-  // are the executor's: it has the lanes and the blocks (CheckWorkload).
+  // are the executor's: it has the lanes and the blocks (BlocksOfWorkload).
   Workload(const ModelDescriptor& descriptor, const ExecutorOptions& options, int32_t batch,
            int32_t prompt_length, int32_t output_length, uint64_t seed);
 
@@ -30,11 +30,13 @@ class Workload {
   };
   const Prompts& prompts() const { return prompts_; }
   const std::vector<int32_t>& lanes() const { return lanes_; }  // all
+  int32_t vocab_size() const { return vocab_size_; }            // of the model: ids are below it
 
  private:
   void AddUpdates(int32_t lane, std::vector<BlockUpdate>& updates) const;
 
   int32_t groups_;
+  int32_t vocab_size_;
   int32_t blocks_a_sequence_;
   int32_t batch_;
   std::vector<std::vector<int32_t>> tokens_;  // [batch][prompt_length + 1]

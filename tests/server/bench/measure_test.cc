@@ -92,7 +92,7 @@ TEST_P(MeasureTest, CountsWhatItRan) {
   const auto m = Measure(*executor, model_.descriptor, DType::kFloat32, kBatch, kMeasure);
   ASSERT_TRUE(m.ok()) << m.status();
   EXPECT_EQ(m->batch, kBatch);
-  EXPECT_EQ(m->prefill_tokens, kBatch * 37);
+  EXPECT_EQ(m->PrefillTokens(), kBatch * 37);
   EXPECT_EQ(m->decode_steps, 8);
   EXPECT_GT(m->prefill_seconds, 0);
   EXPECT_GT(m->decode_seconds, 0);
@@ -153,9 +153,7 @@ TEST_P(MeasureTest, StagesAreTheWholeStep) {
   EXPECT_EQ(attention, kBatch * FloorKvBytes(model_.descriptor, 37 + 4, DType::kFloat32));
 }
 
-INSTANTIATE_TEST_SUITE_P(Modes, MeasureTest,
-                         ::testing::Values(Mode::kEager, Mode::kDecoderGraph, Mode::kDecoder,
-                                           Mode::kLayerGraph, Mode::kLayer),
+INSTANTIATE_TEST_SUITE_P(Modes, MeasureTest, ::testing::ValuesIn(kAllModes),
                          [](const auto& info) { return std::string(NameOf(info.param)); });
 
 // A device with a table, of which every product's answer is its shape.
