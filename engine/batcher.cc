@@ -131,7 +131,7 @@ std::vector<const Sequence*> Batcher::Admit() {
   return admitted;
 }
 
-Batcher::Plan Batcher::PlanStep() {
+Step Batcher::PlanStep() {
   PlannedStep& step = StepOf(planned_);
   step.prefill_updates.clear();
   step.decode_updates.clear();
@@ -157,7 +157,7 @@ Batcher::Plan Batcher::PlanStep() {
       budget -= chunk.count;
     }
   }
-  const Plan plan = {.prefill = {.block_updates = step.prefill_updates, .chunks = step.chunks},
+  const Step plan = {.prefill = {.block_updates = step.prefill_updates, .chunks = step.chunks},
                      .decode = {.block_updates = step.decode_updates, .lanes = step.lanes}};
   if (!plan.empty()) ++planned_;
   return plan;
@@ -256,33 +256,22 @@ void Batcher::Free(Sequence& sequence) {
 }
 
 void Batcher::Retire() {
-  size_t kept = 0;
-  for (std::unique_ptr<Sequence>& sequence : leaving_) {
-    if (sequence->in_flight()) {
-      std::swap(leaving_[kept++], sequence);
-    } else {
-      Free(*sequence);
-    }
-  }
-  leaving_.resize(kept);
-  kept = 0;
   for (std::unique_ptr<Sequence>& sequence : running_) {
-    if (!sequence->ended()) {
-      std::swap(running_[kept++], sequence);
-      continue;
-    }
+    if (!sequence->ended()) continue;
     // A request that was ended as a whole is gone already.
     const auto it = requests_.find(sequence->context().number);
     if (it != requests_.end() && --it->second.running == 0 && it->second.all_started()) {
       requests_.erase(it);
     }
-    if (sequence->in_flight()) {
-      leaving_.push_back(std::move(sequence));
-    } else {
-      Free(*sequence);
-    }
+    leaving_.push_back(std::move(sequence));
   }
-  running_.resize(kept);
+  std::erase(running_, nullptr);
+  for (std::unique_ptr<Sequence>& sequence : leaving_) {
+    if (sequence->in_flight()) continue;
+    Free(*sequence);
+    sequence.reset();
+  }
+  std::erase(leaving_, nullptr);
 }
 
 EngineGauges Batcher::gauges() const {

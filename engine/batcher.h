@@ -70,16 +70,9 @@ class Batcher {
   std::vector<const Sequence*> Admit();
 
   // --- a step ---
-  // Views are valid until the step has ended. Either part may be empty; both: nothing can be
-  // launched now, and there is no such step.
-  struct Plan {
-    PrefillStep prefill;
-    DecodeStep decode;
-
-    bool empty() const { return prefill.chunks.empty() && decode.lanes.empty(); }
-  };
-  // At most run_ahead steps that were planned may not have ended.
-  Plan PlanStep();
+  // Its views are valid until the step has ended. An empty one: nothing can be launched now, and
+  // there is no such step. At most run_ahead steps that were planned may not have ended.
+  Step PlanStep();
   // Steps planned and not ended.
   int32_t in_flight() const { return static_cast<int32_t>(planned_ - finished_); }
 

@@ -172,15 +172,14 @@ absl::Status EngineLoop::Admit() {
 }
 
 absl::Status EngineLoop::RunStep() {
-  const Batcher::Plan plan = batcher_.PlanStep();
-  if (!plan.empty()) {
-    const Step step = {.prefill = plan.prefill, .decode = plan.decode};
+  const Step step = batcher_.PlanStep();
+  if (!step.empty()) {
     if (auto status = executor_->Launch(step); !status.ok()) return status;
   }
   // The step just launched runs while what the one before gave is dealt with. Where nothing could
   // be launched, more is known only when a step has ended.
   const bool full = batcher_.in_flight() > executor_->run_ahead();
-  if (full || (plan.empty() && batcher_.in_flight() > 0)) return CollectStep();
+  if (full || (step.empty() && batcher_.in_flight() > 0)) return CollectStep();
   return absl::OkStatus();
 }
 

@@ -10,16 +10,10 @@ absl::Status NoneInFlight(const Executor& executor) {
       absl::StrCat("steps in flight: ", executor.in_flight(), "; this call needs none"));
 }
 
-absl::Status NoRows(const char* what, const Executor& executor) {
-  return absl::InvalidArgumentError(absl::StrCat(
-      "step: the number of ", what, " is 0; allowed are 1 to ", executor.options().max_batch_size));
-}
-
 }  // namespace
 
 absl::StatusOr<PrefillResult> Executor::Prefill(const PrefillStep& step) {
   absl::Status status = NoneInFlight(*this);
-  if (status.ok() && step.chunks.empty()) status = NoRows("chunks", *this);
   if (status.ok()) status = Launch({.prefill = step});
   if (!status.ok()) return status;
   absl::StatusOr<StepResult> result = Collect();
@@ -29,7 +23,6 @@ absl::StatusOr<PrefillResult> Executor::Prefill(const PrefillStep& step) {
 
 absl::StatusOr<DecodeResult> Executor::Decode(const DecodeStep& step) {
   absl::Status status = NoneInFlight(*this);
-  if (status.ok() && step.lanes.empty()) status = NoRows("lanes", *this);
   if (status.ok()) status = Launch({.decode = step});
   if (!status.ok()) return status;
   absl::StatusOr<StepResult> result = Collect();

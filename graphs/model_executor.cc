@@ -125,7 +125,7 @@ absl::Status ModelExecutor::StartLane(const LaneStart& start) {
 }
 
 absl::Status ModelExecutor::Check(const Step& step) {
-  if (step.prefill.chunks.empty() && step.decode.lanes.empty()) {
+  if (step.empty()) {
     return absl::InvalidArgumentError("step: it has neither chunks nor lanes");
   }
   inputs_->BeginCheck();

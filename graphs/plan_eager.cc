@@ -85,8 +85,8 @@ void AddAttention(const ComposeContext& context, std::string_view part, const La
   } else {
     plan.Add(part, PrefillAttentionParams{.map = b.rows,
                                           .lanes = context.lanes,
-                                          .segments = b.segments,
-                                          .segment_count = b.segment_count,
+                                          .segments = b.segments.items,
+                                          .segment_count = b.segments.count,
                                           .q = b.q,
                                           .shape = layer.attention,
                                           .kv = layer.kv,
@@ -129,8 +129,8 @@ BeginStepParams DecodeBegin(const ComposeContext& context, int32_t* layer_counte
   const StepBuffers& b = context.buffers;
   return {.map = b.rows,
           .derive_positions = true,
-          .updates = b.updates,
-          .update_count = b.update_count,
+          .updates = b.updates.items,
+          .update_count = b.updates.count,
           .layer_counter = layer_counter,
           .lanes = context.lanes};
 }

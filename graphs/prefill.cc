@@ -86,29 +86,23 @@ absl::Status PrefillPass::Check(const PrefillStep& step) {
 
 absl::Status PrefillPass::Upload(const PrefillStep& step, StepHost& host) {
   host.rows = 0;
-  int32_t segments = 0;
+  int32_t& segments = *host.segments.count = 0;
   for (const PrefillChunk& chunk : step.chunks) {
-    host.segments[segments++] = {.lane = chunk.lane,
-                                 .first_row = host.rows,
-                                 .first_position = chunk.first_position,
-                                 .count = chunk.count};
+    host.segments.items[segments++] = {.lane = chunk.lane,
+                                       .first_row = host.rows,
+                                       .first_position = chunk.first_position,
+                                       .count = chunk.count};
     for (int32_t i = 0; i < chunk.count; ++i, ++host.rows) {
       host.row_lane[host.rows] = chunk.lane;
       host.row_position[host.rows] = chunk.first_position + i;
     }
   }
-  *host.segment_count = segments;
   const StepBuffers& b = buffers_;
   const size_t row_bytes = host.rows * sizeof(int32_t);
   inputs_.RowsOverwritten();
   absl::Status status = device_.CopyToDevice(b.rows.lane, host.row_lane, row_bytes);
   if (status.ok()) status = device_.CopyToDevice(b.rows.position, host.row_position, row_bytes);
-  if (status.ok()) {
-    status = device_.CopyToDevice(b.segments, host.segments, segments * sizeof(PrefillSegment));
-  }
-  if (status.ok()) {
-    status = device_.CopyToDevice(b.segment_count, host.segment_count, sizeof(int32_t));
-  }
+  if (status.ok()) status = sirocco::Upload(device_, host.segments, b.segments);
   return status.ok() ? inputs_.UploadUpdates(step.block_updates, host.prefill_updates) : status;
 }
 

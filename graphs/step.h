@@ -60,6 +60,8 @@ struct DecodeResult {
 struct Step {
   PrefillStep prefill = {};
   DecodeStep decode = {};
+
+  bool empty() const { return prefill.chunks.empty() && decode.lanes.empty(); }
 };
 
 struct StepResult {

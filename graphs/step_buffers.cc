@@ -30,11 +30,8 @@ uint64_t PlaceStepBuffers(const ModelDescriptor& descriptor, const ExecutorOptio
   Carver carver(workspace);
 
   buffers.rows = TakeRowMap(carver, rows);
-  // In this order, as the host has them: one copy brings both.
-  buffers.update_count = carver.Take<int32_t>(1);
-  buffers.updates = carver.Take<BlockUpdate>(kBlockUpdates);
-  buffers.segments = carver.Take<PrefillSegment>(options.max_batch_size);
-  buffers.segment_count = carver.Take<int32_t>(1);
+  buffers.updates = Counted<BlockUpdate>::Take(carver, kBlockUpdates);
+  buffers.segments = Counted<PrefillSegment>::Take(carver, options.max_batch_size);
   buffers.layer_counter = carver.Take<int32_t>(1);
 
   buffers.hidden = TakeRows(carver, rows, descriptor.hidden_size, DType::kFloat32);

@@ -7,6 +7,7 @@
 #include <memory>
 
 #include "absl/status/statusor.h"
+#include "graphs/counted.h"
 #include "graphs/descriptor.h"
 #include "graphs/executor.h"
 #include "kernels/device.h"
@@ -22,12 +23,10 @@ inline constexpr int32_t kScoreRows = 32;
 inline constexpr int32_t kBlockUpdates = 4096;
 
 struct StepBuffers {
-  RowMap rows;                         // [T], T = max(max_batch_size, prefill_chunk_size)
-  int32_t* update_count = nullptr;     // [1]
-  BlockUpdate* updates = nullptr;      // [kBlockUpdates]
-  PrefillSegment* segments = nullptr;  // [max_batch_size]
-  int32_t* segment_count = nullptr;    // [1]
-  int32_t* layer_counter = nullptr;    // [1]
+  RowMap rows;                       // [T], T = max(max_batch_size, prefill_chunk_size)
+  Counted<BlockUpdate> updates;      // kBlockUpdates
+  Counted<PrefillSegment> segments;  // max_batch_size
+  int32_t* layer_counter = nullptr;  // [1]
 
   // float32: the residual stream, and what a residual adds. Plans of models with post-norms use
   // `hidden` and `sum` for the stream in turn; other models have no `sum`.

@@ -8,13 +8,6 @@
 namespace sirocco {
 namespace {
 
-HostUpdates TakeUpdates(Carver& carver) {
-  HostUpdates updates;
-  updates.count = carver.Take<int32_t>(1);
-  updates.updates = carver.Take<BlockUpdate>(kBlockUpdates);
-  return updates;
-}
-
 uint64_t Place(const ModelDescriptor& descriptor, const ExecutorOptions& options, void* memory,
                StepHost& host) {
   const int64_t rows = options.prefill_chunk_size;
@@ -22,14 +15,13 @@ uint64_t Place(const ModelDescriptor& descriptor, const ExecutorOptions& options
   Carver carver(memory);
   host.row_lane = carver.Take<int32_t>(rows);
   host.row_position = carver.Take<int32_t>(rows);
-  host.segments = carver.Take<PrefillSegment>(lanes);
-  host.segment_count = carver.Take<int32_t>(1);
+  host.segments = Counted<PrefillSegment>::Take(carver, lanes);
   for (int32_t** head : {&host.head_index, &host.head_lane, &host.head_position}) {
     *head = carver.Take<int32_t>(rows + lanes);
   }
-  host.prefill_updates = TakeUpdates(carver);
+  host.prefill_updates = Counted<BlockUpdate>::Take(carver, kBlockUpdates);
   host.lanes = carver.Take<int32_t>(lanes);
-  host.decode_updates = TakeUpdates(carver);
+  host.decode_updates = Counted<BlockUpdate>::Take(carver, kBlockUpdates);
   host.scored = carver.Take<TokenScore>(rows);
   host.prefill_sampled = carver.Take<TokenScore>(lanes);
   host.decode_sampled = carver.Take<TokenScore>(lanes);

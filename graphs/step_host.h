@@ -7,6 +7,7 @@
 #include <memory>
 
 #include "absl/status/statusor.h"
+#include "graphs/counted.h"
 #include "graphs/descriptor.h"
 #include "graphs/executor.h"
 #include "kernels/device.h"
@@ -14,31 +15,24 @@
 
 namespace sirocco {
 
-// Block updates on their way to StepBuffers: the same layout, so that one copy brings both.
-struct HostUpdates {
-  int32_t* count = nullptr;        // [1]
-  BlockUpdate* updates = nullptr;  // [kBlockUpdates]
-};
-
 struct StepHost {
   static absl::StatusOr<StepHost> Create(Device& device, const ModelDescriptor& descriptor,
                                          const ExecutorOptions& options);
 
   // --- inputs of the prefill part ---
-  int32_t* row_lane = nullptr;         // [prefill_chunk_size]
-  int32_t* row_position = nullptr;     // [prefill_chunk_size]
-  PrefillSegment* segments = nullptr;  // [max_batch_size]
-  int32_t* segment_count = nullptr;    // [1]
+  int32_t* row_lane = nullptr;       // [prefill_chunk_size]
+  int32_t* row_position = nullptr;   // [prefill_chunk_size]
+  Counted<PrefillSegment> segments;  // max_batch_size
   // Rows for the LM head: those to score, then those to sample; [prefill_chunk_size +
   // max_batch_size].
   int32_t* head_index = nullptr;
   int32_t* head_lane = nullptr;
   int32_t* head_position = nullptr;
-  HostUpdates prefill_updates;
+  Counted<BlockUpdate> prefill_updates;  // kBlockUpdates
 
   // --- inputs of the decode part ---
-  int32_t* lanes = nullptr;  // [max_batch_size]
-  HostUpdates decode_updates;
+  int32_t* lanes = nullptr;             // [max_batch_size]
+  Counted<BlockUpdate> decode_updates;  // kBlockUpdates
 
   // --- results ---
   TokenScore* scored = nullptr;           // [prefill_chunk_size]

@@ -1,7 +1,6 @@
 #include "graphs/step_inputs.h"
 
 #include <algorithm>
-#include <cstddef>
 
 #include "absl/strings/str_cat.h"
 
@@ -56,22 +55,19 @@ absl::Status StepInputs::CheckUpdates(std::span<const BlockUpdate> updates) cons
 }
 
 absl::Status StepInputs::UploadUpdates(std::span<const BlockUpdate> updates,
-                                       const HostUpdates& host) {
-  const ptrdiff_t header =
-      reinterpret_cast<std::byte*>(host.updates) - reinterpret_cast<std::byte*>(host.count);
+                                       const Counted<BlockUpdate>& host) {
   for (;;) {
     const bool last = updates.size() <= kBlockUpdates;
     const std::span<const BlockUpdate> now = last ? updates : updates.first(kBlockUpdates);
     if (now.empty() && count_there_ == 0) return absl::OkStatus();
     *host.count = count_there_ = static_cast<int32_t>(now.size());
-    std::copy(now.begin(), now.end(), host.updates);
-    absl::Status status =
-        device_.CopyToDevice(buffers_.update_count, host.count, header + now.size_bytes());
+    std::copy(now.begin(), now.end(), host.items);
+    absl::Status status = Upload(device_, host, buffers_.updates);
     if (!status.ok() || last) return status;
     status = device_.ops().Run(BeginStepParams{.rows = 1,
                                                .map = buffers_.rows,
-                                               .updates = buffers_.updates,
-                                               .update_count = buffers_.update_count,
+                                               .updates = buffers_.updates.items,
+                                               .update_count = buffers_.updates.count,
                                                .lanes = lanes_.lanes()});
     // `host` is written again in the next round.
     if (status.ok()) status = device_.Synchronize();

@@ -33,7 +33,8 @@ class StepInputs {
   // Leaves the updates, by way of `host`, for the next operation that begins a step to apply. What
   // exceeds kBlockUpdates is applied at once, and waits for the device (rare: a long cached
   // prompt).
-  absl::Status UploadUpdates(std::span<const BlockUpdate> updates, const HostUpdates& host);
+  absl::Status UploadUpdates(std::span<const BlockUpdate> updates,
+                             const Counted<BlockUpdate>& host);
   // The decode rows' lanes, by way of `host` [max_batch_size].
   absl::Status UploadLanes(std::span<const int32_t> lanes, int32_t* host);
   // A prefill part has other rows in the row map.
@@ -47,7 +48,7 @@ class StepInputs {
   uint64_t stamp_ = 0;
   std::vector<uint64_t> seen_;        // by lane: the last check that named it
   std::vector<int32_t> lanes_there_;  // what the row map begins with, as far as it is known
-  int32_t count_there_ = 0;           // StepBuffers::update_count
+  int32_t count_there_ = 0;           // of StepBuffers::updates
 };
 
 }  // namespace sirocco

@@ -46,7 +46,7 @@ class BatcherTest : public testing::Test {
 
   // The halves of a turn: (prompt tokens, decode rows) of the step planned; the oldest step ends.
   std::pair<int32_t, int32_t> Plan() {
-    const Batcher::Plan plan = batcher_->PlanStep();
+    const sirocco::Step plan = batcher_->PlanStep();
     std::pair<int32_t, int32_t> planned(0, static_cast<int32_t>(plan.decode.lanes.size()));
     for (const PrefillChunk& chunk : plan.prefill.chunks) planned.first += chunk.count;
     if (!plan.empty()) plans_.push_back(plan);
@@ -100,7 +100,7 @@ class BatcherTest : public testing::Test {
   uint64_t next_number_ = 1;
   std::unique_ptr<Batcher> batcher_;
   Ids admitted_;
-  std::deque<Batcher::Plan> plans_;  // that have not ended
+  std::deque<sirocco::Step> plans_;  // that have not ended
   std::vector<Event> events_;
 };
 

@@ -335,7 +335,7 @@ TEST_P(ExecutorTest, ABadDecodeStepIsNamedAndRunsNothing) {
     std::vector<int32_t> lanes;
     std::vector<BlockUpdate> updates;
   } kCases[] = {
-      {"number of lanes is 0; allowed are 1 to 4", {}, {}},
+      {"neither chunks nor lanes", {}, {}},
       {"number of lanes is 5", {0, 1, 2, 0, 1}, {}},
       {"lane is 4; allowed are 0 to 3", {0, 4}, {}},
       {"lane is -1", {-1}, {}},
@@ -440,7 +440,7 @@ TEST_P(ExecutorTest, ABadPrefillStepIsNamedAndRunsNothing) {
     const char* expected;
     std::vector<PrefillChunk> chunks;
   };
-  std::vector<Case> cases = {{"number of chunks is 0", {}},
+  std::vector<Case> cases = {{"neither chunks nor lanes", {}},
                              {"lane is 9", {{.lane = 9, .count = 1}}},
                              {"lane 3 was never started", {{.lane = 3, .count = 1}}},
                              {"lane 0 is named twice", {good, good}},

@@ -308,8 +308,8 @@ TEST_F(ComposeTest, PrefillAddsAndNormsInOnePass) {
                                               : nullptr);
     }
     for (const PrefillAttentionParams& attention : All<PrefillAttentionParams>(prefill)) {
-      EXPECT_EQ(attention.segments, buffers_.segments);
-      EXPECT_EQ(attention.segment_count, buffers_.segment_count);
+      EXPECT_EQ(attention.segments, buffers_.segments.items);
+      EXPECT_EQ(attention.segment_count, buffers_.segments.count);
     }
   }
 }
@@ -429,10 +429,10 @@ TEST(StepBuffersTest, BuffersAreApart) {
   };
   add(b.rows.lane, rows * 4);
   add(b.rows.position, rows * 4);
-  add(b.updates, kBlockUpdates * sizeof(BlockUpdate));
-  add(b.update_count, 4);
-  add(b.segments, 40 * sizeof(PrefillSegment));
-  add(b.segment_count, 4);
+  add(b.updates.items, kBlockUpdates * sizeof(BlockUpdate));
+  add(b.updates.count, 4);
+  add(b.segments.items, 40 * sizeof(PrefillSegment));
+  add(b.segments.count, 4);
   add(b.layer_counter, 4);
   for (const Rows& r : {b.hidden, b.sum, b.normed, b.q, b.attention, b.k, b.v, b.delta, b.gate,
                         b.up, b.activated, b.head_hidden, b.head_normed, b.logits, b.kept_logits}) {
