@@ -134,7 +134,7 @@ absl::StatusOr<RotaryDescriptor> ReadFullRotary(const Settings& settings, const 
   if (!factor.ok()) return factor.status();
   const absl::StatusOr<std::string> type = settings.String("rope.scaling.type", "linear");
   if (!type.ok()) return type.status();
-  if (*type == "linear") return MakeLinearRotary(head_dim, *theta, *factor);
+  if (*type == "linear") return MakeRotary(head_dim, *theta, LinearScaling{*factor});
   if (*type == "none" && *factor == 1) return MakeRotary(head_dim, *theta);
   return settings.Unsupported("rope.scaling.type",
                               absl::StrCat("is ", Shown(*type), " with a factor of ", *factor,

@@ -112,7 +112,7 @@ absl::StatusOr<RotaryDescriptor> ReadRotary(const json& config, const std::strin
   if (*type == "linear") {
     const absl::StatusOr<double> factor = settings.Positive("factor", kMaxFactor);
     if (!factor.ok()) return factor.status();
-    return MakeLinearRotary(head_dim, *theta, *factor);
+    return MakeRotary(head_dim, *theta, LinearScaling{*factor});
   }
   if (*type != "llama3") {
     return settings.Unsupported(

@@ -15,26 +15,17 @@ double Scale(double rate, const Llama3Scaling& scaling) {
   return (1 - smooth) * rate / scaling.factor + smooth * rate;
 }
 
+double Scale(double rate, const LinearScaling& scaling) { return rate / scaling.factor; }
+
 }  // namespace
 
-RotaryDescriptor MakeRotary(int32_t dim, double theta,
-                            const std::optional<Llama3Scaling>& scaling) {
+RotaryDescriptor MakeRotary(int32_t dim, double theta, const RotaryScaling& scaling) {
   RotaryDescriptor rotary;
   rotary.inverse_frequencies.reserve(dim / 2);
   for (int32_t i = 0; i < dim / 2; ++i) {
     const double rate = std::pow(theta, -2.0 * i / dim);
-    rotary.inverse_frequencies.push_back(
-        static_cast<float>(scaling ? Scale(rate, *scaling) : rate));
-  }
-  return rotary;
-}
-
-RotaryDescriptor MakeLinearRotary(int32_t dim, double theta, double factor) {
-  RotaryDescriptor rotary;
-  rotary.inverse_frequencies.reserve(dim / 2);
-  for (int32_t i = 0; i < dim / 2; ++i) {
-    rotary.inverse_frequencies.push_back(
-        static_cast<float>(std::pow(theta, -2.0 * i / dim) / factor));
+    rotary.inverse_frequencies.push_back(static_cast<float>(
+        std::visit([&](const auto& rule) { return Scale(rate, rule); }, scaling)));
   }
   return rotary;
 }

@@ -2,8 +2,7 @@
 #pragma once
 
 #include <cstdint>
-#include <optional>
-#include <vector>
+#include <variant>
 
 #include "graphs/descriptor.h"
 
@@ -20,10 +19,13 @@ struct Llama3Scaling {
 };
 
 // Every pair turns `factor` times slower: positions interpolated (Chen et al., 2023).
-RotaryDescriptor MakeLinearRotary(int32_t dim, double theta, double factor);
+struct LinearScaling {
+  double factor = 1;
+};
 
-// Pair i of dim / 2 turns by theta^(-2i / dim) a position.
-RotaryDescriptor MakeRotary(int32_t dim, double theta,
-                            const std::optional<Llama3Scaling>& scaling = std::nullopt);
+using RotaryScaling = std::variant<LinearScaling, Llama3Scaling>;
+
+// Pair i of dim / 2 turns by theta^(-2i / dim) a position, but for the scaling.
+RotaryDescriptor MakeRotary(int32_t dim, double theta, const RotaryScaling& scaling = {});
 
 }  // namespace sirocco
