@@ -61,7 +61,8 @@ struct ModelConfig {
 };
 
 absl::StatusOr<ModelConfig> ReadConfig(const std::string& directory) {
-  ModelConfig config{.path = directory + "/config.json"};
+  ModelConfig config;
+  config.path = directory + "/config.json";
   if (!Exists(config.path)) return Missing(directory, "config.json");
   absl::StatusOr<json> values = ReadJsonObject(config.path, kConfigLimits);
   if (!values.ok()) return values.status();
