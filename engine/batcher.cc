@@ -19,7 +19,7 @@ absl::Status CheckSize(const char* what, size_t got, size_t planned) {
 
 Batcher::Batcher(const BatcherOptions& options)
     : options_(options),
-      kv_(options.block_size, options.kv_blocks),
+      kv_(options.block_size, options.kv_blocks, options.groups, options.prefill_chunk_size),
       steps_(static_cast<size_t>(options.run_ahead) + 1) {
   const size_t lanes = options.max_batch_size;
   for (size_t lane = lanes; lane-- > 0;) free_lanes_.push_back(static_cast<int32_t>(lane));

@@ -6,16 +6,17 @@
 
 #include "absl/status/statusor.h"
 #include "graphs/descriptor.h"
-#include "kernels/dtype.h"
+#include "graphs/executor.h"
 
 namespace sirocco {
 
-// Blocks of each layer group: what `max_batch_size` sequences of `max_length` tokens need, or as
-// many as `memory_bytes` hold where that is less. RESOURCE_EXHAUSTED, with the figures, where not
-// even one sequence of max_length fits. All counts must be positive.
+// Blocks of each layer group: what `max_batch_size` sequences of `max_length` tokens need
+// (SequenceBlocks). Where `memory_bytes` hold less, all groups have the same number, but none more
+// than that, nor less than one such sequence needs: short sequences take as many of each.
+// RESOURCE_EXHAUSTED, with the figures, where not even one sequence of max_length fits. All counts
+// in `options` must be positive; its kv_blocks do not count.
 absl::StatusOr<std::vector<int32_t>> PlanKvBlocks(const ModelDescriptor& descriptor,
-                                                  int32_t block_size, DType kv_dtype,
-                                                  int32_t max_batch_size, int32_t max_length,
+                                                  const ExecutorOptions& options,
                                                   uint64_t memory_bytes);
 
 }  // namespace sirocco

@@ -18,6 +18,11 @@ absl::StatusOr<std::unique_ptr<Engine>> Engine::Start(std::unique_ptr<Executor> 
         absl::StrCat("prefill_chunk_size: ", options.prefill_chunk_size, " is not in 1 ... ",
                      chunk_limit, ", what the executor was made for"));
   }
+  const size_t groups = executor->options().kv_blocks.size();
+  if (!options.groups.empty() && options.groups.size() != groups) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("groups: ", options.groups.size(), " are named; the executor has ", groups));
+  }
   if (options.max_queue_size < 1) {
     return absl::InvalidArgumentError(
         absl::StrCat("max_queue_size: ", options.max_queue_size, " is not positive"));

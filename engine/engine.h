@@ -12,6 +12,7 @@
 #include "engine/request.h"
 #include "engine/token_stream.h"
 #include "engine/tokenizer/tokenizer.h"
+#include "graphs/descriptor.h"
 #include "graphs/executor.h"
 
 namespace sirocco {
@@ -20,6 +21,8 @@ struct EngineOptions {
   int32_t max_queue_size = 1024;     // requests that wait
   int64_t max_queue_tokens = 0;      // prompt tokens that wait; 0: no bound
   int32_t prefill_chunk_size = 512;  // prompt tokens a step; at most the executor's
+  // The model's: how far back its layers see (ModelDescriptor::groups). Empty: all the way.
+  std::vector<LayerGroup> groups;
   std::vector<int32_t> end_token_ids;
   int delivery_threads = 1;
 };

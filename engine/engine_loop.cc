@@ -17,6 +17,7 @@ BatcherOptions ToBatcherOptions(const Executor& executor, const EngineOptions& o
           .prefill_chunk_size = options.prefill_chunk_size,
           .block_size = limits.block_size,
           .kv_blocks = limits.kv_blocks,
+          .groups = options.groups,
           .run_ahead = executor.run_ahead()};
 }
 

@@ -1,6 +1,7 @@
 #include "engine/kv_cache.h"
 
 #include <algorithm>
+#include <utility>
 
 namespace sirocco {
 
@@ -20,54 +21,59 @@ void BlockPool::Give(const std::vector<int32_t>& blocks) {
   free_.insert(free_.end(), blocks.begin(), blocks.end());
 }
 
-KvCache::KvCache(int32_t block_size, const std::vector<int32_t>& blocks) : block_size_(block_size) {
+KvCache::KvCache(int32_t block_size, const std::vector<int32_t>& blocks,
+                 std::vector<LayerGroup> groups, int32_t prefill_chunk_size)
+    : block_size_(block_size), prefill_chunk_size_(prefill_chunk_size), groups_(std::move(groups)) {
+  groups_.resize(blocks.size());
   pools_.reserve(blocks.size());
   for (int32_t count : blocks) pools_.emplace_back(count);
 }
 
 bool KvCache::CanEverHold(int32_t slots) const {
-  return std::all_of(pools_.begin(), pools_.end(),
-                     [&](const BlockPool& pool) { return pool.total() >= BlocksFor(slots); });
+  for (size_t group = 0; group < pools_.size(); ++group) {
+    if (pools_[group].total() < BlocksFor(group, slots)) return false;
+  }
+  return true;
 }
 
 std::optional<BlockTable> KvCache::Reserve(int32_t slots) {
-  const int32_t count = BlocksFor(slots);
-  for (const BlockPool& pool : pools_) {
-    if (pool.unpromised() < count) return std::nullopt;
-  }
-  for (BlockPool& pool : pools_) pool.Promise(count);
   BlockTable table;
-  table.reserved = count;
+  for (size_t group = 0; group < pools_.size(); ++group) {
+    table.reserved.push_back(BlocksFor(group, slots));
+    if (pools_[group].unpromised() < table.reserved.back()) return std::nullopt;
+  }
   table.blocks.resize(pools_.size());
-  // So that a decode step, which may take a block, allocates nothing.
-  for (std::vector<int32_t>& blocks : table.blocks) blocks.reserve(count);
+  for (size_t group = 0; group < pools_.size(); ++group) {
+    pools_[group].Promise(table.reserved[group]);
+    // So that a decode step, which may take a block, allocates nothing.
+    table.blocks[group].reserve(table.reserved[group]);
+  }
   return table;
 }
 
 void KvCache::Extend(BlockTable& table, int32_t slots, int32_t lane,
                      std::vector<BlockUpdate>* updates) {
-  const int32_t count = BlocksFor(slots);
+  const int32_t end = SequenceBlocks(LayerGroup(), slots, block_size_, prefill_chunk_size_);
   for (size_t group = 0; group < pools_.size(); ++group) {
     std::vector<int32_t>& blocks = table.blocks[group];
-    while (static_cast<int32_t>(blocks.size()) < count) {
-      const int32_t block = pools_[group].TakePromised();
+    for (int32_t logical = table.logical; logical < end; ++logical) {
+      if (logical < table.reserved[group]) blocks.push_back(pools_[group].TakePromised());
       updates->push_back({.lane = lane,
                           .group = static_cast<int32_t>(group),
-                          .logical = static_cast<int32_t>(blocks.size()),
-                          .physical = block});
-      blocks.push_back(block);
+                          .logical = logical,
+                          .physical = blocks[logical % table.reserved[group]]});
     }
   }
+  table.logical = std::max(table.logical, end);
 }
 
 void KvCache::Free(BlockTable& table) {
   for (size_t group = 0; group < pools_.size(); ++group) {
-    std::vector<int32_t>& blocks = table.blocks[group];
-    pools_[group].Unpromise(table.reserved - static_cast<int32_t>(blocks.size()));
+    const std::vector<int32_t>& blocks = table.blocks[group];
+    pools_[group].Unpromise(table.reserved[group] - static_cast<int32_t>(blocks.size()));
     pools_[group].Give(blocks);
-    blocks.clear();
   }
-  table.reserved = 0;
+  table = BlockTable();
 }
 
 int64_t KvCache::used_blocks() const {

@@ -2,10 +2,13 @@
 // executor owns it. Engine thread, except where said.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <optional>
 #include <vector>
 
+#include "engine/sequence_blocks.h"
+#include "graphs/descriptor.h"
 #include "kernels/lanes.h"
 
 namespace sirocco {
@@ -33,14 +36,17 @@ class BlockPool {
 
 // What one sequence has of the cache. Made by KvCache::Reserve, ended by KvCache::Free.
 struct BlockTable {
-  std::vector<std::vector<int32_t>> blocks;  // [group][logical]: taken
-  int32_t reserved = 0;                      // blocks of each group: taken and promised
+  std::vector<std::vector<int32_t>> blocks;  // [group][i]: taken
+  std::vector<int32_t> reserved;             // [group]: taken and promised
+  int32_t logical = 0;                       // logical blocks, of every group, that are told
 };
 
 class KvCache {
  public:
-  // `blocks`: of each layer group.
-  KvCache(int32_t block_size, const std::vector<int32_t>& blocks);
+  // `blocks`: of each layer group. `groups`: which of them have windows; none, where it is empty.
+  // No step brings more than `prefill_chunk_size` positions of a sequence.
+  KvCache(int32_t block_size, const std::vector<int32_t>& blocks,
+          std::vector<LayerGroup> groups = {}, int32_t prefill_chunk_size = 1);
 
   // Whether a sequence of this many slots could have its blocks if it were alone. Any thread.
   bool CanEverHold(int32_t slots) const;
@@ -49,8 +55,8 @@ class KvCache {
   // not now.
   std::optional<BlockTable> Reserve(int32_t slots);
 
-  // Takes promised blocks until the first `slots` (at most what was reserved) have theirs, and
-  // tells of each.
+  // Makes the first `slots` (at most what was reserved) have their blocks: takes promised ones,
+  // and where a window has passed the sequence's own again (SequenceBlocks). Tells of each.
   void Extend(BlockTable& table, int32_t slots, int32_t lane, std::vector<BlockUpdate>* updates);
 
   // Gives back what was taken and promised. No step that uses it may be running.
@@ -61,9 +67,14 @@ class KvCache {
   int64_t total_blocks() const;
 
  private:
-  int32_t BlocksFor(int32_t slots) const { return (slots + block_size_ - 1) / block_size_; }
+  // Of this group, for a sequence of this many slots.
+  int32_t BlocksFor(size_t group, int32_t slots) const {
+    return SequenceBlocks(groups_[group], slots, block_size_, prefill_chunk_size_);
+  }
 
   int32_t block_size_;
+  int32_t prefill_chunk_size_;
+  std::vector<LayerGroup> groups_;
   std::vector<BlockPool> pools_;  // by layer group
 };
 

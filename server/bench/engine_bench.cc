@@ -109,10 +109,11 @@ class Bench {
         config_, files_.descriptor, report_.dtypes, *device_, std::move(wanted));
     if (!planned.ok()) return planned.status();
     executor_options_ = *std::move(planned);
-    const int64_t needed =
-        BlocksOfWorkload(executor_options_.block_size, executor_options_.max_batch_size,
-                         measure.prompt_length, measure.output_length);
-    for (const int32_t blocks : executor_options_.kv_blocks) {
+    for (size_t g = 0; g < executor_options_.kv_blocks.size(); ++g) {
+      const int64_t needed = BlocksOfWorkload(files_.descriptor.groups[g], executor_options_,
+                                              executor_options_.max_batch_size,
+                                              measure.prompt_length, measure.output_length);
+      const int32_t blocks = executor_options_.kv_blocks[g];
       if (blocks >= needed) continue;
       return absl::ResourceExhaustedError(
           absl::StrCat("a batch of ", executor_options_.max_batch_size, " sequences of ",

@@ -4,27 +4,25 @@
 #include <numeric>
 #include <random>
 
+#include "engine/sequence_blocks.h"
+
 namespace sirocco {
-namespace {
 
-int32_t BlocksOfSequence(int32_t block_size, int32_t prompt_length, int32_t output_length) {
-  return (prompt_length + output_length + block_size - 1) / block_size;
-}
-
-}  // namespace
-
-int64_t BlocksOfWorkload(int32_t block_size, int32_t batch, int32_t prompt_length,
-                         int32_t output_length) {
-  return int64_t{batch} * BlocksOfSequence(block_size, prompt_length, output_length);
+int64_t BlocksOfWorkload(const LayerGroup& group, const ExecutorOptions& options, int32_t batch,
+                         int32_t prompt_length, int32_t output_length) {
+  return int64_t{batch} * SequenceBlocks(group, prompt_length + output_length, options.block_size,
+                                         options.prefill_chunk_size);
 }
 
 Workload::Workload(const ModelDescriptor& descriptor, const ExecutorOptions& options, int32_t batch,
                    int32_t prompt_length, int32_t output_length, uint64_t seed)
-    : groups_(static_cast<int32_t>(descriptor.groups.size())),
-      vocab_size_(descriptor.vocab_size),
-      blocks_a_sequence_(BlocksOfSequence(options.block_size, prompt_length, output_length)),
-      batch_(batch),
-      lanes_(batch) {
+    : vocab_size_(descriptor.vocab_size), batch_(batch), lanes_(batch) {
+  const auto blocks = [&](const LayerGroup& group) {
+    return SequenceBlocks(group, prompt_length + output_length, options.block_size,
+                          options.prefill_chunk_size);
+  };
+  logical_blocks_ = blocks(LayerGroup());
+  for (const LayerGroup& group : descriptor.groups) blocks_.push_back(blocks(group));
   std::iota(lanes_.begin(), lanes_.end(), 0);
   std::mt19937_64 random(seed);
   std::uniform_int_distribution<int32_t> ids(0, descriptor.vocab_size - 1);
@@ -59,9 +57,12 @@ Workload::Workload(const ModelDescriptor& descriptor, const ExecutorOptions& opt
 // Blocks of all sequences alternate in memory: neighbours are somebody else's, as after a while of
 // serving.
 void Workload::AddUpdates(int32_t lane, std::vector<BlockUpdate>& updates) const {
-  for (int32_t group = 0; group < groups_; ++group) {
-    for (int32_t logical = 0; logical < blocks_a_sequence_; ++logical) {
-      updates.push_back({lane, group, logical, logical * batch_ + lane});
+  for (size_t group = 0; group < blocks_.size(); ++group) {
+    for (int32_t logical = 0; logical < logical_blocks_; ++logical) {
+      updates.push_back({.lane = lane,
+                         .group = static_cast<int32_t>(group),
+                         .logical = logical,
+                         .physical = logical % blocks_[group] * batch_ + lane});
     }
   }
 }

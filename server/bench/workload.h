@@ -19,7 +19,8 @@ class Workload {
            int32_t prompt_length, int32_t output_length, uint64_t seed);
 
   // Every sequence takes its lane anew: with its prompt alone, or with one token after it, when the
-  // prompts' keys and values are there from an earlier run. (Block tables change only by updates.)
+  // prompts' keys and values are there from an earlier run. (Block tables change only by updates.
+  // Behind a window those of the earlier run's end may stand: they take as long to read.)
   absl::Status Start(Executor& executor, bool after_prompt) const;
 
   // The prompts' steps: chunks of as many sequences as fit into prefill_chunk_size rows. The last
@@ -35,17 +36,17 @@ class Workload {
  private:
   void AddUpdates(int32_t lane, std::vector<BlockUpdate>& updates) const;
 
-  int32_t groups_;
   int32_t vocab_size_;
-  int32_t blocks_a_sequence_;
   int32_t batch_;
+  int32_t logical_blocks_;       // of a sequence
+  std::vector<int32_t> blocks_;  // by layer group: of a sequence, used in turn (SequenceBlocks)
   std::vector<std::vector<int32_t>> tokens_;  // [batch][prompt_length + 1]
   std::vector<int32_t> lanes_;
   Prompts prompts_;
 };
 
-// Blocks of each layer group that a batch of such sequences takes.
-int64_t BlocksOfWorkload(int32_t block_size, int32_t batch, int32_t prompt_length,
-                         int32_t output_length);
+// Blocks that a batch of such sequences takes of a layer group.
+int64_t BlocksOfWorkload(const LayerGroup& group, const ExecutorOptions& options, int32_t batch,
+                         int32_t prompt_length, int32_t output_length);
 
 }  // namespace sirocco

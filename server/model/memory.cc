@@ -109,9 +109,7 @@ absl::StatusOr<MemoryTable> PlanDeviceMemory(const MemoryRequest& request,
   const uint64_t kv_bytes = request.kv_bytes.has_value()
                                 ? static_cast<uint64_t>(*request.kv_bytes)
                                 : (cuda ? rest : std::min(rest, memory.free / 4));
-  absl::StatusOr<std::vector<int32_t>> blocks =
-      PlanKvBlocks(request.descriptor, options.block_size, options.kv_dtype, options.max_batch_size,
-                   options.max_length, kv_bytes);
+  absl::StatusOr<std::vector<int32_t>> blocks = PlanKvBlocks(request.descriptor, options, kv_bytes);
   if (!blocks.ok()) {
     if (!absl::IsResourceExhausted(blocks.status())) return blocks.status();
     const std::string why(blocks.status().message());

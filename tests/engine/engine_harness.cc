@@ -22,8 +22,9 @@ Request PromptOf(int32_t length, int32_t max_new_tokens, int32_t salt) {
 
 void EngineHarness::Start() {
   device->before_step = [this] { gate.Pass(); };
-  auto started = Engine::Start(std::make_unique<FakeExecutor>(executor, run_ahead, device),
-                               tokenizer_or_null(), &observer, options);
+  auto started =
+      Engine::Start(std::make_unique<FakeExecutor>(executor, options.groups, run_ahead, device),
+                    tokenizer_or_null(), &observer, options);
   ASSERT_TRUE(started.ok()) << started.status();
   engine = *std::move(started);
 }

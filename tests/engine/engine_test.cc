@@ -153,7 +153,8 @@ TEST_P(EngineTest, StartRefusesOptionsOutOfRange) {
   const auto start = [&](auto change) {
     EngineOptions options = h_.options;
     change(options);
-    return Engine::Start(std::make_unique<FakeExecutor>(h_.executor, h_.run_ahead, h_.device),
+    return Engine::Start(std::make_unique<FakeExecutor>(h_.executor, h_.options.groups,
+                                                        h_.run_ahead, h_.device),
                          nullptr, &h_.observer, options)
         .status();
   };

@@ -29,9 +29,13 @@ ExecutorOptions FakeOptions(int32_t max_batch_size, int32_t max_length, int32_t 
   return options;
 }
 
-FakeExecutor::FakeExecutor(ExecutorOptions options, int run_ahead,
+FakeExecutor::FakeExecutor(ExecutorOptions options, std::vector<LayerGroup> groups, int run_ahead,
                            std::shared_ptr<FakeDevice> device)
-    : options_(std::move(options)), run_ahead_(run_ahead), device_(std::move(device)) {
+    : options_(std::move(options)),
+      groups_(std::move(groups)),
+      run_ahead_(run_ahead),
+      device_(std::move(device)) {
+  groups_.resize(options_.kv_blocks.size());
   lanes_.resize(options_.max_batch_size);
   for (int32_t count : options_.kv_blocks) {
     blocks_.emplace_back(count, Block{0, std::vector<int32_t>(options_.block_size, -1)});
@@ -164,9 +168,10 @@ void FakeExecutor::Write(LaneState& lane, int32_t position) {
   }
 }
 
-std::vector<int32_t> FakeExecutor::Read(const LaneState& lane, int32_t group, int32_t end) {
+std::vector<int32_t> FakeExecutor::Read(const LaneState& lane, size_t group, int32_t begin,
+                                        int32_t end) {
   std::vector<int32_t> tokens;
-  for (int32_t position = 0; position < end; ++position) {
+  for (int32_t position = begin; position < end; ++position) {
     const int32_t physical = lane.table[group].at(position / options_.block_size);
     if (physical < 0) {
       device_->Violate("reads a position without a block");
@@ -180,12 +185,13 @@ std::vector<int32_t> FakeExecutor::Read(const LaneState& lane, int32_t group, in
 }
 
 std::vector<int32_t> FakeExecutor::Attend(const LaneState& lane, int32_t end) {
-  std::vector<int32_t> tokens = Read(lane, 0, end);
   for (size_t group = 0; group < blocks_.size(); ++group) {
-    const std::vector<int32_t> held = Read(lane, static_cast<int32_t>(group), end);
-    Expect(std::equal(held.begin(), held.end(), lane.tokens.begin()), "KV of other tokens");
+    const int32_t window = groups_[group].window;
+    const int32_t begin = window > 0 ? std::max(0, end - window) : 0;
+    const std::vector<int32_t> held = Read(lane, group, begin, end);
+    Expect(std::equal(held.begin(), held.end(), lane.tokens.begin() + begin), "KV of other tokens");
   }
-  return tokens;
+  return {lane.tokens.begin(), lane.tokens.begin() + end};
 }
 
 void FakeExecutor::RunPrefill(const PrefillStep& step) {

@@ -38,7 +38,9 @@ struct FakeDevice {
 
 class FakeExecutor final : public Executor {
  public:
-  FakeExecutor(ExecutorOptions options, int run_ahead, std::shared_ptr<FakeDevice> device);
+  // `groups`: how far back each layer group sees; all the way, where it is empty.
+  FakeExecutor(ExecutorOptions options, std::vector<LayerGroup> groups, int run_ahead,
+               std::shared_ptr<FakeDevice> device);
 
   absl::Status StartLane(const LaneStart& start) override;
   int run_ahead() const override { return run_ahead_; }
@@ -85,13 +87,14 @@ class FakeExecutor final : public Executor {
   void RunDecode(const DecodeStep& step);
   void ApplyUpdates(std::span<const BlockUpdate> updates);
   void Write(LaneState& lane, int32_t position);
-  // The tokens before `end` as the KV cache of this group has them.
-  std::vector<int32_t> Read(const LaneState& lane, int32_t group, int32_t end);
-  // Runs the model on the tokens before `end`, and checks that all groups hold them.
+  // The tokens from `begin` to before `end` as the KV cache of this group has them.
+  std::vector<int32_t> Read(const LaneState& lane, size_t group, int32_t begin, int32_t end);
+  // The tokens before `end`, after a check that all groups hold those of them that they see.
   std::vector<int32_t> Attend(const LaneState& lane, int32_t end);
   void Expect(bool condition, const std::string& what);
 
   const ExecutorOptions options_;
+  std::vector<LayerGroup> groups_;
   const int run_ahead_;
   ExecutorStats stats_;
   std::shared_ptr<FakeDevice> device_;

@@ -34,14 +34,17 @@ struct Rig {
     options.mode = Mode::kDecoderGraph;
     options.max_batch_size = 4;
     options.max_length = kMaxLength;
-    options.prefill_chunk_size = 24;
+    options.prefill_chunk_size = 12;
     options.block_size = 4;
-    options.kv_blocks = {40, 40};  // for little more than two of the longest
+    // For little more than two of the longest; where there is a window, the longest wraps around.
+    options.kv_blocks = {40, 25};
     auto executor = Executor::Create(*device, model.descriptor, model.weights, options);
     EXPECT_TRUE(executor.ok()) << executor.status();
     if (!executor.ok()) return;
     auto started = Engine::Start(*std::move(executor), /*tokenizer=*/nullptr, &observer,
-                                 {.prefill_chunk_size = 24, .end_token_ids = {1, 2, 3, 4}});
+                                 {.prefill_chunk_size = 12,
+                                  .groups = model.descriptor.groups,
+                                  .end_token_ids = {1, 2, 3, 4}});
     EXPECT_TRUE(started.ok()) << started.status();
     if (started.ok()) engine = *std::move(started);
   }

@@ -10,6 +10,7 @@
 #include <thread>
 #include <vector>
 
+#include "engine/sequence_blocks.h"
 #include "tests/engine/engine_harness.h"
 
 namespace sirocco {
@@ -168,6 +169,16 @@ TEST_P(ScheduleTest, SmallChunks) {
   h_.options.prefill_chunk_size = 3;
   h_.options.delivery_threads = 3;
   Run(4, 1000);
+}
+
+// Sequences go on in the blocks that a window has passed.
+TEST_P(ScheduleTest, Windows) {
+  h_.executor = FakeOptions(6, 100, 6 * 25);
+  h_.options.groups = {{.window = 0}, {.window = 7}};
+  h_.options.prefill_chunk_size = 6;
+  h_.executor.kv_blocks[1] = 6 * SequenceBlocks({.window = 7}, 100, 4, 6);
+  ASSERT_EQ(h_.executor.kv_blocks[1], 6 * 4);
+  Run(6, 1000);
 }
 
 // Many cancels at random moments, mostly within a step.

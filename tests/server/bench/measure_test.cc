@@ -31,9 +31,10 @@ ExecutorOptions Options(Mode mode) {
   options.max_batch_size = kBatch;
   options.max_length = kMeasure.prompt_length + kMeasure.output_length;
   options.prefill_chunk_size = 50;
-  options.kv_blocks.assign(
-      2, static_cast<int32_t>(BlocksOfWorkload(options.block_size, kBatch, kMeasure.prompt_length,
-                                               kMeasure.output_length)));
+  for (const LayerGroup& group : RandomModelDescriptor().groups) {
+    options.kv_blocks.push_back(static_cast<int32_t>(
+        BlocksOfWorkload(group, options, kBatch, kMeasure.prompt_length, kMeasure.output_length)));
+  }
   return options;
 }
 
@@ -68,6 +69,24 @@ TEST(WorkloadTest, ChunksCoverEveryPromptOnceAndBlocksAreDistinct) {
     }
   }
   EXPECT_EQ(blocks.size(), 2u * options.kv_blocks[0]);  // none is left over
+}
+
+TEST(WorkloadTest, WindowsTakeNoMoreBlocksThanTheyNeed) {
+  ExecutorOptions options = Options(Mode::kEager);
+  options.prefill_chunk_size = 8;
+  const ModelDescriptor d = RandomModelDescriptor();
+  const Workload workload(d, options, kBatch, 300, 50, 1);
+  std::vector<std::set<int32_t>> blocks(2);
+  for (const auto& updates : workload.prompts().updates) {
+    for (const BlockUpdate& update : updates) blocks[update.group].insert(update.physical);
+  }
+  for (int group = 0; group < 2; ++group) {
+    const auto needed = BlocksOfWorkload(d.groups[group], options, kBatch, 300, 50);
+    EXPECT_EQ(static_cast<int64_t>(blocks[group].size()), needed);
+    EXPECT_EQ(*blocks[group].rbegin(), needed - 1);
+  }
+  EXPECT_EQ(blocks[0].size(), kBatch * 22u);
+  EXPECT_EQ(blocks[1].size(), kBatch * 3u);  // a window of 24, a chunk of 8
 }
 
 class MeasureTest : public ::testing::TestWithParam<Mode> {

@@ -90,6 +90,14 @@ TEST_F(MemoryTest, EachLayerGroupHasItsRow) {
   EXPECT_EQ(table->Lines().size(), table->rows.size() + 1);
 }
 
+TEST_F(MemoryTest, AWindowsGroupHasWhatTheWindowNeeds) {
+  options_.max_length = 1024;
+  options_.prefill_chunk_size = 64;
+  const auto table = On("cpu", 16 * kGibibyte, 16 * kGibibyte);
+  ASSERT_TRUE(table.ok()) << table.status();
+  EXPECT_EQ(table->kv_blocks, (std::vector<int32_t>{4 * 64, 4 * 7}));
+}
+
 TEST_F(MemoryTest, OnCudaTheCacheTakesWhatIsLeftOfTheFraction) {
   options_.max_batch_size = 512;
   options_.max_length = 1024;
