@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
 """Compares `sirocco run` with the reference answers of SmolLM2-135M-Instruct, on any backend.
 
-usage: check_reference.py --sirocco FILE --model FILE --cases FILE
+usage: check_reference.py --sirocco FILE --model FILE --references FOLDER
                           [--backend cpu] [--dtypes float32,...] [--modes eager,...]
 
-Each case is answered greedily, and its reference answer is scored after its prompt (teacher
-forcing). Needs nothing but Python. Prints a line a type and mode; exits 1 if one is out of the
-tolerances of tests/goldens/README.md.
+FOLDER is tests/goldens/smollm2. Each case is answered greedily, and its reference answer is scored
+after its prompt (teacher forcing). Needs nothing but Python. Prints a line a type and mode; exits 1
+if one is out of the folder's tolerances.
 """
 import argparse
 import json
@@ -21,15 +21,16 @@ MODES = {
     "layer_graph": ("1", "2"),
     "layer": ("1", "3"),
 }
-# Of a chosen token: where the reference's margin is at least the first, the best id is the
-# reference's. The second: how far its logprob may be off; below float32 the README bounds logits,
-# and this holds only what is far outside of them.
-TOLERANCES = {
-    "float32": (5e-3, 2e-3),
-    "float16": (0.03, 0.05),
-    "bfloat16": (0.25, 0.3),
-}
-CPU_BFLOAT16 = (0.15, 0.1)
+
+
+def tolerance_of(args, dtype):
+    """Of a chosen token: where the reference's margin is at least the first, the best id is the
+    reference's. The second: how far its logprob may be off."""
+    with open(os.path.join(args.references, "tolerances.json"), encoding="utf-8") as file:
+        tolerances = json.load(file)
+    cpu = (args.backend, dtype) == ("cpu", "bfloat16")
+    found = tolerances["bfloat16 with float32 arithmetic" if cpu else dtype]
+    return found["margin"], found["logprob"]
 
 
 def answer(args, dtype, mode, requests):
@@ -53,9 +54,7 @@ def token_of(logprob):
 
 def check(args, dtype, mode, cases):
     """What is wrong, and the largest error of a logprob."""
-    margin, tolerance = TOLERANCES[dtype]
-    if (args.backend, dtype) == ("cpu", "bfloat16"):
-        margin, tolerance = CPU_BFLOAT16
+    margin, tolerance = tolerance_of(args, dtype)
     requests = []
     for case in cases:
         prompt, completion = case["prompt_token_ids"], case["completion_token_ids"]
@@ -91,13 +90,13 @@ def check(args, dtype, mode, cases):
 
 def main():
     parser = argparse.ArgumentParser()
-    for name in ("sirocco", "model", "cases"):
+    for name in ("sirocco", "model", "references"):
         parser.add_argument("--" + name, required=True)
     parser.add_argument("--backend", default="cpu")
     parser.add_argument("--dtypes", default="float32")
     parser.add_argument("--modes", default="eager")
     args = parser.parse_args()
-    with open(args.cases, encoding="utf-8") as lines:
+    with open(os.path.join(args.references, "cases.jsonl"), encoding="utf-8") as lines:
         cases = [json.loads(line) for line in lines]
     failed = False
     for dtype in args.dtypes.split(","):

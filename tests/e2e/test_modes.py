@@ -2,21 +2,24 @@
 import json
 import os
 import struct
+import subprocess
+import sys
 
 import pytest
 
-from harness import GOLDENS, MODES, Collected, Server, read_jsonl
+from harness import BINARY, GOLDENS, MODES, ROOT, Collected, Server, read_jsonl
 from stubs import pb
 
-# A step whose margin is below this may go another way, and all after it.
-MARGIN_BFLOAT16 = 0.1  # weights and KV in bfloat16, arithmetic in float32
-MARGIN_FLOAT32 = 5e-3
-
+CHECK_REFERENCE = os.path.join(ROOT, "deploy/tools/check_reference.py")
 CASES = read_jsonl("smollm2/cases.jsonl")
+with open(os.path.join(GOLDENS, "smollm2/tolerances.json"), encoding="utf-8") as tolerances:
+    TOLERANCES = json.load(tolerances)
+FLOAT32 = TOLERANCES["float32"]
+BFLOAT16 = TOLERANCES["bfloat16 with float32 arithmetic"]
 
 
 def sure_steps(margins, least):
-    """How many steps come before the first that may go another way."""
+    """How many steps come before the first that may go another way, and all after it."""
     return next((i for i, margin in enumerate(margins) if margin < least), len(margins))
 
 
@@ -29,20 +32,20 @@ def request_of(case):
     return request
 
 
-def check_answer(case, response, least_margin, logprob_tolerance):
+def check_answer(case, response, tolerance):
     completion = response.completions[0]
-    sure = sure_steps(case["margins"], least_margin)
+    sure = sure_steps(case["margins"], tolerance["margin"])
     assert list(completion.token_ids[:sure]) == case["completion_token_ids"][:sure]
     for step in range(sure):
         got, expected = completion.logprobs[step], case["logprobs"][step]
         assert got.token_id == case["completion_token_ids"][step]
         assert got.rank == 1
-        assert got.logprob == pytest.approx(expected, abs=logprob_tolerance)
+        assert got.logprob == pytest.approx(expected, abs=tolerance["logprob"])
         for candidate in got.top:
             reference = dict(case["top5"][step]) if step < len(case["top5"]) else {}
             if candidate.token_id in reference:
                 assert candidate.logprob == pytest.approx(reference[candidate.token_id],
-                                                          abs=4 * logprob_tolerance)
+                                                          abs=4 * tolerance["logprob"])
     if sure == len(case["margins"]):
         assert completion.text == case["text"]
         stopped = case["finish_reason"] == "stop"
@@ -75,7 +78,7 @@ def test_smollm2(smollm2, mode, answers):
             call = server.stub.Generate.future(pb.GenerateRequest(**request_of(case)), timeout=120)
             results.append((case, call))
         for case, call in results:
-            check_answer(case, call.result(), MARGIN_BFLOAT16, 0.1)
+            check_answer(case, call.result(), BFLOAT16)
             trailing = dict(call.trailing_metadata())
             assert trailing["sirocco-mode"] == mode
             for key in ("sirocco-queue-ms", "sirocco-prefill-ms", "sirocco-decode-ms"):
@@ -95,8 +98,23 @@ def test_smollm2_float32(smollm2):
                 "--max-length", 512) as server:
         assert server.get_model().dtype == "float32"
         for case in CASES:
-            check_answer(case, server.generate(**request_of(case), timeout=120),
-                         MARGIN_FLOAT32, 2e-3)
+            check_answer(case, server.generate(**request_of(case), timeout=120), FLOAT32)
+
+
+# The tool that compares any backend where there is no pytest.
+@pytest.mark.parametrize("off, status, word", [(0, 0, "passed"), (1, 1, "FAILED")])
+def test_check_reference(smollm2, off, status, word, tmp_path):
+    with open(tmp_path / "cases.jsonl", "w", encoding="utf-8") as lines:
+        for case in CASES:
+            case = dict(case, logprobs=[logprob - off for logprob in case["logprobs"]])
+            lines.write(json.dumps(case) + "\n")
+    (tmp_path / "tolerances.json").write_text(json.dumps(TOLERANCES))
+    result = subprocess.run(
+        [sys.executable, CHECK_REFERENCE, "--sirocco", BINARY, "--model", smollm2, "--references",
+         tmp_path, "--dtypes", "bfloat16", "--modes", "decoder"],
+        capture_output=True, text=True, timeout=300)
+    assert result.returncode == status, result.stdout + result.stderr
+    assert result.stdout.startswith(f"{word}: cpu bfloat16 decoder")
 
 
 def read_safetensors(path):
@@ -128,6 +146,6 @@ def test_tiny_goldens(golden, mode):
             completion = response.completions[0]
             assert len(completion.token_ids) == 32
             assert completion.text == ""
-            sure = sure_steps(expected[f"margin_{index}"], MARGIN_FLOAT32)
+            sure = sure_steps(expected[f"margin_{index}"], FLOAT32["margin"])
             assert list(completion.token_ids[:sure]) == list(expected[f"greedy_{index}"][:sure])
             Collected(server.stream(**request)).assert_equals(response)
