@@ -237,6 +237,15 @@ TEST_F(RunAheadTest, WhatStandsOnTheDeviceIsNotCopiedAgain) {
   EXPECT_EQ(copies({1}), 0);
 }
 
+TEST_F(RunAheadTest, APromptIsBroughtInFewCopies) {
+  ASSERT_TRUE(StartLane(0, 4).ok());
+  rig_.deferring->copies = 0;
+  ASSERT_TRUE(LaunchPrompt(0, 4).ok());
+  // The rows' lanes and positions, the segments, the block updates, and of the head's row its
+  // place, lane and position.
+  EXPECT_EQ(rig_.deferring->copies, 2 + 1 + 1 + 3);
+}
+
 TEST_F(RunAheadTest, ALaneInFlightCannotBeStarted) {
   ASSERT_TRUE(StartLane(0, 5).ok());
   ASSERT_TRUE(StartLane(1, 5).ok());
