@@ -52,6 +52,13 @@ TEST_P(MatMulTest, ManyInputs) {
   Check(12, 70, 1961, false);
 }
 
+// More weights a thread block than the ring of the CUDA backend's stream holds, so that its slots
+// are filled again; each row is cut into pieces (stream_plan_test.cc has the same shape). Nine rows
+// are more than the stream takes.
+TEST_P(MatMulTest, MoreThanARingHolds) {
+  for (const int32_t rows : {1, 4, 8, 9}) Check(rows, 4400, 1160, rows % 2 == 0);
+}
+
 TEST_P(MatMulTest, SizesAroundAVector) {
   for (const int32_t inputs : {15, 16, 17, 31, 32, 33, 47, 100}) Check(3, 5, inputs, false);
 }

@@ -73,6 +73,7 @@ TEST(StreamPlanTest, TheCutDoesNotDependOnTheNumberOfRows) {
   }
 }
 
+#if SIROCCO_HOPPER
 // Room for the next kernel's ring beside this one's.
 TEST(StreamPlanTest, TwoBlocksShareAMultiprocessorWhereTheActivationsAreSmall) {
   for (const int32_t columns : {1152, 2048, 4096, 8192, 14336}) {
@@ -80,6 +81,28 @@ TEST(StreamPlanTest, TwoBlocksShareAMultiprocessorWhereTheActivationsAreSmall) {
     ASSERT_TRUE(plan.fits);
     EXPECT_LE(plan.shared_bytes, 103u * 1024);
     EXPECT_GE(plan.slots * plan.slot_bytes(), 40 * 1024);
+  }
+}
+
+#endif
+
+// The shape of MatMulTest.MoreThanARingHolds: on a GPU of up to 132 multiprocessors every block
+// fills slots of its ring again, with pieces of rows.
+TEST(StreamPlanTest, AProductOfTheTestsGoesRoundTheRing) {
+  for (const int multiprocessors : {6, 40, 108, kMultiprocessors}) {
+    for (const int32_t rows : {1, 4, 8}) {
+      for (const int32_t bytes : {2, 4}) {
+        SCOPED_TRACE(::testing::Message() << multiprocessors << " multiprocessors, " << rows
+                                          << " rows, " << bytes << " bytes");
+        const StreamPlan plan = PlanStream({rows, 4400, 1, 1160, bytes}, {}, multiprocessors);
+        ASSERT_TRUE(plan.fits);
+        EXPECT_FALSE(plan.whole_rows());
+        const int32_t least_units = plan.units / plan.blocks;
+        const int32_t tiles = (least_units + 2 * plan.half_rows - 1) / (2 * plan.half_rows);
+        const int32_t pieces = (plan.columns + plan.piece_columns - 1) / plan.piece_columns;
+        EXPECT_GT(pieces * tiles, plan.slots);
+      }
+    }
   }
 }
 

@@ -124,6 +124,18 @@ void ExpectNear(const std::vector<float>& got, const std::vector<double>& want, 
   }
 }
 
+void ExpectRowsNear(const std::vector<float>& got, const std::vector<double>& want, int32_t width,
+                    double tolerance) {
+  ASSERT_EQ(got.size(), want.size());
+  ASSERT_EQ(want.size() % width, 0u);
+  for (size_t first = 0; first < want.size(); first += width) {
+    SCOPED_TRACE(::testing::Message() << "row " << first / width);
+    ExpectNear({got.begin() + first, got.begin() + first + width},
+               {want.begin() + first, want.begin() + first + width}, tolerance);
+    if (::testing::Test::HasFatalFailure()) return;
+  }
+}
+
 double ToleranceOf(DType activations) {
   switch (activations) {
     case DType::kFloat32:

@@ -72,6 +72,11 @@ class Memory {
 // Each element of `got` is within `tolerance` times the largest magnitude of `want` of its own.
 void ExpectNear(const std::vector<float>& got, const std::vector<double>& want, double tolerance);
 
+// The same with the largest magnitude of each row of `width` for the row: where rows differ in
+// size, a small one cannot hide an error behind a large one.
+void ExpectRowsNear(const std::vector<float>& got, const std::vector<double>& want, int32_t width,
+                    double tolerance);
+
 // The relative error that a result in `activations` may have.
 double ToleranceOf(DType activations);
 
