@@ -170,7 +170,8 @@ struct WriteKvParams {
   KvLayer kv;
 };
 
-// Each row attends to its lane's slots 0 ... position, in splits of 256 slots merged in order.
+// Each row attends to its lane's slots 0 ... position, in splits that are merged in order: of 256
+// slots, or of fewer where a backend cuts the few rows of a step finer.
 struct DecodeAttentionParams {
   int32_t rows = 0;
   RowMap map;

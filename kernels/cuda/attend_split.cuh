@@ -7,6 +7,7 @@
 #pragma once
 
 #include "kernels/cuda/attention.cuh"
+#include "kernels/cuda/decode_plan.h"
 #include "kernels/cuda/kv_slots.cuh"
 
 namespace sirocco::cuda::SIROCCO_CUDA_PATH {

@@ -10,9 +10,6 @@
 
 namespace sirocco::cuda::SIROCCO_CUDA_PATH {
 
-// Slots are attended to in splits: slot / 256, whatever the rows beside (kernels/cpu/attend.h).
-inline constexpr int kSplitSlots = 256;
-
 __device__ __forceinline__ int FirstSlot(const AttentionShape& shape, int position) {
   return shape.window > 0 ? max(0, position - shape.window + 1) : 0;
 }

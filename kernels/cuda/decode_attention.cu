@@ -1,15 +1,16 @@
 // Attention of a decode step: split-KV in one launch.
 //
-// Work is cut into items of (row, split of 256 slots, KV head). Their number is only known on the
-// device: every thread block counts the rows' splits for itself and takes items round robin, so one
-// fixed grid (what the GPU holds at once, or fewer) serves any lengths. A row of several splits
-// leaves partials (maximum, sum, weighted values) in scratch, and the last thread block to arrive
-// merges them in the splits' order; a row of one split is written at once. Each split is computed
-// and merged the same way whatever else runs.
+// Work is cut into items of (row, split, KV head); a split is 256 slots, or fewer where rows are
+// few (decode_plan.h). Their number is only known on the device: every thread block counts the
+// rows' splits for itself and takes items round robin, so one fixed grid (what the GPU holds at
+// once, or fewer) serves any lengths. A row of several splits leaves partials (maximum, sum,
+// weighted values) in scratch, and the last thread block to arrive merges them in the splits'
+// order; a row of one split is written at once. Each split is computed and merged the same way
+// whatever else runs.
 //
-// Bytes: each key and value once, q and out once; partials of rows beyond 256 slots, (head_dim + 2)
-// float32 a head and split, written and read once: 1.6% of the KV at head_dim 128, four heads a KV
-// head, 16 bits.
+// Bytes: each key and value once, q and out once; partials of rows of several splits, written and
+// read once, (head_dim + 2) float32 a head and split: 1.6% of the KV where splits are 256 slots at
+// head_dim 128, four heads a KV head, 16 bits; where they are 32, eight times that.
 // Grid: at most 3 blocks of 256 threads a multiprocessor. Shared memory: 54 KiB for tiles, 9 KiB
 // for rows and slots, and 1,024 + 4 * head_dim bytes a query head of the block.
 //
@@ -20,6 +21,7 @@
 
 #include "kernels/cuda/arrive.cuh"
 #include "kernels/cuda/attend_split.cuh"
+#include "kernels/cuda/decode_plan.h"
 #include "kernels/cuda/kernels.h"
 #include "kernels/cuda/launch.cuh"
 
@@ -33,8 +35,9 @@ constexpr int kLaunchRows = 512;
 struct DecodeLayout : SplitLayout {
   int32_t kv_heads;
   int32_t heads_a_kv_head;
-  int32_t passes;      // thread blocks that a KV head's query heads need
-  int32_t max_splits;  // of a row
+  int32_t passes;       // thread blocks that a KV head's query heads need
+  int32_t fine_splits;  // decode_plan.h
+  int32_t max_splits;   // of a row
 };
 
 struct DecodeArgs {
@@ -70,10 +73,6 @@ using DecodeShared = SplitShared<DecodeFixed>;
 
 // ---- On the device -----------------------------------------------------------------------------
 
-__device__ __forceinline__ int FirstSplit(const AttentionShape& shape, int position) {
-  return FirstSlot(shape, position) / kSplitSlots;
-}
-
 // first_item[r] = splits of the rows before r; [rows]: of all.
 __device__ void CountSplits(const DecodeArgs& args, const DecodeShared& shared) {
   const int lane = threadIdx.x % kWarp;
@@ -86,7 +85,9 @@ __device__ void CountSplits(const DecodeArgs& args, const DecodeShared& shared) 
       const int position = args.p.map.position[args.first_row + row];
       shared.fixed->position[row] = position;
       shared.fixed->lane[row] = args.p.map.lane[args.first_row + row];
-      splits = position / kSplitSlots - FirstSplit(shared.fixed->shape, position) + 1;
+      const int first_slot = FirstSlot(shared.fixed->shape, position);
+      const int bits = SplitBitsOf(first_slot, position, args.layout.fine_splits);
+      splits = (position >> bits) - (first_slot >> bits) + 1;
     }
     int sum = WarpPrefixSum(splits);
     if (lane == kWarp - 1) shared.fixed->warp_splits[warp] = sum;
@@ -128,10 +129,12 @@ __device__ void FindItem(const DecodeArgs& args, const DecodeShared& shared, int
   item.splits =
       shared.fixed->first_item[item.launch_row + 1] - shared.fixed->first_item[item.launch_row];
   const int position = shared.fixed->position[item.launch_row];
-  const int split = FirstSplit(shared.fixed->shape, position) + item.split;
-  const int first = max(split * kSplitSlots, FirstSlot(shared.fixed->shape, position));
+  const int first_slot = FirstSlot(shared.fixed->shape, position);
+  const int bits = SplitBitsOf(first_slot, position, layout.fine_splits);
+  const int split = (first_slot >> bits) + item.split;
+  const int first = max(split << bits, first_slot);
   shared.fixed->first = first;
-  shared.fixed->count = min((split + 1) * kSplitSlots - 1, position) - first + 1;
+  shared.fixed->count = min(((split + 1) << bits) - 1, position) - first + 1;
   const int pass_head = item.group % layout.passes * layout.queries;
   item.head_count = min(layout.queries, layout.heads_a_kv_head - pass_head);
   item.first_head = item.group / layout.passes * layout.heads_a_kv_head + pass_head;
@@ -332,7 +335,6 @@ DecodeLayout LayoutOf(const DecodeAttentionParams& p) {
   const int heads = from_table ? p.layer.q_rows / layout.head_dim : p.shape.heads;
   layout.heads_a_kv_head = heads / layout.kv_heads;
   layout.chunks = static_cast<int32_t>(CeilDiv(layout.head_dim, 8));
-  layout.max_splits = static_cast<int32_t>(CeilDiv(p.lanes.max_length, kSplitSlots));
   // As many heads a block as its threads and shared memory allow.
   const int step = HeadsAThread(layout);
   const int most = step * std::max(1, kSplitThreads / layout.chunks);
@@ -341,6 +343,8 @@ DecodeLayout LayoutOf(const DecodeAttentionParams& p) {
   while (layout.queries > step && DecodeShared::Bytes(layout) > kMaxBlockShared)
     layout.queries -= step;
   layout.passes = static_cast<int32_t>(CeilDiv(layout.heads_a_kv_head, layout.queries));
+  layout.fine_splits = FineSplitsFor(int64_t{p.rows} * layout.kv_heads * layout.passes);
+  layout.max_splits = MostSplits(p.lanes.max_length, layout.fine_splits);
   return layout;
 }
 
@@ -350,16 +354,16 @@ int RowsALaunch(const DecodeAttentionParams& p, const DecodeLayout& layout) {
       {p.rows, kLaunchRows, std::max(1, kCounters / (layout.kv_heads * layout.passes))});
 }
 
-int64_t PartialsOf(const DecodeLayout& layout, int rows) {
-  return int64_t{rows} * layout.kv_heads * layout.passes * layout.max_splits * layout.queries;
+int64_t PairsOf(const DecodeLayout& layout, int rows) {
+  return int64_t{rows} * layout.kv_heads * layout.passes;
 }
 
 }  // namespace
 
 size_t DecodeAttentionScratch(const DecodeAttentionParams& p) {
   const DecodeLayout layout = LayoutOf(p);
-  if (layout.max_splits <= 1) return 0;
-  const int64_t partials = PartialsOf(layout, RowsALaunch(p, layout));
+  const int64_t pairs = PairsOf(layout, RowsALaunch(p, layout));
+  const int64_t partials = MostSplitsOfAll(pairs, p.lanes.max_length) * layout.queries;
   return static_cast<size_t>(partials) * (layout.chunks * 8 * sizeof(float) + sizeof(float2));
 }
 
@@ -370,9 +374,9 @@ cudaError_t LaunchDecodeAttention(const DecodeAttentionParams& p, const LaunchCo
   const DecodeLayout& layout = args.layout;
   if (layout.head_dim > kMaxSplitHeadDim) return cudaErrorNotSupported;
   const int rows_a_launch = RowsALaunch(p, layout);
-  const int64_t values = PartialsOf(layout, rows_a_launch) * layout.chunks * 8;
+  const int64_t partials = PairsOf(layout, rows_a_launch) * layout.max_splits * layout.queries;
   args.values = static_cast<float*>(context.scratch);
-  args.statistics = reinterpret_cast<float2*>(args.values + values);
+  args.statistics = reinterpret_cast<float2*>(args.values + partials * layout.chunks * 8);
   args.arrived = context.counters;
   const int64_t shared_bytes = DecodeShared::Bytes(layout);
   const auto launch = [&](void (*kernel)(DecodeArgs), int resident_blocks) {
@@ -383,7 +387,7 @@ cudaError_t LaunchDecodeAttention(const DecodeAttentionParams& p, const LaunchCo
     for (int row = 0; row < p.rows && error == cudaSuccess; row += rows_a_launch) {
       args.first_row = row;
       args.rows = std::min(rows_a_launch, p.rows - row);
-      const int64_t items = PartialsOf(layout, args.rows) / layout.queries;
+      const int64_t items = PairsOf(layout, args.rows) * layout.max_splits;
       const auto grid = static_cast<unsigned>(std::min(items, blocks * context.multiprocessors));
       error = LaunchKernel(kernel, dim3(grid), dim3(kSplitThreads),
                            static_cast<size_t>(shared_bytes), context, args);

@@ -192,6 +192,37 @@ TEST_P(AttentionTest, DecodeOfALongSequenceBesideShortOnes) {
   ExpectRows(Decode(q, lane, position), Want(lane, position), 4 * tolerance());
 }
 
+// Few rows, which the CUDA backend cuts into splits of 32, 64, 128 or 256 slots by their lengths
+// (kernels/cuda/decode_plan.h): around the lengths at which sizes and numbers of splits change.
+TEST_P(AttentionTest, DecodeOfFewRowsOfAnyLength) {
+  Prepare({4, 1, 32}, {.scale = 0.3f}, 16, 5000);
+  for (const int32_t position :
+       {0, 31, 32, 63, 255, 256, 1023, 1024, 2047, 2048, 4095, 4096, 4999}) {
+    SCOPED_TRACE(position);
+    const Rows q = Queries(1);
+    ExpectRows(Decode(q, {1}, {position}), Want({1}, {position}), 4 * tolerance());
+  }
+  const std::vector<int32_t> lane = {0, 1, 2};
+  for (const std::vector<int32_t>& position :
+       {std::vector<int32_t>{511, 4000, 1}, {3000, 70, 1400}}) {
+    const Rows q = Queries(3);
+    ExpectRows(Decode(q, lane, position), Want(lane, position), 4 * tolerance());
+  }
+}
+
+// Splits begin at multiples of their size, wherever the window does.
+TEST_P(AttentionTest, DecodeOfFewRowsInAWindow) {
+  for (const int32_t window : {1, 33, 500, 1030}) {
+    SCOPED_TRACE(window);
+    Prepare({8, 4, 16}, {.window = window, .scale = 0.3f}, 16, 3000);
+    const std::vector<int32_t> lane = {0, 1};
+    for (const std::vector<int32_t>& position : {std::vector<int32_t>{40, 2999}, {1029, 530}}) {
+      const Rows q = Queries(2);
+      ExpectRows(Decode(q, lane, position), Want(lane, position), 4 * tolerance());
+    }
+  }
+}
+
 TEST_P(AttentionTest, DecodeOfOneSplitAtMost) {
   Prepare({4, 2, 32}, {.scale = 0.2f}, 16, 100);
   const Rows q = Queries(2);
