@@ -36,9 +36,9 @@ struct BatcherOptions {
   int32_t max_batch_size = 1;        // lanes
   int32_t prefill_chunk_size = 512;  // prompt tokens a step
   int32_t block_size = 16;
-  std::vector<int32_t> kv_blocks;  // of each layer group
-  std::vector<LayerGroup> groups;  // as EngineOptions'
-  int32_t run_ahead = 0;           // steps planned beside the oldest that has not ended
+  std::vector<int32_t> kv_blocks;       // of each layer group
+  std::vector<LayerGroup> groups = {};  // as EngineOptions'
+  int32_t run_ahead = 0;                // steps planned beside the oldest that has not ended
 };
 
 class Batcher {

@@ -22,8 +22,8 @@ struct EngineOptions {
   int64_t max_queue_tokens = 0;      // prompt tokens that wait; 0: no bound
   int32_t prefill_chunk_size = 512;  // prompt tokens a step; at most the executor's
   // The model's: how far back its layers see (ModelDescriptor::groups). Empty: all the way.
-  std::vector<LayerGroup> groups;
-  std::vector<int32_t> end_token_ids;
+  std::vector<LayerGroup> groups = {};
+  std::vector<int32_t> end_token_ids = {};
   int delivery_threads = 1;
 };
 

@@ -33,8 +33,8 @@ struct ExecutorOptions {
   int32_t max_batch_size = 64;  // lanes, and graphs: 1 ... kMaxBatchSize
   int32_t max_length = 0;       // prompt and generated tokens: 1 ... max_position
   int32_t prefill_chunk_size = 512;
-  int32_t block_size = 16;         // KV slots a block
-  std::vector<int32_t> kv_blocks;  // blocks of each layer group
+  int32_t block_size = 16;              // KV slots a block
+  std::vector<int32_t> kv_blocks = {};  // blocks of each layer group
   DType kv_dtype = DType::kFloat32;
   DType activation_dtype = DType::kFloat32;  // Device::ActivationDType of the weights
   // For tests and comparisons: each sampling step copies its logits aside before the sampler

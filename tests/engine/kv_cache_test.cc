@@ -91,7 +91,7 @@ TEST(SequenceBlocks, AWindowAChunkAndARowAheadAreAllThere) {
 
 TEST(KvCache, BlocksThatAWindowHasPassedAreUsedAgain) {
   // A window of 4 and chunks of 2: three blocks, however long the sequence.
-  KvCache cache(/*block_size=*/4, /*blocks=*/{25, 6}, {{.window = 0}, {.window = 4}}, 2);
+  KvCache cache(/*block_size=*/4, /*blocks=*/{26, 6}, {{.window = 0}, {.window = 4}}, 2);
   EXPECT_TRUE(cache.CanEverHold(100));
   std::optional<BlockTable> table = cache.Reserve(50);
   ASSERT_TRUE(table);
