@@ -40,10 +40,12 @@ std::string_view NameOf(MemoryUse use) {
 // What follows serves backends that have done the work when a call returns.
 
 absl::StatusOr<std::unique_ptr<Buffer>> Device::AllocateHost(size_t bytes) {
+  counters_.allocations.fetch_add(1, std::memory_order_relaxed);
   std::unique_ptr<std::byte[]> memory(new (std::nothrow) std::byte[bytes]());
   if (memory == nullptr) {
     return absl::ResourceExhaustedError(absl::StrCat("no ", bytes, " bytes of host memory"));
   }
+  counters_.host_bytes.fetch_add(bytes, std::memory_order_relaxed);
   return std::make_unique<PlainHostBuffer>(std::move(memory), bytes);
 }
 

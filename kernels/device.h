@@ -72,11 +72,13 @@ struct DeviceMark {
 
 // Monotonic, readable from any thread.
 struct DeviceCounters {
-  // Memory requests (Allocate, Reserve, Map) and whatever an operation had to allocate itself.
+  // Memory requests (Allocate, Reserve, Map, AllocateHost) and whatever an operation or a copy had
+  // to allocate itself.
   std::atomic<uint64_t> allocations{0};
   std::atomic<uint64_t> launches{0};  // operations issued one by one
   std::atomic<uint64_t> replays{0};   // recordings launched
   std::atomic<uint64_t> bytes[kMemoryUses] = {};
+  std::atomic<uint64_t> host_bytes{0};  // AllocateHost's, and what copies are staged in
 };
 
 class Device {
@@ -142,7 +144,8 @@ class Device {
       std::span<const MatMulParams> products);
 
   virtual Ops& ops() = 0;
-  const DeviceCounters& counters() const { return counters_; }
+  // Of a device that stands before another one, that one's.
+  virtual const DeviceCounters& counters() const { return counters_; }
 
  protected:
   DeviceCounters counters_;

@@ -37,7 +37,7 @@ class CudaDevice final : public Device, private OpSink {
         portable_(portable || context_->compute_capability() != 90),
         launchers_(portable_ ? portable::KernelLaunchers() : hopper::KernelLaunchers()),
         library_(*context_, counters_),
-        staged_(*context_),
+        staged_(*context_, counters_),
         marks_(*context_),
         ops_(launchers_, *this, library_) {}
 
@@ -47,7 +47,8 @@ class CudaDevice final : public Device, private OpSink {
         AllocateDevice(*context_, kCounters * sizeof(uint32_t), MemoryUse::kWorkspace, counters_);
     if (!arrivals.ok()) return arrivals.status();
     arrivals_ = *std::move(arrivals);
-    absl::StatusOr<std::unique_ptr<Buffer>> fault = AllocatePinned(*context_, sizeof(StepFault));
+    absl::StatusOr<std::unique_ptr<Buffer>> fault =
+        AllocatePinned(*context_, sizeof(StepFault), counters_);
     if (!fault.ok()) return fault.status();
     fault_ = *std::move(fault);
     return marks_.Create();
@@ -69,7 +70,7 @@ class CudaDevice final : public Device, private OpSink {
     return ReserveDevice(*context_, bytes, use, counters_);
   }
   absl::StatusOr<std::unique_ptr<Buffer>> AllocateHost(size_t bytes) override {
-    return AllocatePinned(*context_, bytes);
+    return AllocatePinned(*context_, bytes, counters_);
   }
 
   absl::Status CopyToDevice(void* device, const void* host, size_t bytes) override;

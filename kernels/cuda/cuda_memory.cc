@@ -73,8 +73,10 @@ absl::StatusOr<std::unique_ptr<Buffer>> AllocateDevice(CudaContext& context, siz
   return buffer;
 }
 
-absl::StatusOr<std::unique_ptr<Buffer>> AllocatePinned(CudaContext& context, size_t bytes) {
+absl::StatusOr<std::unique_ptr<Buffer>> AllocatePinned(CudaContext& context, size_t bytes,
+                                                       DeviceCounters& counters) {
   if (absl::Status status = context.Enter(); !status.ok()) return status;
+  counters.allocations.fetch_add(1, std::memory_order_relaxed);
   void* data = nullptr;
   const size_t wanted = std::max<size_t>(bytes, 1);
   const cudaError_t error = cudaHostAlloc(&data, wanted, cudaHostAllocMapped);
@@ -85,6 +87,7 @@ absl::StatusOr<std::unique_ptr<Buffer>> AllocatePinned(CudaContext& context, siz
   }
   if (absl::Status status = context.Check("cudaHostAlloc", error); !status.ok()) return status;
   std::memset(data, 0, wanted);
+  counters.host_bytes.fetch_add(bytes, std::memory_order_relaxed);
   return std::make_unique<PinnedBuffer>(data, bytes);
 }
 

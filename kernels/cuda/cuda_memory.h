@@ -23,7 +23,8 @@ absl::StatusOr<MemoryInfo> MemInfo(CudaContext& context);
 absl::StatusOr<std::unique_ptr<Buffer>> AllocateDevice(CudaContext& context, size_t bytes,
                                                        MemoryUse use, DeviceCounters& counters);
 // Pinned, and mapped for the device to write at the same address.
-absl::StatusOr<std::unique_ptr<Buffer>> AllocatePinned(CudaContext& context, size_t bytes);
+absl::StatusOr<std::unique_ptr<Buffer>> AllocatePinned(CudaContext& context, size_t bytes,
+                                                       DeviceCounters& counters);
 
 // RESOURCE_EXHAUSTED with the use, the bytes asked and those free; after a fault, the fault.
 absl::Status Exhausted(CudaContext& context, size_t bytes, MemoryUse use);

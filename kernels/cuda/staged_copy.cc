@@ -24,7 +24,8 @@ StagedCopy::~StagedCopy() {
 absl::Status StagedCopy::Prepare() {
   for (Half& half : halves_) {
     if (half.memory == nullptr) {
-      absl::StatusOr<std::unique_ptr<Buffer>> memory = AllocatePinned(context_, kHalfBytes);
+      absl::StatusOr<std::unique_ptr<Buffer>> memory =
+          AllocatePinned(context_, kHalfBytes, counters_);
       if (!memory.ok()) return memory.status();
       half.memory = *std::move(memory);
     }

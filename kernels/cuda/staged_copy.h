@@ -15,7 +15,8 @@ namespace sirocco::cuda {
 
 class StagedCopy {
  public:
-  explicit StagedCopy(CudaContext& context) : context_(context) {}
+  StagedCopy(CudaContext& context, DeviceCounters& counters)
+      : context_(context), counters_(counters) {}
   ~StagedCopy();
   StagedCopy(const StagedCopy&) = delete;
   StagedCopy& operator=(const StagedCopy&) = delete;
@@ -32,6 +33,7 @@ class StagedCopy {
   absl::Status Prepare();
 
   CudaContext& context_;
+  DeviceCounters& counters_;
   Half halves_[2];
   int next_ = 0;
 };

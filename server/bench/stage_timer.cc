@@ -3,7 +3,6 @@
 #include <utility>
 
 namespace sirocco {
-
 namespace {
 
 constexpr size_t kUnsettled = 256;  // operations; two marks each, of the 1,000 that a device keeps
@@ -23,9 +22,9 @@ absl::StatusOr<std::vector<StageTimer::Timed>> StageTimer::End() {
 }
 
 absl::Status StageTimer::Settle() {
-  if (absl::Status status = device_.Synchronize(); !status.ok()) return status;
+  if (absl::Status status = Synchronize(); !status.ok()) return status;
   for (const Marked& marked : marked_) {
-    absl::StatusOr<double> seconds = device_.Seconds(marked.before, marked.after);
+    absl::StatusOr<double> seconds = Seconds(marked.before, marked.after);
     if (!seconds.ok()) return seconds.status();
     timed_.push_back({marked.operation, *seconds});
   }
@@ -33,41 +32,18 @@ absl::Status StageTimer::Settle() {
   return absl::OkStatus();
 }
 
-template <typename Params>
-absl::Status StageTimer::Time(const Params& params) {
-  if (!timing_) return device_.ops().Run(params);
+absl::Status StageTimer::RunAny(const Operation& operation) {
+  if (!timing_) return RunOperation(behind().ops(), operation);
   if (marked_.size() == kUnsettled) {
     if (absl::Status status = Settle(); !status.ok()) return status;
   }
-  absl::StatusOr<DeviceMark> before = device_.Mark();
+  const absl::StatusOr<DeviceMark> before = Mark();
   if (!before.ok()) return before.status();
-  if (absl::Status status = device_.ops().Run(params); !status.ok()) return status;
-  absl::StatusOr<DeviceMark> after = device_.Mark();
+  if (absl::Status status = RunOperation(behind().ops(), operation); !status.ok()) return status;
+  const absl::StatusOr<DeviceMark> after = Mark();
   if (!after.ok()) return after.status();
-  marked_.push_back({params, *before, *after});
+  marked_.push_back({operation, *before, *after});
   return absl::OkStatus();
 }
-
-absl::Status StageTimer::Run(const BeginStepParams& p) { return Time(p); }
-absl::Status StageTimer::Run(const EmbedParams& p) { return Time(p); }
-absl::Status StageTimer::Run(const RmsNormParams& p) { return Time(p); }
-absl::Status StageTimer::Run(const MatMulParams& p) { return Time(p); }
-absl::Status StageTimer::Run(const RotaryParams& p) { return Time(p); }
-absl::Status StageTimer::Run(const WriteKvParams& p) { return Time(p); }
-absl::Status StageTimer::Run(const DecodeAttentionParams& p) { return Time(p); }
-absl::Status StageTimer::Run(const PrefillAttentionParams& p) { return Time(p); }
-absl::Status StageTimer::Run(const AddParams& p) { return Time(p); }
-absl::Status StageTimer::Run(const GatedActivationParams& p) { return Time(p); }
-absl::Status StageTimer::Run(const GatherRowsParams& p) { return Time(p); }
-absl::Status StageTimer::Run(const SampleParams& p) { return Time(p); }
-absl::Status StageTimer::Run(const ScoreTokensParams& p) { return Time(p); }
-absl::Status StageTimer::Run(const NormQkvParams& p) { return Time(p); }
-absl::Status StageTimer::Run(const QkvParams& p) { return Time(p); }
-absl::Status StageTimer::Run(const OutputResidualParams& p) { return Time(p); }
-absl::Status StageTimer::Run(const NormGateUpParams& p) { return Time(p); }
-absl::Status StageTimer::Run(const DownResidualParams& p) { return Time(p); }
-absl::Status StageTimer::Run(const DownNormParams& p) { return Time(p); }
-absl::Status StageTimer::Run(const HeadNormParams& p) { return Time(p); }
-absl::Status StageTimer::Run(const AddNormParams& p) { return Time(p); }
 
 }  // namespace sirocco

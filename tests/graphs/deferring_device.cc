@@ -15,17 +15,18 @@ absl::Status DeferringDevice::Queue(Work work) {
 }
 
 absl::Status DeferringDevice::Do(const Work& work) {
-  if (broken_) return absl::InternalError("the deferring device broke");
+  if (until_broken_ <= 0) return absl::InternalError("the deferring device broke");
+  --until_broken_;
   if (const Operation* operation = std::get_if<Operation>(&work)) {
-    return std::visit([&](const auto& params) { return device_->ops().Run(params); }, *operation);
+    return RunOperation(behind().ops(), *operation);
   }
   if (const ToDevice* copy = std::get_if<ToDevice>(&work)) {
-    return device_->CopyToDevice(copy->device, copy->host, copy->bytes);
+    return behind().CopyToDevice(copy->device, copy->host, copy->bytes);
   }
   if (const ToHost* copy = std::get_if<ToHost>(&work)) {
-    return device_->CopyToHost(copy->host, copy->device, copy->bytes);
+    return behind().CopyToHost(copy->host, copy->device, copy->bytes);
   }
-  return device_->Launch(*std::get<const Recording*>(work));
+  return behind().Launch(*std::get<const Recording*>(work));
 }
 
 void DeferringDevice::DoUntil(uint64_t count) {
@@ -37,7 +38,7 @@ void DeferringDevice::DoUntil(uint64_t count) {
 }
 
 absl::Status DeferringDevice::Fault() {
-  const absl::Status status = device_->Synchronize();
+  const absl::Status status = behind().Synchronize();
   if (fault_.ok()) fault_ = status;
   return fault_;
 }
@@ -74,7 +75,7 @@ absl::StatusOr<double> DeferringDevice::Seconds(DeviceMark from, DeviceMark to) 
 
 absl::StatusOr<std::unique_ptr<Recording>> DeferringDevice::EndRecord() {
   passes_ = false;
-  return device_->EndRecord();
+  return behind().EndRecord();
 }
 
 absl::Status DeferringDevice::Launch(const Recording& recording) { return Queue(&recording); }

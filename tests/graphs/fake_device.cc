@@ -35,6 +35,10 @@ class FakeRange final : public Reservation {
   DeviceCounters& counters_;
 };
 
+int32_t RowsOf(const Operation& operation) {
+  return std::visit([](const auto& params) { return params.rows; }, operation);
+}
+
 struct FakeRecording final : Recording {
   int size() const override { return static_cast<int>(operations.size()); }
   std::vector<Operation> operations;
@@ -92,33 +96,30 @@ absl::Status FakeDevice::Launch(const Recording& recording) {
   ++counters_.replays;
   if (log) events.push_back("launch");
   for (const Operation& operation : static_cast<const FakeRecording&>(recording).operations) {
-    std::visit(
-        [&](const auto& params) {
-          if (log) run.push_back({operation, params.rows});
-          Effect(params);
-        },
-        operation);
+    Happen(operation);
   }
   return absl::OkStatus();
 }
 
-template <typename Params>
-absl::Status FakeDevice::Note(const Params& params) {
+void FakeDevice::Happen(const Operation& operation) {
+  if (log) run.push_back({operation, RowsOf(operation)});
+  std::visit([&](const auto& params) { Effect(params); }, operation);
+}
+
+absl::Status FakeDevice::RunAny(const Operation& operation) {
   if (!log && !recording) {
-    Effect(params);
+    Happen(operation);
     return absl::OkStatus();
   }
-  const Operation operation(params);
   const std::string name(NameOf(operation));
   if (name == refuse) return absl::UnimplementedError(absl::StrCat(name, " is refused"));
-  events.push_back(absl::StrCat(name, " ", params.rows));
+  events.push_back(absl::StrCat(name, " ", RowsOf(operation)));
   if (recording) {
     recorded_.push_back(operation);
     return absl::OkStatus();
   }
   ++counters_.launches;
-  run.push_back({operation, params.rows});
-  Effect(params);
+  Happen(operation);
   return absl::OkStatus();
 }
 

@@ -8,11 +8,11 @@
 #include <vector>
 
 #include "kernels/device.h"
-#include "kernels/ops.h"
+#include "kernels/operation_ops.h"
 
 namespace sirocco {
 
-class FakeDevice : public Device, private Ops {
+class FakeDevice : public Device, private OperationOps {
  public:
   // An operation that ran, or was recorded.
   struct Issued {
@@ -52,36 +52,14 @@ class FakeDevice : public Device, private Ops {
   }
 
  private:
-  template <typename Params>
-  absl::Status Note(const Params& params);
+  absl::Status RunAny(const Operation& operation) override;
   // Applies what a test wants to see the effect of.
   void Effect(const BeginStepParams& params);
   void Effect(const SampleParams& params);
   void Effect(const ScoreTokensParams& params);
   template <typename Params>
   void Effect(const Params&) {}
-
-  absl::Status Run(const BeginStepParams& p) override { return Note(p); }
-  absl::Status Run(const EmbedParams& p) override { return Note(p); }
-  absl::Status Run(const RmsNormParams& p) override { return Note(p); }
-  absl::Status Run(const MatMulParams& p) override { return Note(p); }
-  absl::Status Run(const RotaryParams& p) override { return Note(p); }
-  absl::Status Run(const WriteKvParams& p) override { return Note(p); }
-  absl::Status Run(const DecodeAttentionParams& p) override { return Note(p); }
-  absl::Status Run(const PrefillAttentionParams& p) override { return Note(p); }
-  absl::Status Run(const AddParams& p) override { return Note(p); }
-  absl::Status Run(const GatedActivationParams& p) override { return Note(p); }
-  absl::Status Run(const GatherRowsParams& p) override { return Note(p); }
-  absl::Status Run(const SampleParams& p) override { return Note(p); }
-  absl::Status Run(const ScoreTokensParams& p) override { return Note(p); }
-  absl::Status Run(const NormQkvParams& p) override { return Note(p); }
-  absl::Status Run(const QkvParams& p) override { return Note(p); }
-  absl::Status Run(const OutputResidualParams& p) override { return Note(p); }
-  absl::Status Run(const NormGateUpParams& p) override { return Note(p); }
-  absl::Status Run(const DownResidualParams& p) override { return Note(p); }
-  absl::Status Run(const DownNormParams& p) override { return Note(p); }
-  absl::Status Run(const HeadNormParams& p) override { return Note(p); }
-  absl::Status Run(const AddNormParams& p) override { return Note(p); }
+  void Happen(const Operation& operation);
 
   std::vector<Operation> recorded_;
 };

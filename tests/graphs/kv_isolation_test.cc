@@ -11,6 +11,7 @@
 #include "graphs/executor.h"
 #include "graphs/layer_params.h"
 #include "kernels/cpu/cpu_device.h"
+#include "kernels/forwarding_device.h"
 #include "tests/graphs/schedule.h"
 #include "tests/testing/random_model.h"
 
@@ -18,32 +19,15 @@ namespace sirocco {
 namespace {
 
 // The CPU device, telling where the KV cache lies.
-class WatchedDevice final : public Device {
+class WatchedDevice final : public ForwardingDevice {
  public:
-  explicit WatchedDevice(std::unique_ptr<Device> device) : device_(std::move(device)) {}
+  explicit WatchedDevice(Device& device) : ForwardingDevice(device) {}
 
-  std::string_view backend() const override { return device_->backend(); }
-  std::string name() const override { return device_->name(); }
-  uint64_t FreeBytes() const override { return device_->FreeBytes(); }
-  absl::StatusOr<std::unique_ptr<Buffer>> Allocate(size_t bytes, MemoryUse use) override {
-    return device_->Allocate(bytes, use);
-  }
   absl::StatusOr<std::unique_ptr<Reservation>> Reserve(size_t bytes, MemoryUse use) override {
-    absl::StatusOr<std::unique_ptr<Reservation>> range = device_->Reserve(bytes, use);
+    absl::StatusOr<std::unique_ptr<Reservation>> range = ForwardingDevice::Reserve(bytes, use);
     if (range.ok()) kv.push_back({static_cast<std::byte*>((*range)->data()), bytes});
     return range;
   }
-  absl::Status CopyToDevice(void* device, const void* host, size_t bytes) override {
-    return device_->CopyToDevice(device, host, bytes);
-  }
-  absl::Status CopyToHost(void* host, const void* device, size_t bytes) override {
-    return device_->CopyToHost(host, device, bytes);
-  }
-  absl::Status Synchronize() override { return device_->Synchronize(); }
-  absl::Status BeginRecord() override { return device_->BeginRecord(); }
-  absl::StatusOr<std::unique_ptr<Recording>> EndRecord() override { return device_->EndRecord(); }
-  absl::Status Launch(const Recording& recording) override { return device_->Launch(recording); }
-  Ops& ops() override { return device_->ops(); }
 
   std::vector<std::vector<std::byte>> Snapshot() const {
     std::vector<std::vector<std::byte>> copy;
@@ -52,9 +36,6 @@ class WatchedDevice final : public Device {
   }
 
   std::vector<std::pair<std::byte*, size_t>> kv;  // by layer group
-
- private:
-  std::unique_ptr<Device> device_;
 };
 
 class KvIsolationTest : public ::testing::TestWithParam<Mode> {};
@@ -65,7 +46,7 @@ INSTANTIATE_TEST_SUITE_P(Modes, KvIsolationTest, ::testing::ValuesIn(kAllModes),
 TEST_P(KvIsolationTest, AStepWritesItsOwnSlotsOnly) {
   absl::StatusOr<std::unique_ptr<Device>> cpu = CreateCpuDevice(2);
   ASSERT_TRUE(cpu.ok()) << cpu.status();
-  WatchedDevice device(*std::move(cpu));
+  WatchedDevice device(**cpu);
   absl::StatusOr<RandomModel> model = MakeRandomModel(device, DType::kFloat32, 5);
   ASSERT_TRUE(model.ok()) << model.status();
   ExecutorOptions options;

@@ -374,7 +374,7 @@ TEST_F(RunAheadTest, AFaultShowsWhenItsStepIsCollected) {
   ASSERT_TRUE(LaunchPrompt(0, 5).ok());
   ASSERT_TRUE(LaunchDecode({0}).ok());
   ASSERT_TRUE(executor().Collect().ok());
-  rig_.deferring->Break();
+  rig_.deferring->BreakAfter(0);
   ASSERT_TRUE(LaunchDecode({0}).ok());
   for (int i = 0; i < 2; ++i) {
     const absl::Status status = executor().Collect().status();

@@ -176,39 +176,16 @@ INSTANTIATE_TEST_SUITE_P(Modes, MeasureTest, ::testing::ValuesIn(kAllModes),
                          [](const auto& info) { return std::string(NameOf(info.param)); });
 
 // A device with a table, of which every product's answer is its shape.
-class Tunable final : public Device {
+class Tunable final : public ForwardingDevice {
  public:
-  explicit Tunable(Device& device) : device_(device) {}
+  explicit Tunable(Device& device) : ForwardingDevice(device) {}
   absl::StatusOr<std::vector<std::string>> TuneProducts(
       std::span<const MatMulParams> products) override {
     for (const MatMulParams& p : products) asked.push_back(p);
     return std::vector<std::string>{"entry"};
   }
-  std::string_view backend() const override { return "tunable"; }
-  std::string name() const override { return "tunable"; }
-  uint64_t FreeBytes() const override { return device_.FreeBytes(); }
-  absl::StatusOr<std::unique_ptr<Buffer>> Allocate(size_t bytes, MemoryUse use) override {
-    return device_.Allocate(bytes, use);
-  }
-  absl::StatusOr<std::unique_ptr<Reservation>> Reserve(size_t bytes, MemoryUse use) override {
-    return device_.Reserve(bytes, use);
-  }
-  absl::Status CopyToDevice(void* to, const void* from, size_t bytes) override {
-    return device_.CopyToDevice(to, from, bytes);
-  }
-  absl::Status CopyToHost(void* to, const void* from, size_t bytes) override {
-    return device_.CopyToHost(to, from, bytes);
-  }
-  absl::Status Synchronize() override { return device_.Synchronize(); }
-  absl::Status BeginRecord() override { return device_.BeginRecord(); }
-  absl::StatusOr<std::unique_ptr<Recording>> EndRecord() override { return device_.EndRecord(); }
-  absl::Status Launch(const Recording& recording) override { return device_.Launch(recording); }
-  Ops& ops() override { return device_.ops(); }
 
   std::vector<MatMulParams> asked;
-
- private:
-  Device& device_;
 };
 
 TEST(TuneTest, EveryProductInEveryNumberOfRowsThatATableTellsApart) {
