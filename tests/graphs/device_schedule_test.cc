@@ -5,7 +5,9 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <array>
 #include <memory>
+#include <span>
 #include <string>
 #include <tuple>
 #include <utility>
@@ -60,15 +62,27 @@ ExecutorOptions SmallOptions(const Device& device, Mode mode, DType dtype) {
 
 bool Records(Device& device) { return device.BeginRecord().ok() && device.EndRecord().ok(); }
 
+// All memory that was ever asked of a device.
+struct Taken {
+  explicit Taken(const Device& device)
+      : allocations(device.counters().allocations), host_bytes(device.counters().host_bytes) {
+    for (int use = 0; use < kMemoryUses; ++use) bytes[use] = device.counters().bytes[use];
+  }
+  friend bool operator==(const Taken&, const Taken&) = default;
+
+  uint64_t allocations, host_bytes;
+  std::array<uint64_t, kMemoryUses> bytes;
+};
+
 // A device, a model on it and an executor.
 struct Rig {
-  Rig(absl::StatusOr<std::unique_ptr<Device>> made, Mode mode, DType dtype) {
+  Rig(absl::StatusOr<std::unique_ptr<Device>> made, Mode mode, DType dtype, RandomNorms norms) {
     EXPECT_TRUE(made.ok()) << made.status();
     if (!made.ok()) return;
     device = *std::move(made);
     records = Records(*device);
     if (UsesGraphs(mode) && !records) return;
-    absl::StatusOr<RandomModel> random = MakeRandomModel(*device, dtype, 5);
+    absl::StatusOr<RandomModel> random = MakeRandomModel(*device, dtype, 5, norms);
     EXPECT_TRUE(random.ok()) << random.status();
     if (!random.ok()) return;
     model = *std::move(random);
@@ -84,11 +98,12 @@ struct Rig {
   std::unique_ptr<Executor> executor;
 };
 
-class DeviceScheduleTest : public ::testing::TestWithParam<std::tuple<TypedCase, Mode>> {
+class DeviceScheduleTest
+    : public ::testing::TestWithParam<std::tuple<TypedCase, Mode, RandomNorms>> {
  protected:
   void SetUp() override {
-    const auto& [typed, mode] = GetParam();
-    rig_ = std::make_unique<Rig>(typed.device.create(), mode, typed.dtype);
+    const auto& [typed, mode, norms] = GetParam();
+    rig_ = std::make_unique<Rig>(typed.device.create(), mode, typed.dtype, norms);
     if (UsesGraphs(mode) && !rig_->records) GTEST_SKIP() << "the device records nothing yet";
     ASSERT_NE(rig_->executor, nullptr);
   }
@@ -104,13 +119,22 @@ class DeviceScheduleTest : public ::testing::TestWithParam<std::tuple<TypedCase,
   std::unique_ptr<Rig> rig_;
 };
 
+std::string ScheduleName(const testing::TestParamInfo<DeviceScheduleTest::ParamType>& info) {
+  return CaseName(std::get<0>(info.param)) + "_" + std::string(NameOf(std::get<1>(info.param))) +
+         (std::get<2>(info.param) == RandomNorms::kHeads ? "_head_norms" : "") +
+         (std::get<2>(info.param) == RandomNorms::kAll ? "_all_norms" : "");
+}
+
 INSTANTIATE_TEST_SUITE_P(All, DeviceScheduleTest,
                          ::testing::Combine(::testing::ValuesIn(AllCases()),
-                                            ::testing::ValuesIn(kAllModes)),
-                         [](const auto& info) {
-                           return CaseName(std::get<0>(info.param)) + "_" +
-                                  std::string(NameOf(std::get<1>(info.param)));
-                         });
+                                            ::testing::ValuesIn(kAllModes),
+                                            ::testing::Values(RandomNorms::kFew)),
+                         ScheduleName);
+INSTANTIATE_TEST_SUITE_P(
+    Norms, DeviceScheduleTest,
+    ::testing::Combine(::testing::ValuesIn(TypedCases()), ::testing::ValuesIn(kAllModes),
+                       ::testing::Values(RandomNorms::kHeads, RandomNorms::kAll)),
+    ScheduleName);
 
 void ExpectEveryBit(const std::vector<TestSequence>& sequences,
                     const std::vector<TestOutput>& outputs, Executor& alone) {
@@ -169,12 +193,21 @@ void ExpectGreedyTokens(const std::vector<TestSequence>& sequences,
 }
 
 TEST_P(DeviceScheduleTest, EachSequenceIsAsItWouldBeAlone) {
-  const auto& [typed, mode] = GetParam();
+  const auto& [typed, mode, norms] = GetParam();
   const DType reference_dtype = typed.device.invariant ? typed.dtype : DType::kFloat32;
-  const Rig alone(CreateCpuDevice(1), Mode::kEager, reference_dtype);
+  const Rig alone(CreateCpuDevice(1), Mode::kEager, reference_dtype, norms);
   ASSERT_NE(alone.executor, nullptr);
   const uint64_t plans = rig_->executor->stats().plan_builds;
-  for (uint64_t seed = 1; seed <= 3; ++seed) {
+  // What never grows must have been counted before.
+  const Taken before(*rig_->device);
+  ASSERT_GT(before.allocations, 0u);
+  ASSERT_GT(before.host_bytes, 0u);
+  for (const MemoryUse use :
+       {MemoryUse::kWeights, MemoryUse::kWorkspace, MemoryUse::kLanes, MemoryUse::kKv}) {
+    ASSERT_GT(before.bytes[static_cast<int>(use)], 0u) << NameOf(use);
+  }
+  const uint64_t seeds = norms == RandomNorms::kFew ? 3 : 1;
+  for (uint64_t seed = 1; seed <= seeds; ++seed) {
     const std::vector<TestOutput> outputs = Run(seed);
     if (typed.device.invariant) {
       ExpectEveryBit(sequences_, outputs, *alone.executor);
@@ -186,6 +219,7 @@ TEST_P(DeviceScheduleTest, EachSequenceIsAsItWouldBeAlone) {
   }
   EXPECT_EQ(rig_->executor->stats().plan_builds, plans);
   EXPECT_EQ(rig_->executor->stats().decode_allocations, 0u);
+  EXPECT_TRUE(Taken(*rig_->device) == before) << "memory was asked for while serving";
 }
 
 TEST_P(DeviceScheduleTest, TheSameScheduleGivesTheSameBits) {

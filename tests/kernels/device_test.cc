@@ -78,9 +78,13 @@ TEST_P(DeviceTest, AReservationIsMappedOnceAndNotBeyondItsEnd) {
   EXPECT_EQ((*reservation)->Map(100).code(), absl::StatusCode::kFailedPrecondition);
 }
 
-TEST_P(DeviceTest, HostMemoryIsZeroAndCopiedBothWays) {
+TEST_P(DeviceTest, HostMemoryIsZeroCountedAndCopiedBothWays) {
+  const uint64_t allocations = device().counters().allocations.load();
+  const uint64_t held = device().counters().host_bytes.load();
   const auto host = device().AllocateHost(1000);
   ASSERT_TRUE(host.ok()) << host.status();
+  EXPECT_EQ(device().counters().allocations.load(), allocations + 1);
+  EXPECT_EQ(device().counters().host_bytes.load(), held + 1000);
   EXPECT_EQ((*host)->bytes(), 1000u);
   uint8_t* bytes = (*host)->as<uint8_t>();
   EXPECT_EQ(std::vector<uint8_t>(bytes, bytes + 1000), std::vector<uint8_t>(1000, 0));
@@ -326,29 +330,61 @@ TEST(CpuDeviceTest, AWrongLayerTableIsAFault) {
   EXPECT_EQ(device->Synchronize().code(), absl::StatusCode::kInvalidArgument);
 }
 
+std::unique_ptr<Device> FirstCudaDevice() {
+  for (const DeviceCase& device_case : Devices()) {
+    if (device_case.name.rfind("cuda", 0) == 0) return device_case.create().value();
+  }
+  return nullptr;
+}
+
 // A fault of the device stays: whatever is asked then answers with it.
 TEST(CudaDeviceTest, AFaultStays) {
-  for (const DeviceCase& device_case : Devices()) {
-    if (device_case.name.rfind("cuda", 0) != 0) continue;
-    const auto device = device_case.create().value();
-    const auto buffer = device->Allocate(1000, MemoryUse::kWorkspace);
-    const auto host = device->AllocateHost(1000);
-    ASSERT_TRUE(buffer.ok() && host.ok());
-    // More than either holds: CUDA knows both, and refuses.
-    const absl::Status fault =
-        device->CopyToHost((*host)->data(), (*buffer)->data(), size_t{1} << 40);
-    EXPECT_EQ(fault.code(), absl::StatusCode::kInternal);
-    EXPECT_THAT(std::string(fault.message()), HasSubstr("cudaMemcpyAsync: cudaError"));
-    EXPECT_EQ(device->Synchronize(), fault);
-    AddParams add;
-    add.rows = 1;
-    add.sum = add.delta = {(*buffer)->data(), DType::kFloat32, 8};
-    EXPECT_EQ(device->ops().Run(add), fault);
-    EXPECT_EQ(device->Allocate(1, MemoryUse::kWorkspace).status(), fault);
-    EXPECT_EQ(device->Mark().status(), fault);
-    return;
-  }
-  GTEST_SKIP() << "no GPU here";
+  const std::unique_ptr<Device> device = FirstCudaDevice();
+  if (device == nullptr) GTEST_SKIP() << "no GPU here";
+  const auto buffer = device->Allocate(1000, MemoryUse::kWorkspace);
+  const auto host = device->AllocateHost(1000);
+  ASSERT_TRUE(buffer.ok() && host.ok());
+  // More than either holds: CUDA knows both, and refuses.
+  const absl::Status fault =
+      device->CopyToHost((*host)->data(), (*buffer)->data(), size_t{1} << 40);
+  EXPECT_EQ(fault.code(), absl::StatusCode::kInternal);
+  EXPECT_THAT(std::string(fault.message()), HasSubstr("cudaMemcpyAsync: cudaError"));
+  EXPECT_EQ(device->Synchronize(), fault);
+  AddParams add;
+  add.rows = 1;
+  add.sum = add.delta = {(*buffer)->data(), DType::kFloat32, 8};
+  EXPECT_EQ(device->ops().Run(add), fault);
+  EXPECT_EQ(device->Allocate(1, MemoryUse::kWorkspace).status(), fault);
+  EXPECT_EQ(device->Mark().status(), fault);
+}
+
+// Launching takes microseconds; these products take the device milliseconds.
+TEST(CudaDeviceTest, LaunchesReturnBeforeTheWorkIsDone) {
+  const std::unique_ptr<Device> device = FirstCudaDevice();
+  if (device == nullptr) GTEST_SKIP() << "no GPU here";
+  ASSERT_TRUE(device->runs_ahead());
+  constexpr int32_t kSize = 4096;
+  constexpr size_t kBytes = size_t{kSize} * kSize * sizeof(float);
+  const auto in = device->Allocate(kBytes, MemoryUse::kWorkspace);
+  const auto weight = device->Allocate(kBytes, MemoryUse::kWorkspace);
+  const auto out = device->Allocate(kBytes, MemoryUse::kWorkspace);
+  ASSERT_TRUE(in.ok() && weight.ok() && out.ok());
+  MatMulParams p;
+  p.rows = kSize;
+  p.in = {(*in)->data(), DType::kFloat32, kSize};
+  p.weight = {(*weight)->data(), DType::kFloat32, kSize, kSize};
+  p.out = {(*out)->data(), DType::kFloat32, kSize};
+  ASSERT_TRUE(device->ops().Run(p).ok());  // loads the kernel
+  ASSERT_TRUE(device->Synchronize().ok());
+  const auto begin = device->Mark();
+  for (int i = 0; i < 20; ++i) ASSERT_TRUE(device->ops().Run(p).ok());
+  const auto end = device->Mark();
+  ASSERT_TRUE(begin.ok() && end.ok());
+  EXPECT_EQ(device->Seconds(*begin, *end).status().code(), absl::StatusCode::kFailedPrecondition);
+  ASSERT_TRUE(device->Wait(*end).ok());
+  const auto seconds = device->Seconds(*begin, *end);
+  ASSERT_TRUE(seconds.ok()) << seconds.status();
+  EXPECT_GT(*seconds, 0);
 }
 
 }  // namespace

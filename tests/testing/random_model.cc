@@ -119,7 +119,8 @@ ModelDescriptor RandomModelDescriptor(RandomNorms norms) {
   d.attention_scale = 0.25f;
   d.embedding_scale = 1.5f;
   d.qkv_bias = d.output_bias = d.mlp_bias = true;
-  d.head_norms = d.post_norms = norms == RandomNorms::kAll;
+  d.head_norms = norms != RandomNorms::kFew;
+  d.post_norms = norms == RandomNorms::kAll;
   if (norms == RandomNorms::kAll) d.activation = Activation::kGeluTanh;
   d.rotaries = {MakeRotary(16, 10000.0f), MakeRotary(8, 500.0f)};
   d.groups = {{.window = 0}, {.window = 24}};

@@ -1,5 +1,6 @@
 // Tiny models with random weights: two layer groups (full attention and a window), two rotary
-// embeddings, every bias; with the norms that every model has, or with every norm there is.
+// embeddings, every bias; with the norms that every model has, with those of heads too (as Qwen 3),
+// or with every norm there is (as Gemma 3).
 #pragma once
 
 #include <cstdint>
@@ -11,7 +12,7 @@
 
 namespace sirocco {
 
-enum class RandomNorms : uint8_t { kFew, kAll };
+enum class RandomNorms : uint8_t { kFew, kHeads, kAll };
 
 struct RandomModel {
   ModelDescriptor descriptor;
