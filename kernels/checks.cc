@@ -37,15 +37,18 @@ Checks& Checks::Positive(std::string_view name, int64_t value) {
   return Invalid(absl::StrCat(std::string(name), " is ", value, ", must be at least 1"));
 }
 
+Checks& Checks::Within(std::string_view name, int64_t value, int64_t least, int64_t most) {
+  if (value >= least && value <= most) return *this;
+  return Invalid(
+      absl::StrCat(std::string(name), " is ", value, ", must be ", least, " ... ", most));
+}
+
 Checks& Checks::NotNull(std::string_view name, const void* pointer) {
   if (pointer != nullptr) return *this;
   return Invalid(absl::StrCat(std::string(name), " is null"));
 }
 
-Checks& Checks::RowCount(int32_t rows) {
-  if (rows >= 1 && rows <= kMaxRows) return *this;
-  return Invalid(absl::StrCat("rows is ", rows, ", must be 1 ... ", kMaxRows));
-}
+Checks& Checks::RowCount(int32_t rows) { return Within("rows", rows, 1, kMaxRows); }
 
 Checks& Checks::TakenType(std::string_view name, DType dtype, const DTypes& taken) {
   if (status_.ok() && !taken.Has(dtype)) {

@@ -1,5 +1,5 @@
-// Checks of an operation's parameters: the first thing that is wrong, as a status that names the
-// operation, the parameter, what was given and what is taken. Shared by the backends.
+// Checks of parameters: the first thing that is wrong, as a status that names the operation, the
+// parameter, what was given and what is taken. Of each operation: check_params.h.
 #pragma once
 
 #include <cstdint>
@@ -48,6 +48,7 @@ class Checks {
   Checks& Weights(std::string_view name, const Matrix& matrix, int64_t rows, int64_t cols);
   Checks& SameType(std::string_view name, DType dtype, std::string_view as_name, DType as);
   Checks& Positive(std::string_view name, int64_t value);
+  Checks& Within(std::string_view name, int64_t value, int64_t least, int64_t most);
   Checks& NotNull(std::string_view name, const void* pointer);
   Checks& Map(const RowMap& map);
   Checks& Kv(const KvLayer& kv, const Lanes& lanes);
@@ -56,6 +57,7 @@ class Checks {
   Checks& Layer(const LayerRef& layer);
   Checks& That(bool holds, std::string_view what);
 
+  std::string_view operation() const { return operation_; }
   bool ok() const { return status_.ok(); }
   absl::Status status() const { return status_; }
 

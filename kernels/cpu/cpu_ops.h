@@ -47,6 +47,12 @@ class CpuOps final : public Ops {
   absl::Status Run(const AddNormParams& p) override;
 
  private:
+  // A call that needs so much scratch: of each thread, and shared.
+  absl::Status TakeWith(int64_t own_bytes, const Call& call, int64_t shared_bytes = 0) {
+    absl::Status status = sink_.NeedScratch(own_bytes, shared_bytes);
+    return status.ok() ? sink_.Take(call) : status;
+  }
+
   CallSink& sink_;
 };
 

@@ -6,7 +6,7 @@
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
-#include "kernels/checks.h"
+#include "kernels/check_params.h"
 #include "kernels/cpu/attend.h"
 #include "kernels/cpu/cpu_ops.h"
 #include "kernels/cpu/layer.h"
@@ -179,35 +179,15 @@ void AttendSplits(const AttentionWork& work, int phase, int32_t task, const Scra
   }
 }
 
-absl::Status CheckShape(Checks& checks, const AttentionWork& work, int32_t heads) {
-  checks.RowCount(work.rows).Map(work.map).Positive("heads", heads);
-  if (work.layer.table == nullptr) checks.Kv(work.kv, work.lanes);
-  checks.Positive("kv_heads", work.kv_heads).Positive("head_dim", work.head_dim);
-  if (checks.ok()) {
-    checks.That(heads % work.kv_heads == 0, "heads is no multiple of the KV's heads");
-  }
-  const int64_t width = int64_t{heads} * work.head_dim;
-  checks.Activations("q", work.q, width).Activations("out", work.out, width);
-  return checks.status();
-}
-
 }  // namespace
 
 absl::Status CpuOps::Run(const DecodeAttentionParams& p) {
-  Checks checks("attention", kTypes);
+  if (const Checks checks = CheckParams(p, kTypes); !checks.ok()) return checks.status();
+  const HeadCounts counts = HeadsOf(p);
   AttentionWork work{p.map, p.lanes, p.q, p.out, p.shape, p.kv, p.layer, p.rows};
-  int32_t heads = p.shape.heads;
-  work.kv_heads = p.kv.kv_heads;
-  work.head_dim = p.kv.head_dim;
-  if (p.layer.table != nullptr) {
-    checks.Layer(p.layer).Positive("layer.head_dim", p.layer.head_dim);
-    if (!checks.ok()) return checks.status();
-    work.head_dim = p.layer.head_dim;
-    work.kv_heads = p.layer.kv_rows / p.layer.head_dim;
-    heads = p.layer.q_rows / p.layer.head_dim;
-  }
-  if (absl::Status status = CheckShape(checks, work, heads); !status.ok()) return status;
-  work.heads_a_kv_head = heads / work.kv_heads;
+  work.kv_heads = counts.kv_heads;
+  work.heads_a_kv_head = counts.heads / counts.kv_heads;
+  work.head_dim = counts.head_dim;
   work.row_chunk = 1;
   work.splits = static_cast<int32_t>(CeilDiv(std::max(p.lanes.max_length, 1), kSplitSlots));
   const int64_t pairs = int64_t{work.rows} * work.kv_heads;
@@ -220,28 +200,22 @@ absl::Status CpuOps::Run(const DecodeAttentionParams& p) {
                                     static_cast<int64_t>(sizeof(float))
                               : 0;
   const int64_t own = TaskScratch::Bytes(work.heads_a_kv_head, work.head_dim);
-  if (absl::Status status = sink_.NeedScratch(own, shared); !status.ok()) return status;
   Call call = by_splits ? Call::Of<AttendSplits>(work, {pairs * work.splits, pairs})
                         : Call::Of<AttendRows>(work, {pairs});
   call.AddCheck<CheckLayer, AttentionWork>();
-  return sink_.Take(call);
+  return TakeWith(own, call, shared);
 }
 
 absl::Status CpuOps::Run(const PrefillAttentionParams& p) {
-  Checks checks("prefill_attention", kTypes);
+  if (const Checks checks = CheckParams(p, kTypes); !checks.ok()) return checks.status();
   AttentionWork work{p.map, p.lanes, p.q, p.out, p.shape, p.kv, LayerRef(), p.rows};
   work.kv_heads = p.kv.kv_heads;
   work.head_dim = p.kv.head_dim;
-  if (absl::Status status = CheckShape(checks, work, p.shape.heads); !status.ok()) return status;
   work.heads_a_kv_head = p.shape.heads / work.kv_heads;
   work.row_chunk = std::max(1, kTaskQueries / work.heads_a_kv_head);
   const int64_t queries = int64_t{work.row_chunk} * work.heads_a_kv_head;
-  if (absl::Status status = sink_.NeedScratch(TaskScratch::Bytes(queries, work.head_dim), 0);
-      !status.ok()) {
-    return status;
-  }
   const int64_t tasks = CeilDiv(p.rows, work.row_chunk) * work.kv_heads;
-  return sink_.Take(Call::Of<AttendRows>(work, {tasks}));
+  return TakeWith(TaskScratch::Bytes(queries, work.head_dim), Call::Of<AttendRows>(work, {tasks}));
 }
 
 }  // namespace sirocco::cpu

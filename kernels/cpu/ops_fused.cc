@@ -4,7 +4,7 @@
 #include <algorithm>
 
 #include "absl/status/status.h"
-#include "kernels/checks.h"
+#include "kernels/check_params.h"
 #include "kernels/cpu/cpu_ops.h"
 #include "kernels/cpu/layer.h"
 #include "kernels/cpu/rows.h"
@@ -44,14 +44,6 @@ void NormStream(const Stream& stream, const float* post_norm, const float* weigh
     }
     NormRow(in, weight, epsilon, width, RowOf(normed, r));
   }
-}
-
-Checks& CheckStream(Checks& checks, const Stream& stream, int32_t width) {
-  checks.Activations("hidden", stream.hidden, width);
-  if (stream.delta.data == nullptr && stream.sum.data == nullptr) return checks;
-  checks.Activations("delta", stream.delta, width).Activations("sum", stream.sum, width);
-  return checks.That(stream.sum.data != stream.hidden.data && stream.sum.data != stream.delta.data,
-                     "sum is the same buffer as hidden or delta");
 }
 
 // ---- q, k, v ------------------------------------------------------------------------------
@@ -132,18 +124,6 @@ void NormThenQkv(const QkvWork& work, int phase, int32_t task, const Scratch& sc
 
 void QkvOnly(const QkvWork& work, int /*phase*/, int32_t task, const Scratch& scratch) {
   QkvHead(work, work.head_grid.At(task), scratch);
-}
-
-Checks& CheckQkv(Checks& checks, int32_t rows, const QkvWork& work) {
-  const LayerRef& layer = work.layer;
-  checks.RowCount(rows).Map(work.map).Layer(layer).Positive("layer.head_dim", layer.head_dim);
-  checks.Positive("layer.q_rows", layer.q_rows).Positive("layer.kv_rows", layer.kv_rows);
-  if (checks.ok()) {
-    checks.That(layer.q_rows % layer.head_dim == 0 && layer.kv_rows % layer.head_dim == 0,
-                "q_rows or kv_rows is no multiple of head_dim");
-  }
-  checks.Activations("normed", work.normed, work.normed.width);
-  return checks.Activations("q_out", work.q_out, layer.q_rows);
 }
 
 Grid HeadGrid(int32_t rows, const LayerRef& layer) {
@@ -241,14 +221,6 @@ Grid TileGrid(int32_t rows, int32_t columns, int threads) {
   return grid;
 }
 
-Checks& CheckResidual(Checks& checks, int32_t rows, const ResidualWork& work) {
-  checks.RowCount(rows).Layer(work.layer).Activations("in", work.in, work.in.width);
-  checks.Activations("hidden", work.hidden, work.hidden.width);
-  if (work.delta.data == nullptr) return checks;
-  return checks.Activations("delta", work.delta, work.hidden.width)
-      .That(work.delta.data != work.hidden.data, "delta is the same buffer as hidden");
-}
-
 // ---- norm + gate and up + activation ------------------------------------------------------
 
 struct GateUpWork {
@@ -298,101 +270,64 @@ void NormGateUp(const GateUpWork& work, int phase, int32_t task, const Scratch& 
 }  // namespace
 
 absl::Status CpuOps::Run(const NormQkvParams& p) {
-  Checks checks("norm_qkv", kTypes);
-  const Stream stream{p.hidden, p.delta, p.sum};
-  QkvWork work{p.map, p.lanes, p.layer, stream, p.normed, p.q_out, Grid(), Grid()};
-  CheckStream(CheckQkv(checks, p.rows, work), stream, p.normed.width);
-  if (!checks.ok()) return checks.status();
+  if (const Checks checks = CheckParams(p, kTypes); !checks.ok()) return checks.status();
+  QkvWork work{p.map,    p.lanes, p.layer, {p.hidden, p.delta, p.sum},
+               p.normed, p.q_out, Grid(),  Grid()};
   work.norm_grid = RowGrid(p.rows, p.hidden.width);
   work.head_grid = HeadGrid(p.rows, p.layer);
-  if (absl::Status status = sink_.NeedScratch(TileBytes(p.rows, p.layer.head_dim), 0);
-      !status.ok()) {
-    return status;
-  }
   Call call = Call::Of<NormThenQkv>(work, {work.norm_grid.tasks(), work.head_grid.tasks()});
   call.AddCheck<CheckQkvLayer, QkvWork>();
-  return sink_.Take(call);
+  return TakeWith(TileBytes(p.rows, p.layer.head_dim), call);
 }
 
 absl::Status CpuOps::Run(const QkvParams& p) {
-  Checks checks("qkv", kTypes);
+  if (const Checks checks = CheckParams(p, kTypes); !checks.ok()) return checks.status();
   QkvWork work{p.map, p.lanes, p.layer, Stream(), p.normed, p.q_out, Grid(), Grid()};
-  if (!CheckQkv(checks, p.rows, work).ok()) return checks.status();
   work.head_grid = HeadGrid(p.rows, p.layer);
-  if (absl::Status status = sink_.NeedScratch(TileBytes(p.rows, p.layer.head_dim), 0);
-      !status.ok()) {
-    return status;
-  }
   Call call = Call::Of<QkvOnly>(work, {work.head_grid.tasks()});
   call.AddCheck<CheckQkvLayer, QkvWork>();
-  return sink_.Take(call);
+  return TakeWith(TileBytes(p.rows, p.layer.head_dim), call);
 }
 
 absl::Status CpuOps::Run(const OutputResidualParams& p) {
-  Checks checks("output_residual", kTypes);
+  if (const Checks checks = CheckParams(p, kTypes); !checks.ok()) return checks.status();
   ResidualWork work{p.layer, p.attention, p.hidden, p.delta};
-  if (!CheckResidual(checks, p.rows, work).ok()) return checks.status();
   work.grid = TileGrid(p.rows, p.hidden.width, sink_.threads());
-  if (absl::Status status = sink_.NeedScratch(TileBytes(p.rows, work.grid.column_tile), 0);
-      !status.ok()) {
-    return status;
-  }
   Call call = Call::Of<OutputResidual>(work, {work.grid.tasks()});
   call.AddCheck<CheckResidualLayer<ResidualKind::kOutput>, ResidualWork>();
-  return sink_.Take(call);
+  return TakeWith(TileBytes(p.rows, work.grid.column_tile), call);
 }
 
 absl::Status CpuOps::Run(const DownResidualParams& p) {
-  Checks checks("down_residual", kTypes);
+  if (const Checks checks = CheckParams(p, kTypes); !checks.ok()) return checks.status();
   ResidualWork work{p.layer, p.in, p.hidden, p.delta};
-  if (!CheckResidual(checks, p.rows, work).ok()) return checks.status();
   work.grid = TileGrid(p.rows, p.hidden.width, sink_.threads());
   work.advance = p.advance;
-  if (absl::Status status = sink_.NeedScratch(TileBytes(p.rows, work.grid.column_tile), 0);
-      !status.ok()) {
-    return status;
-  }
   Call call = p.advance != nullptr ? Call::Of<DownResidual>(work, {work.grid.tasks(), 1})
                                    : Call::Of<DownResidual>(work, {work.grid.tasks()});
   call.AddCheck<CheckResidualLayer<ResidualKind::kDown>, ResidualWork>();
-  return sink_.Take(call);
+  return TakeWith(TileBytes(p.rows, work.grid.column_tile), call);
 }
 
 absl::Status CpuOps::Run(const DownNormParams& p) {
-  Checks checks("down_norm", kTypes);
+  if (const Checks checks = CheckParams(p, kTypes); !checks.ok()) return checks.status();
   ResidualWork work{p.layer, p.in, p.hidden, p.delta};
-  CheckResidual(checks, p.rows, work).Activations("normed", p.normed, p.hidden.width);
-  checks.NotNull("next_norm", p.next_norm);
-  if (!checks.ok()) return checks.status();
   work.grid = TileGrid(p.rows, p.hidden.width, sink_.threads());
   work.next_norm = p.next_norm;
   work.normed = p.normed;
   work.norm_grid = RowGrid(p.rows, p.hidden.width);
-  if (absl::Status status = sink_.NeedScratch(TileBytes(p.rows, work.grid.column_tile), 0);
-      !status.ok()) {
-    return status;
-  }
   Call call = Call::Of<DownNorm>(work, {work.grid.tasks(), work.norm_grid.tasks()});
   call.AddCheck<CheckResidualLayer<ResidualKind::kDown>, ResidualWork>();
-  return sink_.Take(call);
+  return TakeWith(TileBytes(p.rows, work.grid.column_tile), call);
 }
 
 absl::Status CpuOps::Run(const NormGateUpParams& p) {
-  Checks checks("norm_gate_up", kTypes);
-  checks.RowCount(p.rows).Layer(p.layer);
-  CheckStream(checks, {p.hidden, p.delta, p.sum}, p.hidden.width);
-  checks.Activations("normed", p.normed, p.hidden.width);
-  checks.Activations("out", p.out, p.layer.intermediate);
-  if (!checks.ok()) return checks.status();
+  if (const Checks checks = CheckParams(p, kTypes); !checks.ok()) return checks.status();
   const GateUpWork work{p, RowGrid(p.rows, p.hidden.width),
                         TileGrid(p.rows, p.out.width, sink_.threads())};
-  if (absl::Status status = sink_.NeedScratch(2 * TileBytes(p.rows, work.grid.column_tile), 0);
-      !status.ok()) {
-    return status;
-  }
   Call call = Call::Of<NormGateUp>(work, {work.norm_grid.tasks(), work.grid.tasks()});
   call.AddCheck<CheckGateUpLayer, GateUpWork>();
-  return sink_.Take(call);
+  return TakeWith(2 * TileBytes(p.rows, work.grid.column_tile), call);
 }
 
 }  // namespace sirocco::cpu

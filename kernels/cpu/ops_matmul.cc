@@ -1,6 +1,6 @@
 // The matrix product.
 
-#include "kernels/checks.h"
+#include "kernels/check_params.h"
 #include "kernels/cpu/cpu_ops.h"
 #include "kernels/cpu/rows.h"
 #include "kernels/cpu/split.h"
@@ -30,10 +30,7 @@ void MatMulTile(const MatMulWork& work, int /*phase*/, int32_t task, const Scrat
 }  // namespace
 
 absl::Status CpuOps::Run(const MatMulParams& p) {
-  Checks checks("matmul", kTypes);
-  checks.RowCount(p.rows).Weights("weight", p.weight, p.weight.rows, p.weight.cols);
-  checks.Activations("in", p.in, p.weight.cols).Activations("out", p.out, p.weight.rows);
-  if (!checks.ok()) return checks.status();
+  if (const Checks checks = CheckParams(p, kTypes); !checks.ok()) return checks.status();
   const MatMulWork work{p, ColumnGrid(p.rows, p.weight.rows, sink_.threads())};
   return sink_.Take(Call::Of<MatMulTile>(work, {work.grid.tasks()}));
 }

@@ -3,8 +3,7 @@
 #include <cstring>
 
 #include "absl/status/status.h"
-#include "absl/strings/str_cat.h"
-#include "kernels/checks.h"
+#include "kernels/check_params.h"
 #include "kernels/cpu/cpu_ops.h"
 #include "kernels/cpu/rows.h"
 #include "kernels/cpu/split.h"
@@ -43,9 +42,7 @@ absl::Status CheckUpdates(const BeginStepParams& p) {
     const BlockUpdate& u = p.updates[i];
     if (u.lane < 0 || u.lane >= p.lanes.max_lanes || u.group < 0 || u.group >= p.lanes.groups ||
         u.logical < 0 || u.logical >= p.lanes.max_blocks) {
-      return absl::InvalidArgumentError(absl::StrCat("begin_step: block update ", i, " (lane ",
-                                                     u.lane, ", group ", u.group, ", logical ",
-                                                     u.logical, ") is outside the block tables"));
+      return OutsideBlockTables(i, u);
     }
   }
   return absl::OkStatus();
@@ -120,102 +117,50 @@ void GatherOne(const GatherRowsParams& p, int32_t row) {
               static_cast<size_t>(p.out.width) * sizeof(float));
 }
 
+// Checks, and the call of kRow for every row; `width` is the widest of what a row touches.
+template <auto kRow, typename Params>
+absl::Status EachRow(CallSink& sink, const Params& p, int32_t width) {
+  if (const Checks checks = CheckParams(p, kTypes); !checks.ok()) return checks.status();
+  return sink.Take(RowCall<Params, kRow>(p, width));
+}
+
 }  // namespace
 
 absl::Status CpuOps::Run(const BeginStepParams& p) {
-  Checks checks("begin_step", kTypes);
-  checks.RowCount(p.rows).NotNull("map.lane", p.map.lane);
-  if (p.derive_positions) {
-    checks.NotNull("map.position", p.map.position).NotNull("lanes.lane", p.lanes.lane);
-  }
-  if (p.update_count != nullptr) {
-    checks.NotNull("updates", p.updates).NotNull("lanes.block_table", p.lanes.block_table);
-  }
-  if (!checks.ok()) return checks.status();
+  if (const Checks checks = CheckParams(p, kTypes); !checks.ok()) return checks.status();
   Call call = Call::Of<BeginStep>(p, {1});
   call.AddCheck<CheckUpdates, BeginStepParams>();
   return sink_.Take(call);
 }
 
-absl::Status CpuOps::Run(const EmbedParams& p) {
-  Checks checks("embed", kTypes);
-  checks.RowCount(p.rows).Map(p.map).NotNull("lanes.history", p.lanes.history);
-  checks.Weights("table", p.table, p.table.rows, p.table.cols);
-  checks.Activations("out", p.out, p.table.cols);
-  if (!checks.ok()) return checks.status();
-  return sink_.Take(RowCall<EmbedParams, EmbedOne>(p, p.out.width));
-}
+absl::Status CpuOps::Run(const EmbedParams& p) { return EachRow<EmbedOne>(sink_, p, p.out.width); }
 
-absl::Status CpuOps::Run(const RmsNormParams& p) {
-  Checks checks("rms_norm", kTypes);
-  checks.RowCount(p.rows).Activations("in", p.in, p.in.width).NotNull("weight", p.weight);
-  checks.Activations("out", p.out, p.in.width);
-  if (!checks.ok()) return checks.status();
-  return sink_.Take(RowCall<RmsNormParams, NormOne>(p, p.in.width));
-}
+absl::Status CpuOps::Run(const RmsNormParams& p) { return EachRow<NormOne>(sink_, p, p.in.width); }
 
 absl::Status CpuOps::Run(const HeadNormParams& p) {
-  Checks checks("head_norm", kTypes);
-  checks.RowCount(p.rows).Activations("heads", p.heads, p.heads.width);
-  checks.Positive("head_dim", p.head_dim).NotNull("weight", p.weight);
-  if (checks.ok()) {
-    checks.That(p.heads.width % p.head_dim == 0, "heads is no multiple of head_dim wide");
-  }
-  if (!checks.ok()) return checks.status();
-  return sink_.Take(RowCall<HeadNormParams, NormHeads>(p, p.heads.width));
+  return EachRow<NormHeads>(sink_, p, p.heads.width);
 }
 
 absl::Status CpuOps::Run(const AddNormParams& p) {
-  Checks checks("add_norm", kTypes);
-  checks.RowCount(p.rows).Activations("sum", p.sum, p.sum.width);
-  checks.Activations("delta", p.delta, p.sum.width);
-  if (p.weight != nullptr) checks.Activations("normed", p.normed, p.sum.width);
-  if (!checks.ok()) return checks.status();
-  return sink_.Take(RowCall<AddNormParams, AddNormOne>(p, p.sum.width));
+  return EachRow<AddNormOne>(sink_, p, p.sum.width);
 }
 
 absl::Status CpuOps::Run(const RotaryParams& p) {
-  Checks checks("rotary", kTypes);
-  checks.RowCount(p.rows).Map(p.map).Activations("heads", p.heads, p.heads.width);
-  checks.Positive("head_dim", p.head_dim).Rotary(p.table, p.head_dim);
-  if (checks.ok()) {
-    checks.That(p.heads.width % p.head_dim == 0, "heads is no multiple of head_dim wide");
-  }
-  if (!checks.ok()) return checks.status();
-  return sink_.Take(RowCall<RotaryParams, TurnOne>(p, p.heads.width));
+  return EachRow<TurnOne>(sink_, p, p.heads.width);
 }
 
 absl::Status CpuOps::Run(const WriteKvParams& p) {
-  Checks checks("write_kv", kTypes);
-  checks.RowCount(p.rows).Map(p.map).Kv(p.kv, p.lanes);
-  const int64_t width = int64_t{p.kv.kv_heads} * p.kv.head_dim;
-  checks.Activations("k", p.k, width).Activations("v", p.v, width);
-  if (!checks.ok()) return checks.status();
-  return sink_.Take(RowCall<WriteKvParams, WriteKvOne>(p, p.k.width));
+  return EachRow<WriteKvOne>(sink_, p, p.k.width);
 }
 
-absl::Status CpuOps::Run(const AddParams& p) {
-  Checks checks("add", kTypes);
-  checks.RowCount(p.rows).Activations("sum", p.sum, p.sum.width);
-  checks.Activations("delta", p.delta, p.sum.width);
-  if (!checks.ok()) return checks.status();
-  return sink_.Take(RowCall<AddParams, AddOne>(p, p.sum.width));
-}
+absl::Status CpuOps::Run(const AddParams& p) { return EachRow<AddOne>(sink_, p, p.sum.width); }
 
 absl::Status CpuOps::Run(const GatedActivationParams& p) {
-  Checks checks("gated_activation", kTypes);
-  checks.RowCount(p.rows).Activations("gate", p.gate, p.gate.width);
-  checks.Activations("up", p.up, p.gate.width).Activations("out", p.out, p.gate.width);
-  if (!checks.ok()) return checks.status();
-  return sink_.Take(RowCall<GatedActivationParams, ActivateOne>(p, p.out.width));
+  return EachRow<ActivateOne>(sink_, p, p.out.width);
 }
 
 absl::Status CpuOps::Run(const GatherRowsParams& p) {
-  Checks checks("gather_rows", kTypes);
-  checks.RowCount(p.rows).Activations("in", p.in, p.in.width).NotNull("index", p.index);
-  checks.Activations("out", p.out, p.in.width);
-  if (!checks.ok()) return checks.status();
-  return sink_.Take(RowCall<GatherRowsParams, GatherOne>(p, p.out.width));
+  return EachRow<GatherOne>(sink_, p, p.out.width);
 }
 
 }  // namespace sirocco::cpu

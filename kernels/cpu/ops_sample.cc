@@ -1,7 +1,6 @@
 // Sampling and scoring: a task a row.
 
-#include "absl/strings/str_cat.h"
-#include "kernels/checks.h"
+#include "kernels/check_params.h"
 #include "kernels/cpu/cpu_ops.h"
 #include "kernels/cpu/sampler.h"
 #include "kernels/cpu/types.h"
@@ -33,25 +32,12 @@ void ScoreOne(const ScoreTokensParams& p, int /*phase*/, int32_t row, const Scra
 }  // namespace
 
 absl::Status CpuOps::Run(const SampleParams& p) {
-  Checks checks("sample", kTypes);
-  checks.RowCount(p.rows).NotNull("row_lane", p.row_lane).NotNull("out", p.out);
-  checks.Activations("logits", p.logits, p.lanes.vocab_size);
-  checks.NotNull("lanes.lane", p.lanes.lane).NotNull("lanes.history", p.lanes.history);
-  if (!checks.ok()) return checks.status();
-  if (absl::Status status = sink_.NeedScratch(kScratchBytes * p.logits.width, 0); !status.ok()) {
-    return status;
-  }
-  return sink_.Take(Call::Of<SampleOne>(p, {p.rows}));
+  if (const Checks checks = CheckParams(p, kTypes); !checks.ok()) return checks.status();
+  return TakeWith(kScratchBytes * p.logits.width, Call::Of<SampleOne>(p, {p.rows}));
 }
 
 absl::Status CpuOps::Run(const ScoreTokensParams& p) {
-  Checks checks("score_tokens", kTypes);
-  checks.RowCount(p.rows).Map(p.map).NotNull("out", p.out);
-  checks.Activations("logits", p.logits, p.lanes.vocab_size);
-  checks.NotNull("lanes.history", p.lanes.history);
-  checks.That(p.top >= 0 && p.top <= kMaxTopLogprobs,
-              absl::StrCat("top is ", p.top, ", must be 0 ... ", kMaxTopLogprobs));
-  if (!checks.ok()) return checks.status();
+  if (const Checks checks = CheckParams(p, kTypes); !checks.ok()) return checks.status();
   return sink_.Take(Call::Of<ScoreOne>(p, {p.rows}));
 }
 

@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "kernels/check_params.h"
 #include "kernels/cuda/cuda_context.h"
 #include "kernels/cuda/cuda_memory.h"
 #include "kernels/cuda/cuda_ops.h"
@@ -214,9 +215,7 @@ absl::Status CudaDevice::Launched(std::string_view operation, cudaError_t error)
 absl::Status CudaDevice::TakeFault() {
   StepFault& fault = *fault_->as<StepFault>();
   if (fault.count == 0) return absl::OkStatus();
-  absl::Status status = absl::InvalidArgumentError(absl::StrCat(
-      "begin_step: block update ", fault.index, " (lane ", fault.update.lane, ", group ",
-      fault.update.group, ", logical ", fault.update.logical, ") is outside the block tables"));
+  absl::Status status = OutsideBlockTables(fault.index, fault.update);
   fault.count = 0;
   return status;
 }

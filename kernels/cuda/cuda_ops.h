@@ -11,6 +11,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "kernels/checks.h"
 #include "kernels/cuda/launch.h"
 #include "kernels/cuda/lt_matmul.h"
 #include "kernels/ops.h"
@@ -65,9 +66,10 @@ class CudaOps final : public Ops {
   template <typename Params>
   using ScratchOf = std::type_identity_t<size_t (*)(const Params&)>;
 
-  // The part after the checks. programmatic: LaunchContext.
+  // What the checks say, or, where they have nothing against it, scratch and launch.
+  // programmatic: LaunchContext.
   template <typename Params>
-  absl::Status Enqueue(std::string_view operation, Launch<Params> launch, ScratchOf<Params> scratch,
+  absl::Status Enqueue(const Checks& checks, Launch<Params> launch, ScratchOf<Params> scratch,
                        const Params& p, bool programmatic = true);
   absl::Status LibraryMatMul(const MatMulParams& p);
 
@@ -77,15 +79,16 @@ class CudaOps final : public Ops {
 };
 
 template <typename Params>
-absl::Status CudaOps::Enqueue(std::string_view operation, Launch<Params> launch,
+absl::Status CudaOps::Enqueue(const Checks& checks, Launch<Params> launch,
                               ScratchOf<Params> scratch, const Params& p, bool programmatic) {
+  if (!checks.ok()) return checks.status();
   if (scratch != nullptr) {
     if (absl::Status status = sink_.NeedScratch(scratch(p)); !status.ok()) return status;
   }
   if (sink_.preparing()) return absl::OkStatus();
   const absl::StatusOr<LaunchContext> context = sink_.Context(programmatic);
   if (!context.ok()) return context.status();
-  return sink_.Launched(operation, launch(p, *context));
+  return sink_.Launched(checks.operation(), launch(p, *context));
 }
 
 }  // namespace sirocco::cuda

@@ -5,10 +5,14 @@
 #include <algorithm>
 #include <cstdint>
 #include <cstring>
+#include <memory>
 #include <string>
+#include <utility>
+#include <variant>
 #include <vector>
 
 #include "kernels/cpu/cpu_device.h"
+#include "kernels/operation_ops.h"
 #include "tests/kernels/fused_world.h"
 #include "tests/kernels/ops_test.h"
 #include "tests/kernels/world.h"
@@ -259,6 +263,24 @@ TEST_P(DeviceTest, WrongShapesAreNamed) {
   p.rows = 2;
   p.in.data = nullptr;
   EXPECT_THAT(std::string(ops().Run(p).message()), HasSubstr("in is null"));
+}
+
+template <size_t... kIndices>
+std::vector<Operation> EmptyOperations(std::index_sequence<kIndices...>) {
+  return {Operation(std::in_place_index<kIndices>)...};
+}
+
+TEST_P(DeviceTest, EveryOperationNamesItselfAndWhatItMisses) {
+  for (Operation& operation :
+       EmptyOperations(std::make_index_sequence<std::variant_size_v<Operation>>())) {
+    const std::string name(NameOf(operation));
+    EXPECT_EQ(RunOperation(ops(), operation),
+              absl::InvalidArgumentError(name + ": rows is 0, must be 1 ... 1048576"));
+    std::visit([](auto& params) { params.rows = 1; }, operation);
+    const absl::Status status = RunOperation(ops(), operation);
+    EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
+    EXPECT_THAT(std::string(status.message()), testing::StartsWith(name + ": ")) << status;
+  }
 }
 
 SIROCCO_ON_ALL_DEVICES(DeviceTest);
