@@ -139,7 +139,8 @@ class Device {
 
   // Tries the kernels that there are for each product, on the operands given, and returns what was
   // fastest as entries of the backend's kernel table, a line each. Products of one shape and number
-  // of rows stand together, and are timed one after the other. UNIMPLEMENTED: there is no table.
+  // of rows stand together, and are timed one after the other; those that no table has a part in
+  // are left out. UNIMPLEMENTED: there is no table.
   virtual absl::StatusOr<std::vector<std::string>> TuneProducts(
       std::span<const MatMulParams> products);
 

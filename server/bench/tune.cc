@@ -28,9 +28,9 @@ void Add(const std::vector<StageTimer::Timed>& step, Products& products) {
   }
 }
 
-// Each product for 16, 32, ... rows, up to what it had: its buffers hold no more. Those of one
-// shape follow each other, layer after layer, so that no weight is still in a cache when its turn
-// comes.
+// Each product for 16, 32, ... rows, up to what it had: its buffers hold no more, and the device
+// leaves out what it has no choice of kernels for. Those of one shape follow each other, layer
+// after layer, so that no weight is still in a cache when its turn comes.
 std::vector<MatMulParams> Variants(const Products& products) {
   std::map<std::tuple<int32_t, int32_t, DType, int32_t>, std::vector<MatMulParams>> by_shape;
   for (const auto& [weight, product] : products) {
