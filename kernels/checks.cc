@@ -1,6 +1,6 @@
 #include "kernels/checks.h"
 
-#include <utility>
+#include "absl/strings/str_cat.h"
 
 namespace sirocco {
 namespace {

@@ -5,7 +5,6 @@
 #include <cstring>
 
 #include "absl/status/status.h"
-#include "absl/strings/str_cat.h"
 #include "kernels/check_params.h"
 #include "kernels/cpu/attend.h"
 #include "kernels/cpu/cpu_ops.h"

@@ -12,7 +12,6 @@
 
 #include <cstdint>
 #include <cstring>
-#include <limits>
 
 #include "hwy/highway.h"
 // After highway.h, which it needs.

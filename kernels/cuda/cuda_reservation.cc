@@ -7,7 +7,6 @@
 #include <algorithm>
 #include <limits>
 #include <optional>
-#include <string>
 
 #include "absl/strings/str_cat.h"
 #include "kernels/cuda/cuda_memory.h"

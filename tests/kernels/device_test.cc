@@ -4,7 +4,9 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <cstdlib>
 #include <cstring>
+#include <iostream>
 #include <memory>
 #include <string>
 #include <utility>
@@ -378,6 +380,29 @@ TEST(CudaDeviceTest, AFaultStays) {
   EXPECT_EQ(device->ops().Run(add), fault);
   EXPECT_EQ(device->Allocate(1, MemoryUse::kWorkspace).status(), fault);
   EXPECT_EQ(device->Mark().status(), fault);
+}
+
+// Exits with 0 where the fault of a kernel is what the device answers from then on.
+[[noreturn]] void ProvokeAFault() {
+  const std::unique_ptr<Device> device = FirstCudaDevice();
+  AddParams add;
+  add.rows = 1;
+  add.sum = add.delta = {reinterpret_cast<void*>(64), DType::kFloat32, 8};  // nobody's memory
+  absl::Status status = device->ops().Run(add);
+  for (int i = 0; status.ok() && i < 1000; ++i) {
+    status = device->Allocate(1 << 20, MemoryUse::kWorkspace).status();
+  }
+  std::cerr << status << std::endl;
+  const bool stays = device->Synchronize() == status;
+  std::_Exit(status.code() == absl::StatusCode::kInternal && stays ? 0 : 1);
+}
+
+// A kernel's fault shows in what is asked next, be it memory: as the fault, and not as memory that
+// is taken. In a process of its own, which loses the device.
+TEST(CudaDeviceDeathTest, AKernelsFaultIsNotToldAsExhaustedMemory) {
+  if (FirstCudaDevice() == nullptr) GTEST_SKIP() << "no GPU here";
+  GTEST_FLAG_SET(death_test_style, "threadsafe");
+  EXPECT_EXIT(ProvokeAFault(), ::testing::ExitedWithCode(0), "cudaErrorIllegalAddress");
 }
 
 // Launching takes microseconds; these products take the device milliseconds.
