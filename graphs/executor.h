@@ -66,8 +66,9 @@ struct ExecutorStats {
   std::atomic<uint64_t> decode_allocations{0};  // the device's allocations during decode steps
   // Replayed decode steps, by batch size; modes without graphs replay none.
   std::array<std::atomic<uint64_t>, kMaxBatchSize + 1> replays = {};
-  double pack_seconds = 0;  // these three: set before Create returns
-  double capture_seconds = 0;
+  double pack_seconds = 0;     // these four: set before Create returns
+  double prepare_seconds = 0;  // kernels chosen and loaded
+  double capture_seconds = 0;  // modes with graphs
   double kv_seconds = 0;
   std::atomic<uint64_t> graph_pool_bytes{0};
 };
@@ -85,7 +86,7 @@ class Executor {
 
   // Builds the plans, reserves, captures (largest batch first), maps the KV cache. `device` and
   // the weights' memory must outlive it. INVALID_ARGUMENT names an option out of range.
-  // `progress`: phases "pack", "capture" (one call a batch size), "kv".
+  // `progress`: phases "pack", "prepare", "capture" (one call a batch size), "kv".
   static absl::StatusOr<std::unique_ptr<Executor>> Create(Device& device,
                                                           const ModelDescriptor& descriptor,
                                                           const ModelWeights& weights,

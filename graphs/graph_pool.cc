@@ -1,7 +1,9 @@
 #include "graphs/graph_pool.h"
 
+#include <string>
 #include <utility>
 
+#include "absl/strings/str_cat.h"
 #include "graphs/stopwatch.h"
 
 namespace sirocco {
@@ -47,7 +49,11 @@ absl::StatusOr<GraphPool> GraphPool::Capture(Device& device, const DecodePlan& p
   for (int32_t rows = max_batch_size; rows >= 1; --rows) {
     for (const Plan& part : plan.parts) {
       absl::StatusOr<std::unique_ptr<Recording>> recording = Record(device, part, rows);
-      if (!recording.ok()) return recording.status();
+      if (!recording.ok()) {
+        return absl::Status(recording.status().code(),
+                            absl::StrCat("the graph of batch size ", rows, ": ",
+                                         std::string(recording.status().message())));
+      }
       pool.recordings_[rows - 1].push_back(*std::move(recording));
       ++pool.graphs_;
     }

@@ -27,6 +27,9 @@ absl::Status ModelExecutor::Build(const ModelWeights& weights, const Progress& p
 
   // Recording runs nothing, so it needs the KV cache's addresses but not its memory: whatever the
   // recordings and the operations' scratch take is known before the cache takes the rest.
+  if (absl::Status status = Prepare(); !status.ok()) return status;
+  stats_.prepare_seconds = watch.Lap();
+  if (progress) progress("prepare", 1, 1);
   if (absl::Status status = Capture(progress); !status.ok()) return status;
   watch.Lap();
   if (absl::Status status = kv_.Map(); !status.ok()) return status;
@@ -100,11 +103,13 @@ void ModelExecutor::Compose(const ModelWeights& weights) {
   stats_.plan_builds += plan_.parts.size() + PrefillPass::kPlans;
 }
 
-absl::Status ModelExecutor::Capture(const Progress& progress) {
+absl::Status ModelExecutor::Prepare() {
   if (absl::Status status = prefill_->Prepare(); !status.ok()) return status;
-  if (!UsesGraphs(options_.mode)) {
-    return PrepareSizes(device_, plan_, options_.max_batch_size);
-  }
+  return PrepareSizes(device_, plan_, options_.max_batch_size);
+}
+
+absl::Status ModelExecutor::Capture(const Progress& progress) {
+  if (!UsesGraphs(options_.mode)) return absl::OkStatus();
   absl::StatusOr<GraphPool> pool =
       GraphPool::Capture(device_, plan_, options_.max_batch_size, progress);
   if (!pool.ok()) return pool.status();

@@ -41,6 +41,8 @@ class ModelExecutor final : public Executor {
   absl::Status Allocate(const ModelWeights& weights);
   absl::Status AllocateHosts();
   void Compose(const ModelWeights& weights);
+  // All shapes of all steps.
+  absl::Status Prepare();
   absl::Status Capture(const Progress& progress);
   absl::Status Check(const Step& step);
   absl::Status CheckDecode(const DecodeStep& step);

@@ -63,6 +63,9 @@ class Recording {
   virtual ~Recording() = default;
   // Operations held.
   virtual int size() const = 0;
+  // How often in it a kernel may begin while the one before it ends: on CUDA its edges of
+  // programmatic dependent launch.
+  virtual int overlaps() const { return 0; }
 };
 
 // A point in the order of work.
@@ -75,8 +78,9 @@ struct DeviceCounters {
   // Memory requests (Allocate, Reserve, Map, AllocateHost) and whatever an operation or a copy had
   // to allocate itself.
   std::atomic<uint64_t> allocations{0};
-  std::atomic<uint64_t> launches{0};  // operations issued one by one
-  std::atomic<uint64_t> replays{0};   // recordings launched
+  std::atomic<uint64_t> launches{0};    // operations issued one by one
+  std::atomic<uint64_t> recordings{0};  // made
+  std::atomic<uint64_t> replays{0};     // recordings launched
   std::atomic<uint64_t> bytes[kMemoryUses] = {};
   std::atomic<uint64_t> host_bytes{0};  // AllocateHost's, and what copies are staged in
 };
@@ -120,12 +124,14 @@ class Device {
   virtual absl::StatusOr<double> Seconds(DeviceMark from, DeviceMark to);
 
   // Operations between the two are not run: the device sets up what each needs (scratch memory, the
-  // choice of a kernel), so that later ones of these shapes and smaller ones allocate nothing.
+  // choice of a kernel, the kernel itself), so that later ones of these shapes and smaller ones
+  // allocate and load nothing.
   virtual absl::Status BeginPrepare();
   virtual absl::Status EndPrepare();
 
   // Operations between the two are recorded, not run. Nothing may be allocated, copied or launched
-  // in between; recordings do not nest.
+  // in between, so what they need has been prepared; recordings do not nest. The device memory that
+  // a recording takes beside buffers counts as MemoryUse::kGraphs.
   virtual absl::Status BeginRecord() = 0;
   virtual absl::StatusOr<std::unique_ptr<Recording>> EndRecord() = 0;
   virtual absl::Status Launch(const Recording& recording) = 0;

@@ -80,7 +80,14 @@ class CpuDevice final : public Device, private CallSink {
   absl::StatusOr<std::unique_ptr<Recording>> EndRecord() override {
     if (!recording_) return absl::FailedPreconditionError("no recording is under way");
     recording_ = false;
+    counters_.recordings.fetch_add(1, std::memory_order_relaxed);
     return std::make_unique<CpuRecording>(std::exchange(recorded_, {}));
+  }
+  absl::Status EndPrepare() override {
+    if (!recording_) return absl::FailedPreconditionError("no preparing is under way");
+    recording_ = false;
+    recorded_.clear();
+    return absl::OkStatus();
   }
   absl::Status Launch(const Recording& recording) override {
     const auto* list = dynamic_cast<const CpuRecording*>(&recording);

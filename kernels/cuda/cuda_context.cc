@@ -93,6 +93,14 @@ CudaContext::~CudaContext() {
 }
 
 absl::Status CudaContext::Enter() {
+  if (recording_ && fault_.ok()) {
+    return absl::FailedPreconditionError(
+        "while a recording is under way nothing can be allocated, copied, launched or waited for");
+  }
+  return EnterToEnqueue();
+}
+
+absl::Status CudaContext::EnterToEnqueue() {
   if (!fault_.ok()) return fault_;
   if (current_ordinal == ordinal_) return absl::OkStatus();
   if (absl::Status status = Check("cudaSetDevice", cudaSetDevice(ordinal_)); !status.ok()) {

@@ -31,8 +31,13 @@ class CudaContext {
   const std::string& name() const { return name_; }
 
   // Makes this the calling thread's device. After a fault, the fault: nothing more is asked of the
-  // device, whose state nobody knows.
+  // device, whose state nobody knows. FAILED_PRECONDITION while recording.
   absl::Status Enter();
+  // The same for what a recording can hold.
+  absl::Status EnterToEnqueue();
+  // The stream is captured (cuda_graph.h).
+  bool recording() const { return recording_; }
+  void set_recording(bool recording) { recording_ = recording; }
   // StatusOf; a fault is kept.
   absl::Status Check(const char* call, cudaError_t error);
   // Keeps the first fault, and returns this one.
@@ -48,6 +53,7 @@ class CudaContext {
   int multiprocessors_ = 0;
   int compute_capability_ = 0;
   std::string name_;
+  bool recording_ = false;
   absl::Status fault_;
 };
 

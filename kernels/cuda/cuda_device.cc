@@ -7,6 +7,7 @@
 #include "absl/strings/str_cat.h"
 #include "kernels/check_params.h"
 #include "kernels/cuda/cuda_context.h"
+#include "kernels/cuda/cuda_graph.h"
 #include "kernels/cuda/cuda_memory.h"
 #include "kernels/cuda/cuda_ops.h"
 #include "kernels/cuda/cuda_reservation.h"
@@ -25,12 +26,6 @@ constexpr size_t kPlainCopyBytes = size_t{64} << 10;
 // Reads of MeasureReadBandwidth, of which the fastest counts.
 constexpr int kBandwidthReads = 3;
 
-absl::Status NoGraphs() {
-  return absl::UnimplementedError(
-      "decoder_graph and layer_graph need the graph pool, which the cuda backend does not have "
-      "yet; use EOLE_TORCH_COMPILE=0, or EOLE_COMPILE_MODE 1 or 3");
-}
-
 class CudaDevice final : public Device, private OpSink {
  public:
   CudaDevice(std::unique_ptr<CudaContext> context, bool portable)
@@ -40,6 +35,7 @@ class CudaDevice final : public Device, private OpSink {
         library_(*context_, counters_),
         staged_(*context_, counters_),
         marks_(*context_),
+        recorder_(*context_, counters_),
         ops_(launchers_, *this, library_) {}
 
   // The second part of making it.
@@ -98,22 +94,24 @@ class CudaDevice final : public Device, private OpSink {
 
   absl::Status BeginPrepare() override {
     if (preparing_) return absl::FailedPreconditionError("preparing is under way");
+    if (absl::Status status = context_->Enter(); !status.ok()) return status;
     preparing_ = true;
     return absl::OkStatus();
   }
   absl::Status EndPrepare() override {
     if (!preparing_) return absl::FailedPreconditionError("no preparing is under way");
     preparing_ = false;
-    return NeedScratch(scratch_wanted_);
+    return GrowScratch();
   }
 
-  absl::Status BeginRecord() override { return NoGraphs(); }
+  absl::Status BeginRecord() override {
+    if (preparing_) return absl::FailedPreconditionError("preparing is under way");
+    return recorder_.Begin();
+  }
   absl::StatusOr<std::unique_ptr<Recording>> EndRecord() override {
-    return absl::FailedPreconditionError("no recording is under way");
+    return recorder_.End(scratch_);
   }
-  absl::Status Launch(const Recording&) override {
-    return absl::InvalidArgumentError("a recording of another backend");
-  }
+  absl::Status Launch(const Recording& recording) override { return recorder_.Launch(recording); }
 
   absl::StatusOr<double> MeasureReadBandwidth(size_t bytes) override;
 
@@ -126,10 +124,12 @@ class CudaDevice final : public Device, private OpSink {
 
  private:
   bool preparing() const override { return preparing_; }
-  absl::Status NeedScratch(size_t bytes) override;
+  absl::Status NeedScratch(std::string_view operation, size_t bytes) override;
   absl::StatusOr<LaunchContext> Context(bool programmatic) override;
   absl::Status Launched(std::string_view operation, cudaError_t error) override;
 
+  // Up to what is wanted.
+  absl::Status GrowScratch();
   // After a fault there is none to speak of.
   MemoryInfo MemoryOrNone() const { return MemInfo(*context_).value_or(MemoryInfo()); }
   // What a step has found wrong in device memory, once.
@@ -141,10 +141,11 @@ class CudaDevice final : public Device, private OpSink {
   LtMatMul library_;
   StagedCopy staged_;
   MarkRing marks_;
+  GraphRecorder recorder_;
   CudaOps ops_;
   std::unique_ptr<Buffer> arrivals_;  // LaunchContext::counters
   std::unique_ptr<Buffer> fault_;     // a StepFault in host memory
-  std::unique_ptr<Buffer> scratch_;
+  std::shared_ptr<Buffer> scratch_;   // recordings share it: what they were recorded on stays
   size_t scratch_wanted_ = 0;
   bool preparing_ = false;
 };
@@ -173,11 +174,19 @@ absl::Status CudaDevice::CopyToHost(void* host, const void* device, size_t bytes
 }
 
 // Serving stays within what was prepared; whoever runs operations unprepared gets it here, counted.
-absl::Status CudaDevice::NeedScratch(size_t bytes) {
-  scratch_wanted_ = std::max(scratch_wanted_, bytes);
-  if (preparing_ || scratch_wanted_ <= (scratch_ == nullptr ? 0 : scratch_->bytes())) {
-    return absl::OkStatus();
+absl::Status CudaDevice::NeedScratch(std::string_view operation, size_t bytes) {
+  const size_t there = scratch_ == nullptr ? 0 : scratch_->bytes();
+  if (bytes > there && recorder_.under_way()) {
+    return absl::FailedPreconditionError(
+        absl::StrCat(std::string(operation), ": recording it needs ", bytes,
+                     " bytes of scratch memory, and ", there, " were prepared"));
   }
+  scratch_wanted_ = std::max(scratch_wanted_, bytes);
+  return preparing_ ? absl::OkStatus() : GrowScratch();
+}
+
+absl::Status CudaDevice::GrowScratch() {
+  if (scratch_wanted_ <= (scratch_ == nullptr ? 0 : scratch_->bytes())) return absl::OkStatus();
   scratch_.reset();  // waits for its users
   absl::StatusOr<std::unique_ptr<Buffer>> larger =
       AllocateDevice(*context_, scratch_wanted_, MemoryUse::kWorkspace, counters_);
@@ -187,11 +196,12 @@ absl::Status CudaDevice::NeedScratch(size_t bytes) {
 }
 
 absl::StatusOr<LaunchContext> CudaDevice::Context(bool programmatic) {
-  if (absl::Status status = context_->Enter(); !status.ok()) return status;
+  if (absl::Status status = context_->EnterToEnqueue(); !status.ok()) return status;
   LaunchContext context;
   context.stream = context_->stream();
   context.multiprocessors = context_->multiprocessors();
   context.programmatic = programmatic;
+  context.load_only = preparing_;
   context.scratch = scratch_ == nullptr ? nullptr : scratch_->data();
   context.counters = arrivals_->as<uint32_t>();
   context.fault = fault_->as<StepFault>();
@@ -200,7 +210,11 @@ absl::StatusOr<LaunchContext> CudaDevice::Context(bool programmatic) {
 
 absl::Status CudaDevice::Launched(std::string_view operation, cudaError_t error) {
   if (error == cudaSuccess) {
-    counters_.launches.fetch_add(1, std::memory_order_relaxed);
+    if (recorder_.under_way()) {
+      recorder_.Recorded();
+    } else if (!preparing_) {
+      counters_.launches.fetch_add(1, std::memory_order_relaxed);
+    }
     return absl::OkStatus();
   }
   if (error == cudaErrorNotSupported) {
@@ -208,7 +222,8 @@ absl::Status CudaDevice::Launched(std::string_view operation, cudaError_t error)
     return absl::UnimplementedError(
         absl::StrCat(std::string(operation), ": no CUDA kernel takes this shape"));
   }
-  const std::string call = absl::StrCat("launch of ", std::string(operation));
+  const std::string call =
+      absl::StrCat(recorder_.under_way() ? "recording" : "launch", " of ", std::string(operation));
   return context_->Check(call.c_str(), error);
 }
 

@@ -22,13 +22,14 @@ namespace sirocco::cuda {
 class OpSink {
  public:
   virtual ~OpSink() = default;
-  // Nothing is launched; only scratch and choices of kernels are seen to.
+  // Nothing is launched; only scratch, choices of kernels and their loading are seen to.
   virtual bool preparing() const = 0;
   // Scratch of at least so many bytes from now on; while preparing, from its end on.
-  virtual absl::Status NeedScratch(size_t bytes) = 0;
+  // FAILED_PRECONDITION: it would have to grow while recording.
+  virtual absl::Status NeedScratch(std::string_view operation, size_t bytes) = 0;
   // For one launch on the calling thread. After a fault, the fault: nothing more is launched.
   virtual absl::StatusOr<LaunchContext> Context(bool programmatic) = 0;
-  // What a launch returned: counted, or a status that names the operation.
+  // What a launch returned: counted (launched, recorded), or a status that names the operation.
   virtual absl::Status Launched(std::string_view operation, cudaError_t error) = 0;
 };
 
@@ -83,9 +84,10 @@ absl::Status CudaOps::Enqueue(const Checks& checks, Launch<Params> launch,
                               ScratchOf<Params> scratch, const Params& p, bool programmatic) {
   if (!checks.ok()) return checks.status();
   if (scratch != nullptr) {
-    if (absl::Status status = sink_.NeedScratch(scratch(p)); !status.ok()) return status;
+    if (absl::Status s = sink_.NeedScratch(checks.operation(), scratch(p)); !s.ok()) {
+      return s;
+    }
   }
-  if (sink_.preparing()) return absl::OkStatus();
   const absl::StatusOr<LaunchContext> context = sink_.Context(programmatic);
   if (!context.ok()) return context.status();
   return sink_.Launched(checks.operation(), launch(p, *context));

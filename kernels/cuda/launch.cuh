@@ -18,6 +18,10 @@ __device__ __forceinline__ unsigned char* DynamicShared() {
 template <typename Params>
 cudaError_t LaunchKernel(void (*kernel)(Params), dim3 grid, dim3 block, size_t shared_bytes,
                          const LaunchContext& context, const Params& params) {
+  if (context.load_only) {
+    cudaFuncAttributes attributes;
+    return cudaFuncGetAttributes(&attributes, kernel);
+  }
   cudaLaunchConfig_t config = {};
   config.gridDim = grid;
   config.blockDim = block;

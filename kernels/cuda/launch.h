@@ -30,6 +30,8 @@ struct LaunchContext {
   // every kernel waits for it before it reads what others write, and before it writes. A no-op in
   // the portable path.
   bool programmatic = false;
+  // Kernels are loaded, and not launched: nothing is then loaded by a step, nor by a capture.
+  bool load_only = false;
   // Scratch of the operation: at least as many bytes as its *Scratch function asked for, aligned to
   // 256. Its contents are undefined before and after.
   void* scratch = nullptr;

@@ -1,9 +1,11 @@
 #include "kernels/cuda/lt_matmul.h"
 
+#include <algorithm>
 #include <set>
 #include <tuple>
 
 #include "absl/strings/str_cat.h"
+#include "kernels/cuda/cuda_graph.h"
 #include "kernels/cuda/cuda_memory.h"
 #include "kernels/cuda/lt_layouts.h"
 
@@ -163,7 +165,13 @@ absl::Status LtMatMul::Prepare(const MatMulParams& p) {
   Key key = KeyOf(p);
   for (int32_t bucket = RowBucket(1); bucket <= RowBucket(p.rows); bucket *= 2) {
     key.shape.rows = bucket;
-    if (absl::Status status = Find(key).status(); !status.ok()) return status;
+    if (choices_.contains(key)) continue;
+    const absl::StatusOr<const Choice*> choice = Find(key);
+    if (!choice.ok()) return choice.status();
+    MatMulParams one = p;
+    one.rows = std::min(bucket, p.rows);
+    absl::Status loaded = DryRun(context_, [&] { return Issue(one, (*choice)->algorithm); });
+    if (!loaded.ok()) return loaded;
   }
   return absl::OkStatus();
 }
@@ -177,8 +185,15 @@ LtMatMul::Key LtMatMul::KeyOf(const MatMulParams& p) {
 }
 
 absl::Status LtMatMul::Run(const MatMulParams& p) {
-  if (absl::Status status = Create(); !status.ok()) return status;
-  const absl::StatusOr<const Choice*> choice = Find(KeyOf(p));
+  const Key key = KeyOf(p);
+  if (context_.recording() && !choices_.contains(key)) {
+    return absl::FailedPreconditionError(
+        absl::StrCat("matmul: recording ", ShapeName(key.shape), ", which was not prepared"));
+  }
+  if (workspace_ == nullptr) {
+    if (absl::Status status = Create(); !status.ok()) return status;
+  }
+  const absl::StatusOr<const Choice*> choice = Find(key);
   if (!choice.ok()) return choice.status();
   return Issue(p, (*choice)->algorithm);
 }

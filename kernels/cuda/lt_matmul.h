@@ -37,9 +37,10 @@ class LtMatMul {
   LtMatMul(const LtMatMul&) = delete;
   LtMatMul& operator=(const LtMatMul&) = delete;
 
-  // Only products that it takes. Chooses for these rows and fewer.
+  // Only products that it takes. Chooses for these rows and fewer, and loads what was chosen.
   absl::Status Prepare(const MatMulParams& p);
-  // The product without the bias. Chooses where Prepare has not.
+  // The product without the bias. Chooses where Prepare has not; FAILED_PRECONDITION where that is
+  // while recording.
   absl::Status Run(const MatMulParams& p);
 
   // Times the algorithms that cuBLASLt thinks best for each product, and returns the fastest as

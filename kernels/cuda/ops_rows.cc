@@ -61,12 +61,14 @@ absl::Status CudaOps::LibraryMatMul(const MatMulParams& p) {
     // Later products of this shape may have so few rows that they are not the library's.
     MatMulParams few = p;
     few.rows = LtMatMul::kOwnRows;
-    absl::Status status = sink_.NeedScratch(launchers_.matmul_scratch(few));
-    return status.ok() ? library_.Prepare(p) : status;
+    absl::Status status =
+        Enqueue(CheckParams(few, kTypes), launchers_.matmul, launchers_.matmul_scratch, few);
+    if (!status.ok()) return status;
   }
   const absl::StatusOr<LaunchContext> context = sink_.Context(true);
   if (!context.ok()) return context.status();
-  if (absl::Status status = library_.Run(p); !status.ok()) return status;
+  absl::Status status = sink_.preparing() ? library_.Prepare(p) : library_.Run(p);
+  if (!status.ok()) return status;
   if (p.bias == nullptr) return sink_.Launched("matmul", cudaSuccess);
   return sink_.Launched("matmul", launchers_.add_bias(p.rows, p.out, p.bias, *context));
 }

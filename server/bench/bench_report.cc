@@ -24,9 +24,14 @@ std::string Head(const BenchReport& r) {
                         r.measure.prompt_length, r.measure.output_length, r.measure.repeat);
   absl::StrAppendFormat(&out, "load     %.2f s\n", r.load_seconds);
   for (const ModeReport& mode : r.modes) {
-    absl::StrAppendFormat(&out, "start    %-13s pack %.3f s, prepare %.3f s, kv %.3f s\n",
+    absl::StrAppendFormat(&out, "start    %-13s pack %.3f s, prepare %.3f s, kv %.3f s",
                           Name(mode.mode), mode.pack_seconds, mode.prepare_seconds,
                           mode.kv_seconds);
+    if (mode.graphs > 0) {
+      absl::StrAppendFormat(&out, ", capture %.3f s: %d graphs, %s", mode.capture_seconds,
+                            mode.graphs, BytesForPeople(mode.graph_bytes));
+    }
+    out.push_back('\n');
   }
   return out;
 }
@@ -119,6 +124,9 @@ ordered_json BenchJson(const BenchReport& r) {
     modes.push_back({{"mode", Name(mode.mode)},
                      {"pack_seconds", mode.pack_seconds},
                      {"prepare_seconds", mode.prepare_seconds},
+                     {"capture_seconds", mode.capture_seconds},
+                     {"graphs", mode.graphs},
+                     {"graph_bytes", mode.graph_bytes},
                      {"kv_seconds", mode.kv_seconds},
                      {"batches", std::move(batches)},
                      {"stages", std::move(stages)}});

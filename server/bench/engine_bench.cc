@@ -66,9 +66,6 @@ class Bench {
     device_ = std::move(opened->device);
     absl::StatusOr<ModelDTypes> dtypes = ChooseDTypes(config_, *device_, stored);
     if (!dtypes.ok()) return dtypes.status();
-    for (const Mode mode : options_.modes) {
-      if (absl::Status status = CheckMode(mode, *device_); !status.ok()) return status;
-    }
     report_.model = config_.model;
     report_.architecture = files_.descriptor.architecture;
     report_.backend = std::string(device_->backend());
@@ -167,13 +164,15 @@ class Bench {
     ModeReport report;
     report.mode = mode;
     {
-      const Stopwatch watch;
       absl::StatusOr<std::unique_ptr<Executor>> executor = MakeExecutor(mode, *device_);
       if (!executor.ok()) return executor.status();
       const ExecutorStats& stats = (*executor)->stats();
       report.pack_seconds = stats.pack_seconds;
+      report.prepare_seconds = stats.prepare_seconds;
+      report.capture_seconds = stats.capture_seconds;
       report.kv_seconds = stats.kv_seconds;
-      report.prepare_seconds = watch.Seconds() - stats.pack_seconds - stats.kv_seconds;
+      report.graphs = stats.graphs_captured;
+      report.graph_bytes = stats.graph_pool_bytes;
       LogInfo("memory taken",
               {{"mode", std::string(NameOf(mode))}, {"by use", MemoryInUse(*device_)}});
       const uint64_t allocations = device_->counters().allocations.load();

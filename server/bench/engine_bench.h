@@ -32,8 +32,13 @@ struct BatchStages {
 struct ModeReport {
   Mode mode = Mode::kEager;
   double pack_seconds = 0;
-  double prepare_seconds = 0;  // kernels chosen, graphs captured
+  double prepare_seconds = 0;  // kernels chosen and loaded
+  double capture_seconds = 0;
   double kv_seconds = 0;
+  uint64_t graphs = 0;
+  // What the device's free memory fell by while they were captured: less than they hold where the
+  // driver had some left of an earlier mode's.
+  uint64_t graph_bytes = 0;
   std::vector<Measurement> batches;
   std::vector<BatchStages> stages;
 };

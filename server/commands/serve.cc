@@ -18,7 +18,6 @@
 #include "server/metrics/http_server.h"
 #include "server/metrics/metrics.h"
 #include "server/model/load.h"
-#include "server/model/open_device.h"
 #include "server/service/server.h"
 
 namespace sirocco {
@@ -67,8 +66,10 @@ void LogReady(const ServedModel& model) {
   const ExecutorStats& stats = model.engine->executor().stats();
   LogInfo("ready", {{"name", model.facts.name},
                     {"load_seconds", absl::StrFormat("%.2f", model.load_seconds)},
-                    {"graphs", absl::StrCat(stats.graphs_captured.load())},
-                    {"capture_seconds", absl::StrFormat("%.3f", stats.capture_seconds)}});
+                    {"pack_seconds", absl::StrFormat("%.3f", stats.pack_seconds)},
+                    {"prepare_seconds", absl::StrFormat("%.3f", stats.prepare_seconds)},
+                    {"capture_seconds", absl::StrFormat("%.3f", stats.capture_seconds)},
+                    {"kv_seconds", absl::StrFormat("%.3f", stats.kv_seconds)}});
 }
 
 // Lets what runs end, within the configured time. What ended the wait: kDrained or kFault, or
@@ -126,7 +127,11 @@ int Serve(const ConfigFlags& flags) {
   absl::StatusOr<std::unique_ptr<ServedModel>> model = OpenServedModel(*config);
   if (!model.ok()) return Fail(model.status());
   metrics.SetModel((*model)->facts);
-  if (config->mode == Mode::kEager) LogInfo(ModeHint(*(*model)->device));
+  if (config->mode == Mode::kEager) {
+    LogInfo(
+        "mode eager replays no graphs; EOLE_TORCH_COMPILE=1 EOLE_COMPILE_MODE=0 (decoder_graph) "
+        "replays each decode step as one");
+  }
 
   GrpcServerOptions options;
   options.listen = config->listen;

@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
 #include "graphs/executor.h"
 #include "graphs/stopwatch.h"
 #include "server/log/log.h"
@@ -52,6 +53,21 @@ absl::Status OpenText(const Config& config, ServedModel& model) {
   return absl::OkStatus();
 }
 
+void LogGraphs(const Device& device, const Executor& executor) {
+  if (!UsesGraphs(executor.options().mode)) return;
+  const ExecutorStats& stats = executor.stats();
+  const uint64_t bytes = stats.graph_pool_bytes;
+  LogInfo("graphs captured", {{"graphs", absl::StrCat(stats.graphs_captured.load())},
+                              {"batch_sizes", absl::StrCat(executor.options().max_batch_size)},
+                              {"seconds", absl::StrFormat("%.3f", stats.capture_seconds)},
+                              {"bytes", BytesForPeople(bytes)}});
+  const uint64_t reserve = GraphReserve(device.backend(), executor.options());
+  if (bytes > reserve && reserve > 0) {
+    LogWarning("the graphs hold more memory than was planned for them",
+               {{"planned", BytesForPeople(reserve)}});
+  }
+}
+
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<ServedModel>> OpenServedModel(const Config& config) {
@@ -78,7 +94,6 @@ absl::StatusOr<std::unique_ptr<ServedModel>> OpenServedModel(const Config& confi
       ChooseDTypes(config, *model->device, StoredDType(*model->files.tensors));
   if (!dtypes.ok()) return dtypes.status();
   model->dtypes = *dtypes;
-  if (absl::Status status = CheckMode(config.mode, *model->device); !status.ok()) return status;
 
   ModelFacts& facts = model->facts;
   facts.name = config.served_model_name.empty() ? model->files.name : config.served_model_name;
@@ -126,6 +141,7 @@ absl::Status StartServedModel(const Config& config, EngineObserver* observer,
                          progress(phase, static_cast<uint64_t>(done), static_cast<uint64_t>(total));
                        });
   if (!executor.ok()) return executor.status();
+  LogGraphs(*model.device, **executor);
   LogInfo("memory taken", {{"by use", MemoryInUse(*model.device)},
                            {"free", BytesForPeople(model.device->FreeBytes())}});
   for (const std::string& note : model.device->notes()) LogInfo(note);

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "absl/status/statusor.h"
@@ -51,6 +52,10 @@ struct MemoryTable {
 // and what to change, where that is not enough for one sequence, or where `kv_bytes` do not fit.
 absl::StatusOr<MemoryTable> PlanDeviceMemory(const MemoryRequest& request,
                                              const DeviceMemory& memory);
+
+// Of the table: what is set aside for the graphs of the mode, whose size is known only when they
+// are captured. 0 where they take no memory of the device.
+uint64_t GraphReserve(std::string_view backend, const ExecutorOptions& options);
 
 // "weights 256.6 MiB, workspace ...": what the device counts as taken.
 std::string MemoryInUse(const Device& device);

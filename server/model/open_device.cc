@@ -38,26 +38,4 @@ absl::StatusOr<OpenedDevice> OpenDevice(const Config& config, const DeviceOpener
   return OpenedDevice{*std::move(cpu), std::move(why)};
 }
 
-absl::Status CheckMode(Mode mode, Device& device) {
-  if (!UsesGraphs(mode)) return absl::OkStatus();
-  absl::Status status = device.BeginRecord();
-  if (status.ok()) return device.EndRecord().status();
-  if (!absl::IsUnimplemented(status)) return status;
-  const bool decoder = mode == Mode::kDecoderGraph;
-  return absl::UnimplementedError(absl::StrCat(
-      "mode ", std::string(NameOf(mode)), ": the ", std::string(device.backend()),
-      " backend captures no graphs yet; take EOLE_TORCH_COMPILE=1 EOLE_COMPILE_MODE=",
-      decoder ? "1 (decoder" : "3 (layer", ", the same plan without graphs), or backend: cpu"));
-}
-
-std::string ModeHint(Device& device) {
-  if (CheckMode(Mode::kDecoderGraph, device).ok()) {
-    return "mode eager replays no graphs; EOLE_TORCH_COMPILE=1 EOLE_COMPILE_MODE=0 (decoder_graph) "
-           "replays each decode step as one";
-  }
-  return absl::StrCat("mode eager fuses nothing; the ", std::string(device.backend()),
-                      " backend also runs EOLE_TORCH_COMPILE=1 with EOLE_COMPILE_MODE=1 (decoder) "
-                      "and 3 (layer)");
-}
-
 }  // namespace sirocco

@@ -7,7 +7,6 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
-#include "graphs/mode.h"
 #include "kernels/device.h"
 #include "server/config/config.h"
 
@@ -26,11 +25,5 @@ absl::StatusOr<OpenedDevice> OpenDevice(const Config& config);
 
 // The same with another way to the CUDA backend.
 absl::StatusOr<OpenedDevice> OpenDevice(const Config& config, const DeviceOpener& open_cuda);
-
-// UNIMPLEMENTED where the device records no graphs and the mode needs them; says what to take.
-absl::Status CheckMode(Mode mode, Device& device);
-
-// For the log of a program that runs in mode eager: how to choose another that the device runs.
-std::string ModeHint(Device& device);
 
 }  // namespace sirocco

@@ -234,9 +234,18 @@ class TestStart:
     @pytest.mark.skipif(not os.path.exists("/dev/nvidiactl"), reason="there is no CUDA device here")
     @pytest.mark.parametrize("mode", ["decoder_graph", "layer_graph"])
     @pytest.mark.parametrize("backend", ["auto", "cuda"])
-    def test_modes_with_graphs_on_cuda(self, bare_model, backend, mode):
-        assert_refused(run_cli("serve", *bare_model, "--backend", backend, mode=mode), mode, "cuda",
-                       "EOLE_COMPILE_MODE")
+    def test_modes_with_graphs_on_cuda(self, bare, backend, mode):
+        answers = []
+        for twin in (mode, mode.removesuffix("_graph")):
+            with Server(bare, "--backend", backend, "--max-batch-size", 3, mode=twin) as server:
+                assert server.get_model().backend == "cuda"
+                parts = {"decoder_graph": 1, "layer_graph": 3}.get(twin, 0)
+                assert server.metrics()("sirocco_graphs", state="captured") == 3 * parts
+                assert ("graphs captured" in server.stderr()) == (parts > 0)
+                response = server.generate(prompt_token_ids={"ids": [5, 6]}, max_new_tokens=32,
+                                           stop={"ignore_eos": True})
+                answers.append(list(response.completions[0].token_ids))
+        assert answers[0] == answers[1], "a graph changes no bit"
 
     @pytest.mark.parametrize("key", ["dtype", "kv-cache-dtype"])
     def test_float16_on_the_cpu(self, bare_model, key):

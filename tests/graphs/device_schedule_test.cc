@@ -60,8 +60,6 @@ ExecutorOptions SmallOptions(const Device& device, Mode mode, DType dtype) {
   return options;
 }
 
-bool Records(Device& device) { return device.BeginRecord().ok() && device.EndRecord().ok(); }
-
 // All memory that was ever asked of a device.
 struct Taken {
   explicit Taken(const Device& device)
@@ -80,8 +78,6 @@ struct Rig {
     EXPECT_TRUE(made.ok()) << made.status();
     if (!made.ok()) return;
     device = *std::move(made);
-    records = Records(*device);
-    if (UsesGraphs(mode) && !records) return;
     absl::StatusOr<RandomModel> random = MakeRandomModel(*device, dtype, 5, norms);
     EXPECT_TRUE(random.ok()) << random.status();
     if (!random.ok()) return;
@@ -93,7 +89,6 @@ struct Rig {
   }
 
   std::unique_ptr<Device> device;
-  bool records = false;
   RandomModel model;
   std::unique_ptr<Executor> executor;
 };
@@ -104,7 +99,6 @@ class DeviceScheduleTest
   void SetUp() override {
     const auto& [typed, mode, norms] = GetParam();
     rig_ = std::make_unique<Rig>(typed.device.create(), mode, typed.dtype, norms);
-    if (UsesGraphs(mode) && !rig_->records) GTEST_SKIP() << "the device records nothing yet";
     ASSERT_NE(rig_->executor, nullptr);
   }
 
@@ -199,6 +193,7 @@ TEST_P(DeviceScheduleTest, EachSequenceIsAsItWouldBeAlone) {
   ASSERT_NE(alone.executor, nullptr);
   const uint64_t plans = rig_->executor->stats().plan_builds;
   // What never grows must have been counted before.
+  const uint64_t recordings = rig_->device->counters().recordings;
   const Taken before(*rig_->device);
   ASSERT_GT(before.allocations, 0u);
   ASSERT_GT(before.host_bytes, 0u);
@@ -219,6 +214,7 @@ TEST_P(DeviceScheduleTest, EachSequenceIsAsItWouldBeAlone) {
   }
   EXPECT_EQ(rig_->executor->stats().plan_builds, plans);
   EXPECT_EQ(rig_->executor->stats().decode_allocations, 0u);
+  EXPECT_EQ(rig_->device->counters().recordings, recordings);
   EXPECT_TRUE(Taken(*rig_->device) == before) << "memory was asked for while serving";
 }
 
@@ -227,6 +223,48 @@ TEST_P(DeviceScheduleTest, TheSameScheduleGivesTheSameBits) {
   const std::vector<TestOutput> second = Run(7);
   for (size_t i = 0; i < first.size(); ++i) {
     EXPECT_TRUE(SameBits(first[i], second[i])) << "sequence " << i;
+  }
+}
+
+// A mode with graphs and the same without: the same work in the same order.
+class TwinTest : public ::testing::TestWithParam<DeviceScheduleTest::ParamType> {
+ protected:
+  static Mode TwinOf(Mode mode) {
+    return mode == Mode::kDecoderGraph ? Mode::kDecoder : Mode::kLayer;
+  }
+};
+
+INSTANTIATE_TEST_SUITE_P(
+    All, TwinTest,
+    ::testing::Combine(::testing::ValuesIn(AllCases()),
+                       ::testing::Values(Mode::kDecoderGraph, Mode::kLayerGraph),
+                       ::testing::Values(RandomNorms::kFew, RandomNorms::kAll)),
+    ScheduleName);
+
+TEST_P(TwinTest, GraphsChangeNoBit) {
+  const auto& [typed, mode, norms] = GetParam();
+  const Rig graphs(typed.device.create(), mode, typed.dtype, norms);
+  const Rig plain(typed.device.create(), TwinOf(mode), typed.dtype, norms);
+  ASSERT_TRUE(graphs.executor != nullptr && plain.executor != nullptr);
+  const std::vector<TestSequence> sequences = RandomSequences(14, kVocabulary, 8);
+  for (uint64_t seed = 1; seed <= 2; ++seed) {
+    const auto replayed = RunSchedule(*graphs.executor, sequences, seed);
+    const auto launched = RunSchedule(*plain.executor, sequences, seed);
+    ASSERT_TRUE(replayed.ok()) << replayed.status();
+    ASSERT_TRUE(launched.ok()) << launched.status();
+    for (size_t i = 0; i < sequences.size(); ++i) {
+      EXPECT_EQ((*replayed)[i].Tokens(), (*launched)[i].Tokens()) << "sequence " << i;
+      EXPECT_TRUE(SameBits((*replayed)[i], (*launched)[i])) << "sequence " << i;
+    }
+  }
+  const ExecutorStats& stats = graphs.executor->stats();
+  const uint64_t parts = mode == Mode::kDecoderGraph ? 1 : 3;
+  EXPECT_EQ(stats.graphs_captured, parts * graphs.executor->options().max_batch_size);
+  uint64_t replays = 0;
+  for (const std::atomic<uint64_t>& of_size : stats.replays) replays += of_size;
+  EXPECT_GT(replays, 0u);
+  for (const std::atomic<uint64_t>& of_size : plain.executor->stats().replays) {
+    EXPECT_EQ(of_size, 0u);
   }
 }
 

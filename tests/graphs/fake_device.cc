@@ -89,6 +89,7 @@ absl::StatusOr<std::unique_ptr<Recording>> FakeDevice::EndRecord() {
   auto made = std::make_unique<FakeRecording>();
   made->operations = std::exchange(recorded_, {});
   counters_.bytes[static_cast<int>(MemoryUse::kGraphs)] += 100;
+  ++counters_.recordings;
   return made;
 }
 

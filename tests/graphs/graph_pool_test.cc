@@ -12,6 +12,7 @@
 namespace sirocco {
 namespace {
 
+using ::testing::AllOf;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 
@@ -82,7 +83,8 @@ TEST(GraphPoolTest, AFailureLeavesTheDeviceNotRecording) {
   const absl::StatusOr<GraphPool> pool = GraphPool::Capture(device, ThreeParts(), 2, nullptr);
   ASSERT_FALSE(pool.ok());
   EXPECT_EQ(pool.status().code(), absl::StatusCode::kUnimplemented);
-  EXPECT_THAT(std::string(pool.status().message()), HasSubstr("down_residual"));
+  EXPECT_THAT(std::string(pool.status().message()),
+              AllOf(HasSubstr("batch size 2"), HasSubstr("down_residual")));
   EXPECT_FALSE(device.recording);
 }
 

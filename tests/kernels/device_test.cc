@@ -216,23 +216,6 @@ TEST_P(DeviceTest, ProductsOfFewRowsAreNotTuned) {
   EXPECT_THAT(entries->front(), HasSubstr("{32, 16, 32, "));  // the rows' bucket, outputs, inputs
 }
 
-TEST_P(DeviceTest, RecordingsDoNotNestAndEndOnce) {
-  if (device().backend() == "cuda") {
-    const absl::Status refused = device().BeginRecord();
-    EXPECT_EQ(refused.code(), absl::StatusCode::kUnimplemented);
-    EXPECT_THAT(std::string(refused.message()), HasSubstr("use EOLE_TORCH_COMPILE=0"));
-    EXPECT_EQ(device().EndRecord().status().code(), absl::StatusCode::kFailedPrecondition);
-    return;
-  }
-  ASSERT_TRUE(device().BeginRecord().ok());
-  EXPECT_EQ(device().BeginRecord().code(), absl::StatusCode::kFailedPrecondition);
-  const auto recording = device().EndRecord();
-  ASSERT_TRUE(recording.ok());
-  EXPECT_EQ((*recording)->size(), 0);
-  EXPECT_EQ(device().EndRecord().status().code(), absl::StatusCode::kFailedPrecondition);
-  EXPECT_TRUE(device().Launch(**recording).ok());
-}
-
 TEST_P(DeviceTest, AFaultShowsOnceInSynchronize) {
   World world(memory(), {}, 1);
   BeginStepParams p;

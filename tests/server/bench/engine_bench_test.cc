@@ -65,11 +65,15 @@ TEST(EngineBenchTest, ReportsForPeopleAndPrograms) {
   ASSERT_TRUE(report.ok()) << report.status();
   const std::string text = BenchTables(*report);
   EXPECT_THAT(text, AllOf(HasSubstr("decoder_graph"), HasSubstr("GB/s"),
-                          HasSubstr("eager, batch 3, a decode step"), HasSubstr("norm_qkv")));
+                          HasSubstr("eager, batch 3, a decode step"), HasSubstr("norm_qkv"),
+                          HasSubstr(": 3 graphs,")));
   const auto json = BenchJson(*report);
   ASSERT_EQ(json["modes"].size(), 2u);
   const auto& batch = json["modes"][1]["batches"][0];
   EXPECT_EQ(json["modes"][1]["mode"], "decoder_graph");
+  EXPECT_EQ(json["modes"][0]["graphs"], 0);
+  EXPECT_EQ(json["modes"][1]["graphs"], 3);  // up to the largest batch
+  EXPECT_GT(json["modes"][1]["capture_seconds"], 0);
   EXPECT_EQ(batch["batch"], 1);
   EXPECT_EQ(batch["decode_steps"], 4);
   EXPECT_NEAR(batch["share"].get<double>() * json["stream"].get<double>() *

@@ -14,15 +14,13 @@ namespace {
 
 using ::testing::AllOf;
 using ::testing::HasSubstr;
-using ::testing::Not;
 
-class NoGraphs final : public FakeDevice {
+class FakeCuda final : public FakeDevice {
  public:
   std::string_view backend() const override { return "cuda"; }
-  absl::Status BeginRecord() override { return absl::UnimplementedError("no graphs"); }
 };
 
-absl::StatusOr<std::unique_ptr<Device>> Found() { return std::make_unique<NoGraphs>(); }
+absl::StatusOr<std::unique_ptr<Device>> Found() { return std::make_unique<FakeCuda>(); }
 absl::StatusOr<std::unique_ptr<Device>> NotFound() {
   return absl::NotFoundError("no plugin at lib/libsirocco_cuda.so");
 }
@@ -68,35 +66,6 @@ TEST(OpenDeviceTest, CudaThatIsNotThereIsAnErrorOfTheDevice) {
   EXPECT_EQ(status.code(), absl::StatusCode::kUnavailable);  // exit status 1
   EXPECT_THAT(std::string(status.message()),
               AllOf(HasSubstr("backend"), HasSubstr("cuda"), HasSubstr("no plugin at lib")));
-}
-
-TEST(OpenDeviceTest, ModesWithGraphsNeedADeviceThatRecords) {
-  NoGraphs cuda;
-  for (const Mode mode : {Mode::kEager, Mode::kDecoder, Mode::kLayer}) {
-    EXPECT_TRUE(CheckMode(mode, cuda).ok());
-  }
-  const absl::Status decoder = CheckMode(Mode::kDecoderGraph, cuda);
-  EXPECT_EQ(decoder.code(), absl::StatusCode::kUnimplemented);  // exit status 2
-  EXPECT_THAT(std::string(decoder.message()),
-              AllOf(HasSubstr("decoder_graph"), HasSubstr("cuda"), HasSubstr("EOLE_COMPILE_MODE=1"),
-                    HasSubstr("backend: cpu")));
-  EXPECT_THAT(std::string(CheckMode(Mode::kLayerGraph, cuda).message()),
-              AllOf(HasSubstr("layer_graph"), HasSubstr("EOLE_COMPILE_MODE=3")));
-}
-
-TEST(OpenDeviceTest, TheHintNamesModesThatTheDeviceRuns) {
-  NoGraphs cuda;
-  EXPECT_THAT(ModeHint(cuda), AllOf(HasSubstr("EOLE_COMPILE_MODE=1 (decoder)"),
-                                    HasSubstr("3 (layer)"), Not(HasSubstr("graph)"))));
-  FakeDevice device;
-  EXPECT_THAT(ModeHint(device), HasSubstr("EOLE_COMPILE_MODE=0 (decoder_graph)"));
-  EXPECT_FALSE(device.recording);
-}
-
-TEST(OpenDeviceTest, ADeviceThatRecordsIsLeftNotRecording) {
-  FakeDevice device;
-  EXPECT_TRUE(CheckMode(Mode::kDecoderGraph, device).ok());
-  EXPECT_FALSE(device.recording);
 }
 
 }  // namespace
