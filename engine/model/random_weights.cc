@@ -1,50 +1,41 @@
 #include "engine/model/random_weights.h"
 
 #include <algorithm>
-#include <cmath>
 #include <cstddef>
 #include <memory>
-#include <random>
+#include <optional>
+#include <span>
 #include <utility>
 #include <vector>
 
 #include "absl/strings/match.h"
-#include "engine/model/tensor_rows.h"
+#include "engine/model/random_block.h"
 #include "engine/model/weight_places.h"
 
 namespace sirocco {
 namespace {
 
-constexpr uint64_t kBlockBytes = uint64_t{16} << 20;
-constexpr uint64_t kGrain = 256;  // where copies out of the block may begin
-
 class Maker {
  public:
-  Maker(Device& device, DType dtype, uint64_t seed, uint64_t total, const LoadProgress& progress)
-      : device_(device), dtype_(dtype), random_(seed), total_(total), progress_(progress) {}
+  Maker(Device& device, uint64_t total, const LoadProgress& progress)
+      : device_(device), total_(total), progress_(progress) {}
 
   // `width`: the longest row of a matrix, whose sums set the size of all values.
-  absl::Status MakeBlock(int64_t width) {
-    absl::StatusOr<std::unique_ptr<Buffer>> block = device_.AllocateHost(kBlockBytes);
-    if (!block.ok()) return block.status();
-    block_ = *std::move(block);
-    const float most = std::sqrt(3.0f / static_cast<float>(width));  // a variance of 1 / width
-    std::uniform_real_distribution<float> uniform(-most, most);
-    std::vector<float> values(kBlockBytes / BytesOf(dtype_));
-    for (float& value : values) value = uniform(random_);
-    StoreAs(values, dtype_, block_->as<std::byte>());
+  absl::Status MakeBlock(DType dtype, int64_t width, uint64_t seed) {
+    absl::StatusOr<std::unique_ptr<Buffer>> memory = device_.AllocateHost(RandomBlock::kBytes);
+    if (!memory.ok()) return memory.status();
+    memory_ = *std::move(memory);
+    block_.emplace(memory_->as<std::byte>(), dtype, width, seed);
     return absl::OkStatus();
   }
 
-  // From places in the block that change: a matrix is not made of equal parts.
   absl::Status FillMatrix(std::byte* to, uint64_t bytes) {
     for (uint64_t done = 0; done < bytes;) {
-      const uint64_t from = random_() % (kBlockBytes / 2) / kGrain * kGrain;
-      const uint64_t chunk = std::min(kBlockBytes - from, bytes - done);
-      absl::Status status = device_.CopyToDevice(to + done, block_->as<std::byte>() + from, chunk);
+      const std::span<const std::byte> values = block_->Next(bytes - done);
+      absl::Status status = device_.CopyToDevice(to + done, values.data(), values.size());
       if (!status.ok()) return status;
-      done += chunk;
-      Advance(chunk);
+      done += values.size();
+      Advance(values.size());
     }
     return absl::OkStatus();
   }
@@ -64,12 +55,11 @@ class Maker {
   }
 
   Device& device_;
-  const DType dtype_;
-  std::mt19937_64 random_;
   const uint64_t total_;
   const LoadProgress& progress_;
   uint64_t done_ = 0;
-  std::unique_ptr<Buffer> block_;
+  std::unique_ptr<Buffer> memory_;  // the block's
+  std::optional<RandomBlock> block_;
 };
 
 }  // namespace
@@ -82,9 +72,9 @@ absl::StatusOr<ModelWeights> RandomWeights(const ModelDescriptor& descriptor, DT
   absl::StatusOr<std::unique_ptr<Buffer>> buffer =
       device.Allocate(layout.bytes, MemoryUse::kWeights);
   if (!buffer.ok()) return buffer.status();
-  Maker maker(device, dtype, seed, layout.weight_bytes, progress);
+  Maker maker(device, layout.weight_bytes, progress);
   absl::Status status =
-      maker.MakeBlock(std::max(descriptor.hidden_size, descriptor.intermediate_size));
+      maker.MakeBlock(dtype, std::max(descriptor.hidden_size, descriptor.intermediate_size), seed);
   for (const WeightPlace& place : layout.places) {
     if (!status.ok()) return status;
     std::byte* const data = (*buffer)->as<std::byte>() + place.offset;

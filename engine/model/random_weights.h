@@ -12,8 +12,7 @@
 namespace sirocco {
 
 // All weights of the model on `device`: matrices as `dtype`, of values so small that sums over a
-// row stay about 1, norms 1, biases near 0. The same for the same seed. One block of random values
-// is made, and copied again and again from changing places in it: 8e9 draws would take minutes.
+// row stay about 1, norms 1, biases near 0. The same for the same seed (random_block.h).
 absl::StatusOr<ModelWeights> RandomWeights(const ModelDescriptor& descriptor, DType dtype,
                                            uint64_t seed, Device& device,
                                            const LoadProgress& progress);
