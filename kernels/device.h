@@ -96,6 +96,8 @@ class Device {
   virtual uint64_t TotalBytes() const { return FreeBytes(); }
   virtual std::string name() const = 0;  // of the hardware, for people
 
+  // Whether weights and KV cache may be of this type.
+  virtual bool Offers(DType /*dtype*/) const { return true; }
   // The type of activations beside the residual stream (params.h), for weights of this type.
   virtual DType ActivationDType(DType /*weights*/) const { return DType::kFloat32; }
   // Work is only enqueued by the calls that ask for it, so that a step can be issued before the

@@ -20,6 +20,7 @@ class ForwardingDevice : public Device {
   uint64_t FreeBytes() const override { return behind_.FreeBytes(); }
   uint64_t TotalBytes() const override { return behind_.TotalBytes(); }
   std::string name() const override { return behind_.name(); }
+  bool Offers(DType dtype) const override { return behind_.Offers(dtype); }
   DType ActivationDType(DType weights) const override { return behind_.ActivationDType(weights); }
   bool runs_ahead() const override { return behind_.runs_ahead(); }
 

@@ -14,6 +14,7 @@
 #include "kernels/cpu/memory.h"
 #include "kernels/cpu/read_bandwidth.h"
 #include "kernels/cpu/thread_pool.h"
+#include "kernels/cpu/types.h"
 
 namespace sirocco {
 namespace cpu {
@@ -48,6 +49,9 @@ class CpuDevice final : public Device, private CallSink {
       : pool_(threads), scratch_(threads), own_scratch_(threads), ops_(*this) {}
 
   std::string_view backend() const override { return "cpu"; }
+  bool Offers(DType dtype) const override {
+    return kTypes.weights.Has(dtype) && kTypes.kv.Has(dtype);
+  }
   uint64_t FreeBytes() const override { return AvailableBytes(); }
   uint64_t TotalBytes() const override { return cpu::TotalBytes(); }
   std::string name() const override {

@@ -13,17 +13,13 @@ namespace {
 
 constexpr std::array<DType, 3> kDTypes = {DType::kFloat32, DType::kBFloat16, DType::kFloat16};
 
-bool Offers(const Device& device, DType dtype) {
-  return device.backend() != "cpu" || dtype != DType::kFloat16;
-}
-
 // `word`: the value of `key`; `automatic`: what auto means.
 absl::StatusOr<DType> Choose(std::string_view key, std::string_view word, DType automatic,
                              const Device& device) {
   if (word == "auto") return automatic;
   std::vector<std::string> allowed = {"auto"};
   for (const DType dtype : kDTypes) {
-    if (!Offers(device, dtype)) continue;
+    if (!device.Offers(dtype)) continue;
     if (NameOf(dtype) == word) return dtype;
     allowed.emplace_back(NameOf(dtype));
   }
@@ -35,7 +31,7 @@ absl::StatusOr<DType> Choose(std::string_view key, std::string_view word, DType 
 }  // namespace
 
 absl::StatusOr<ModelDTypes> ChooseDTypes(const Config& config, const Device& device, DType stored) {
-  const bool half = stored == DType::kFloat16 && Offers(device, DType::kFloat16);
+  const bool half = stored == DType::kFloat16 && device.Offers(DType::kFloat16);
   ModelDTypes dtypes;
   absl::StatusOr<DType> weights =
       Choose("dtype", config.dtype, half ? DType::kFloat16 : DType::kBFloat16, device);

@@ -36,6 +36,19 @@ TEST_P(DeviceTest, AllocatedMemoryIsZeroAlignedAndCounted) {
   EXPECT_EQ(device().counters().bytes[static_cast<int>(MemoryUse::kLanes)].load(), 1000u);
 }
 
+// An operation refuses the type of its weights where the device does not offer it, and only there.
+TEST_P(DeviceTest, OffersTheTypesThatOperationsTake) {
+  for (const DType dtype : {DType::kFloat32, DType::kBFloat16, DType::kFloat16}) {
+    const DType rows = device().ActivationDType(dtype);
+    const absl::Status status = ops().Run(
+        MatMulParams{.rows = 1,
+                     .in = memory().Empty(1, rows, 16),
+                     .weight = memory().Weights(std::vector<float>(16 * 16), dtype, 16, 16),
+                     .out = memory().Empty(1, rows, 16)});
+    EXPECT_EQ(device().Offers(dtype), status.ok()) << NameOf(dtype) << ": " << status;
+  }
+}
+
 TEST_P(DeviceTest, WhatIsFreeIsAShareOfAll) {
   EXPECT_GT(device().FreeBytes(), 0u);
   EXPECT_GE(device().TotalBytes(), device().FreeBytes());

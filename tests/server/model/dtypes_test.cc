@@ -23,6 +23,7 @@ class Gpu : public FakeDevice {
 class Cpu : public FakeDevice {
  public:
   std::string_view backend() const override { return "cpu"; }
+  bool Offers(DType dtype) const override { return dtype != DType::kFloat16; }
 };
 
 class Tensors final : public TensorSource {
