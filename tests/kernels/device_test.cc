@@ -59,7 +59,8 @@ TEST_P(DeviceTest, ReadingIsMeasuredAndItsMemoryGivenBack) {
   const uint64_t held = device().counters().bytes[static_cast<int>(MemoryUse::kWeights)].load();
   const auto rate = device().MeasureReadBandwidth(bytes);
   ASSERT_TRUE(rate.ok()) << rate.status();
-  EXPECT_GT(*rate, 1e8);  // the slowest memory bus there is
+  // Bytes a second, not another unit; a machine under load may be slow.
+  EXPECT_GT(*rate, 1e6);
   EXPECT_LT(*rate, 1e14);
   EXPECT_EQ(device().counters().bytes[static_cast<int>(MemoryUse::kWeights)].load(), held);
 }
