@@ -109,8 +109,9 @@ int ServeModel(const Config& config, ServedModel& model, Metrics& metrics, GrpcS
     }
   }
   // A fault ends a drain too, before it is told as an event.
-  const bool fault = (events & Wakeups::kFault) != 0 || !model.engine->fault().ok();
-  const int exit_status = fault ? kDeviceLost : 0;
+  const absl::Status fault = model.engine->fault();
+  if (!fault.ok()) LogError("serving ends", {{"error", std::string(fault.message())}});
+  const int exit_status = fault.ok() ? 0 : kDeviceLost;
   server.Shutdown(kLastWrites);
   metrics.Detach();
   LogInfo("stopped", {{"exit_status", absl::StrCat(exit_status)}});
@@ -139,10 +140,7 @@ int Serve(const ConfigFlags& flags) {
   options.health_stall_timeout = config->health_stall_timeout;
   options.write_stall_timeout = config->write_stall_timeout;
   options.mode = config->mode;
-  options.on_fault = [&](const absl::Status& fault) {
-    LogError("the device has failed", {{"error", std::string(fault.message())}});
-    wakeups.Post(Wakeups::kFault);
-  };
+  options.on_fault = [&](const absl::Status&) { wakeups.Post(Wakeups::kFault); };
   absl::StatusOr<std::unique_ptr<GrpcServer>> server = GrpcServer::Start(options, metrics);
   if (!server.ok()) return Fail(server.status());
   absl::StatusOr<std::unique_ptr<HttpServer>> http = HttpServer::Start(

@@ -2,7 +2,7 @@
 
 load("@rules_cc//cc:defs.bzl", "cc_binary", "cc_library", "cc_test")
 
-def device_tests(name, tests, deps, data = [], shard_count = {}):
+def device_tests(name, tests, deps, data = [], shard_count = {}, tags = []):
     """A cc_test a file, and `name`: one program of them all, for a machine with a GPU.
 
     The program finds its libraries, the CUDA plugin among them, in ../lib (deploy/bundle).
@@ -13,6 +13,7 @@ def device_tests(name, tests, deps, data = [], shard_count = {}):
       deps: what any of them needs.
       data: what any of them reads.
       shard_count: of those tests that have one.
+      tags: of all.
     """
     for test in tests:
         cc_library(
@@ -26,6 +27,7 @@ def device_tests(name, tests, deps, data = [], shard_count = {}):
             name = test,
             data = data,
             shard_count = shard_count.get(test),
+            tags = tags,
             deps = [
                 ":" + test + "_cases",
                 "//third_party:gtest_main",
