@@ -1,10 +1,13 @@
 """sirocco bench --engine: what it measures, writes and refuses."""
 import json
 import os
+import subprocess
+import sys
 
 import pytest
 
-from harness import GOLDENS, run_cli
+from harness import GOLDENS, MODES, run_cli
+from stubs import ROOT
 
 SHORT = ["--prompt-length", 20, "--output-length", 5, "--repeat", 2, "--batch", "1,3"]
 
@@ -39,6 +42,23 @@ def test_random_weights_from_a_bare_configuration(shape, tmp_path):
             assert row["prefill_tokens"] == 20 * row["batch"]
             assert row["tokens_per_second"] == pytest.approx(row["batch"] / row["step_seconds"])
             assert row["share"] > 0  # above 1: so small a model stays in the caches
+
+
+def test_figures_of_the_modes_make_a_table(shape, tmp_path):
+    files = []
+    for mode in MODES:
+        files.append(tmp_path / f"{mode}.json")
+        result = run_cli("bench", "--engine", "--random-weights", "--model", shape, *SHORT, "--modes",
+                         mode, "--json", files[-1])
+        assert result.returncode == 0, result.stderr
+    table = subprocess.run([sys.executable, os.path.join(ROOT, "tests/bench/modes_table.py"), *files],
+                           capture_output=True, encoding="utf-8", timeout=60)
+    assert table.returncode == 0, table.stderr
+    cells = {line.split(" | ")[0]: line.split(" | ") for line in table.stdout.splitlines()}
+    graphs = {mode: cells[f"| `{mode}`"][3] for mode in MODES}
+    # One a batch size, up to 3, in the one mode; prologue, layer and epilogue in the other.
+    assert graphs == {"eager": "–", "layer": "–", "decoder": "–", "decoder_graph": "3",
+                      "layer_graph": "9"}
 
 
 def test_real_weights_in_the_mode_of_the_environment(bare):
