@@ -10,6 +10,7 @@
 #include "engine/model/file_error.h"
 #include "engine/model/generation_config.h"
 #include "engine/model/json_file.h"
+#include "engine/model/mapped_file.h"
 #include "engine/model/safetensors.h"
 #include "engine/model/tensor_index.h"
 #include "engine/model/weight_places.h"
@@ -18,14 +19,6 @@ namespace sirocco {
 namespace {
 
 using nlohmann::json;
-
-constexpr JsonLimits kConfigLimits = {.bytes = 1 << 20, .values = 1 << 16};
-
-// Also of what may not be looked at: opening it then says so.
-bool Exists(const std::string& path) {
-  std::error_code error;
-  return std::filesystem::status(path, error).type() != std::filesystem::file_type::not_found;
-}
 
 // A file of the directory with this extension; empty: none.
 std::string FindByExtension(const std::string& directory, std::string_view extension) {
@@ -63,8 +56,8 @@ struct ModelConfig {
 absl::StatusOr<ModelConfig> ReadConfig(const std::string& directory) {
   ModelConfig config;
   config.path = directory + "/config.json";
-  if (!Exists(config.path)) return Missing(directory, "config.json");
-  absl::StatusOr<json> values = ReadJsonObject(config.path, kConfigLimits);
+  if (!IsPresent(config.path)) return Missing(directory, "config.json");
+  absl::StatusOr<json> values = ReadJsonObject(config.path, kMaxConfigBytes);
   if (!values.ok()) return values.status();
   config.values = *std::move(values);
   const absl::StatusOr<const Family*> family = FamilyFromConfig(config.values, config.path);
@@ -79,8 +72,9 @@ absl::StatusOr<ModelConfig> ReadConfig(const std::string& directory) {
 
 absl::StatusOr<std::shared_ptr<const TensorSource>> OpenWeights(const std::string& directory) {
   const std::string single = directory + "/model.safetensors";
-  if (Exists(single)) return OpenSafetensors(single);
-  if (Exists(directory + "/model.safetensors.index.json")) return OpenShardedSafetensors(directory);
+  if (IsPresent(single)) return OpenSafetensors(single);
+  if (IsPresent(directory + "/model.safetensors.index.json"))
+    return OpenShardedSafetensors(directory);
   return Missing(directory, "model.safetensors or model.safetensors.index.json");
 }
 
@@ -109,8 +103,8 @@ absl::StatusOr<ModelFiles> OpenHuggingFace(const std::string& directory) {
   files.descriptor = std::move(config->descriptor);
   const int32_t vocab_size = files.descriptor.vocab_size;
   const std::string generation_path = directory + "/generation_config.json";
-  if (Exists(generation_path)) {
-    const absl::StatusOr<json> generation = ReadJsonObject(generation_path, kConfigLimits);
+  if (IsPresent(generation_path)) {
+    const absl::StatusOr<json> generation = ReadJsonObject(generation_path, kMaxConfigBytes);
     if (!generation.ok()) return generation.status();
     absl::StatusOr<GenerationDefaults> defaults =
         ReadGenerationDefaults(*generation, generation_path);

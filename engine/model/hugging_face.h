@@ -2,6 +2,7 @@
 // transformers 4 and 5 spell them.
 #pragma once
 
+#include <cstdint>
 #include <string>
 
 #include "absl/status/statusor.h"
@@ -11,6 +12,9 @@
 #include "nlohmann/json.hpp"
 
 namespace sirocco {
+
+// The most that config.json and generation_config.json may have.
+inline constexpr uint64_t kMaxConfigBytes = 1 << 20;
 
 // The family of a config.json's model; `path` is the file's, for errors. UNIMPLEMENTED: none that
 // is supported.

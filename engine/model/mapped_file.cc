@@ -23,9 +23,18 @@ absl::Status FileStatus(int error_number, const std::string& path) {
     case EACCES:
     case EPERM:
       return absl::PermissionDeniedError(absl::StrCat(path, ": permission denied"));
-    default:
-      return absl::ErrnoToStatus(error_number, path);
+    case ENOMEM:
+    case EMFILE:
+    case ENFILE:
+      return absl::ResourceExhaustedError(absl::StrCat(path, ": ", std::strerror(error_number)));
+    default:  // a loop of links, a name too long, a disk that fails
+      return absl::FailedPreconditionError(absl::StrCat(path, ": ", std::strerror(error_number)));
   }
+}
+
+bool IsPresent(const std::string& path) {
+  struct stat info;
+  return lstat(path.c_str(), &info) == 0 || (errno != ENOENT && errno != ENOTDIR);
 }
 
 absl::StatusOr<std::unique_ptr<MappedFile>> MappedFile::Open(const std::string& path) {

@@ -5,6 +5,7 @@
 #include <memory>
 #include <span>
 #include <string>
+#include <string_view>
 
 #include "absl/status/statusor.h"
 
@@ -22,6 +23,9 @@ class MappedFile {
 
   const std::string& path() const { return path_; }
   std::span<const std::byte> bytes() const { return bytes_; }
+  std::string_view text() const {
+    return {reinterpret_cast<const char*>(bytes_.data()), bytes_.size()};
+  }
 
  private:
   MappedFile(std::string path, std::span<const std::byte> bytes)
@@ -31,7 +35,12 @@ class MappedFile {
   std::span<const std::byte> bytes_;
 };
 
-// The status of a failed system call on `path`.
+// Whether a folder has an entry of this name, whatever it is: one that leads nowhere, or may not be
+// looked at, is an error of the one who opens it, not a file that is not there.
+bool IsPresent(const std::string& path);
+
+// The status of a failed system call on `path`. RESOURCE_EXHAUSTED where the machine is at its
+// limits; else it is the path's fault.
 absl::Status FileStatus(int error_number, const std::string& path);
 
 }  // namespace sirocco

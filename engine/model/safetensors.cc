@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <bit>
 #include <cstring>
-#include <map>
 #include <set>
 #include <utility>
 #include <vector>
@@ -23,10 +22,12 @@ using nlohmann::json;
 
 static_assert(std::endian::native == std::endian::little, "safetensors are little-endian");
 
-constexpr JsonLimits kHeaderLimits = {.bytes = 100'000'000, .values = 1'000'000};
-constexpr JsonLimits kIndexLimits = {.bytes = 64 << 20, .values = 1'000'000};
+constexpr uint64_t kMaxHeaderBytes = 100'000'000;
+constexpr uint64_t kMaxIndexBytes = 64 << 20;
 constexpr size_t kMaxDimensions = 8;
 constexpr size_t kMaxFiles = 4096;
+// In all files: the largest models in use have about 92,000.
+constexpr size_t kMaxTensors = 131072;
 
 absl::StatusOr<StoredType> TypeOf(const json& entry, const std::string& path,
                                   const std::string& what) {
@@ -86,12 +87,13 @@ absl::StatusOr<StoredTensor> ParseTensor(const std::string& name, const json& en
     return InvalidFile(path, absl::StrCat(what, ": data_offsets must be begin <= end <= ",
                                           data_bytes, ", the bytes after the header"));
   }
-  const uint64_t span = static_cast<uint64_t>((*offsets)[1] - (*offsets)[0]);
+  const auto begin = static_cast<uint64_t>((*offsets)[0]);
+  const uint64_t span = static_cast<uint64_t>((*offsets)[1]) - begin;  // checked above
   if (span != tensor.bytes) {
     return InvalidFile(path, absl::StrCat(what, " takes ", tensor.bytes, " bytes as ",
                                           DescribeTensor(tensor), ", data_offsets span ", span));
   }
-  tensor.offset = data_begin + static_cast<uint64_t>((*offsets)[0]);
+  tensor.offset = data_begin + begin;  // inside the file
   tensor.data = file.bytes().data() + tensor.offset;
   return tensor;
 }
@@ -99,34 +101,40 @@ absl::StatusOr<StoredTensor> ParseTensor(const std::string& name, const json& en
 absl::StatusOr<std::vector<StoredTensor>> ParseFile(const MappedFile& file) {
   const std::string& path = file.path();
   const std::span<const std::byte> bytes = file.bytes();
+  constexpr uint64_t kSizeBytes = sizeof(uint64_t);
   uint64_t header_bytes = 0;
-  if (bytes.size() < sizeof(header_bytes)) {
+  if (bytes.size() < kSizeBytes) {
     return InvalidFile(path, absl::StrCat("has ", bytes.size(), " bytes, too few for safetensors"));
   }
-  std::memcpy(&header_bytes, bytes.data(), sizeof(header_bytes));
-  if (!FitsIn(sizeof(header_bytes), header_bytes, bytes.size())) {
+  std::memcpy(&header_bytes, bytes.data(), kSizeBytes);
+  const std::optional<uint64_t> header_end = CheckedAdd(kSizeBytes, header_bytes);
+  if (!header_end || *header_end > bytes.size()) {
     return InvalidFile(path, absl::StrCat("truncated, or no safetensors: claims a header of ",
                                           header_bytes, " bytes, the file has ", bytes.size()));
   }
-  const uint64_t data_begin = sizeof(header_bytes) + header_bytes;
-  const std::string_view text(reinterpret_cast<const char*>(bytes.data()) + sizeof(header_bytes),
-                              header_bytes);
-  const absl::StatusOr<json> header = ParseJsonObject(text, path, kHeaderLimits);
+  const uint64_t data_begin = *header_end;
+  const std::string_view text = file.text().substr(kSizeBytes, header_bytes);
+  const absl::StatusOr<json> header = ParseJsonObject(text, path, kMaxHeaderBytes);
   if (!header.ok()) return header.status();
 
   std::vector<StoredTensor> tensors;
-  uint64_t used = 0;
+  if (header->size() > kMaxTensors) {
+    return InvalidFile(
+        path, absl::StrCat("claims ", header->size(), " tensors; allowed are ", kMaxTensors));
+  }
+  std::optional<uint64_t> used = 0;  // nullopt: beyond 64 bits, as only tensors that overlap take
   for (const auto& [name, entry] : header->items()) {
     if (name == "__metadata__") continue;
     absl::StatusOr<StoredTensor> tensor = ParseTensor(name, entry, file, data_begin);
     if (!tensor.ok()) return tensor.status();
-    used += tensor->bytes;  // wraps only where tensors overlap
+    if (used) used = CheckedAdd(*used, tensor->bytes);
     tensors.push_back(*std::move(tensor));
   }
   if (absl::Status status = CheckDistinct(path, tensors); !status.ok()) return status;
   if (used != bytes.size() - data_begin) {
     return InvalidFile(path, absl::StrCat("holds ", bytes.size() - data_begin,
-                                          " bytes after the header, its tensors take ", used));
+                                          " bytes after the header, its tensors take ",
+                                          used ? absl::StrCat(*used) : "more"));
   }
   return tensors;
 }
@@ -136,15 +144,14 @@ bool IsPlainFileName(const std::string& name) {
          name.find('\0') == std::string::npos;
 }
 
-// tensor -> file, as the index says.
-absl::StatusOr<std::map<std::string, std::string>> ReadIndex(const std::string& path) {
-  const absl::StatusOr<json> index = ReadJsonObject(path, kIndexLimits);
+// An object of each tensor's file, as the index says.
+absl::StatusOr<json> ReadIndex(const std::string& path) {
+  absl::StatusOr<json> index = ReadJsonObject(path, kMaxIndexBytes);
   if (!index.ok()) return index.status();
-  const json* map = FindValue(*index, "weight_map");
-  if (!map || !map->is_object() || map->empty()) {
+  const auto map = index->find("weight_map");
+  if (map == index->end() || !map->is_object() || map->empty()) {
     return InvalidFile(path, "has no weight_map of tensors' files");
   }
-  std::map<std::string, std::string> files;
   for (const auto& [tensor, file] : map->items()) {
     if (!file.is_string() || !IsPlainFileName(file.get_ref<const std::string&>())) {
       return InvalidFile(path,
@@ -153,9 +160,8 @@ absl::StatusOr<std::map<std::string, std::string>> ReadIndex(const std::string& 
                                                        : std::string("no string"),
                                       "; allowed are plain file names"));
     }
-    files.emplace(tensor, file.get<std::string>());
   }
-  return files;
+  return json(std::move(*map));
 }
 
 }  // namespace
@@ -173,10 +179,10 @@ absl::StatusOr<std::shared_ptr<const TensorSource>> OpenSafetensors(const std::s
 absl::StatusOr<std::shared_ptr<const TensorSource>> OpenShardedSafetensors(
     const std::string& directory) {
   const std::string index_path = directory + "/model.safetensors.index.json";
-  const absl::StatusOr<std::map<std::string, std::string>> index = ReadIndex(index_path);
+  const absl::StatusOr<json> index = ReadIndex(index_path);
   if (!index.ok()) return index.status();
   std::set<std::string> names;
-  for (const auto& [tensor, file] : *index) names.insert(file);
+  for (const json& file : *index) names.insert(file.get_ref<const std::string&>());
   if (names.size() > kMaxFiles) {
     return InvalidFile(index_path,
                        absl::StrCat("names ", names.size(), " files; allowed are ", kMaxFiles));
@@ -192,7 +198,7 @@ absl::StatusOr<std::shared_ptr<const TensorSource>> OpenShardedSafetensors(
     if (!tensors.ok()) return tensors.status();
     for (StoredTensor& tensor : *tensors) {
       const auto said = index->find(tensor.name);
-      if (said == index->end() || said->second != name) {
+      if (said == index->end() || *said != name) {
         return InvalidFile(tensor.file,
                            absl::StrCat("holds the tensor ", Shown(tensor.name), ", which ",
                                         "model.safetensors.index.json does not place there"));
@@ -200,12 +206,16 @@ absl::StatusOr<std::shared_ptr<const TensorSource>> OpenShardedSafetensors(
       all.push_back(std::move(tensor));
     }
     files.push_back(*std::move(file));
+    if (all.size() > kMaxTensors) {
+      return InvalidFile(index_path, absl::StrCat("names more than ", kMaxTensors, " tensors"));
+    }
   }
   auto source = std::make_shared<TensorIndex>(std::move(all), std::move(files));
-  for (const auto& [tensor, file] : *index) {
+  for (const auto& [tensor, file] : index->items()) {
     if (source->Find(tensor) != nullptr) continue;
     return InvalidFile(index_path, absl::StrCat("places the tensor ", Shown(tensor), " in ",
-                                                Shown(file), ", which does not hold it"));
+                                                Shown(file.get_ref<const std::string&>()),
+                                                ", which does not hold it"));
   }
   return source;
 }

@@ -9,6 +9,9 @@
 namespace sirocco {
 namespace {
 
+// A setting's text beyond this is none that is known; of the longest ones no copies are made.
+constexpr size_t kMostShown = 1024;
+
 // What a setting is, for an error message: "is 'yarn'".
 std::string Is(const SettingValue& value) {
   if (std::holds_alternative<std::monostate>(value)) return "is missing";
@@ -143,7 +146,7 @@ SettingValue GgufSettings::Get(std::string_view name) const {
   if (const auto value = file_.GetInt(key)) return *value;
   if (const auto value = file_.GetFloat(key)) return *value;
   if (const auto value = file_.GetBool(key)) return *value;
-  if (const auto value = file_.GetString(key)) return std::string(*value);
+  if (const auto value = file_.GetString(key)) return std::string(value->substr(0, kMostShown));
   const std::vector<std::string_view> keys = file_.keys();
   if (std::find(keys.begin(), keys.end(), key) != keys.end()) return OtherKind();
   return std::monostate();

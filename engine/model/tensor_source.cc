@@ -70,7 +70,7 @@ absl::Status CheckDistinct(const std::string& path, const std::vector<StoredTens
     return std::tie(a->offset, a->bytes) < std::tie(b->offset, b->bytes);
   });
   for (size_t i = 1; i < sorted.size(); ++i) {
-    if (sorted[i - 1]->offset + sorted[i - 1]->bytes <= sorted[i]->offset) continue;
+    if (FitsIn(sorted[i - 1]->offset, sorted[i - 1]->bytes, sorted[i]->offset)) continue;
     return InvalidFile(path, absl::StrCat("tensors ", Shown(sorted[i - 1]->name), " and ",
                                           Shown(sorted[i]->name), " overlap"));
   }

@@ -62,9 +62,9 @@ AddedTokenMatcher::AddedTokenMatcher(const std::vector<std::pair<AddedToken, std
       int32_t child = Child(node, byte);
       if (child < 0) {
         child = static_cast<int32_t>(nodes_.size());
-        nodes_[node].children.emplace_back(byte, child);
+        nodes_.push_back({.sibling = nodes_[node].child, .byte = byte});
+        nodes_[node].child = child;
         if (node == 0) root_child_[static_cast<uint8_t>(byte)] = child;
-        nodes_.emplace_back();
       }
       node = child;
     }
@@ -76,10 +76,9 @@ AddedTokenMatcher::AddedTokenMatcher(const std::vector<std::pair<AddedToken, std
 
 int32_t AddedTokenMatcher::Child(int32_t node, char byte) const {
   if (node == 0) return root_child_[static_cast<uint8_t>(byte)];
-  for (const auto& [child_byte, child] : nodes_[node].children) {
-    if (child_byte == byte) return child;
-  }
-  return -1;
+  int32_t child = nodes_[node].child;
+  while (child >= 0 && nodes_[child].byte != byte) child = nodes_[child].sibling;
+  return child;
 }
 
 // A special token that is not trusted is no match at all, so that it hides no other one. With
@@ -117,7 +116,9 @@ std::vector<AddedTokenMatcher::Piece> AddedTokenMatcher::Split(
     if (special == SpecialTokens::kAsText && token.special) continue;
     if (token.single_word && !StandsAlone(text, begin, end)) continue;
     if (token.lstrip) begin = std::max(text_begin, SkipSpaceBefore(text, begin, text_begin));
-    if (token.rstrip) end = SkipSpaceBehind(text, end);
+    // What an earlier one took is not walked again: white space that is a token of its own may
+    // begin anywhere in it.
+    if (token.rstrip) end = SkipSpaceBehind(text, std::max(end, text_begin));
     if (text_begin < begin) pieces.push_back({-1, text_begin, begin});
     // Nothing is left of a token of white space that the one before it took with its rstrip.
     if (begin < end) pieces.push_back({token.id, begin, end});

@@ -10,8 +10,6 @@
 #include <utility>
 #include <vector>
 
-#include "absl/status/statusor.h"
-
 namespace sirocco {
 
 struct AddedToken {
@@ -56,7 +54,9 @@ class AddedTokenMatcher {
  private:
   struct Node {
     int32_t token = -1;  // index of the token that ends here
-    std::vector<std::pair<char, int32_t>> children;
+    int32_t child = -1;  // the first; -1: none
+    int32_t sibling = -1;
+    char byte = 0;
   };
   struct Match {
     int32_t token = -1;

@@ -4,30 +4,19 @@
 
 #include <array>
 #include <cstdint>
-#include <functional>
-#include <string>
 #include <string_view>
-#include <unordered_map>
-#include <utility>
 #include <vector>
 
 #include "absl/container/flat_hash_map.h"
 #include "absl/status/statusor.h"
+#include "engine/tokenizer/vocabulary.h"
 
 namespace sirocco {
 
-struct StringHash {
-  using is_transparent = void;
-  size_t operator()(std::string_view text) const { return std::hash<std::string_view>()(text); }
-};
-// Looked up without making a string.
-using IdByString = std::unordered_map<std::string, int32_t, StringHash, std::equal_to<>>;
-
 // Entries as the file spells them, in the byte-level alphabet (byte_level.h).
 struct BpeVocabulary {
-  IdByString ids;
-  // By rank, best first.
-  std::vector<std::pair<std::string, std::string>> merges;
+  Vocabulary ids;
+  MergeList merges;
   // A word that is an entry is that entry, whatever merges would make of it.
   bool ignore_merges = false;
 };
@@ -45,7 +34,9 @@ class Bpe {
     std::vector<uint32_t> ranks;
     std::vector<int32_t> next;
     std::vector<int32_t> previous;
+    std::vector<uint64_t> sorted;
     std::vector<uint64_t> heap;
+    uint64_t lookups = 0;  // of pairs, ever: the work that was done
   };
 
   // Appends the ids of a word of any bytes. Bytes without a token are dropped, as Hugging Face's
@@ -55,14 +46,14 @@ class Bpe {
 
  private:
   Bpe() = default;
-  uint32_t Rank(int32_t left, int32_t right) const;
+  uint32_t Rank(int32_t left, int32_t right, Scratch* scratch) const;
   void MergeShort(Scratch* scratch, std::vector<int32_t>* out) const;
   void MergeLong(Scratch* scratch, std::vector<int32_t>* out) const;
 
   std::array<int32_t, 256> byte_ids_;
   absl::flat_hash_map<uint64_t, uint32_t> ranks_;  // by both ids
   std::vector<int32_t> merged_;                    // id by rank
-  IdByString whole_words_;                         // by their bytes
+  Vocabulary whole_words_;                         // by their bytes
 };
 
 }  // namespace sirocco

@@ -26,7 +26,8 @@ enum TokenType : int64_t {
   kByte = 6,
 };
 
-constexpr uint64_t kMaxMerges = 8'000'000;
+// Many times that of the longest in use.
+constexpr size_t kMaxTemplate = 4 << 20;
 
 // What a name in tokenizer.ggml.pre stands for. The file holds the name alone; the rules are those
 // of the models that it was given for.
@@ -108,10 +109,9 @@ absl::Status ReadTokens(const GgufFile& file, const std::vector<std::string_view
     if (!stored) return InvalidFile(file.path(), absl::StrCat(kTypes, " is no list of integers"));
     types = *std::move(stored);
   }
-  parts->vocabulary.ids.reserve(tokens.size());
   for (size_t i = 0; i < tokens.size(); ++i) {
     const auto id = static_cast<int32_t>(i);
-    const std::string content(tokens[i]);
+    const std::string_view content = tokens[i];
     const int64_t type = types[i];
     if (type < kNormal || type > kByte) {
       return InvalidFile(file.path(),
@@ -124,13 +124,18 @@ absl::Status ReadTokens(const GgufFile& file, const std::vector<std::string_view
                                           "supported in a gpt2 vocabulary; supported: "
                                           "normal, unknown, control, user-defined, unused"));
     }
-    if (!parts->vocabulary.ids.emplace(content, id).second) {
+    if (!parts->vocabulary.ids.Add(content, id)) {
       return InvalidFile(file.path(),
                          absl::StrCat("token ", i, ", ", Shown(content), ", is there twice"));
     }
     const bool special = type == kControl || type == kUnknown;
     if ((special || type == kUserDefined) && !content.empty()) {
-      parts->added_tokens.push_back({.id = id, .content = content, .special = special});
+      if (parts->added_tokens.size() >= kMaxAddedTokens) {
+        return InvalidFile(file.path(), absl::StrCat(kTypes, " has more than ", kMaxAddedTokens,
+                                                     " control, unknown and user-defined tokens"));
+      }
+      parts->added_tokens.push_back(
+          {.id = id, .content = std::string(content), .special = special});
     }
   }
   return absl::OkStatus();
@@ -139,14 +144,13 @@ absl::Status ReadTokens(const GgufFile& file, const std::vector<std::string_view
 absl::Status ReadMerges(const GgufFile& file, TokenizerParts* parts) {
   const auto lines = ReadList(file, "tokenizer.ggml.merges", kMaxMerges);
   if (!lines.ok()) return lines.status();
-  parts->vocabulary.merges.reserve(lines->size());
   for (std::string_view line : *lines) {
-    auto merge = ParseMerge(line);
+    const auto merge = ParseMerge(line);
     if (!merge) {
       return InvalidFile(file.path(),
                          absl::StrCat("merge ", Shown(line), " does not have two parts"));
     }
-    parts->vocabulary.merges.push_back(*std::move(merge));
+    parts->vocabulary.merges.Add(merge->first, merge->second);
   }
   return absl::OkStatus();
 }
@@ -212,6 +216,11 @@ absl::StatusOr<TokenizerParts> ParseGgufTokenizer(const GgufFile& file) {
     if (!read.ok()) return read;
   }
   if (const auto chat_template = file.GetString("tokenizer.chat_template")) {
+    if (chat_template->size() > kMaxTemplate) {
+      return InvalidFile(file.path(),
+                         absl::StrCat("tokenizer.chat_template has ", chat_template->size(),
+                                      " bytes; allowed: ", kMaxTemplate));
+    }
     parts.chat_template = std::string(*chat_template);
   }
   return parts;

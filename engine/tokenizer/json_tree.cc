@@ -8,29 +8,30 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "engine/model/file_error.h"
-#include "engine/tokenizer/pipeline.h"
+#include "engine/model/json_file.h"
 
 namespace sirocco {
 namespace {
 
 using nlohmann::json;
 
-constexpr size_t kMaxDepth = 64;
-constexpr size_t kMaxValues = 8'000'000;  // in the tree
-constexpr size_t kMaxMerges = 8'000'000;
-
 class TreeBuilder final : public nlohmann::json_sax<json> {
  public:
-  // `tables`: model.vocab and model.merges are read apart.
-  explicit TreeBuilder(bool tables) : tables_(tables) {}
+  explicit TreeBuilder(size_t text_bytes) : tree_(text_bytes) {
+    tables_.vocabulary.ids.Reserve(text_bytes);
+    tables_.vocabulary.merges.Reserve(text_bytes);
+  }
 
-  absl::Status status() const { return status_; }
-  TokenizerTree& tree() { return tree_; }
+  const std::string& error() const { return tree_.error(); }
+  TokenizerTree Take() {
+    tables_.root = std::move(tree_.root());
+    return std::move(tables_);
+  }
 
   bool null() override { return Value(nullptr); }
   bool boolean(bool value) override { return Value(value); }
   bool number_float(double value, const std::string&) override { return Value(value); }
-  bool binary(json::binary_t&) override { return Fail("binary data"); }
+  bool binary(json::binary_t&) override { return tree_.Fail("binary data"); }
   bool number_integer(int64_t value) override {
     return mode_ == Mode::kVocabulary ? Id(value) : Value(value);
   }
@@ -45,32 +46,27 @@ class TreeBuilder final : public nlohmann::json_sax<json> {
   }
 
   bool key(std::string& value) override {
-    key_ = std::move(value);
-    if (mode_ == Mode::kTree && open_.back()->contains(key_)) {
-      return Fail(absl::StrCat("key ", Shown(key_), " is there twice"));
-    }
+    if (mode_ == Mode::kTree) return tree_.Key(std::move(value));
+    entry_ = std::move(value);
     return true;
   }
   bool start_object(size_t) override {
     if (mode_ == Mode::kTree && AtTable("vocab")) {
       mode_ = Mode::kVocabulary;
-      tree_.has_vocabulary = true;
+      tables_.has_vocabulary = true;
       return true;
     }
-    return Open(json::object());
+    return CanPlace() && tree_.Open(json::object());
   }
   bool end_object() override {
-    if (mode_ == Mode::kVocabulary) {
-      mode_ = Mode::kTree;
-      return true;
-    }
-    open_.pop_back();
+    if (mode_ == Mode::kTree) return tree_.Close();
+    mode_ = Mode::kTree;
     return true;
   }
   bool start_array(size_t) override {
     if (mode_ == Mode::kTree && AtTable("merges")) {
       mode_ = Mode::kMerges;
-      tree_.has_merges = true;
+      tables_.has_merges = true;
       return true;
     }
     if (mode_ == Mode::kMerges) {
@@ -78,147 +74,96 @@ class TreeBuilder final : public nlohmann::json_sax<json> {
       pair_.clear();
       return true;
     }
-    return Open(json::array());
+    return CanPlace() && tree_.Open(json::array());
   }
   bool end_array() override {
+    if (mode_ == Mode::kTree) return tree_.Close();
     if (mode_ == Mode::kMerges) {
       mode_ = Mode::kTree;
       return true;
     }
-    if (mode_ == Mode::kPair) {
-      mode_ = Mode::kMerges;
-      if (pair_.size() != 2) return Fail("a merge without exactly two parts");
-      return AddMerge({std::move(pair_[0]), std::move(pair_[1])});
-    }
-    open_.pop_back();
-    return true;
+    mode_ = Mode::kMerges;
+    if (pair_.size() != 2) return tree_.Fail("a merge without exactly two parts");
+    return AddMerge(pair_[0], pair_[1]);
   }
-  bool parse_error(size_t, const std::string&, const json::exception& error) override {
-    std::string_view what = error.what();  // "[json.exception.parse_error.101] parse error at ..."
-    const size_t prefix = what.find("] ");
-    if (prefix != std::string_view::npos) what.remove_prefix(prefix + 2);
-    return Fail(std::string(what));
+  bool parse_error(size_t position, const std::string&, const json::exception&) override {
+    return tree_.Fail(absl::StrCat("is not valid JSON at byte ", position));
   }
 
  private:
   enum class Mode { kTree, kVocabulary, kMerges, kPair };
 
-  bool Fail(const std::string& message) {
-    if (status_.ok()) status_ = absl::InvalidArgumentError(message);
-    return false;
-  }
-
   // Whether the value that begins here is root.model.`name`.
-  bool AtTable(std::string_view name) const {
-    if (!tables_ || open_.size() != 2 || key_ != name) return false;
-    const auto model = tree_.root.find("model");
-    return model != tree_.root.end() && &*model == open_[1];
+  bool AtTable(std::string_view name) {
+    if (tree_.open().size() != 2 || tree_.key() != name || !tree_.root().is_object()) return false;
+    const auto model = tree_.root().find("model");
+    return model != tree_.root().end() && &*model == tree_.open()[1] && model->is_object();
   }
 
-  bool Value(json value) { return Place(std::move(value)) != nullptr; }
-
-  bool Open(json value) {
-    if (open_.size() >= kMaxDepth) return Fail(absl::StrCat("nested deeper than ", kMaxDepth));
-    json* placed = Place(std::move(value));
-    if (placed == nullptr) return false;
-    open_.push_back(placed);
-    return true;
+  bool CanPlace() {
+    if (mode_ == Mode::kTree) return true;
+    return tree_.Fail(mode_ == Mode::kVocabulary
+                          ? absl::StrCat("the id of ", Shown(entry_), " is no integer")
+                          : std::string("a merge that is neither text nor a pair"));
   }
-
-  // Addresses in a tree stay: only the innermost open array grows.
-  json* Place(json value) {
-    if (mode_ != Mode::kTree) {
-      Fail(mode_ == Mode::kVocabulary ? absl::StrCat("the id of ", Shown(key_), " is no integer")
-                                      : std::string("a merge that is neither text nor a pair"));
-      return nullptr;
-    }
-    if (++values_ > kMaxValues) {
-      Fail(absl::StrCat("more than ", kMaxValues, " values"));
-      return nullptr;
-    }
-    if (open_.empty()) {
-      tree_.root = std::move(value);
-      return &tree_.root;
-    }
-    json& parent = *open_.back();
-    if (parent.is_array()) {
-      parent.push_back(std::move(value));
-      return &parent.back();
-    }
-    return &(parent[key_] = std::move(value));
-  }
+  bool Value(json value) { return CanPlace() && tree_.Place(std::move(value)) != nullptr; }
 
   bool Id(int64_t id) {
     if (id < 0 || id >= kMaxVocabularySize) {
-      return Fail(absl::StrCat("the id of ", Shown(key_), " is out of range: 0 to ",
-                               kMaxVocabularySize - 1));
+      return tree_.Fail(absl::StrCat("the id of ", Shown(entry_), " is out of range: 0 to ",
+                                     kMaxVocabularySize - 1));
     }
-    const std::string entry = key_;
-    if (!tree_.vocabulary.ids.emplace(std::move(key_), static_cast<int32_t>(id)).second) {
-      return Fail(absl::StrCat("vocabulary entry ", Shown(entry), " is there twice"));
+    Vocabulary& ids = tables_.vocabulary.ids;
+    if (ids.full()) {
+      return tree_.Fail(absl::StrCat("more than ", kMaxVocabularySize, " vocabulary entries"));
     }
-    return true;
+    if (ids.Add(entry_, static_cast<int32_t>(id))) return true;
+    return tree_.Fail(absl::StrCat("vocabulary entry ", Shown(entry_), " is there twice"));
   }
 
   bool MergeLine(const std::string& line) {
     if (absl::StartsWith(line, "#version")) return true;
-    auto merge = ParseMerge(line);
-    if (!merge) return Fail(absl::StrCat("merge ", Shown(line), " does not have two parts"));
-    return AddMerge(std::move(*merge));
+    const auto merge = ParseMerge(line);
+    if (merge) return AddMerge(merge->first, merge->second);
+    return tree_.Fail(absl::StrCat("merge ", Shown(line), " does not have two parts"));
   }
 
   bool MergePart(std::string& part) {
-    if (pair_.size() == 2) return Fail("a merge of more than two parts");
+    if (pair_.size() == 2) return tree_.Fail("a merge of more than two parts");
     pair_.push_back(std::move(part));
     return true;
   }
 
-  bool AddMerge(std::pair<std::string, std::string> merge) {
-    if (tree_.vocabulary.merges.size() >= kMaxMerges) {
-      return Fail(absl::StrCat("more than ", kMaxMerges, " merges"));
-    }
-    tree_.vocabulary.merges.push_back(std::move(merge));
-    return true;
+  bool AddMerge(std::string_view left, std::string_view right) {
+    if (tables_.vocabulary.merges.Add(left, right)) return true;
+    return tree_.Fail(absl::StrCat("more than ", kMaxMerges, " merges"));
   }
 
-  const bool tables_;
   Mode mode_ = Mode::kTree;
-  std::vector<json*> open_;  // containers, outermost first
-  std::string key_;
+  JsonTree tree_;
+  TokenizerTree tables_;
+  std::string entry_;  // of the vocabulary
   std::vector<std::string> pair_;
-  size_t values_ = 0;
-  TokenizerTree tree_;
-  absl::Status status_;
 };
-
-absl::StatusOr<TokenizerTree> Read(std::string_view text, bool tables) {
-  TreeBuilder builder(tables);
-  const bool parsed = json::sax_parse(text.begin(), text.end(), &builder);
-  if (!builder.status().ok()) return builder.status();
-  if (!parsed || !builder.tree().root.is_object()) {
-    return absl::InvalidArgumentError("not a JSON object");
-  }
-  return std::move(builder.tree());
-}
 
 }  // namespace
 
-std::optional<std::pair<std::string, std::string>> ParseMerge(std::string_view line) {
+std::optional<std::pair<std::string_view, std::string_view>> ParseMerge(std::string_view line) {
   const size_t space = line.find(' ');
   if (space == std::string_view::npos || line.find(' ', space + 1) != std::string_view::npos) {
     return std::nullopt;
   }
-  return std::make_pair(std::string(line.substr(0, space)), std::string(line.substr(space + 1)));
+  return std::make_pair(line.substr(0, space), line.substr(space + 1));
 }
 
 absl::StatusOr<TokenizerTree> ReadTokenizerTree(std::string_view text) {
-  return Read(text, /*tables=*/true);
-}
-
-absl::StatusOr<json> ReadJsonObject(std::string_view text) {
-  absl::StatusOr<TokenizerTree> tree = Read(text, /*tables=*/false);
-  if (!tree.ok()) return tree.status();
-  return std::move(tree->root);
+  if (absl::Status status = CheckJsonTokens(text); !status.ok()) return status;
+  TreeBuilder builder(text.size());
+  const bool parsed = json::sax_parse(text.begin(), text.end(), &builder);
+  if (!parsed) return absl::InvalidArgumentError(builder.error());
+  TokenizerTree tree = builder.Take();
+  if (!tree.root.is_object()) return absl::InvalidArgumentError("is no JSON object");
+  return tree;
 }
 
 }  // namespace sirocco

@@ -1,5 +1,5 @@
 // Reading tokenizer.json: the vocabulary and the merges, which are nearly all of the file, go
-// straight into their tables; the rest becomes a tree. Depth and size are bounded.
+// straight into their tables; the rest becomes a tree within json_file.h's bounds.
 #pragma once
 
 #include <nlohmann/json.hpp>
@@ -24,9 +24,6 @@ struct TokenizerTree {
 absl::StatusOr<TokenizerTree> ReadTokenizerTree(std::string_view text);
 
 // A merge on one line, "left right". nullopt: not two parts.
-std::optional<std::pair<std::string, std::string>> ParseMerge(std::string_view line);
-
-// Any other JSON file, with the same bounds; the root is an object.
-absl::StatusOr<nlohmann::json> ReadJsonObject(std::string_view text);
+std::optional<std::pair<std::string_view, std::string_view>> ParseMerge(std::string_view line);
 
 }  // namespace sirocco

@@ -12,7 +12,6 @@
 #include "engine/tokenizer/gguf_tokenizer.h"
 #include "engine/tokenizer/json_fields.h"
 #include "engine/tokenizer/pipeline.h"
-#include "engine/tokenizer/text_file.h"
 #include "engine/tokenizer/tokenizer.h"
 #include "engine/tokenizer/tokenizer_config.h"
 #include "engine/tokenizer/tokenizer_json.h"
@@ -22,13 +21,26 @@ namespace {
 
 namespace fs = std::filesystem;
 
+// The largest in use have 40 MB.
 constexpr size_t kMaxTokenizerJson = 256u << 20;
 
-absl::StatusOr<std::unique_ptr<Tokenizer>> OpenJson(const std::string& path) {
-  absl::StatusOr<std::string> text = ReadTextFile(path, kMaxTokenizerJson);
-  if (!text.ok()) return text.status();
-  absl::StatusOr<TokenizerParts> parts = ParseTokenizerJson(*text);
+// The file is closed again before a tokenizer is made of the parts.
+absl::StatusOr<TokenizerParts> ReadJson(const std::string& path) {
+  absl::StatusOr<std::unique_ptr<MappedFile>> file = MappedFile::Open(path);
+  if (!file.ok()) return file.status();
+  const std::string_view text = (*file)->text();
+  if (text.size() > kMaxTokenizerJson) {
+    return InvalidFile(path,
+                       absl::StrCat("has ", text.size(), " bytes; allowed: ", kMaxTokenizerJson));
+  }
+  absl::StatusOr<TokenizerParts> parts = ParseTokenizerJson(text);
   if (!parts.ok()) return At(path, parts.status());
+  return parts;
+}
+
+absl::StatusOr<std::unique_ptr<Tokenizer>> OpenJson(const std::string& path) {
+  absl::StatusOr<TokenizerParts> parts = ReadJson(path);
+  if (!parts.ok()) return parts.status();
   const std::string folder = fs::path(path).parent_path().string();
   absl::Status status = ReadTokenizerConfig(folder.empty() ? "." : folder, &*parts);
   if (!status.ok()) return status;
@@ -38,11 +50,10 @@ absl::StatusOr<std::unique_ptr<Tokenizer>> OpenJson(const std::string& path) {
 }
 
 absl::StatusOr<std::unique_ptr<Tokenizer>> OpenDirectory(const std::string& path) {
-  std::error_code error;
   const std::string json = (fs::path(path) / "tokenizer.json").string();
-  if (fs::exists(json, error)) return OpenJson(json);
+  if (IsPresent(json)) return OpenJson(json);
   for (const char* other : {"tokenizer.model", "vocab.json", "tiktoken.model", "tekken.json"}) {
-    if (!fs::exists(fs::path(path) / other, error)) continue;
+    if (!IsPresent((fs::path(path) / other).string())) continue;
     return UnsupportedFile(path, absl::StrCat("a tokenizer in ", other,
                                               " is not supported; supported: tokenizer.json"));
   }

@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <limits>
 #include <string_view>
-#include <unordered_map>
 #include <utility>
 
 #include "absl/status/status.h"
@@ -15,12 +14,12 @@
 namespace sirocco {
 namespace {
 
-// The bytes of all tokens, one behind the other.
+// The bytes of all tokens, one behind the other; less than 4 GiB, as a Vocabulary's.
 class TokenTable {
  public:
   void Append(std::string_view bytes, bool special) {
     bytes_.append(bytes);
-    ends_.push_back(bytes_.size());
+    ends_.push_back(static_cast<uint32_t>(bytes_.size()));
     special_.push_back(special);
   }
   int32_t size() const { return static_cast<int32_t>(ends_.size()); }
@@ -33,7 +32,7 @@ class TokenTable {
 
  private:
   std::string bytes_;
-  std::vector<size_t> ends_;
+  std::vector<uint32_t> ends_;
   std::vector<bool> special_;
 };
 
@@ -111,9 +110,7 @@ class PipelineTokenizer final : public Tokenizer {
     for (const AddedToken& token : parts_.added_tokens) {
       if (token.content == content) return token.id;
     }
-    const auto it = parts_.vocabulary.ids.find(content);
-    if (it == parts_.vocabulary.ids.end()) return std::nullopt;
-    return it->second;
+    return parts_.vocabulary.ids.Find(content);
   }
 
   // Added tokens are found in the text as it is; what lies between is normalised; in that those
@@ -199,47 +196,73 @@ absl::Status CheckId(int64_t id, std::string_view what) {
       "id ", id, " of ", Shown(what), " is out of range: 0 to ", kMaxVocabularySize - 1));
 }
 
-// Entries by id: what a token is called, and whether it is special.
+// Entries by id: what a token is called, by its place in the vocabulary or, before that, among the
+// added tokens; and whether it is special.
 struct Entry {
-  const std::string* content = nullptr;
+  int32_t entry = -1;
+  int32_t added = -1;
   bool special = false;
+  bool is_there() const { return entry >= 0 || added >= 0; }
 };
 
-absl::StatusOr<std::vector<Entry>> CollectEntries(const TokenizerParts& parts) {
-  std::vector<Entry> entries;
-  const auto place = [&entries](int32_t id, const std::string& content) -> absl::StatusOr<Entry*> {
-    absl::Status status = CheckId(id, content);
-    if (!status.ok()) return status;
-    if (static_cast<size_t>(id) >= entries.size()) entries.resize(static_cast<size_t>(id) + 1);
-    Entry& entry = entries[id];
-    if (entry.content != nullptr && *entry.content != content) {
-      return absl::InvalidArgumentError(
-          absl::StrCat("id ", id, " is both ", Shown(*entry.content), " and ", Shown(content)));
-    }
-    entry.content = &content;
-    return &entry;
-  };
-  for (const auto& [content, id] : parts.vocabulary.ids) {
-    absl::StatusOr<Entry*> entry = place(id, content);
-    if (!entry.ok()) return entry.status();
+std::string_view ContentOf(const TokenizerParts& parts, const Entry& entry) {
+  if (entry.added >= 0) return parts.added_tokens[entry.added].content;
+  return entry.entry >= 0 ? parts.vocabulary.ids.text(entry.entry) : std::string_view();
+}
+
+absl::Status CheckAddedTokens(const TokenizerParts& parts) {
+  if (parts.added_tokens.size() > kMaxAddedTokens) {
+    return absl::InvalidArgumentError(absl::StrCat("has ", parts.added_tokens.size(),
+                                                   " added tokens; allowed: ", kMaxAddedTokens));
   }
-  std::unordered_map<std::string_view, int32_t> added;
+  size_t bytes = 0;
   for (const AddedToken& token : parts.added_tokens) {
-    absl::StatusOr<Entry*> entry = place(token.id, token.content);
-    if (!entry.ok()) return entry.status();
-    (*entry)->special |= token.special;
-    const auto known = parts.vocabulary.ids.find(token.content);
-    const int32_t known_id = known == parts.vocabulary.ids.end() ? token.id : known->second;
-    const int32_t first_id = added.emplace(token.content, token.id).first->second;
-    if (token.id != known_id || token.id != first_id) {
-      return absl::InvalidArgumentError(absl::StrCat("added token ", Shown(token.content),
-                                                     " has id ", token.id, " and id ",
-                                                     token.id != known_id ? known_id : first_id));
-    }
     if (token.content.empty() || token.content.size() > AddedTokenMatcher::kMaxContent) {
       return absl::InvalidArgumentError(absl::StrCat("added token ", token.id, " has ",
                                                      token.content.size(), " bytes; allowed: 1 to ",
                                                      AddedTokenMatcher::kMaxContent));
+    }
+    bytes += token.content.size();
+  }
+  if (bytes <= kMaxAddedBytes) return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      absl::StrCat("its added tokens have ", bytes, " bytes; allowed: ", kMaxAddedBytes));
+}
+
+absl::StatusOr<std::vector<Entry>> CollectEntries(const TokenizerParts& parts) {
+  std::vector<Entry> entries;
+  const auto place = [&](int32_t id, std::string_view content) -> absl::StatusOr<Entry*> {
+    absl::Status status = CheckId(id, content);
+    if (!status.ok()) return status;
+    if (static_cast<size_t>(id) >= entries.size()) entries.resize(static_cast<size_t>(id) + 1);
+    Entry& entry = entries[id];
+    if (entry.is_there() && ContentOf(parts, entry) != content) {
+      return absl::InvalidArgumentError(absl::StrCat(
+          "id ", id, " is both ", Shown(ContentOf(parts, entry)), " and ", Shown(content)));
+    }
+    return &entry;
+  };
+  for (size_t i = 0; i < parts.vocabulary.ids.size(); ++i) {
+    absl::StatusOr<Entry*> entry = place(parts.vocabulary.ids.id(i), parts.vocabulary.ids.text(i));
+    if (!entry.ok()) return entry.status();
+    (*entry)->entry = static_cast<int32_t>(i);
+  }
+  absl::Status status = CheckAddedTokens(parts);
+  if (!status.ok()) return status;
+  Vocabulary added;
+  for (size_t i = 0; i < parts.added_tokens.size(); ++i) {
+    const AddedToken& token = parts.added_tokens[i];
+    absl::StatusOr<Entry*> entry = place(token.id, token.content);
+    if (!entry.ok()) return entry.status();
+    (*entry)->added = static_cast<int32_t>(i);
+    (*entry)->special |= token.special;
+    const int32_t known_id = parts.vocabulary.ids.Find(token.content).value_or(token.id);
+    added.Add(token.content, token.id);
+    const int32_t first_id = *added.Find(token.content);
+    if (token.id != known_id || token.id != first_id) {
+      return absl::InvalidArgumentError(absl::StrCat("added token ", Shown(token.content),
+                                                     " has id ", token.id, " and id ",
+                                                     token.id != known_id ? known_id : first_id));
     }
   }
   if (entries.empty()) return absl::InvalidArgumentError("the vocabulary is empty");
@@ -249,13 +272,13 @@ absl::StatusOr<std::vector<Entry>> CollectEntries(const TokenizerParts& parts) {
 absl::Status CheckReferences(const TokenizerParts& parts, const std::vector<Entry>& entries) {
   for (const auto* ids : {&parts.prefix, &parts.suffix}) {
     for (int32_t id : *ids) {
-      if (id >= 0 && static_cast<size_t>(id) < entries.size() && entries[id].content) continue;
+      if (id >= 0 && static_cast<size_t>(id) < entries.size() && entries[id].is_there()) continue;
       return absl::InvalidArgumentError(
           absl::StrCat("the post-processor adds id ", id, ", which is no token"));
     }
   }
   for (const auto* token : {&parts.bos_token, &parts.eos_token}) {
-    if (token->empty() || parts.vocabulary.ids.count(*token) > 0) continue;
+    if (token->empty() || parts.vocabulary.ids.Contains(*token)) continue;
     const bool added = std::any_of(parts.added_tokens.begin(), parts.added_tokens.end(),
                                    [token](const AddedToken& a) { return a.content == *token; });
     if (added) continue;
@@ -276,14 +299,16 @@ absl::StatusOr<std::unique_ptr<Tokenizer>> MakeTokenizer(TokenizerParts parts) {
   TokenTable table;
   std::vector<bool> special;
   for (const Entry& entry : *entries) {
-    const std::string content = entry.content ? *entry.content : std::string();
+    const std::string_view content = ContentOf(parts, entry);
     // ByteLevel's decoder reads added tokens too as bytes where all their characters are of its
     // alphabet; others stand for themselves.
-    table.Append(ByteLevelDecode(content).value_or(content), entry.special);
+    const std::optional<std::string> bytes = ByteLevelDecode(content);
+    table.Append(bytes ? *bytes : content, entry.special);
     special.push_back(entry.special);
   }
   absl::StatusOr<Bpe> bpe = Bpe::Make(parts.vocabulary, special);
   if (!bpe.ok()) return bpe.status();
+  parts.vocabulary.merges = {};
   return std::make_unique<PipelineTokenizer>(std::move(parts), *std::move(bpe), std::move(table));
 }
 

@@ -14,11 +14,13 @@
 #include "engine/tokenizer/normalizer.h"
 #include "engine/tokenizer/pre_tokenizer.h"
 #include "engine/tokenizer/tokenizer.h"
+#include "engine/tokenizer/vocabulary.h"
 
 namespace sirocco {
 
-// More entries than any model has; ids beyond are refused.
-constexpr int32_t kMaxVocabularySize = 1 << 21;
+// Far above those of models in use (some 6,000, of 70 KB): each byte takes several of memory.
+inline constexpr size_t kMaxAddedTokens = 65536;
+inline constexpr size_t kMaxAddedBytes = 1 << 20;
 
 // What a tokenizer's files say, whatever their format.
 struct TokenizerParts {

@@ -22,6 +22,7 @@ constexpr uint32_t kMatchLimitPerByte = 8;
 // tried a few at a time, and a clock is read in between.
 constexpr size_t kPlaces = 64;
 constexpr int64_t kMaxNanoseconds = 5'000'000'000;  // of this thread's time, for one finder
+constexpr size_t kMaxPattern = 64 << 10;            // bytes
 constexpr uint32_t kHeapLimitKib = 64 * 1024;       // of the interpreter's backtracking frames
 
 std::string ErrorText(int code) {
@@ -54,6 +55,7 @@ absl::StatusOr<Regex> Regex::Compile(std::string_view pattern, uint32_t options)
   if (context == nullptr) return absl::ResourceExhaustedError("regex: out of memory");
   pcre2_set_newline(context.get(), PCRE2_NEWLINE_LF);
   pcre2_set_parens_nest_limit(context.get(), 100);
+  pcre2_set_max_pattern_length(context.get(), kMaxPattern);
 
   int error = 0;
   PCRE2_SIZE offset = 0;

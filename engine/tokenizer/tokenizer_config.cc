@@ -1,5 +1,6 @@
 #include "engine/tokenizer/tokenizer_config.h"
 
+#include <memory>
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <utility>
@@ -7,9 +8,9 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/str_cat.h"
 #include "engine/model/file_error.h"
+#include "engine/model/json_file.h"
+#include "engine/model/mapped_file.h"
 #include "engine/tokenizer/json_fields.h"
-#include "engine/tokenizer/json_tree.h"
-#include "engine/tokenizer/text_file.h"
 #include "engine/tokenizer/utf8.h"
 
 namespace sirocco {
@@ -19,22 +20,9 @@ using nlohmann::json;
 
 constexpr size_t kMaxBytes = 32u << 20;
 
-// nullopt: no such file.
-absl::StatusOr<std::optional<std::string>> ReadIfThere(const std::string& path) {
-  absl::StatusOr<std::string> text = ReadTextFile(path, kMaxBytes);
-  if (absl::IsNotFound(text.status())) return std::nullopt;
-  if (!text.ok()) return text.status();
-  return *std::move(text);
-}
-
 // An empty object where there is no such file.
 absl::StatusOr<json> ReadObjectIfThere(const std::string& path) {
-  absl::StatusOr<std::optional<std::string>> text = ReadIfThere(path);
-  if (!text.ok()) return text.status();
-  if (!*text) return json::object();
-  absl::StatusOr<json> object = ReadJsonObject(**text);
-  if (!object.ok()) return InvalidFile(path, std::string(object.status().message()));
-  return object;
+  return IsPresent(path) ? ReadJsonObject(path, kMaxBytes) : json::object();
 }
 
 // A token is a string, or an object with its content. The first file that has the key decides, also
@@ -89,11 +77,16 @@ absl::Status ReadTokenizerConfig(const std::string& folder, TokenizerParts* part
   if (status.ok()) status = ReadConfigTemplate(*config, config_path, &parts->chat_template);
   if (!status.ok()) return status;
   // A template in a file of its own is the newer way, and stands above the other.
-  absl::StatusOr<std::optional<std::string>> file = ReadIfThere(template_path);
+  if (!IsPresent(template_path)) return absl::OkStatus();
+  absl::StatusOr<std::unique_ptr<MappedFile>> file = MappedFile::Open(template_path);
   if (!file.ok()) return file.status();
-  if (!*file) return absl::OkStatus();
-  if (FindInvalidUtf8(**file) != (*file)->size()) return InvalidFile(template_path, "not UTF-8");
-  parts->chat_template = **std::move(file);
+  const std::string_view text = (*file)->text();
+  if (text.size() > kMaxBytes) {
+    return InvalidFile(template_path,
+                       absl::StrCat("has ", text.size(), " bytes; allowed: ", kMaxBytes));
+  }
+  if (FindInvalidUtf8(text) != text.size()) return InvalidFile(template_path, "not UTF-8");
+  parts->chat_template = std::string(text);
   return absl::OkStatus();
 }
 

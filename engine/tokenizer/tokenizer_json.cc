@@ -63,6 +63,9 @@ absl::Status ReadNormalizer(const json& root, TokenizerParts* parts) {
                      });
 }
 
+// Patterns in use have up to four; each is compiled.
+constexpr size_t kMaxSplits = 64;
+
 struct PreTokenizerParts {
   std::vector<SplitStep> steps;
   bool has_byte_level = false;
@@ -151,6 +154,9 @@ absl::Status ReadByteLevel(const json& part, const std::string& where, PreTokeni
 absl::Status ReadPreTokenizerPart(const json& part, const std::string& where,
                                   PreTokenizerParts* out) {
   const std::string type = TypeOf(part);
+  if (out->steps.size() >= kMaxSplits) {
+    return Malformed(where, absl::StrCat("a part after ", kMaxSplits, " others"));
+  }
   // What follows would see the byte-level alphabet in place of the text.
   if (out->has_byte_level) return Unsupported(where, "a part after ByteLevel", "ByteLevel last");
   if (type == "ByteLevel") return ReadByteLevel(part, where, out);
@@ -270,7 +276,7 @@ absl::Status CheckDecoder(const json& root) {
 // Settings that only matter where the text holds what the vocabulary cannot spell.
 bool CoversAllBytes(const BpeVocabulary& vocabulary) {
   for (int b = 0; b < 256; ++b) {
-    if (vocabulary.ids.count(ByteLevelCharacter(static_cast<uint8_t>(b))) == 0) return false;
+    if (!vocabulary.ids.Contains(ByteLevelCharacter(static_cast<uint8_t>(b)))) return false;
   }
   return true;
 }

@@ -20,11 +20,32 @@ json Config(const std::string& golden) {
 
 absl::StatusOr<ModelDescriptor> Read(const json& config) {
   const std::string text = config.dump();
-  const auto parsed = ParseJsonObject(text, "config.json", {.bytes = 1 << 20, .values = 1 << 16});
+  const auto parsed = ParseJsonObject(text, "config.json", 1 << 20);
   if (!parsed.ok()) return parsed.status();
   const absl::StatusOr<const Family*> family = FamilyFromConfig(*parsed, "config.json");
   if (!family.ok()) return family.status();
   return DescriptorFromConfig(*parsed, "config.json", **family);
+}
+
+// What is small as text may be large as a tree, or in a parser's buffers.
+TEST(JsonFileTest, MemoryIsBounded) {
+  const auto repeated = [](const std::string& text, int times) {
+    std::string out;
+    for (int i = 0; i < times; ++i) out += text;
+    return out;
+  };
+  const auto refusal = [](const std::string& text) {
+    return std::string(ParseJsonObject(text, "x.json", 1 << 30).status().message());
+  };
+  EXPECT_EQ(refusal("{\"a\":[" + repeated("[],", 1'000'000) + "0]}"),
+            "x.json: holds so many values that they take 24 MiB more than their text");
+  EXPECT_EQ(refusal("{" + std::string(5 << 20, ' ') + "}"),
+            "x.json: has a value or white space of more than 4194304 bytes at byte 0");
+  EXPECT_NE(refusal("{\"a\":\"" + std::string(5 << 20, 'x') + "\"}").find("at byte 5"),
+            std::string::npos);
+  EXPECT_NE(refusal("{\"a\":" + std::string(5 << 20, '1') + "}").find("at byte 4"),
+            std::string::npos);
+  EXPECT_EQ(refusal("{\"a\":\"" + repeated("\\\"", 1000) + "\", \"b\": [1, 2]}"), "");
 }
 
 TEST(ConfigTest, Llama) {

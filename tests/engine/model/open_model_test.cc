@@ -114,6 +114,19 @@ TEST_F(OpenModelTest, LinksAreFollowed) {
   EXPECT_TRUE(Open().ok()) << Open().status();
 }
 
+TEST_F(OpenModelTest, LinksThatLeadNowhereAreErrors) {
+  for (const char* name : {"config.json", "generation_config.json", "model.safetensors"}) {
+    Copy("llama_tied");
+    std::filesystem::remove(folder_.File(name));
+    std::filesystem::create_symlink("nothing", folder_.File(name));
+    EXPECT_ERROR(Open(), StatusCode::kNotFound, std::string(name) + ": no such file");
+    std::filesystem::remove(folder_.File(name));
+    std::filesystem::create_symlink(name, folder_.File(name));
+    EXPECT_ERROR(Open(), StatusCode::kFailedPrecondition, std::string(name) + ": Too many levels");
+    std::filesystem::remove(folder_.File(name));
+  }
+}
+
 TEST_F(OpenModelTest, EndTokensOfTheNearestFile) {
   Copy("llama_tied");
   Change("config.json", [](json& config) { config["eos_token_id"] = 7; });

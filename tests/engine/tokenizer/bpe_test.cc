@@ -3,8 +3,8 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
-#include <chrono>
 #include <random>
+#include <set>
 #include <string>
 #include <utility>
 #include <vector>
@@ -19,14 +19,14 @@ std::vector<int32_t> Naive(const BpeVocabulary& vocabulary, const std::string& w
   std::vector<std::string> symbols;
   for (char byte : word) {
     const std::string symbol = ByteLevelCharacter(static_cast<uint8_t>(byte));
-    if (vocabulary.ids.count(symbol) > 0) symbols.push_back(symbol);
+    if (vocabulary.ids.Contains(symbol)) symbols.push_back(symbol);
   }
   while (true) {
     size_t best_rank = vocabulary.merges.size();
     size_t best = 0;
     for (size_t i = 0; i + 1 < symbols.size(); ++i) {
       for (size_t rank = 0; rank < best_rank; ++rank) {
-        if (vocabulary.merges[rank] != std::make_pair(symbols[i], symbols[i + 1])) continue;
+        if (vocabulary.merges[rank] != MergeList::Merge(symbols[i], symbols[i + 1])) continue;
         best_rank = rank;
         best = i;
       }
@@ -36,7 +36,7 @@ std::vector<int32_t> Naive(const BpeVocabulary& vocabulary, const std::string& w
     symbols.erase(symbols.begin() + static_cast<ptrdiff_t>(best) + 1);
   }
   std::vector<int32_t> ids;
-  for (const std::string& symbol : symbols) ids.push_back(vocabulary.ids.at(symbol));
+  for (const std::string& symbol : symbols) ids.push_back(*vocabulary.ids.Find(symbol));
   return ids;
 }
 
@@ -44,21 +44,21 @@ std::vector<int32_t> Naive(const BpeVocabulary& vocabulary, const std::string& w
 BpeVocabulary RandomVocabulary(std::mt19937& random, std::string_view letters, size_t merges) {
   BpeVocabulary vocabulary;
   std::vector<std::string> entries;
+  std::set<std::pair<std::string, std::string>> known;
   for (char letter : letters) {
     entries.push_back(ByteLevelCharacter(static_cast<uint8_t>(letter)));
-    vocabulary.ids.emplace(entries.back(), static_cast<int32_t>(entries.size()));
+    vocabulary.ids.Add(entries.back(), static_cast<int32_t>(entries.size()));
   }
   for (size_t i = 0; i < merges; ++i) {
     const auto any = [&] { return entries[random() % entries.size()]; };
     std::pair<std::string, std::string> merge(any(), any());
     const std::string whole = merge.first + merge.second;
     if (whole.size() > 12) continue;
-    auto& known = vocabulary.merges;
-    if (std::find(known.begin(), known.end(), merge) != known.end()) continue;
-    if (vocabulary.ids.emplace(whole, static_cast<int32_t>(entries.size()) + 1).second) {
+    if (!known.insert(merge).second) continue;
+    if (vocabulary.ids.Add(whole, static_cast<int32_t>(entries.size()) + 1)) {
       entries.push_back(whole);
     }
-    known.push_back(std::move(merge));
+    vocabulary.merges.Add(merge.first, merge.second);
   }
   return vocabulary;
 }
@@ -116,8 +116,8 @@ TEST(BpeTest, MergesNeedTheirEntries) {
   EXPECT_NE(status.message().find("merge 0 of 'a' and 'b'"), absl::string_view::npos) << status;
 }
 
-// A quadratic way would take minutes.
-TEST(BpeTest, LongWordsTakeNoQuadraticTime) {
+// Each token that is merged away looks at two new pairs.
+TEST(BpeTest, LongWordsTakeLinearWork) {
   std::mt19937 random(2);
   const BpeVocabulary vocabulary = RandomVocabulary(random, "abcd", 300);
   absl::StatusOr<Bpe> bpe = Bpe::Make(vocabulary, {});
@@ -126,10 +126,9 @@ TEST(BpeTest, LongWordsTakeNoQuadraticTime) {
   while (word.size() < 1 << 18) word.push_back("abcd"[random() % 4]);
   Bpe::Scratch scratch;
   std::vector<int32_t> ids;
-  const auto start = std::chrono::steady_clock::now();
   bpe->Encode(word, &scratch, &ids);
-  EXPECT_LT(std::chrono::steady_clock::now() - start, std::chrono::seconds(30));
   EXPECT_LT(ids.size(), word.size());
+  EXPECT_LE(scratch.lookups, 3 * word.size());
 }
 
 TEST(ByteLevelTest, EveryByteHasItsCharacter) {

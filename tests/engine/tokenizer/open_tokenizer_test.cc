@@ -90,13 +90,29 @@ TEST_F(OpenTokenizerTest, WhatIsWrongNamesItsFile) {
       {R"({"eos_token": "<nowhere>"})", "eos token '<nowhere>' is not in the vocabulary"},
       {R"({"chat_template": 7})", "tokenizer_config.json: chat_template"},
       {R"({"chat_template": [{"name": "default"}]})", "tokenizer_config.json: an entry"},
-      {"[]", "tokenizer_config.json: not a JSON object"},
+      {"[]", "tokenizer_config.json: is no JSON object"},
       {"{", "tokenizer_config.json: "}};
   for (const auto& [text, message] : cases) {
     Write("tokenizer_config.json", text);
     const absl::Status status = Open().status();
     EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument) << text << status;
     EXPECT_NE(std::string(status.message()).find(message), std::string::npos) << status;
+  }
+}
+
+// A file that is there and leads nowhere is not passed over as if it were none.
+TEST_F(OpenTokenizerTest, LinksThatLeadNowhereAreErrors) {
+  for (const char* target : {"nothing", "itself"}) {
+    for (const char* name : {"tokenizer.json", "tokenizer_config.json", "special_tokens_map.json",
+                             "chat_template.jinja"}) {
+      WriteTokenizer();
+      fs::remove(folder_ / name);
+      fs::create_symlink(std::string(target) == "itself" ? name : target, folder_ / name);
+      const absl::Status status = Open().status();
+      EXPECT_FALSE(status.ok()) << name << " to " << target;
+      EXPECT_NE(std::string(status.message()).find(name), std::string::npos) << status;
+      fs::remove(folder_ / name);
+    }
   }
 }
 
