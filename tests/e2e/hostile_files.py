@@ -1,0 +1,464 @@
+"""Model files that nobody should trust: how each is spoilt.
+
+A case is a function of a folder that holds a copy of a model (tiny_model.py); what it returns is the
+model's path where that is not the folder.
+"""
+import json
+import os
+import struct
+
+UINT8, UINT32, FLOAT32, BOOL, STRING, ARRAY, UINT64 = 0, 4, 6, 7, 8, 9, 10
+F32, Q4_0 = 0, 2
+HUGE = 1 << 61
+
+CASES = {}
+
+
+def case(function):
+    CASES[function.__name__] = function
+    return function
+
+
+def cases(values):
+    """A case for each value, which is its second argument."""
+    def add(function):
+        for name, value in values.items():
+            CASES[f"{function.__name__}[{name}]"] = (
+                lambda folder, value=value: function(folder, value))
+        return function
+    return add
+
+
+# ---- Reading and writing what a folder holds.
+
+def read(folder, name):
+    with open(os.path.join(folder, name), "rb") as file:
+        return file.read()
+
+
+def write(folder, name, data):
+    path = os.path.join(folder, name)
+    if os.path.lexists(path):
+        os.remove(path)
+    with open(path, "wb") as file:
+        for piece in [data] if isinstance(data, (bytes, str)) else data:
+            file.write(piece.encode() if isinstance(piece, str) else piece)
+    return path
+
+
+def change_json(folder, name, change):
+    value = json.loads(read(folder, name))
+    change(value)
+    write(folder, name, json.dumps(value))
+
+
+def safetensors(header, data=b"", size=None):
+    text = header if isinstance(header, bytes) else json.dumps(header).encode()
+    return struct.pack("<Q", len(text) if size is None else size) + text + data
+
+
+def change_header(folder, change):
+    """Rewrites the header of model.safetensors; the data stays."""
+    whole = read(folder, "model.safetensors")
+    size, = struct.unpack("<Q", whole[:8])
+    header = json.loads(whole[8:8 + size])
+    change(header)
+    write(folder, "model.safetensors", safetensors(header, whole[8 + size:]))
+
+
+def gguf_string(text):
+    text = text if isinstance(text, bytes) else text.encode()
+    return struct.pack("<Q", len(text)) + text
+
+
+def gguf_key(name, kind, value):
+    return gguf_string(name) + struct.pack("<I", kind) + value
+
+
+def gguf_array(name, kind, count, elements):
+    return gguf_key(name, ARRAY, struct.pack("<IQ", kind, count) + elements)
+
+
+def gguf_tensor(name, shape, kind, offset):
+    """`shape` innermost first, as the file has it."""
+    return (gguf_string(name) + struct.pack("<I", len(shape)) +
+            b"".join(struct.pack("<Q", d) for d in shape) + struct.pack("<IQ", kind, offset))
+
+
+def gguf(folder, keys=(), tensors=(), data=b"", key_count=None, tensor_count=None, version=3):
+    head = b"GGUF" + struct.pack("<IQQ", version,
+                                 len(tensors) if tensor_count is None else tensor_count,
+                                 len(keys) if key_count is None else key_count)
+    head += b"".join(keys) + b"".join(tensors)
+    return write(folder, "model.gguf", [head, b"\0" * (-len(head) % 32), data])
+
+
+LLAMA = [
+    gguf_key("general.architecture", STRING, gguf_string("llama")),
+    *(gguf_key("llama." + name, UINT32, struct.pack("<I", value)) for name, value in {
+        "block_count": 1, "context_length": 64, "embedding_length": 8, "feed_forward_length": 8,
+        "attention.head_count": 1}.items()),
+    gguf_key("llama.attention.layer_norm_rms_epsilon", FLOAT32, struct.pack("<f", 1e-5)),
+]
+GPT2 = [
+    gguf_key("tokenizer.ggml.model", STRING, gguf_string("gpt2")),
+    gguf_key("tokenizer.ggml.pre", STRING, gguf_string("gpt-2")),
+]
+
+
+# ---- Cut off and spoilt.
+
+@cases({f"{name},{share}": (name, share) for name in ("config.json", "model.safetensors", "tokenizer.json",
+                                         "tokenizer_config.json") for share in (0, 0.5, 0.99)})
+def truncated(folder, what):
+    name, share = what
+    whole = read(folder, name)
+    write(folder, name, whole[:int(len(whole) * share)])
+
+
+@case
+def gguf_cut_in_the_header(folder):
+    path = gguf(folder, LLAMA, [gguf_tensor("token_embd.weight", [8, 4], F32, 0)], b"\0" * 128)
+    whole = read(folder, "model.gguf")
+    write(folder, "model.gguf", whole[:60])
+    return path
+
+
+@case
+def gguf_cut_in_the_data(folder):
+    return gguf(folder, LLAMA, [gguf_tensor("token_embd.weight", [8, 4], F32, 0)], b"\0" * 127)
+
+
+@cases({"config.json": "config.json", "tokenizer.json": "tokenizer.json",
+        "generation_config.json": "generation_config.json"})
+def not_utf8(folder, name):
+    write(folder, name, b'{"a\xff": 1}')
+
+
+# ---- Claims of sizes.
+
+@cases({"2^61": HUGE, "2^64-1": (1 << 64) - 1, "2^32": 1 << 32, "past_the_end": 1 << 20})
+def header_size(folder, size):
+    write(folder, "model.safetensors", safetensors({}, size=size))
+
+
+@cases({"keys": {"key_count": HUGE}, "tensors": {"tensor_count": HUGE},
+        "all": {"key_count": (1 << 64) - 1, "tensor_count": (1 << 64) - 1},
+        "many": {"key_count": 65536}})
+def gguf_counts(folder, counts):
+    return gguf(folder, LLAMA, **counts)
+
+
+@cases({"strings": STRING, "bytes": UINT8, "uint64": UINT64})
+def gguf_array_size(folder, kind):
+    return gguf(folder, LLAMA + [gguf_array("list", kind, HUGE, b"\0" * 64)])
+
+
+@case
+def gguf_string_size(folder):
+    return gguf(folder, LLAMA + [gguf_key("text", STRING, struct.pack("<Q", HUGE) + b"x" * 64)])
+
+
+@cases({"product": [1 << 40, 1 << 40], "negative": [(1 << 64) - 8, 4], "zero": [0, 4],
+        "bytes": [1 << 62, 4], "no_blocks": [8, 4]})
+def gguf_shape(folder, shape):
+    kind = Q4_0 if shape == [8, 4] else F32
+    return gguf(folder, LLAMA, [gguf_tensor("token_embd.weight", shape, kind, 0)], b"\0" * 128)
+
+
+@cases({"past_the_end": 1 << 20, "wraps": (1 << 64) - 32, "not_aligned": 4})
+def gguf_offset(folder, offset):
+    return gguf(folder, LLAMA, [gguf_tensor("token_embd.weight", [8, 4], F32, offset)], b"\0" * 256)
+
+
+@case
+def gguf_overlap(folder):
+    return gguf(folder, LLAMA, [gguf_tensor(name, [8, 4], F32, 0)
+                                for name in ("token_embd.weight", "output.weight")], b"\0" * 256)
+
+
+@cases({"past_the_end": [0, 1 << 40], "backwards": [64, 0], "negative": [-64, 0],
+        "float": [0.0, 64.0], "beyond_int64": [0, 1 << 63], "three": [0, 1, 2], "text": "0,64"})
+def data_offsets(folder, offsets):
+    change_header(folder, lambda h: h["model.norm.weight"].update(data_offsets=offsets))
+
+
+@case
+def tensors_overlap(folder):
+    def change(header):
+        first = header["model.layers.0.input_layernorm.weight"]["data_offsets"]
+        header["model.norm.weight"]["data_offsets"] = first
+    change_header(folder, change)
+
+
+@cases({"wraps": [1 << 32, 1 << 32], "negative": [-64], "zero": [0], "text": "64", "missing": None,
+        "deep": [[[64]]], "nine": [1] * 9, "matrix": [8, 8]})
+def shape(folder, value):
+    change_header(folder, lambda h: h["model.norm.weight"].update(shape=value))
+
+
+@cases({"unknown": "F4", "number": 32, "quantised": "F8_E4M3"})
+def dtype(folder, value):
+    change_header(folder, lambda h: h["model.norm.weight"].update(dtype=value))
+
+
+@case
+def tensor_missing(folder):
+    def change(header):
+        header["model.norm.other"] = header.pop("model.norm.weight")
+    change_header(folder, change)
+
+
+# ---- JSON that is deep, wide, or says things twice.
+
+@cases({name: name for name in ("config.json", "generation_config.json", "tokenizer.json",
+                                "tokenizer_config.json", "model.safetensors.index.json")})
+def deep(folder, name):
+    if name.endswith("index.json"):
+        os.remove(os.path.join(folder, "model.safetensors"))
+    write(folder, name, '{"a":' + "[" * 2_000_000 + "]" * 2_000_000 + "}")
+
+
+@case
+def deep_header(folder):
+    write(folder, "model.safetensors", safetensors(b'{"a":' + b"[" * 2_000_000 + b"}"))
+
+
+@cases({name: name for name in ("config.json", "tokenizer.json", "tokenizer_config.json",
+                                "model.safetensors.index.json")})
+def wide(folder, name):
+    """Each value of three bytes would take tens of bytes in a tree."""
+    if name.endswith("index.json"):
+        os.remove(os.path.join(folder, "model.safetensors"))
+    write(folder, name, ['{"a":[', "[]," * 7_000_000, "0]}"])
+
+
+@case
+def wide_header(folder):
+    text = b'{"a":[' + b"[]," * 3_000_000 + b"0]}"
+    write(folder, "model.safetensors", safetensors(text))
+
+
+@case
+def header_of_many_tensors(folder):
+    entries = ",".join(f'"{i:x}":{{}}' for i in range(900_000))
+    write(folder, "model.safetensors", safetensors(("{" + entries + "}").encode()))
+
+
+@case
+def key_twice(folder):
+    write(folder, "config.json", '{"model_type": "llama", "model_type": "llama"}')
+
+
+# ---- Settings.
+
+@cases({name: value for name, value in {
+    "vocab_0": {"vocab_size": 0}, "vocab_negative": {"vocab_size": -1},
+    "vocab_huge": {"vocab_size": 1 << 62}, "vocab_float": {"vocab_size": 2000.0},
+    "hidden_0": {"hidden_size": 0}, "hidden_huge": {"hidden_size": (1 << 31) - 1},
+    "layers_negative": {"num_hidden_layers": -2}, "layers_huge": {"num_hidden_layers": 1 << 30},
+    "heads_0": {"num_attention_heads": 0}, "heads_odd": {"num_attention_heads": 3},
+    "kv_heads_more": {"num_key_value_heads": 8}, "head_dim_negative": {"head_dim": -16},
+    "head_dim_odd": {"head_dim": 15}, "positions_0": {"max_position_embeddings": 0},
+    "epsilon_negative": {"rms_norm_eps": -1e-6}, "epsilon_text": {"rms_norm_eps": "NaN"},
+    "theta_0": {"rope_theta": 0}, "theta_negative": {"rope_theta": -10000.0},
+    "rope_factor_negative": {"rope_scaling": {"rope_type": "linear", "factor": -1.0}},
+    "eos_negative": {"eos_token_id": -1}, "eos_beyond": {"eos_token_id": 2000},
+    "eos_list_of_text": {"eos_token_id": ["2"]}, "type_number": {"model_type": 5},
+    "architectures_cycle": {"architectures": [{"architectures": []}]},
+}.items()})
+def setting(folder, values):
+    change_json(folder, "config.json", lambda config: config.update(values))
+
+
+@cases({"NaN": "NaN", "Infinity": "Infinity", "-Infinity": "-Infinity", "1e999": "1e999",
+        "-0": "-0.0", "1e-999": "1e-999"})
+def epsilon(folder, text):
+    config = json.loads(read(folder, "config.json"))
+    config["rms_norm_eps"] = "HERE"
+    write(folder, "config.json", json.dumps(config).replace('"HERE"', text))
+
+
+@cases({"nan": float("nan"), "inf": float("inf"), "negative": -1.0})
+def gguf_epsilon(folder, value):
+    keys = LLAMA[:-1] + [
+        gguf_key("llama.attention.layer_norm_rms_epsilon", FLOAT32, struct.pack("<f", value))]
+    return gguf(folder, keys, [gguf_tensor("token_embd.weight", [8, 4], F32, 0)], b"\0" * 128)
+
+
+@cases({"nan": "nan", "temperature": -1, "huge": 1e300, "text": "1"})
+def generation(folder, value):
+    text = "NaN" if value == "nan" else json.dumps(value)
+    write(folder, "generation_config.json", '{"temperature": ' + text + "}")
+
+
+# ---- Paths.
+
+@cases({"parent": "../model.safetensors", "root": "/etc/passwd", "dots": "..", "empty": "",
+        "nul": "a\0b", "folder": "sub/a.safetensors", "number": 5})
+def index_names(folder, name):
+    os.rename(os.path.join(folder, "model.safetensors"), os.path.join(folder, "other.safetensors"))
+    write(folder, "model.safetensors.index.json",
+          json.dumps({"weight_map": {"model.norm.weight": name}}))
+
+
+@cases({name: name for name in ("config.json", "model.safetensors", "tokenizer.json",
+                                "generation_config.json", "tokenizer_config.json",
+                                "special_tokens_map.json", "chat_template.jinja")})
+def link_loop(folder, name):
+    path = os.path.join(folder, name)
+    if os.path.exists(path):
+        os.remove(path)
+    os.symlink(name, path)
+
+
+@cases({name: name for name in ("config.json", "model.safetensors", "tokenizer.json",
+                                "generation_config.json", "tokenizer_config.json",
+                                "special_tokens_map.json", "chat_template.jinja")})
+def link_to_nothing(folder, name):
+    path = os.path.join(folder, name)
+    if os.path.exists(path):
+        os.remove(path)
+    os.symlink("nothing", path)
+
+
+@cases({name: name for name in ("config.json", "model.safetensors", "tokenizer.json")})
+def fifo(folder, name):
+    os.remove(os.path.join(folder, name))
+    os.mkfifo(os.path.join(folder, name))
+
+
+@cases({name: name for name in ("config.json", "model.safetensors", "tokenizer.json",
+                                "generation_config.json")})
+def is_a_folder(folder, name):
+    if os.path.exists(os.path.join(folder, name)):
+        os.remove(os.path.join(folder, name))
+    os.mkdir(os.path.join(folder, name))
+
+
+@cases({"zero": "/dev/zero", "random": "/dev/urandom", "memory": "/proc/self/mem"})
+def is_a_device(folder, target):
+    os.remove(os.path.join(folder, "tokenizer.json"))
+    os.symlink(target, os.path.join(folder, "tokenizer.json"))
+
+
+# ---- Vocabularies.
+
+def numbered(count):
+    """Members of a JSON object, each after a comma: "NUMBER":NUMBER."""
+    block = "".join(f',"@{i:04}":@{i:04}' for i in range(10_000))
+    return (block.replace("@", str(i)) for i in range(1, count // 10_000 + 1))
+
+
+def tokenizer_of(vocabulary, merges=()):
+    yield ('{"version":"1.0","pre_tokenizer":{"type":"ByteLevel"},"decoder":{"type":"ByteLevel"},'
+           '"model":{"type":"BPE","vocab":{"!":0')
+    yield from vocabulary
+    yield '},"merges":['
+    yield from merges
+    yield "]}}"
+
+
+@case
+def ten_million_entries(folder):
+    write(folder, "tokenizer.json", tokenizer_of(numbered(10_000_000)))
+
+
+@case
+def ten_million_entries_of_one_id(folder):
+    def blocks():
+        block = "".join(f',"@{i:04}":1' for i in range(10_000))
+        return (block.replace("@", str(i)) for i in range(1, 1001))
+    write(folder, "tokenizer.json", tokenizer_of(blocks()))
+
+
+@case
+def a_million_entries(folder):
+    """As many as are taken: still no more memory, and too many for the model."""
+    write(folder, "tokenizer.json", tokenizer_of(numbered(1_000_000)))
+
+
+@case
+def ten_million_merges(folder):
+    def blocks():
+        for i in range(1000):
+            yield ('"! !",' * 10_000)[: None if i < 999 else -1]
+    write(folder, "tokenizer.json", tokenizer_of([',"!!":1'], blocks()))
+
+
+@case
+def a_million_merges(folder):
+    """Nearly as many as are taken, all of them without their entries."""
+    def blocks():
+        for i in range(90):
+            yield "".join(f'"{i:02}{j:04} x",' for j in range(10_000))
+        yield '"x x"'
+    write(folder, "tokenizer.json", tokenizer_of([',"x":1'], blocks()))
+
+
+@case
+def a_string_of_100_megabytes(folder):
+    write(folder, "tokenizer.json", ['{"version":"', *["x" * 1_000_000] * 100, '"}'])
+
+
+@case
+def white_space_of_100_megabytes(folder):
+    write(folder, "tokenizer.json", ["{", *[" " * 1_000_000] * 100, "}"])
+
+
+@case
+def a_thousand_patterns(folder):
+    split = {"type": "Split", "pattern": {"Regex": "\\p{L}+"}, "behavior": "Isolated"}
+    change_json(folder, "tokenizer.json",
+                lambda t: t.update(pre_tokenizer={"type": "Sequence",
+                                                  "pretokenizers": [split] * 1000}))
+
+
+@case
+def an_id_of_two_billion(folder):
+    write(folder, "tokenizer.json", tokenizer_of([',"a":2147483647']))
+
+
+@case
+def ten_million_added_tokens(folder):
+    entry = '{"id":1,"content":"a","special":true},'
+    write(folder, "tokenizer.json", ['{"added_tokens":[', *[entry * 10_000] * 1000, "0]}"])
+
+
+@case
+def gguf_of_ten_million_tokens(folder):
+    block = b"".join(gguf_string(f"@@@@{i:04}") for i in range(10_000))
+    tokens = b"".join(block.replace(b"@@@@", b"%04d" % i) for i in range(1000))
+    keys = LLAMA + GPT2 + [gguf_array("tokenizer.ggml.tokens", STRING, 10_000_000, tokens)]
+    return gguf(folder, keys, [gguf_tensor("token_embd.weight", [8, 4], F32, 0)], b"\0" * 128)
+
+
+@case
+def gguf_of_empty_strings(folder):
+    keys = LLAMA + GPT2 + [gguf_array("tokenizer.ggml.tokens", STRING, 4_000_000,
+                                      b"\0" * 32_000_000)]
+    return gguf(folder, keys)
+
+
+@case
+def an_added_token_without_end(folder):
+    token = {"id": 2000, "content": "x" * 1_000_000, "special": True}
+    change_json(folder, "tokenizer.json", lambda t: t["added_tokens"].append(token))
+
+
+@cases({"nested": "(" * 100_000 + "a" + ")" * 100_000, "repeated": "(((a{9}){9}){9}){9999}",
+        "long": "a|" * 40_000 + "b",
+        "empty": "", "recursive": "(?R)", "bytes": "\\C", "code": "(?C1)a"})
+def split_pattern(folder, pattern):
+    def change(tokenizer):
+        tokenizer["pre_tokenizer"] = {
+            "type": "Sequence", "pretokenizers": [
+                {"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated"},
+                {"type": "ByteLevel", "add_prefix_space": False, "use_regex": False}]}
+    change_json(folder, "tokenizer.json", change)
+
+
+@cases({"deep": "{{ " + "(" * 100_000 + ")" * 100_000 + " }}", "long": "{{ 1 }}" * 200_000, "wide": "{{ 1 }}" * 140_000 + "{{",
+        "open": "{% if x %}" * 10_000, "binary": "{{ '\\x00' "})
+def chat_template(folder, source):
+    change_json(folder, "tokenizer_config.json", lambda c: c.update(chat_template=source))
