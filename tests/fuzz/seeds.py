@@ -1,0 +1,121 @@
+"""Writes the fuzzers' seeds, made of the goldens: a folder a target.
+
+usage: seeds.py OUT [PROTOC]
+"""
+import json
+import os
+import shutil
+import struct
+import subprocess
+import sys
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+ROOT = os.path.dirname(os.path.dirname(HERE))
+GOLDENS = os.path.join(ROOT, "tests/goldens")
+sys.path.insert(0, os.path.join(ROOT, "tests/e2e"))
+import hostile_files as files  # noqa: E402
+
+TEXT = "Hello <|im_start|>  wörld's 123\r\n你\U0001f600 \u0301\u0327</s>"
+MODELS = ("gemma3", "llama3_rope", "llama_tied", "qwen2", "qwen3")
+TOKENIZERS = ("digits_style", "llama3_style", "qwen2_style", "llama2_style", "gemma_style")
+
+# GenerateRequests as text.
+REQUESTS = {
+    "prompt": "prompt: 'Hello' max_new_tokens: 5 sampling { temperature: 0.5 top_k: 3 top_p: 0.9 }",
+    "ids": "prompt_token_ids { ids: 5 ids: 6 } n: 2 stop { strings: 'x' token_ids: 3 }",
+    "chat": "chat { messages { role: 'user' content: 'Hi <|im_start|>' extra_json: '{\"a\": [1]}' } "
+            "template_kwargs_json: '{\"b\": 1.5}' tools_json: '[{}]' documents_json: '[]' }",
+    "all": "prompt: 'x' request_id: 'r' logprobs { top: 2 prompt: true } "
+           "sampling { min_p: 0.1 seed: 7 repetition_penalty: 1.1 min_new_tokens: 1 }",
+}
+
+
+def small(tokenizer):
+    """With some hundred entries and a few merges: quick to parse."""
+    model = tokenizer["model"]
+    model["vocab"] = {entry: id for entry, id in model["vocab"].items() if id < 300}
+    known = model["vocab"]
+    merges = [m if isinstance(m, list) else m.split(" ") for m in model["merges"]]
+    model["merges"] = [m for m in merges if m[0] in known and m[1] in known
+                       and m[0] + m[1] in known][:30]
+    return tokenizer
+
+
+def put(folder, name, data):
+    os.makedirs(folder, exist_ok=True)
+    with open(os.path.join(folder, name), "wb") as out:
+        out.write(data if isinstance(data, bytes) else data.encode())
+
+
+def read(*path):
+    with open(os.path.join(GOLDENS, *path), "rb") as file:
+        return file.read()
+
+
+def gguf_seeds(out):
+    tokens = b"".join(files.gguf_string(t) for t in ("a", "b", "ab", "<s>"))
+    tokenizer = files.GPT2 + [
+        files.gguf_array("tokenizer.ggml.tokens", files.STRING, 4, tokens),
+        files.gguf_array("tokenizer.ggml.token_type", 5, 4, struct.pack("<4i", 1, 1, 1, 3)),
+        files.gguf_array("tokenizer.ggml.merges", files.STRING, 1, files.gguf_string("a b")),
+        files.gguf_key("tokenizer.ggml.bos_token_id", files.UINT32, struct.pack("<I", 3)),
+        files.gguf_key("tokenizer.chat_template", files.STRING, files.gguf_string("{{ 1 }}")),
+    ]
+    os.makedirs(out)
+    names = {"token_embd.weight": [8, 4], "output_norm.weight": [8], "blk.0.attn_norm.weight": [8],
+             "blk.0.attn_q.weight": [8, 8], "blk.0.attn_k.weight": [8, 8],
+             "blk.0.attn_v.weight": [8, 8], "blk.0.attn_output.weight": [8, 8],
+             "blk.0.ffn_norm.weight": [8], "blk.0.ffn_gate.weight": [8, 8],
+             "blk.0.ffn_up.weight": [8, 8], "blk.0.ffn_down.weight": [8, 8]}
+    tensors, offset = [], 0
+    for name, shape in names.items():
+        tensors.append(files.gguf_tensor(name, shape, files.F32, offset))
+        size = 4
+        for extent in shape:
+            size *= extent
+        offset += (size + 31) // 32 * 32
+    for name, keys in {"model": files.LLAMA, "tokenizer": files.LLAMA + tokenizer}.items():
+        os.rename(files.gguf(out, keys, tensors, b"\0" * offset), os.path.join(out, name))
+
+
+def main():
+    out, protoc = sys.argv[1], sys.argv[2] if len(sys.argv) > 2 else "protoc"
+    shutil.rmtree(out, ignore_errors=True)
+    os.makedirs(out)
+    gguf_seeds(os.path.join(out, "gguf"))
+    for model in MODELS:
+        for name in ("config.json", "generation_config.json"):
+            put(os.path.join(out, "config"), f"{model}_{name}", read(model, name))
+        whole = read(model, "model.safetensors")
+        size, = struct.unpack("<Q", whole[:8])
+        header = dict(list(json.loads(whole[8:8 + size]).items())[:3])
+        end = 0  # of the first tensors, moved together
+        for entry in header.values():
+            if "data_offsets" in entry:
+                begin, length = end, entry["data_offsets"][1] - entry["data_offsets"][0]
+                entry["shape"], length = [4], 4 * {"F32": 4, "BF16": 2, "F16": 2}[entry["dtype"]]
+                end += length
+                entry["data_offsets"] = [begin, end]
+        put(os.path.join(out, "safetensors"), model, files.safetensors(header, b"\0" * end))
+    for style in TOKENIZERS:
+        text = json.dumps(small(json.loads(read("tokenizers", style, "tokenizer.json"))))
+        put(os.path.join(out, "tokenizer_json"), style, text + "\0" + TEXT)
+    conversation = json.dumps([{"role": "system", "content": "You are."},
+                               {"role": "user", "content": TEXT},
+                               {"role": "assistant", "content": "Yes."},
+                               {"role": "user", "content": "Go on."}])
+    folder = os.path.join(GOLDENS, "chat/templates")
+    for name in sorted(os.listdir(folder)):
+        put(os.path.join(out, "template"), name,
+            read("chat/templates", name) + b"\0" + conversation.encode())
+    with open(os.path.join(GOLDENS, "chat/expressions.txt"), encoding="utf-8") as lines:
+        for i, line in enumerate(lines):
+            put(os.path.join(out, "template"), f"expression_{i}", line.strip())
+    for name, text in REQUESTS.items():
+        data = subprocess.run(
+            [protoc, f"-I{ROOT}/proto", "--encode=sirocco.v1.GenerateRequest",
+             "sirocco/v1/inference.proto"], input=text.encode(), check=True, stdout=subprocess.PIPE)
+        put(os.path.join(out, "request"), name, data.stdout)
+
+
+main()
