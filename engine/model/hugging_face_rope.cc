@@ -155,7 +155,9 @@ absl::StatusOr<Rotaries> ReadRotaries(const json& config, const std::string& pat
                                       const Family& family, int32_t head_dim) {
   const absl::StatusOr<std::pair<const json*, std::string>> found = FindRope(config, path);
   if (!found.ok()) return found.status();
-  const auto& [rope, name] = *found;
+  // By name, not as a binding: clang 14, which builds the fuzzers, captures none in a lambda.
+  const json* const rope = found->first;
+  const std::string& name = found->second;
   const bool windows = family.windows.window > 0;
   const bool by_type =
       windows && rope != nullptr && (rope->contains(kFull) || rope->contains(kWindowed));

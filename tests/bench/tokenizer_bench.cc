@@ -5,7 +5,7 @@
 //
 // With SIROCCO_TEST_MODEL, a GGUF file, its tokenizer too, whose vocabulary is of a real size.
 // Every kind must stay below half a second on one core; doubling the size must about double the
-// time.
+// time. What was measured: tests/bench/results/text.md.
 #include <benchmark/benchmark.h>
 
 #include <cstdlib>
