@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cstdint>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -17,7 +18,8 @@ constexpr std::array<std::string_view, 5> kRoles = {"system", "developer", "user
 constexpr std::array<std::string_view, 4> kOwnVariables = {"messages", "add_generation_prompt",
                                                            "tools", "documents"};
 
-absl::StatusOr<OrderedJson> ToMessage(const v1::ChatMessage& message, const std::string& path) {
+absl::StatusOr<OrderedJson> ToMessage(const v1::ChatMessage& message, const std::string& path,
+                                      int64_t& values_left) {
   if (std::find(kRoles.begin(), kRoles.end(), message.role()) == kRoles.end()) {
     return InvalidField(path + ".role", Quoted(message.role()),
                         "system, developer, user, assistant, tool");
@@ -27,7 +29,7 @@ absl::StatusOr<OrderedJson> ToMessage(const v1::ChatMessage& message, const std:
   out["content"] = message.content();
   if (message.extra_json().empty()) return out;
   const std::string field = path + ".extra_json";
-  auto extra = ParseJsonField(field, message.extra_json(), JsonKind::kObject);
+  auto extra = ParseJsonField(field, message.extra_json(), JsonKind::kObject, values_left);
   if (!extra.ok()) return extra.status();
   for (auto& [key, value] : extra->items()) {
     if (key == "role" || key == "content") {
@@ -45,9 +47,14 @@ absl::StatusOr<ChatInput> ToChatInput(const v1::Chat& chat) {
   if (chat.messages().empty()) {
     return InvalidField("chat.messages", "empty", "at least one message");
   }
+  if (chat.messages_size() > kMaxMessages) {
+    return InvalidField("chat.messages", absl::StrCat(chat.messages_size(), " messages"),
+                        absl::StrCat("at most ", kMaxMessages));
+  }
   ChatInput input;
+  int64_t values_left = kMaxFieldValues;
   for (int i = 0; i < chat.messages_size(); ++i) {
-    auto message = ToMessage(chat.messages(i), absl::StrCat("chat.messages[", i, "]"));
+    auto message = ToMessage(chat.messages(i), absl::StrCat("chat.messages[", i, "]"), values_left);
     if (!message.ok()) return message.status();
     input.messages.push_back(*std::move(message));
   }
@@ -55,8 +62,8 @@ absl::StatusOr<ChatInput> ToChatInput(const v1::Chat& chat) {
     input.add_generation_prompt = chat.add_generation_prompt();
   }
   if (!chat.template_kwargs_json().empty()) {
-    auto kwargs =
-        ParseJsonField("chat.template_kwargs_json", chat.template_kwargs_json(), JsonKind::kObject);
+    auto kwargs = ParseJsonField("chat.template_kwargs_json", chat.template_kwargs_json(),
+                                 JsonKind::kObject, values_left);
     if (!kwargs.ok()) return kwargs.status();
     for (const std::string_view name : kOwnVariables) {
       if (kwargs->contains(std::string(name))) {
@@ -67,12 +74,14 @@ absl::StatusOr<ChatInput> ToChatInput(const v1::Chat& chat) {
     input.kwargs = *std::move(kwargs);
   }
   if (!chat.tools_json().empty()) {
-    auto tools = ParseJsonField("chat.tools_json", chat.tools_json(), JsonKind::kArray);
+    auto tools =
+        ParseJsonField("chat.tools_json", chat.tools_json(), JsonKind::kArray, values_left);
     if (!tools.ok()) return tools.status();
     input.tools = *std::move(tools);
   }
   if (!chat.documents_json().empty()) {
-    auto documents = ParseJsonField("chat.documents_json", chat.documents_json(), JsonKind::kArray);
+    auto documents =
+        ParseJsonField("chat.documents_json", chat.documents_json(), JsonKind::kArray, values_left);
     if (!documents.ok()) return documents.status();
     input.documents = *std::move(documents);
   }

@@ -14,6 +14,8 @@
 
 namespace sirocco {
 
+inline constexpr int kMaxMessages = 32768;  // of a chat
+
 // A chat as templates see it. INVALID_ARGUMENT names the field, "chat.messages[1].role" say.
 absl::StatusOr<ChatInput> ToChatInput(const v1::Chat& chat);
 

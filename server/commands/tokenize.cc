@@ -158,8 +158,9 @@ int TokenizeLines(const std::string& path, std::istream& in) {
   std::string text;
   absl::Status status;
   while (NextLine(in, kMaxLineBytes, &text, &status)) {
+    int64_t values_left = kMaxLineBytes;  // as many as a line of one's own can hold
     absl::StatusOr<ordered_json> answer =
-        status.ok() ? ParseJsonField("line", text, JsonKind::kObject) : status;
+        status.ok() ? ParseJsonField("line", text, JsonKind::kObject, values_left) : status;
     if (answer.ok()) answer = (*tokenizer)->Answer(*answer);
     if (!answer.ok()) exit_status = 1;
     // Escaped to ASCII: some readers take U+2028 and the like for the end of a line.

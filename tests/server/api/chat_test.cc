@@ -43,6 +43,27 @@ TEST(ToChatInput, Defaults) {
   EXPECT_FALSE(input->documents.has_value());
 }
 
+TEST(ToChatInput, BoundsWhatItHolds) {
+  v1::Chat chat;
+  for (int i = 0; i < kMaxMessages; ++i) chat.add_messages()->set_role("user");
+  EXPECT_TRUE(ToChatInput(chat).ok()) << ToChatInput(chat).status();
+  chat.add_messages()->set_role("user");
+  EXPECT_EQ(std::string(ToChatInput(chat).status().message()),
+            "chat.messages: is 32769 messages; allowed: at most 32768");
+
+  // Each field is within the bound, together they are not.
+  std::string list = "{\"a\":[0";
+  for (int i = 0; i < 50'000; ++i) list += ",0";
+  list += "]}";
+  v1::Chat values = FromText("messages { role: 'user' } messages { role: 'tool' }");
+  for (auto& message : *values.mutable_messages()) message.set_extra_json(list);
+  EXPECT_TRUE(ToChatInput(values).ok()) << ToChatInput(values).status();
+  values.set_template_kwargs_json(list);
+  EXPECT_EQ(std::string(ToChatInput(values).status().message()),
+            "chat.template_kwargs_json: holds too many values, with those of other fields; "
+            "allowed: 131072");
+}
+
 class EncodeChatTest : public testing::Test {
  protected:
   // The text that a chat of one message is rendered to.
