@@ -70,22 +70,26 @@ class MutationTest : public ::testing::TestWithParam<const char*> {
   std::string Golden(const std::string& name) const {
     return GoldenPath(std::string(GetParam()) + "/" + name);
   }
-  // Each byte of the file up to `end`, one at a time, flipped in one of several ways.
+  // Bytes of the file up to `end`, about kMostFlips of them, one at a time, flipped in one of
+  // several ways.
   void FlipBytes(const std::string& file, const std::string& model, size_t end,
                  Outcomes* outcomes) {
     constexpr unsigned char kMasks[] = {0x01, 0x80, 0x20, 0xff, 0x04};
     const std::string bytes = ReadBytes(file);
     std::fstream stream(file, std::ios::binary | std::ios::in | std::ios::out);
-    for (size_t i = 0; i < std::min(end, bytes.size()); ++i) {
+    end = std::min(end, bytes.size());
+    for (size_t i = 0, n = 0; i < end; i += 1 + end / kMostFlips, ++n) {
       const auto put = [&](char byte) {
         stream.seekp(static_cast<std::streamoff>(i));
         stream.put(byte).flush();
       };
-      put(static_cast<char>(bytes[i] ^ kMasks[i % std::size(kMasks)]));
+      put(static_cast<char>(bytes[i] ^ kMasks[n % std::size(kMasks)]));
       Try(model, file + " flipped at " + std::to_string(i), outcomes);
       put(bytes[i]);
     }
   }
+
+  static constexpr size_t kMostFlips = 1000;
 
   std::map<std::string, std::string> bytes_;
   uint64_t header_end_ = 0;
@@ -125,7 +129,7 @@ TEST_P(MutationTest, FlippedBytes) {
   FlipBytes(folder_.File("config.json"), folder_.path(), SIZE_MAX, &outcomes);
   FlipBytes(folder_.File("model.safetensors"), folder_.path(), header_end_, &outcomes);
   EXPECT_GT(outcomes.opened, 0);
-  EXPECT_GT(outcomes.refused, 1000);
+  EXPECT_GT(outcomes.refused, 500);
 }
 
 TEST_P(MutationTest, Truncated) {
@@ -146,7 +150,7 @@ TEST_P(MutationTest, Gguf) {
   Outcomes flipped;
   FlipBytes(path, path, 4000, &flipped);
   EXPECT_GT(flipped.opened, 0);
-  EXPECT_GT(flipped.refused, 1000);
+  EXPECT_GT(flipped.refused, 200);
   Outcomes truncated;
   for (size_t i = 0; i < 50; ++i) {
     folder_.Write("model.gguf", bytes.substr(0, bytes.size() * i / 50));
