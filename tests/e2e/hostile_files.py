@@ -1,9 +1,10 @@
 """Model files that nobody should trust: how each is spoilt.
 
-A case is a function of a folder that holds a copy of a model (tiny_model.py); what it returns is the
-model's path where that is not the folder.
+A case is a function of a folder that holds a copy of a model (tiny_model.py); what it returns is
+the model's path where that is not the folder.
 """
 import json
+import math
 import os
 import struct
 
@@ -106,10 +107,24 @@ GPT2 = [
 ]
 
 
+def gguf_model(folder, keys):
+    """With every tensor of LLAMA's model, of four ids."""
+    shapes = {"token_embd.weight": [8, 4], "output_norm.weight": [8]}
+    shapes.update({f"blk.0.{name}.weight": [8] for name in ("attn_norm", "ffn_norm")})
+    shapes.update({f"blk.0.{name}.weight": [8, 8] for name in (
+        "attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up", "ffn_down")})
+    tensors, offset = [], 0
+    for name, extents in shapes.items():
+        tensors.append(gguf_tensor(name, extents, F32, offset))
+        offset += 4 * math.prod(extents)
+    return gguf(folder, keys, tensors, b"\0" * offset)
+
+
 # ---- Cut off and spoilt.
 
-@cases({f"{name},{share}": (name, share) for name in ("config.json", "model.safetensors", "tokenizer.json",
-                                         "tokenizer_config.json") for share in (0, 0.5, 0.99)})
+@cases({f"{name},{share}": (name, share)
+        for name in ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
+        for share in (0, 0.5, 0.99)})
 def truncated(folder, what):
     name, share = what
     whole = read(folder, name)
@@ -133,6 +148,16 @@ def gguf_cut_in_the_data(folder):
         "generation_config.json": "generation_config.json"})
 def not_utf8(folder, name):
     write(folder, name, b'{"a\xff": 1}')
+
+
+@cases({f"{name},{at}": (name, at) for name, at in (
+    ("config.json", 0), ("config.json", -1), ("model.safetensors", 0), ("model.safetensors", 7),
+    ("model.safetensors", 8), ("tokenizer.json", 0), ("tokenizer_config.json", -1))})
+def bit_flipped(folder, what):
+    name, at = what
+    whole = bytearray(read(folder, name))
+    whole[at] ^= 0x10
+    write(folder, name, bytes(whole))
 
 
 # ---- Claims of sizes.
@@ -294,12 +319,16 @@ def generation(folder, value):
 
 # ---- Paths.
 
-@cases({"parent": "../model.safetensors", "root": "/etc/passwd", "dots": "..", "empty": "",
-        "nul": "a\0b", "folder": "sub/a.safetensors", "number": 5})
 def index_names(folder, name):
     os.rename(os.path.join(folder, "model.safetensors"), os.path.join(folder, "other.safetensors"))
     write(folder, "model.safetensors.index.json",
           json.dumps({"weight_map": {"model.norm.weight": name}}))
+
+
+@cases({"parent": "../model.safetensors", "root": "/etc/passwd", "dots": "..", "empty": "",
+        "nul": "a\0b", "folder": "sub/a.safetensors", "number": 5})
+def path_in_the_index(folder, name):
+    index_names(folder, name)
 
 
 @cases({name: name for name in ("config.json", "model.safetensors", "tokenizer.json",
@@ -310,6 +339,19 @@ def link_loop(folder, name):
     if os.path.exists(path):
         os.remove(path)
     os.symlink(name, path)
+
+
+@case
+def link_loop_of_the_folder(folder):
+    path = os.path.join(folder, "loop")
+    os.symlink("loop", path)
+    return path
+
+
+@case
+def link_loop_of_a_shard(folder):
+    index_names(folder, "shard.safetensors")
+    os.symlink("shard.safetensors", os.path.join(folder, "shard.safetensors"))
 
 
 @cases({name: name for name in ("config.json", "model.safetensors", "tokenizer.json",
@@ -350,18 +392,18 @@ def numbered(count):
     return (block.replace("@", str(i)) for i in range(1, count // 10_000 + 1))
 
 
-def tokenizer_of(vocabulary, merges=()):
-    yield ('{"version":"1.0","pre_tokenizer":{"type":"ByteLevel"},"decoder":{"type":"ByteLevel"},'
-           '"model":{"type":"BPE","vocab":{"!":0')
-    yield from vocabulary
-    yield '},"merges":['
-    yield from merges
-    yield "]}}"
+def write_tokenizer(folder, vocabulary, merges=(), first='"!":0'):
+    """tokenizer.json alone: no other file asks for tokens that it does not have."""
+    os.remove(os.path.join(folder, "tokenizer_config.json"))
+    write(folder, "tokenizer.json", (piece for pieces in (
+        ['{"version":"1.0","pre_tokenizer":{"type":"ByteLevel"},"decoder":{"type":"ByteLevel"},'
+         '"model":{"type":"BPE","vocab":{' + first], vocabulary, ['},"merges":['], merges, ["]}}"])
+        for piece in pieces))
 
 
 @case
 def ten_million_entries(folder):
-    write(folder, "tokenizer.json", tokenizer_of(numbered(10_000_000)))
+    write_tokenizer(folder, numbered(10_000_000))
 
 
 @case
@@ -369,13 +411,13 @@ def ten_million_entries_of_one_id(folder):
     def blocks():
         block = "".join(f',"@{i:04}":1' for i in range(10_000))
         return (block.replace("@", str(i)) for i in range(1, 1001))
-    write(folder, "tokenizer.json", tokenizer_of(blocks()))
+    write_tokenizer(folder, blocks())
 
 
 @case
 def a_million_entries(folder):
     """As many as are taken: still no more memory, and too many for the model."""
-    write(folder, "tokenizer.json", tokenizer_of(numbered(1_000_000)))
+    write_tokenizer(folder, numbered(1_000_000))
 
 
 @case
@@ -383,7 +425,7 @@ def ten_million_merges(folder):
     def blocks():
         for i in range(1000):
             yield ('"! !",' * 10_000)[: None if i < 999 else -1]
-    write(folder, "tokenizer.json", tokenizer_of([',"!!":1'], blocks()))
+    write_tokenizer(folder, [',"!!":1'], blocks())
 
 
 @case
@@ -393,7 +435,7 @@ def a_million_merges(folder):
         for i in range(90):
             yield "".join(f'"{i:02}{j:04} x",' for j in range(10_000))
         yield '"x x"'
-    write(folder, "tokenizer.json", tokenizer_of([',"x":1'], blocks()))
+    write_tokenizer(folder, [',"x":1'], blocks())
 
 
 @case
@@ -416,12 +458,12 @@ def a_thousand_patterns(folder):
 
 @case
 def an_id_of_two_billion(folder):
-    write(folder, "tokenizer.json", tokenizer_of([',"a":2147483647']))
+    write_tokenizer(folder, [',"a":2147483647'])
 
 
 @case
 def ten_million_added_tokens(folder):
-    entry = '{"id":1,"content":"a","special":true},'
+    entry = '{"id":1,"content":"a"},'
     write(folder, "tokenizer.json", ['{"added_tokens":[', *[entry * 10_000] * 1000, "0]}"])
 
 
@@ -429,15 +471,25 @@ def ten_million_added_tokens(folder):
 def gguf_of_ten_million_tokens(folder):
     block = b"".join(gguf_string(f"@@@@{i:04}") for i in range(10_000))
     tokens = b"".join(block.replace(b"@@@@", b"%04d" % i) for i in range(1000))
-    keys = LLAMA + GPT2 + [gguf_array("tokenizer.ggml.tokens", STRING, 10_000_000, tokens)]
-    return gguf(folder, keys, [gguf_tensor("token_embd.weight", [8, 4], F32, 0)], b"\0" * 128)
+    return gguf_model(folder, LLAMA + GPT2 + [
+        gguf_array("tokenizer.ggml.tokens", STRING, 10_000_000, tokens)])
+
+
+@case
+def gguf_of_no_tokens(folder):
+    return gguf_model(folder, LLAMA + GPT2 + [
+        gguf_array(f"tokenizer.ggml.{name}", STRING, 0, b"") for name in ("tokens", "merges")])
+
+
+@case
+def no_vocabulary(folder):
+    write_tokenizer(folder, [], first="")
 
 
 @case
 def gguf_of_empty_strings(folder):
-    keys = LLAMA + GPT2 + [gguf_array("tokenizer.ggml.tokens", STRING, 4_000_000,
-                                      b"\0" * 32_000_000)]
-    return gguf(folder, keys)
+    return gguf_model(folder, LLAMA + GPT2 + [
+        gguf_array("tokenizer.ggml.tokens", STRING, 1_000_000, b"\0" * 8_000_000)])
 
 
 @case
@@ -458,7 +510,8 @@ def split_pattern(folder, pattern):
     change_json(folder, "tokenizer.json", change)
 
 
-@cases({"deep": "{{ " + "(" * 100_000 + ")" * 100_000 + " }}", "long": "{{ 1 }}" * 200_000, "wide": "{{ 1 }}" * 140_000 + "{{",
+@cases({"deep": "{{ " + "(" * 100_000 + ")" * 100_000 + " }}", "long": "{{ 1 }}" * 200_000,
+        "wide": "{{ 1 }}" * 140_000 + "{{",
         "open": "{% if x %}" * 10_000, "binary": "{{ '\\x00' "})
 def chat_template(folder, source):
     change_json(folder, "tokenizer_config.json", lambda c: c.update(chat_template=source))

@@ -16,9 +16,9 @@ MEMORY = 64 << 20  # beside twice the files
 
 
 def size_of(path):
-    """Bytes of a file, or of all files of a folder."""
+    """Bytes of a file, or of all files of a folder; of a link that leads nowhere, none."""
     if not os.path.isdir(path):
-        return os.path.getsize(path)
+        return os.path.getsize(path) if os.path.isfile(path) else 0
     paths = (os.path.join(path, name) for name in os.listdir(path))
     return sum(os.path.getsize(p) for p in paths if os.path.isfile(p))
 

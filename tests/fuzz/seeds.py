@@ -62,20 +62,8 @@ def gguf_seeds(out):
         files.gguf_key("tokenizer.chat_template", files.STRING, files.gguf_string("{{ 1 }}")),
     ]
     os.makedirs(out)
-    names = {"token_embd.weight": [8, 4], "output_norm.weight": [8], "blk.0.attn_norm.weight": [8],
-             "blk.0.attn_q.weight": [8, 8], "blk.0.attn_k.weight": [8, 8],
-             "blk.0.attn_v.weight": [8, 8], "blk.0.attn_output.weight": [8, 8],
-             "blk.0.ffn_norm.weight": [8], "blk.0.ffn_gate.weight": [8, 8],
-             "blk.0.ffn_up.weight": [8, 8], "blk.0.ffn_down.weight": [8, 8]}
-    tensors, offset = [], 0
-    for name, shape in names.items():
-        tensors.append(files.gguf_tensor(name, shape, files.F32, offset))
-        size = 4
-        for extent in shape:
-            size *= extent
-        offset += (size + 31) // 32 * 32
     for name, keys in {"model": files.LLAMA, "tokenizer": files.LLAMA + tokenizer}.items():
-        os.rename(files.gguf(out, keys, tensors, b"\0" * offset), os.path.join(out, name))
+        os.rename(files.gguf_model(out, keys), os.path.join(out, name))
 
 
 def main():
