@@ -94,6 +94,63 @@ class Utf8Walker {
   bool malformed_ = false;
 };
 
+// Whether a message has no more than kMaxRequestFields, counted as far as its bytes are one.
+class FieldCounter {
+ public:
+  explicit FieldCounter(std::string_view bytes)
+      : in_(reinterpret_cast<const uint8_t*>(bytes.data()), static_cast<int>(bytes.size())) {}
+
+  // nullptr: of no type that we know. False: malformed, or too many.
+  bool Count(const Descriptor* descriptor, int depth) {
+    int groups = 0;  // open ones, of unknown fields: no message of ours has any
+    while (in_.BytesUntilLimit() != 0) {
+      const uint32_t tag = in_.ReadTag();
+      if (tag == 0) return false;
+      if (--left_ < 0) return false;
+      const auto type = WireFormatLite::GetTagWireType(tag);
+      if (type == WireFormatLite::WIRETYPE_START_GROUP) {
+        ++groups;
+      } else if (type == WireFormatLite::WIRETYPE_END_GROUP) {
+        --groups;
+      } else if (!Enter(groups == 0 ? descriptor : nullptr, tag, depth)) {
+        return false;
+      }
+    }
+    return true;
+  }
+
+  bool too_many() const { return left_ < 0; }
+
+ private:
+  bool Enter(const Descriptor* descriptor, uint32_t tag, int depth) {
+    const FieldDescriptor* field =
+        descriptor == nullptr
+            ? nullptr
+            : descriptor->FindFieldByNumber(WireFormatLite::GetTagFieldNumber(tag));
+    if (field == nullptr || field->type() != FieldDescriptor::TYPE_MESSAGE || depth >= kMaxDepth ||
+        WireFormatLite::GetTagWireType(tag) != WireFormatLite::WIRETYPE_LENGTH_DELIMITED) {
+      return WireFormatLite::SkipField(&in_, tag);
+    }
+    int size = 0;
+    if (!in_.ReadVarintSizeAsInt(&size)) return false;
+    const auto limit = in_.PushLimit(size);
+    const bool counted = Count(field->message_type(), depth + 1);
+    in_.PopLimit(limit);
+    return counted;
+  }
+
+  CodedInputStream in_;
+  int64_t left_ = kMaxRequestFields;
+};
+
+// A field takes two bytes at least: of small requests nothing need be counted.
+bool HasTooManyFields(std::string_view bytes, const Descriptor& descriptor) {
+  if (bytes.size() <= 2 * static_cast<size_t>(kMaxRequestFields)) return false;
+  FieldCounter counter(bytes);
+  counter.Count(&descriptor, 0);
+  return counter.too_many();
+}
+
 }  // namespace
 
 std::optional<std::string> FindInvalidUtf8(std::string_view bytes, const Descriptor& descriptor) {
@@ -109,6 +166,10 @@ absl::Status ParseMessage(std::string_view bytes, google::protobuf::Message& mes
   if (bytes.size() > static_cast<size_t>(std::numeric_limits<int>::max())) {
     return absl::InvalidArgumentError(
         absl::StrCat("the request of ", bytes.size(), " bytes is too large to be a ", type));
+  }
+  if (HasTooManyFields(bytes, *message.GetDescriptor())) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "the request of ", bytes.size(), " bytes has more than ", kMaxRequestFields, " fields"));
   }
   const google::protobuf::LogSilencer silencer;
   if (message.ParseFromArray(bytes.data(), static_cast<int>(bytes.size()))) {

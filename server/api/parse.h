@@ -6,6 +6,7 @@
 
 #include <google/protobuf/message.h>
 
+#include <cstdint>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -14,8 +15,13 @@
 
 namespace sirocco {
 
-// Fills `message`. INVALID_ARGUMENT: the bytes are no message of its type, or a string in them is
-// not valid UTF-8; then the error names the field ("chat.messages[2].content").
+// In a request, on all levels; a map's entry is three, a packed list one. Two bytes of a request
+// would else become a message of 80 in memory.
+inline constexpr int64_t kMaxRequestFields = 1 << 20;
+
+// Fills `message`. INVALID_ARGUMENT: the bytes are no message of its type or have more than
+// kMaxRequestFields, or a string in them is not valid UTF-8; then the error names the field
+// ("chat.messages[2].content").
 absl::Status ParseMessage(std::string_view bytes, google::protobuf::Message& message);
 
 // The path of the first string field in the bytes of a `descriptor` message that is not valid

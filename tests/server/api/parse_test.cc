@@ -50,6 +50,52 @@ TEST(ParseMessage, BytesThatAreNoMessage) {
   }
 }
 
+std::string Times(int64_t count, const std::string& bytes) {
+  std::string out;
+  out.reserve(count * bytes.size());
+  for (int64_t i = 0; i < count; ++i) out += bytes;
+  return out;
+}
+
+std::string Varint(size_t value) {
+  std::string out;
+  for (; value >= 128; value >>= 7) out += static_cast<char>(value | 0x80);
+  return out + static_cast<char>(value);
+}
+
+TEST(ParseMessage, NoMoreThanSoManyFields) {
+  const std::string messages = Times(kMaxRequestFields - 1, "\x0a\0"s);
+  const auto chat = [](const std::string& bytes) { return "\x22"s + Varint(bytes.size()) + bytes; };
+  EXPECT_TRUE(Parse(chat(messages)).ok());
+  const std::string tail = "\x78\x01\x78\x01";  // an unknown number
+  for (const std::string& bytes :
+       {chat(messages + "\x0a\0"s), chat(messages) + tail,
+        Times(kMaxRequestFields + 1, "\x7a\0"s),                    // unknown texts
+        "\x7b"s + Times(kMaxRequestFields, "\x7b\x7c"s) + "\x7c"s,  // unknown groups
+        Times(kMaxRequestFields, "\x32\x02\x0a\0"s)}) {             // a stop string in each
+    const absl::Status status = Parse(bytes);
+    EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
+    EXPECT_NE(status.message().find("more than 1048576 fields"), absl::string_view::npos) << status;
+  }
+}
+
+// A bias for each id of the largest vocabulary, and as many ids as fit into a message.
+TEST(ParseMessage, LargeRequestsThatAreNone) {
+  v1::GenerateRequest request;
+  for (uint32_t id = 0; id < 262'144; ++id) {
+    (*request.mutable_sampling()->mutable_logit_bias())[id] = 1;
+    request.mutable_prompt_token_ids()->add_ids(id);
+  }
+  for (uint32_t id = 0; id < 2'000'000; ++id) request.mutable_prompt_token_ids()->add_ids(id);
+  request.set_model(std::string(1 << 20, 'x'));
+  const std::string bytes = request.SerializeAsString();
+  ASSERT_GT(bytes.size(), 2u * kMaxRequestFields);
+  v1::GenerateRequest parsed;
+  ASSERT_TRUE(ParseMessage(bytes, parsed).ok());
+  EXPECT_EQ(parsed.prompt_token_ids().ids_size(), request.prompt_token_ids().ids_size());
+  EXPECT_EQ(parsed.sampling().logit_bias_size(), 262'144);
+}
+
 TEST(ParseMessage, InvalidUtf8IsNamed) {
   const std::string bad = "ab\xff";
   const struct {
