@@ -142,7 +142,7 @@ absl::Status CheckWeights(const ModelDescriptor& descriptor, const ModelWeights&
       !s.ok()) {
     return s;
   }
-  const ModelWeights wanted = WeightShapes(descriptor, weights.embedding.dtype);
+  const ModelWeights wanted = WeightShapes(descriptor, weights.embedding.dtype);  // shapes alone
   absl::Status status = SameShape("embedding", weights.embedding, wanted.embedding);
   if (status.ok()) status = SameShape("head", weights.head, wanted.head);
   if (status.ok() && weights.final_norm == nullptr) {

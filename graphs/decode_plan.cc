@@ -44,11 +44,10 @@ DecodePlan ComposeDecode(Mode mode, const ComposeContext& context) {
 }
 
 std::vector<PlanEntry> DescribeDecodePlan(const ModelDescriptor& descriptor, Mode mode,
-                                          DType weight_dtype) {
-  const ModelWeights weights = WeightShapes(descriptor, weight_dtype);
+                                          const ModelWeights& weights, DType kv_dtype) {
   const std::vector<void*> no_memory(descriptor.groups.size(), nullptr);
   ExecutorOptions options;
-  options.kv_dtype = weight_dtype;
+  options.kv_dtype = kv_dtype;
   std::vector<RotaryTable> rotaries;
   for (const RotaryDescriptor& rotary : descriptor.rotaries) {
     rotaries.push_back({.dim = static_cast<int32_t>(2 * rotary.inverse_frequencies.size())});

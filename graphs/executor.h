@@ -130,6 +130,6 @@ class Executor {
 
 // A mode's decode plan of a model, without weights or memory.
 std::vector<PlanEntry> DescribeDecodePlan(const ModelDescriptor& descriptor, Mode mode,
-                                          DType weight_dtype);
+                                          const ModelWeights& weights, DType kv_dtype);
 
 }  // namespace sirocco

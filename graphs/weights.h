@@ -1,5 +1,5 @@
-// A model's weights on a device, by role. Matrices have the model's dtype, norms and biases are
-// float32. Views: whoever made them owns the memory (ModelWeights::memory).
+// A model's weights on a device, by role. Matrices have the model's dtype or lie in blocks,
+// norms and biases are float32. Views: whoever made them owns the memory (ModelWeights::memory).
 #pragma once
 
 #include <memory>

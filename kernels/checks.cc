@@ -11,7 +11,8 @@ constexpr int32_t kMaxRows = 1 << 20;
 
 std::string DTypes::Names() const {
   std::string names;
-  for (const DType dtype : {DType::kFloat16, DType::kBFloat16, DType::kFloat32}) {
+  for (int i = kDTypeCount - 1; i >= 0; --i) {
+    const DType dtype = static_cast<DType>(i);
     if (!Has(dtype)) continue;
     const std::string_view before = names.empty()                          ? ""
                                     : names.find(' ') == std::string::npos ? " and "
@@ -79,6 +80,10 @@ Checks& Checks::Weights(std::string_view name, const Matrix& matrix, int64_t row
   if (matrix.rows != rows || matrix.cols != cols || rows < 1 || cols < 1) {
     return Invalid(absl::StrCat(std::string(name), " is [", matrix.rows, ", ", matrix.cols,
                                 "], must be [", rows, ", ", cols, "]"));
+  }
+  if (const int32_t block = LayoutOf(matrix.dtype).elements; cols % block != 0) {
+    return Invalid(absl::StrCat(std::string(name), " has ", cols, " columns, ",
+                                std::string(NameOf(matrix.dtype)), " has blocks of ", block));
   }
   return NotNull(name, matrix.data);
 }

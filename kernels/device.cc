@@ -60,6 +60,13 @@ absl::StatusOr<double> Device::Seconds(DeviceMark from, DeviceMark to) {
   return static_cast<double>(to.value - from.value) * 1e-9;
 }
 
+absl::Status Device::Pack(const Matrix& matrix) {
+  if (!InBlocks(matrix.dtype)) return absl::OkStatus();
+  return absl::UnimplementedError(absl::StrCat("the ", std::string(backend()),
+                                               " backend does not compute from blocks of ",
+                                               std::string(NameOf(matrix.dtype))));
+}
+
 absl::StatusOr<double> Device::MeasureReadBandwidth(size_t) {
   return absl::UnimplementedError(
       absl::StrCat("the ", std::string(backend()), " backend measures no read bandwidth"));

@@ -23,6 +23,7 @@ namespace sirocco {
 
 class Ops;
 struct MatMulParams;
+struct Matrix;
 
 // What memory is for: a label of the memory plan and of `sirocco_memory_bytes{use}`.
 enum class MemoryUse : uint8_t { kWeights, kWorkspace, kLanes, kKv, kGraphs };
@@ -100,6 +101,13 @@ class Device {
   virtual bool Offers(DType /*dtype*/) const { return true; }
   // The type of activations beside the residual stream (params.h), for weights of this type.
   virtual DType ActivationDType(DType /*weights*/) const { return DType::kFloat32; }
+  // Whether products and embeddings take weights in blocks of this type.
+  virtual bool ComputesFromBlocks(DType /*type*/) const { return false; }
+  // Brings a matrix of weights, which lies on the device as files store it, into the order that
+  // operations take, in place and once. UNIMPLEMENTED: blocks that the device does not compute
+  // from.
+  virtual absl::Status Pack(const Matrix& matrix);
+
   // Work is only enqueued by the calls that ask for it, so that a step can be issued before the
   // results of the one before are read.
   virtual bool runs_ahead() const { return false; }

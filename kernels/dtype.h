@@ -8,11 +8,48 @@
 
 namespace sirocco {
 
-enum class DType : uint8_t { kFloat32, kBFloat16, kFloat16 };
+// Plain types, and those of weights in blocks, as ggml defines them: 32 values of a row share a
+// scale, two in Q4_1.
+//   Q8_0  float16 d, 32 int8 q                     value = q * d
+//   Q4_0  float16 d, 16 bytes of q                 value = (q - 8) * d
+//   Q4_1  float16 d, float16 m, 16 bytes of q      value = q * d + m
+// Of 4-bit bytes the low halves are the first 16 values.
+enum class DType : uint8_t { kFloat32, kBFloat16, kFloat16, kQ8_0, kQ4_0, kQ4_1 };
+inline constexpr int kDTypeCount = 6;
 
-constexpr size_t BytesOf(DType dtype) { return dtype == DType::kFloat32 ? 4 : 2; }
+constexpr bool InBlocks(DType dtype) { return dtype >= DType::kQ8_0; }
 
-// "float32", "bfloat16", "float16": the words of the configuration.
+// A row is stored as whole blocks; a plain type's block is one element.
+struct BlockLayout {
+  int32_t elements;
+  int32_t bytes;
+};
+constexpr BlockLayout LayoutOf(DType dtype) {
+  switch (dtype) {
+    case DType::kFloat32:
+      return {1, 4};
+    case DType::kBFloat16:
+    case DType::kFloat16:
+      return {1, 2};
+    case DType::kQ8_0:
+      return {32, 34};
+    case DType::kQ4_0:
+      return {32, 18};
+    case DType::kQ4_1:
+      return {32, 20};
+  }
+  return {1, 4};
+}
+
+// Of one element, of plain types.
+constexpr size_t BytesOf(DType dtype) { return static_cast<size_t>(LayoutOf(dtype).bytes); }
+// Of rows of whole blocks.
+constexpr uint64_t BytesOf(DType dtype, uint64_t elements) {
+  const BlockLayout layout = LayoutOf(dtype);
+  return elements / static_cast<uint64_t>(layout.elements) * static_cast<uint64_t>(layout.bytes);
+}
+
+// "float32", "bfloat16", "float16": the words of the configuration; "Q8_0", ...: ggml's.
 constexpr std::string_view NameOf(DType dtype) {
   switch (dtype) {
     case DType::kFloat32:
@@ -21,6 +58,12 @@ constexpr std::string_view NameOf(DType dtype) {
       return "bfloat16";
     case DType::kFloat16:
       return "float16";
+    case DType::kQ8_0:
+      return "Q8_0";
+    case DType::kQ4_0:
+      return "Q4_0";
+    case DType::kQ4_1:
+      return "Q4_1";
   }
   return "?";
 }

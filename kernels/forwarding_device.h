@@ -22,6 +22,8 @@ class ForwardingDevice : public Device {
   std::string name() const override { return behind_.name(); }
   bool Offers(DType dtype) const override { return behind_.Offers(dtype); }
   DType ActivationDType(DType weights) const override { return behind_.ActivationDType(weights); }
+  bool ComputesFromBlocks(DType type) const override { return behind_.ComputesFromBlocks(type); }
+  absl::Status Pack(const Matrix& matrix) override { return behind_.Pack(matrix); }
   bool runs_ahead() const override { return behind_.runs_ahead(); }
 
   absl::StatusOr<std::unique_ptr<Buffer>> Allocate(size_t bytes, MemoryUse use) override {

@@ -23,13 +23,18 @@ struct Rows {
   int32_t width = 0;
 };
 
-// Weights: [rows, cols] = [outputs, inputs].
+// Weights: [rows, cols] = [outputs, inputs], as Device::Pack left them.
 struct Matrix {
   const void* data = nullptr;
   DType dtype = DType::kFloat32;
   int32_t rows = 0;
   int32_t cols = 0;
 };
+
+inline uint64_t BytesOf(const Matrix& matrix) {
+  return BytesOf(matrix.dtype,
+                 static_cast<uint64_t>(matrix.rows) * static_cast<uint64_t>(matrix.cols));
+}
 
 // Where each row of the step belongs.
 struct RowMap {

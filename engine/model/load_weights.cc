@@ -16,18 +16,6 @@ namespace {
 constexpr uint64_t kChunkBytes = 16 << 20;  // at most this much goes to the device at once
 constexpr int64_t kPieceValues = 1 << 16;   // converted at once: what caches hold
 
-bool IsStoredAs(StoredType type, DType dtype) {
-  switch (dtype) {
-    case DType::kFloat32:
-      return type == StoredType::kF32;
-    case DType::kBFloat16:
-      return type == StoredType::kBF16;
-    case DType::kFloat16:
-      return type == StoredType::kF16;
-  }
-  return false;
-}
-
 // Streams tensors to the device, and tells how far it is.
 class Loader {
  public:
@@ -36,7 +24,7 @@ class Loader {
 
   absl::Status Load(const StoredTensor& tensor, const WeightPlace& place) {
     const bool as_it_is = tensor.permuted_heads == 0 && tensor.added == 0;
-    if (as_it_is && IsStoredAs(tensor.type, place.dtype)) {
+    if (as_it_is && DTypeOf(tensor.type) == place.dtype) {
       return Copy(place.offset, tensor.data, place.bytes());
     }
     return Convert(tensor, place);
@@ -67,8 +55,7 @@ class Loader {
     const int64_t rows = static_cast<int64_t>(place.elements) / width;
     // Whole rows, and of a vector whole blocks: both divide kPieceValues where rows are narrow.
     const int64_t piece_rows = std::min(rows, std::max<int64_t>(1, kPieceValues / width));
-    const uint64_t row_bytes = width * BytesOf(place.dtype);
-    values_.resize(piece_rows * width);
+    const uint64_t row_bytes = BytesOf(place.dtype, static_cast<uint64_t>(width));
     uint64_t to = place.offset;
     for (int64_t row = 0; row < rows;) {
       Staging& staging = staging_[std::exchange(next_staging_, 1 - next_staging_)];
@@ -77,10 +64,11 @@ class Loader {
       while (status.ok() && row < rows) {
         const int64_t count = std::min(piece_rows, rows - row);
         if (filled + count * row_bytes > staging.memory->bytes()) break;
-        const std::span<float> piece(values_.data(), count * width);
-        status = ReadRows(tensor, row, piece);
+        const std::span<std::byte> piece(staging.memory->as<std::byte>() + filled,
+                                         count * row_bytes);
+        status = InBlocks(place.dtype) ? CopyRows(tensor, row, piece)
+                                       : ReadAs(tensor, row, count * width, place.dtype, piece);
         if (!status.ok()) break;
-        StoreAs(piece, place.dtype, staging.memory->as<std::byte>() + filled);
         filled += count * row_bytes;
         row += count;
       }
@@ -92,6 +80,15 @@ class Loader {
       to += filled;
     }
     return absl::OkStatus();
+  }
+
+  // `count` values from row `row` on, as `dtype`.
+  absl::Status ReadAs(const StoredTensor& tensor, int64_t row, int64_t count, DType dtype,
+                      std::span<std::byte> out) {
+    values_.resize(count);
+    absl::Status status = ReadRows(tensor, row, values_);
+    if (status.ok()) StoreAs(values_, dtype, out.data());
+    return status;
   }
 
   // Makes `staging` hold at least `bytes`, and waits until the device has read what it held.
@@ -120,15 +117,15 @@ class Loader {
 
 }  // namespace
 
-uint64_t WeightBytes(const ModelDescriptor& descriptor, DType dtype) {
+uint64_t WeightBytes(const ModelDescriptor& descriptor, const WeightTypes& types) {
   ModelWeights scratch;
-  return LayOutWeights(descriptor, dtype, scratch).bytes;
+  return LayOutWeights(descriptor, types, scratch).bytes;
 }
 
-absl::StatusOr<ModelWeights> LoadWeights(const ModelFiles& files, DType dtype, Device& device,
-                                         const LoadProgress& progress) {
+absl::StatusOr<ModelWeights> LoadWeights(const ModelFiles& files, const WeightTypes& types,
+                                         Device& device, const LoadProgress& progress) {
   ModelWeights weights;
-  const WeightLayout layout = LayOutWeights(files.descriptor, dtype, weights);
+  const WeightLayout layout = LayOutWeights(files.descriptor, types, weights);
   absl::StatusOr<std::unique_ptr<Buffer>> buffer =
       device.Allocate(layout.bytes, MemoryUse::kWeights);
   if (!buffer.ok()) return buffer.status();
@@ -143,6 +140,10 @@ absl::StatusOr<ModelWeights> LoadWeights(const ModelFiles& files, DType dtype, D
   }
   if (absl::Status status = device.Synchronize(); !status.ok()) return status;
   BindWeights(files.descriptor, layout, *std::move(buffer), weights);
+  for (const WeightPlace& place : layout.places) {
+    if (place.matrix == nullptr) continue;
+    if (absl::Status status = device.Pack(*place.matrix); !status.ok()) return status;
+  }
   return weights;
 }
 

@@ -11,6 +11,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "engine/model/tensor_source.h"
+#include "engine/model/weight_places.h"
 #include "graphs/descriptor.h"
 #include "graphs/weights.h"
 #include "kernels/device.h"
@@ -54,13 +55,14 @@ absl::StatusOr<ModelFiles> OpenModel(const std::string& path);
 absl::StatusOr<ModelDescriptor> OpenDescriptor(const std::string& path);
 
 // The device memory that LoadWeights will take.
-uint64_t WeightBytes(const ModelDescriptor& descriptor, DType dtype);
+uint64_t WeightBytes(const ModelDescriptor& descriptor, const WeightTypes& types);
 
 // Bytes done and in all; called often, from the calling thread.
 using LoadProgress = std::function<void(uint64_t done, uint64_t total)>;
 
-// Brings all weights to `device` as `dtype` (matrices) and float32 (norms, biases).
-absl::StatusOr<ModelWeights> LoadWeights(const ModelFiles& files, DType dtype, Device& device,
-                                         const LoadProgress& progress);
+// Brings all weights to `device`: matrices as `types` says, norms and biases in float32. Blocks
+// must be of types that the device computes from, else UNIMPLEMENTED.
+absl::StatusOr<ModelWeights> LoadWeights(const ModelFiles& files, const WeightTypes& types,
+                                         Device& device, const LoadProgress& progress);
 
 }  // namespace sirocco

@@ -63,12 +63,37 @@ void Convert(StoredType type, const std::byte* data, int64_t count, float* out) 
   }
 }
 
+// Where the row `row`, as stored, begins.
+const std::byte* StoredAt(const StoredTensor& tensor, int64_t row) {
+  const BlockLayout layout = LayoutOf(tensor.type);
+  return tensor.data + row * RowElements(tensor) / layout.elements * layout.bytes;
+}
+
 // The stored row that is row `row` once unpermuted: of each head, stored rows 2i and 2i + 1 are a
 // rotary pair, which Hugging Face's order has half a head apart.
-int64_t StoredRow(int64_t row, int64_t head_rows) {
+int64_t StoredRow(const StoredTensor& tensor, int64_t row) {
+  const int64_t head_rows = tensor.shape.front() / tensor.permuted_heads;
   const int64_t in_head = row % head_rows;
   const int64_t half = head_rows / 2;
   return row - in_head + 2 * (in_head % half) + in_head / half;
+}
+
+// Of `count` values from row `first_row` on.
+absl::Status CheckRange(const StoredTensor& tensor, int64_t first_row, int64_t count) {
+  const BlockLayout layout = LayoutOf(tensor.type);
+  const int64_t width = RowElements(tensor);
+  const int64_t all_rows = tensor.shape.empty() ? 1 : tensor.shape.front();
+  const int64_t rows = count / width;
+  const bool permuted = tensor.permuted_heads > 0;
+  if (first_row < 0 || first_row > all_rows || rows > all_rows - first_row || count % width != 0 ||
+      first_row * width % layout.elements != 0 || count % layout.elements != 0 ||
+      (permuted &&
+       (width % layout.elements != 0 || all_rows % (2 * int64_t{tensor.permuted_heads}) != 0))) {
+    return InvalidFile(tensor.file,
+                       absl::StrCat("tensor ", Shown(tensor.name), ", ", DescribeTensor(tensor),
+                                    ", has no ", count, " values from row ", first_row, " on"));
+  }
+  return absl::OkStatus();
 }
 
 }  // namespace
@@ -80,29 +105,15 @@ int64_t RowElements(const StoredTensor& tensor) {
 }
 
 absl::Status ReadRows(const StoredTensor& tensor, int64_t first_row, std::span<float> out) {
-  const BlockLayout layout = LayoutOf(tensor.type);
   const int64_t width = RowElements(tensor);
-  const int64_t all_rows = tensor.shape.empty() ? 1 : tensor.shape.front();
   const int64_t count = static_cast<int64_t>(out.size());
-  const int64_t rows = count / width;
-  const bool permuted = tensor.permuted_heads > 0;
-  if (first_row < 0 || first_row > all_rows || rows > all_rows - first_row || count % width != 0 ||
-      first_row * width % layout.elements != 0 || count % layout.elements != 0 ||
-      (permuted &&
-       (width % layout.elements != 0 || all_rows % (2 * int64_t{tensor.permuted_heads}) != 0))) {
-    return InvalidFile(tensor.file,
-                       absl::StrCat("tensor ", Shown(tensor.name), ", ", DescribeTensor(tensor),
-                                    ", has no ", count, " values from row ", first_row, " on"));
-  }
-  const auto stored = [&](int64_t row) {
-    return tensor.data + row * width / layout.elements * layout.bytes;
-  };
-  if (!permuted) {
-    Convert(tensor.type, stored(first_row), count, out.data());
+  if (absl::Status s = CheckRange(tensor, first_row, count); !s.ok()) return s;
+  if (tensor.permuted_heads == 0) {
+    Convert(tensor.type, StoredAt(tensor, first_row), count, out.data());
   } else {
-    const int64_t head_rows = all_rows / tensor.permuted_heads;
-    for (int64_t i = 0; i < rows; ++i) {
-      Convert(tensor.type, stored(StoredRow(first_row + i, head_rows)), width, &out[i * width]);
+    for (int64_t i = 0; i < count / width; ++i) {
+      Convert(tensor.type, StoredAt(tensor, StoredRow(tensor, first_row + i)), width,
+              &out[i * width]);
     }
   }
   if (tensor.added != 0) {
@@ -121,6 +132,29 @@ void StoreAs(std::span<const float> values, DType dtype, std::byte* out) {
         dtype == DType::kBFloat16 ? BFloat16::FromFloat(values[i]).bits : FloatToFloat16(values[i]);
     std::memcpy(out + 2 * i, &bits, sizeof(bits));
   }
+}
+
+absl::Status CopyRows(const StoredTensor& tensor, int64_t first_row, std::span<std::byte> out) {
+  const BlockLayout layout = LayoutOf(tensor.type);
+  const int64_t width = RowElements(tensor);
+  const int64_t row_bytes = width / layout.elements * layout.bytes;
+  const int64_t bytes = static_cast<int64_t>(out.size());
+  if (row_bytes == 0 || bytes % row_bytes != 0 || tensor.added != 0) {
+    return InvalidFile(tensor.file,
+                       absl::StrCat("tensor ", Shown(tensor.name), ", ", DescribeTensor(tensor),
+                                    ", has no rows of ", bytes, " bytes as it is stored"));
+  }
+  const int64_t rows = bytes / row_bytes;
+  if (absl::Status s = CheckRange(tensor, first_row, rows * width); !s.ok()) return s;
+  if (tensor.permuted_heads == 0) {
+    std::memcpy(out.data(), StoredAt(tensor, first_row), out.size());
+    return absl::OkStatus();
+  }
+  for (int64_t i = 0; i < rows; ++i) {
+    std::memcpy(&out[i * row_bytes], StoredAt(tensor, StoredRow(tensor, first_row + i)),
+                static_cast<size_t>(row_bytes));
+  }
+  return absl::OkStatus();
 }
 
 }  // namespace sirocco

@@ -22,4 +22,8 @@ absl::Status ReadRows(const StoredTensor& tensor, int64_t first_row, std::span<f
 // Writes each value as a `dtype`, rounded to the nearest.
 void StoreAs(std::span<const float> values, DType dtype, std::byte* out);
 
+// The same rows as they are stored, q and k unpermuted: `out` holds whole rows of whole blocks. A
+// tensor with something `added` has no such rows.
+absl::Status CopyRows(const StoredTensor& tensor, int64_t first_row, std::span<std::byte> out);
+
 }  // namespace sirocco

@@ -28,22 +28,25 @@ std::string_view NameOf(StoredType type) {
   return "?";
 }
 
-BlockLayout LayoutOf(StoredType type) {
+DType DTypeOf(StoredType type) {
   switch (type) {
     case StoredType::kF32:
-      return {1, 4};
+      return DType::kFloat32;
     case StoredType::kF16:
+      return DType::kFloat16;
     case StoredType::kBF16:
-      return {1, 2};
+      return DType::kBFloat16;
     case StoredType::kQ8_0:
-      return {32, 34};
+      return DType::kQ8_0;
     case StoredType::kQ4_0:
-      return {32, 18};
+      return DType::kQ4_0;
     case StoredType::kQ4_1:
-      return {32, 20};
+      return DType::kQ4_1;
   }
-  return {1, 4};
+  return DType::kFloat32;
 }
+
+BlockLayout LayoutOf(StoredType type) { return LayoutOf(DTypeOf(type)); }
 
 std::string DescribeTensor(const StoredTensor& tensor) {
   return absl::StrCat(std::string(NameOf(tensor.type)), " [", absl::StrJoin(tensor.shape, ", "),

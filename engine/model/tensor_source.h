@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "absl/status/status.h"
+#include "kernels/dtype.h"
 
 namespace sirocco {
 
@@ -17,15 +18,7 @@ namespace sirocco {
 enum class StoredType : uint8_t { kF32, kF16, kBF16, kQ8_0, kQ4_0, kQ4_1 };
 std::string_view NameOf(StoredType type);  // "F32", ..., "Q4_1"
 
-// A row is stored as whole blocks; a plain type's block is one element.
-//   Q8_0  32 values: float16 d, 32 int8 q             value = q * d
-//   Q4_0  32 values: float16 d, 16 bytes of q         value = (q - 8) * d
-//   Q4_1  32 values: float16 d, float16 m, 16 bytes   value = q * d + m
-// Of 4-bit bytes the low halves are the first 16 values (ggml's quantised blocks).
-struct BlockLayout {
-  int32_t elements;
-  int32_t bytes;
-};
+DType DTypeOf(StoredType type);
 BlockLayout LayoutOf(StoredType type);
 
 struct StoredTensor {

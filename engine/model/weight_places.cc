@@ -78,6 +78,14 @@ bool MayBeLeftOver(const ModelDescriptor& descriptor, std::string_view name) {
          (descriptor.tied_head && name == "lm_head.weight");
 }
 
+DType TypeOf(const WeightPlace& matrix, const WeightTypes& types) {
+  if (types.blocks == nullptr) return types.dtype;
+  const StoredTensor* tensor = types.blocks->Find(matrix.tensor);
+  if (tensor == nullptr) return types.dtype;
+  const DType stored = DTypeOf(tensor->type);
+  return InBlocks(stored) && tensor->added == 0 ? stored : types.dtype;
+}
+
 }  // namespace
 
 std::vector<WeightPlace> WeightPlaces(const ModelDescriptor& descriptor, ModelWeights& weights) {
@@ -95,11 +103,12 @@ std::vector<WeightPlace> WeightPlaces(const ModelDescriptor& descriptor, ModelWe
   return places.Take();
 }
 
-WeightLayout LayOutWeights(const ModelDescriptor& descriptor, DType dtype, ModelWeights& weights) {
+WeightLayout LayOutWeights(const ModelDescriptor& descriptor, const WeightTypes& types,
+                           ModelWeights& weights) {
   WeightLayout layout;
   layout.places = WeightPlaces(descriptor, weights);
   for (WeightPlace& place : layout.places) {
-    place.dtype = place.matrix != nullptr ? dtype : DType::kFloat32;
+    if (place.matrix != nullptr) place.matrix->dtype = place.dtype = TypeOf(place, types);
     // No product or sum overflows: a descriptor's sizes are bounded (model_shape.cc), those of the
     // largest come to less than 2^56 bytes in all.
     place.elements = 1;
@@ -108,6 +117,7 @@ WeightLayout LayOutWeights(const ModelDescriptor& descriptor, DType dtype, Model
     layout.bytes = place.offset + place.bytes();
     layout.weight_bytes += place.bytes();
   }
+  if (descriptor.tied_head) weights.head = weights.embedding;
   return layout;
 }
 
@@ -117,7 +127,6 @@ void BindWeights(const ModelDescriptor& descriptor, const WeightLayout& layout,
     std::byte* const data = buffer->as<std::byte>() + place.offset;
     if (place.matrix != nullptr) {
       place.matrix->data = data;
-      place.matrix->dtype = place.dtype;
     } else {
       *place.vector = reinterpret_cast<const float*>(data);
     }

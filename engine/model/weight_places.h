@@ -14,17 +14,28 @@
 
 namespace sirocco {
 
+// What a model's matrices become on a device.
+struct WeightTypes {
+  // Not explicit: most models have one type.
+  WeightTypes(DType all) : dtype(all) {}  // NOLINT
+  WeightTypes(DType other, const TensorSource* kept) : dtype(other), blocks(kept) {}
+
+  DType dtype;
+  // Where set, matrices that these files hold in blocks stay so, and `dtype` is the others'.
+  const TensorSource* blocks = nullptr;
+};
+
 struct WeightPlace {
   std::string tensor;          // Hugging Face's name
   std::vector<int64_t> shape;  // outermost first
-  // One of the two: a matrix in the model's dtype, a vector in float32.
+  // One of the two: a matrix, or a vector in float32.
   Matrix* matrix = nullptr;
   const float** vector = nullptr;
   // LayOut's: its place in the one buffer of all weights.
   DType dtype = DType::kFloat32;
   uint64_t elements = 0;
   uint64_t offset = 0;
-  uint64_t bytes() const { return elements * BytesOf(dtype); }
+  uint64_t bytes() const { return BytesOf(dtype, elements); }
 };
 
 // All weights of a model but a tied head. Makes `weights.layers`; the places point into `weights`.
@@ -36,8 +47,10 @@ struct WeightLayout {
   uint64_t weight_bytes = 0;  // of the weights, without the gaps between them: what progress counts
 };
 
-// Gives all weights their places in a buffer. They point into `weights`, as WeightPlaces' do.
-WeightLayout LayOutWeights(const ModelDescriptor& descriptor, DType dtype, ModelWeights& weights);
+// Gives all weights their places in a buffer. They point into `weights`, as WeightPlaces' do, whose
+// matrices have their shapes and types from now on.
+WeightLayout LayOutWeights(const ModelDescriptor& descriptor, const WeightTypes& types,
+                           ModelWeights& weights);
 
 // Makes `weights`, which `layout` points into, views of the buffer, and the buffer theirs.
 void BindWeights(const ModelDescriptor& descriptor, const WeightLayout& layout,

@@ -12,6 +12,7 @@
 #include "kernels/cpu/call.h"
 #include "kernels/cpu/cpu_ops.h"
 #include "kernels/cpu/memory.h"
+#include "kernels/cpu/pack.h"
 #include "kernels/cpu/read_bandwidth.h"
 #include "kernels/cpu/thread_pool.h"
 #include "kernels/cpu/types.h"
@@ -56,6 +57,18 @@ class CpuDevice final : public Device, private CallSink {
   uint64_t TotalBytes() const override { return cpu::TotalBytes(); }
   std::string name() const override {
     return absl::StrCat(ProcessorName(), ", ", threads(), " threads");
+  }
+
+  bool ComputesFromBlocks(DType type) const override { return InBlocks(type); }
+  absl::Status Pack(const Matrix& matrix) override {
+    if (!kTypes.weights.Has(matrix.dtype)) return absl::OkStatus();  // no operation takes it
+    pool_.Run(
+        matrix.rows / kGroupRows,
+        [](const void* context, int32_t group, int) {
+          PackGroup(*static_cast<const Matrix*>(context), group * kGroupRows);
+        },
+        &matrix);
+    return absl::OkStatus();
   }
 
   absl::StatusOr<std::unique_ptr<Buffer>> Allocate(size_t bytes, MemoryUse use) override {

@@ -1,4 +1,4 @@
-// Dot products of rows with rows: the inner loop of matrix products and of attention scores.
+// Dot products of rows with rows: attention scores, and the squares of norms.
 //
 // Each output element is one chain: 16 partial sums that walk along k in steps of 16 with fused
 // multiply-add, then Sum's tree. How many elements are computed side by side never changes an

@@ -7,6 +7,7 @@
 #include "kernels/check_params.h"
 #include "kernels/cpu/cpu_ops.h"
 #include "kernels/cpu/layer.h"
+#include "kernels/cpu/product_rows.h"
 #include "kernels/cpu/rows.h"
 #include "kernels/cpu/split.h"
 #include "kernels/cpu/types.h"
@@ -32,8 +33,9 @@ struct Stream {
 };
 
 // normed = norm(stream) * weight; the stream's `sum` is made first, where there is one.
+// `quantise`: products with blocks take them.
 void NormStream(const Stream& stream, const float* post_norm, const float* weight, float epsilon,
-                const Grid::Tile& tile, const Rows& normed) {
+                const Grid::Tile& tile, const ProductRows& normed, bool quantise) {
   const int32_t width = stream.hidden.width;
   for (int32_t r = tile.first_row; r < tile.first_row + tile.rows; ++r) {
     const float* in = RowOf(stream.hidden, r);
@@ -42,23 +44,29 @@ void NormStream(const Stream& stream, const float* post_norm, const float* weigh
       JoinRow(in, RowOf(stream.delta, r), post_norm, epsilon, width, sum);
       in = sum;
     }
-    NormRow(in, weight, epsilon, width, RowOf(normed, r));
+    NormRow(in, weight, epsilon, width, RowOf(normed.rows, r));
   }
+  if (quantise) QuantiseTile(normed, tile);
 }
 
 // ---- q, k, v ------------------------------------------------------------------------------
 
 // Columns are the heads of q, then of k, then of v; a tile is one head.
 struct QkvWork {
+  int32_t rows;
   RowMap map;
   Lanes lanes;
   LayerRef layer;
   Stream stream;  // normed in phase 0; null: `normed` comes ready
   Rows normed;
   Rows q_out;
-  Grid norm_grid;
+  Grid norm_grid;  // of phase 0
   Grid head_grid;
 };
+
+bool TakesBlocks(const LayerParams& layer) {
+  return InBlocks(layer.q.dtype) || InBlocks(layer.k.dtype) || InBlocks(layer.v.dtype);
+}
 
 absl::Status CheckQkvLayer(const QkvWork& work) {
   const LayerParams& layer = LayerOf(work.layer);
@@ -97,7 +105,7 @@ void QkvHead(const QkvWork& work, const Grid::Tile& tile, const Scratch& scratch
                     : reinterpret_cast<float*>(scratch.own);
   const int64_t stride = is_q ? work.q_out.width : dim;
 
-  DotColumnsOf(weight, own * dim, dim, RowOf(work.normed, tile.first_row), work.normed.width,
+  DotColumnsOf(weight, own * dim, dim, RowsFor(work.normed, work.rows, scratch), tile.first_row,
                tile.rows, out, stride);
   if (bias != nullptr) AddBias(out, stride, tile.rows, bias + own * dim, dim);
   for (int32_t r = 0; r < tile.rows; ++r) {
@@ -116,14 +124,19 @@ void NormThenQkv(const QkvWork& work, int phase, int32_t task, const Scratch& sc
   if (phase == 0) {
     const LayerParams& layer = LayerOf(work.layer);
     NormStream(work.stream, layer.input_post_norm, layer.attention_norm, layer.norm_epsilon,
-               work.norm_grid.At(task), work.normed);
+               work.norm_grid.At(task), RowsFor(work.normed, work.rows, scratch),
+               TakesBlocks(layer));
   } else {
     QkvHead(work, work.head_grid.At(task), scratch);
   }
 }
 
-void QkvOnly(const QkvWork& work, int /*phase*/, int32_t task, const Scratch& scratch) {
-  QkvHead(work, work.head_grid.At(task), scratch);
+void QkvOnly(const QkvWork& work, int phase, int32_t task, const Scratch& scratch) {
+  if (phase == 1) {
+    QkvHead(work, work.head_grid.At(task), scratch);
+  } else if (TakesBlocks(LayerOf(work.layer))) {
+    QuantiseTile(RowsFor(work.normed, work.rows, scratch), work.norm_grid.At(task));
+  }
 }
 
 Grid HeadGrid(int32_t rows, const LayerRef& layer) {
@@ -135,12 +148,14 @@ Grid HeadGrid(int32_t rows, const LayerRef& layer) {
 enum class ResidualKind { kOutput, kDown };
 
 struct ResidualWork {
+  int32_t rows;
   LayerRef layer;
   Rows in;
   Rows hidden;
-  Rows delta;  // or null
-  Grid grid = {};
-  // Phase 1, as the operation has it:
+  Rows delta;         // or null
+  Grid in_grid = {};  // of phase 0, which quantises `in` where the weight is in blocks
+  Grid grid = {};     // of phase 1
+  // Phase 2, as the operation has it:
   int32_t* advance = nullptr;
   const float* next_norm = nullptr;
   Rows normed = {};
@@ -176,7 +191,7 @@ void AddProduct(const ResidualWork& work, const Grid::Tile& tile, const Scratch&
                        : reinterpret_cast<float*>(scratch.own);
   const int64_t stride = apart ? work.delta.width : tile.columns;
   DotColumnsOf(ResidualWeight<kKind>(layer), tile.first_column, tile.columns,
-               RowOf(work.in, tile.first_row), work.in.width, tile.rows, delta, stride);
+               RowsFor(work.in, work.rows, scratch), tile.first_row, tile.rows, delta, stride);
   if (bias != nullptr) AddBias(delta, stride, tile.rows, bias + tile.first_column, tile.columns);
   if (apart) return;
   for (int32_t r = 0; r < tile.rows; ++r) {
@@ -185,21 +200,27 @@ void AddProduct(const ResidualWork& work, const Grid::Tile& tile, const Scratch&
   }
 }
 
-void OutputResidual(const ResidualWork& work, int /*phase*/, int32_t task, const Scratch& scratch) {
-  AddProduct<ResidualKind::kOutput>(work, work.grid.At(task), scratch);
+// Phases 0 and 1 of them all.
+template <ResidualKind kKind>
+void QuantiseThenAdd(const ResidualWork& work, int phase, int32_t task, const Scratch& scratch) {
+  if (phase == 1) {
+    AddProduct<kKind>(work, work.grid.At(task), scratch);
+  } else if (InBlocks(ResidualWeight<kKind>(LayerOf(work.layer)).dtype)) {
+    QuantiseTile(RowsFor(work.in, work.rows, scratch), work.in_grid.At(task));
+  }
 }
 
 void DownResidual(const ResidualWork& work, int phase, int32_t task, const Scratch& scratch) {
-  if (phase == 0) {
-    AddProduct<ResidualKind::kDown>(work, work.grid.At(task), scratch);
+  if (phase < 2) {
+    QuantiseThenAdd<ResidualKind::kDown>(work, phase, task, scratch);
   } else {
     *work.advance += 1;
   }
 }
 
 void DownNorm(const ResidualWork& work, int phase, int32_t task, const Scratch& scratch) {
-  if (phase == 0) {
-    AddProduct<ResidualKind::kDown>(work, work.grid.At(task), scratch);
+  if (phase < 2) {
+    QuantiseThenAdd<ResidualKind::kDown>(work, phase, task, scratch);
     return;
   }
   const LayerParams& layer = LayerOf(work.layer);
@@ -219,6 +240,12 @@ Grid TileGrid(int32_t rows, int32_t columns, int threads) {
   Grid grid = ColumnGrid(rows, columns, threads);
   grid.row_chunk = std::min(rows, kTileRows);
   return grid;
+}
+
+// The grids of phases 0 and 1.
+void PlanProduct(int threads, ResidualWork& work) {
+  work.in_grid = RowGrid(work.rows, work.in.width);
+  work.grid = TileGrid(work.rows, work.hidden.width, threads);
 }
 
 // ---- norm + gate and up + activation ------------------------------------------------------
@@ -243,17 +270,19 @@ absl::Status CheckGateUpLayer(const GateUpWork& work) {
 void NormGateUp(const GateUpWork& work, int phase, int32_t task, const Scratch& scratch) {
   const NormGateUpParams& p = work.p;
   const LayerParams& layer = LayerOf(p.layer);
+  const ProductRows normed = RowsFor(p.normed, p.rows, scratch);
   if (phase == 0) {
     NormStream({p.hidden, p.delta, p.sum}, layer.attention_post_norm, layer.mlp_norm,
-               layer.norm_epsilon, work.norm_grid.At(task), p.normed);
+               layer.norm_epsilon, work.norm_grid.At(task), normed,
+               InBlocks(layer.gate.dtype) || InBlocks(layer.up.dtype));
     return;
   }
   const Grid::Tile tile = work.grid.At(task);
   float* gate = reinterpret_cast<float*>(scratch.own);
   float* up = gate + int64_t{tile.rows} * tile.columns;
   const auto product = [&](const Matrix& weight, const float* bias, float* out) {
-    DotColumnsOf(weight, tile.first_column, tile.columns, RowOf(p.normed, tile.first_row),
-                 p.normed.width, tile.rows, out, tile.columns);
+    DotColumnsOf(weight, tile.first_column, tile.columns, normed, tile.first_row, tile.rows, out,
+                 tile.columns);
     if (bias != nullptr) {
       AddBias(out, tile.columns, tile.rows, bias + tile.first_column, tile.columns);
     }
@@ -271,54 +300,63 @@ void NormGateUp(const GateUpWork& work, int phase, int32_t task, const Scratch& 
 
 absl::Status CpuOps::Run(const NormQkvParams& p) {
   if (const Checks checks = CheckParams(p, kTypes); !checks.ok()) return checks.status();
-  QkvWork work{p.map,    p.lanes, p.layer, {p.hidden, p.delta, p.sum},
+  QkvWork work{p.rows,   p.map,   p.lanes, p.layer, {p.hidden, p.delta, p.sum},
                p.normed, p.q_out, Grid(),  Grid()};
   work.norm_grid = RowGrid(p.rows, p.hidden.width);
   work.head_grid = HeadGrid(p.rows, p.layer);
   Call call = Call::Of<NormThenQkv>(work, {work.norm_grid.tasks(), work.head_grid.tasks()});
   call.AddCheck<CheckQkvLayer, QkvWork>();
-  return TakeWith(TileBytes(p.rows, p.layer.head_dim), call);
+  return TakeWith(TileBytes(p.rows, p.layer.head_dim), call,
+                  QuantisedRows::Bytes(p.rows, p.normed.width));
 }
 
 absl::Status CpuOps::Run(const QkvParams& p) {
   if (const Checks checks = CheckParams(p, kTypes); !checks.ok()) return checks.status();
-  QkvWork work{p.map, p.lanes, p.layer, Stream(), p.normed, p.q_out, Grid(), Grid()};
+  QkvWork work{p.rows, p.map, p.lanes, p.layer, Stream(), p.normed, p.q_out, Grid(), Grid()};
+  work.norm_grid = RowGrid(p.rows, p.normed.width);
   work.head_grid = HeadGrid(p.rows, p.layer);
-  Call call = Call::Of<QkvOnly>(work, {work.head_grid.tasks()});
+  Call call = Call::Of<QkvOnly>(work, {work.norm_grid.tasks(), work.head_grid.tasks()});
   call.AddCheck<CheckQkvLayer, QkvWork>();
-  return TakeWith(TileBytes(p.rows, p.layer.head_dim), call);
+  return TakeWith(TileBytes(p.rows, p.layer.head_dim), call,
+                  QuantisedRows::Bytes(p.rows, p.normed.width));
 }
 
 absl::Status CpuOps::Run(const OutputResidualParams& p) {
   if (const Checks checks = CheckParams(p, kTypes); !checks.ok()) return checks.status();
-  ResidualWork work{p.layer, p.attention, p.hidden, p.delta};
-  work.grid = TileGrid(p.rows, p.hidden.width, sink_.threads());
-  Call call = Call::Of<OutputResidual>(work, {work.grid.tasks()});
+  ResidualWork work{p.rows, p.layer, p.attention, p.hidden, p.delta};
+  PlanProduct(sink_.threads(), work);
+  Call call = Call::Of<QuantiseThenAdd<ResidualKind::kOutput>>(
+      work, {work.in_grid.tasks(), work.grid.tasks()});
   call.AddCheck<CheckResidualLayer<ResidualKind::kOutput>, ResidualWork>();
-  return TakeWith(TileBytes(p.rows, work.grid.column_tile), call);
+  return TakeWith(TileBytes(p.rows, work.grid.column_tile), call,
+                  QuantisedRows::Bytes(p.rows, work.in.width));
 }
 
 absl::Status CpuOps::Run(const DownResidualParams& p) {
   if (const Checks checks = CheckParams(p, kTypes); !checks.ok()) return checks.status();
-  ResidualWork work{p.layer, p.in, p.hidden, p.delta};
-  work.grid = TileGrid(p.rows, p.hidden.width, sink_.threads());
+  ResidualWork work{p.rows, p.layer, p.in, p.hidden, p.delta};
+  PlanProduct(sink_.threads(), work);
   work.advance = p.advance;
-  Call call = p.advance != nullptr ? Call::Of<DownResidual>(work, {work.grid.tasks(), 1})
-                                   : Call::Of<DownResidual>(work, {work.grid.tasks()});
+  const int64_t first = work.in_grid.tasks();
+  Call call = p.advance != nullptr ? Call::Of<DownResidual>(work, {first, work.grid.tasks(), 1})
+                                   : Call::Of<DownResidual>(work, {first, work.grid.tasks()});
   call.AddCheck<CheckResidualLayer<ResidualKind::kDown>, ResidualWork>();
-  return TakeWith(TileBytes(p.rows, work.grid.column_tile), call);
+  return TakeWith(TileBytes(p.rows, work.grid.column_tile), call,
+                  QuantisedRows::Bytes(p.rows, work.in.width));
 }
 
 absl::Status CpuOps::Run(const DownNormParams& p) {
   if (const Checks checks = CheckParams(p, kTypes); !checks.ok()) return checks.status();
-  ResidualWork work{p.layer, p.in, p.hidden, p.delta};
-  work.grid = TileGrid(p.rows, p.hidden.width, sink_.threads());
+  ResidualWork work{p.rows, p.layer, p.in, p.hidden, p.delta};
+  PlanProduct(sink_.threads(), work);
   work.next_norm = p.next_norm;
   work.normed = p.normed;
   work.norm_grid = RowGrid(p.rows, p.hidden.width);
-  Call call = Call::Of<DownNorm>(work, {work.grid.tasks(), work.norm_grid.tasks()});
+  Call call =
+      Call::Of<DownNorm>(work, {work.in_grid.tasks(), work.grid.tasks(), work.norm_grid.tasks()});
   call.AddCheck<CheckResidualLayer<ResidualKind::kDown>, ResidualWork>();
-  return TakeWith(TileBytes(p.rows, work.grid.column_tile), call);
+  return TakeWith(TileBytes(p.rows, work.grid.column_tile), call,
+                  QuantisedRows::Bytes(p.rows, work.in.width));
 }
 
 absl::Status CpuOps::Run(const NormGateUpParams& p) {
@@ -327,7 +365,8 @@ absl::Status CpuOps::Run(const NormGateUpParams& p) {
                         TileGrid(p.rows, p.out.width, sink_.threads())};
   Call call = Call::Of<NormGateUp>(work, {work.norm_grid.tasks(), work.grid.tasks()});
   call.AddCheck<CheckGateUpLayer, GateUpWork>();
-  return TakeWith(2 * TileBytes(p.rows, work.grid.column_tile), call);
+  return TakeWith(2 * TileBytes(p.rows, work.grid.column_tile), call,
+                  QuantisedRows::Bytes(p.rows, p.normed.width));
 }
 
 }  // namespace sirocco::cpu

@@ -5,6 +5,7 @@
 #include "absl/status/status.h"
 #include "kernels/check_params.h"
 #include "kernels/cpu/cpu_ops.h"
+#include "kernels/cpu/pack.h"
 #include "kernels/cpu/rows.h"
 #include "kernels/cpu/split.h"
 #include "kernels/cpu/types.h"
@@ -66,7 +67,7 @@ void BeginStep(const BeginStepParams& p, int /*phase*/, int32_t /*task*/, const 
 void EmbedOne(const EmbedParams& p, int32_t row) {
   const int64_t lane = p.map.lane[row];
   const int32_t id = p.lanes.history[lane * p.lanes.max_length + p.map.position[row]];
-  EmbedRow(p.table, id, p.scale, RowOf(p.out, row));
+  UnpackRow(p.table, id, p.scale, RowOf(p.out, row));
 }
 
 void NormOne(const RmsNormParams& p, int32_t row) {

@@ -1,5 +1,6 @@
 #include "kernels/cpu/rows.h"
 
+#include <algorithm>
 #include <cmath>
 
 #include "kernels/cpu/targets.h"
@@ -9,21 +10,79 @@
 #include "hwy/foreach_target.h"
 // After foreach_target.h, which includes this file once a target.
 #include "kernels/cpu/dot-inl.h"
+#include "kernels/cpu/pack.h"
+#include "kernels/cpu/panel-inl.h"
 #include "kernels/cpu/vec-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace sirocco::cpu {
 namespace HWY_NAMESPACE {
 
+// One row with one column that is in no whole group, in the order of a group's chains.
+template <typename W>
+float DotTailColumn(const float* x, const W* w, int32_t inputs) {
+  const hn::CappedTag<float, 1> one;
+  const auto value = [](const auto& from) {
+    if constexpr (sizeof(W) == 4) {
+      return from;
+    } else {
+      return from.ToFloat();
+    }
+  };
+  float total = 0;
+  for (int32_t k = 0; k < inputs; k += kStretch) {
+    auto sum = hn::Zero(one);
+    for (int32_t i = k; i < std::min(k + kStretch, inputs); ++i) {
+      sum = hn::MulAdd(hn::Set(one, x[i]), hn::Set(one, value(w[i])), sum);
+    }
+    total = k == 0 ? hn::GetLane(sum) : total + hn::GetLane(sum);
+  }
+  return total;
+}
+
+template <typename W>
+void DotPlainColumns(const Matrix& weight, int32_t first_column, int32_t columns, const float* x,
+                     int64_t x_stride, int32_t rows, float* out, int64_t out_stride) {
+  const int32_t end = first_column + columns;
+  const int32_t packed_end = std::min(end, PackedRows(weight));
+  const auto groups_at = [&](int32_t c) { return reinterpret_cast<const W*>(RowsAt(weight, c)); };
+  int32_t c = first_column;
+  while (c < packed_end) {
+    const int32_t in_group = c % kGroupRows;
+    float* to = out + (c - first_column);
+    if (const int32_t groups = (packed_end - c) / kGroupRows; in_group == 0 && groups > 0) {
+      MultiplyPanels(x, x_stride, rows, groups_at(c), groups, weight.cols, to, out_stride);
+      c += groups * kGroupRows;
+      continue;
+    }
+    // A part of a group is asked for: few rows at a time, and the part is copied.
+    constexpr int32_t kRowsAtOnce = 32;
+    float whole[kRowsAtOnce * kGroupRows];
+    const int32_t count = std::min(kGroupRows - in_group, packed_end - c);
+    for (int32_t r = 0; r < rows; r += kRowsAtOnce) {
+      const int32_t taken = std::min(kRowsAtOnce, rows - r);
+      MultiplyPanels(x + r * x_stride, x_stride, taken, groups_at(c - in_group), 1, weight.cols,
+                     whole, kGroupRows);
+      for (int32_t i = 0; i < taken; ++i) {
+        std::copy_n(whole + i * kGroupRows + in_group, count, to + (r + i) * out_stride);
+      }
+    }
+    c += count;
+  }
+  for (; c < end; ++c) {
+    for (int32_t r = 0; r < rows; ++r) {
+      out[r * out_stride + (c - first_column)] =
+          DotTailColumn(x + r * x_stride, groups_at(c), weight.cols);
+    }
+  }
+}
+
 void DotColumnsOfTarget(const Matrix& weight, int32_t first_column, int32_t columns, const float* x,
                         int64_t x_stride, int32_t rows, float* out, int64_t out_stride) {
-  const int64_t offset = int64_t{first_column} * weight.cols;
   if (weight.dtype == DType::kBFloat16) {
-    DotBlock(x, x_stride, rows, static_cast<const BFloat16*>(weight.data) + offset, weight.cols,
-             columns, weight.cols, out, out_stride);
+    DotPlainColumns<BFloat16>(weight, first_column, columns, x, x_stride, rows, out, out_stride);
   } else {
-    DotBlock(x, x_stride, rows, static_cast<const float*>(weight.data) + offset, weight.cols,
-             columns, weight.cols, out, out_stride);
+    DotPlainColumns<float>(weight, first_column, columns, x, x_stride, rows, out, out_stride);
   }
 }
 
@@ -71,10 +130,17 @@ HWY_EXPORT(DotColumnsOfTarget);
 HWY_EXPORT(NormRowTarget);
 HWY_EXPORT(GatedActivationRowTarget);
 
-void DotColumnsOf(const Matrix& weight, int32_t first_column, int32_t columns, const float* x,
-                  int64_t x_stride, int32_t rows, float* out, int64_t out_stride) {
+void DotColumnsOf(const Matrix& weight, int32_t first_column, int32_t columns,
+                  const ProductRows& in, int32_t first_row, int32_t rows, float* out,
+                  int64_t out_stride) {
+  if (InBlocks(weight.dtype)) {
+    DotBlocks(weight, first_column, columns, in.quantised, first_row, rows, out, out_stride);
+    return;
+  }
+  const int64_t stride = in.rows.width;
+  const float* x = static_cast<const float*>(in.rows.data) + first_row * stride;
   HWY_DYNAMIC_DISPATCH(DotColumnsOfTarget)
-  (weight, first_column, columns, x, x_stride, rows, out, out_stride);
+  (weight, first_column, columns, x, stride, rows, out, out_stride);
 }
 
 void NormRow(const float* in, const float* weight, float epsilon, int32_t width, float* out) {
@@ -110,17 +176,6 @@ void StoreKv(const KvLayer& kv, const int32_t* block_table, int32_t position, in
   } else {
     float* to = static_cast<float*>(kv.data) + offset;
     for (int32_t i = 0; i < kv.head_dim; ++i) to[i] = from[i];
-  }
-}
-
-void EmbedRow(const Matrix& table, int32_t row, float scale, float* out) {
-  const int64_t offset = int64_t{row} * table.cols;
-  if (table.dtype == DType::kBFloat16) {
-    const BFloat16* from = static_cast<const BFloat16*>(table.data) + offset;
-    for (int32_t i = 0; i < table.cols; ++i) out[i] = from[i].ToFloat() * scale;
-  } else {
-    const float* from = static_cast<const float*>(table.data) + offset;
-    for (int32_t i = 0; i < table.cols; ++i) out[i] = from[i] * scale;
   }
 }
 

@@ -4,14 +4,22 @@
 
 #include <cstdint>
 
+#include "kernels/cpu/blocks.h"
 #include "kernels/ops.h"
 
 namespace sirocco::cpu {
 
-// out[r * out_stride + c] = x row r . weight row (first_column + c), r < rows, c < columns.
-// x rows are weight.cols long and x_stride apart.
-void DotColumnsOf(const Matrix& weight, int32_t first_column, int32_t columns, const float* x,
-                  int64_t x_stride, int32_t rows, float* out, int64_t out_stride);
+// The rows that a product takes.
+struct ProductRows {
+  Rows rows;
+  QuantisedRows quantised;  // the same; made where the weight is in blocks
+};
+
+// out[r * out_stride + c] = row (first_row + r) . weight row (first_column + c), r < rows,
+// c < columns.
+void DotColumnsOf(const Matrix& weight, int32_t first_column, int32_t columns,
+                  const ProductRows& in, int32_t first_row, int32_t rows, float* out,
+                  int64_t out_stride);
 
 // out[i] = in[i] / sqrt(mean(in^2) + epsilon) * weight[i]; `out` may be `in`.
 void NormRow(const float* in, const float* weight, float epsilon, int32_t width, float* out);
@@ -27,9 +35,6 @@ void TurnHead(const RotaryTable& table, int32_t position, float* head);
 // Writes one head's k (v where `value`) at `position` of the sequence with this block table.
 void StoreKv(const KvLayer& kv, const int32_t* block_table, int32_t position, int32_t kv_head,
              bool value, const float* from);
-
-// out[i] = table row `row`[i] * scale
-void EmbedRow(const Matrix& table, int32_t row, float scale, float* out);
 
 inline void AddTo(float* sum, const float* delta, int32_t count) {
   for (int32_t i = 0; i < count; ++i) sum[i] += delta[i];

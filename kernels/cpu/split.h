@@ -31,11 +31,11 @@ struct Grid {
 // Rows are cut only where there are many: a tile's weights are read once for its whole chunk.
 inline constexpr int32_t kRowChunk = 128;
 
-// For a product with `columns` outputs: tiles of whole groups of 24 (dot-inl.h), small enough to
+// For a product with `columns` outputs: tiles of three groups (pack.h) or six, small enough to
 // balance, large enough to stream.
 inline Grid ColumnGrid(int32_t rows, int32_t columns, int threads) {
   const int64_t wanted = CeilDiv(columns, int64_t{8} * threads);
-  const int64_t tile = std::clamp<int64_t>(CeilDiv(wanted, 24) * 24, 24, 96);
+  const int64_t tile = std::clamp<int64_t>(CeilDiv(wanted, 48) * 48, 48, 96);
   return {rows, columns, std::min(rows, kRowChunk), static_cast<int32_t>(tile)};
 }
 

@@ -306,7 +306,7 @@ __device__ __forceinline__ void AttendSlots(const SplitLayout& layout, const Spl
       return AttendSlotsOf<__nv_bfloat16, kQueries>(layout, shared, share, total, softmax);
     case DType::kFloat16:
       return AttendSlotsOf<__half, kQueries>(layout, shared, share, total, softmax);
-    case DType::kFloat32:
+    default:  // float32
       break;
   }
   AttendSlotsOf<float, kQueries>(layout, shared, share, total, softmax);

@@ -27,7 +27,7 @@ __device__ __forceinline__ float LoadElement(const Rows& rows, int64_t at) {
       return ToFloat(static_cast<const __nv_bfloat16*>(rows.data)[at]);
     case DType::kFloat16:
       return ToFloat(static_cast<const __half*>(rows.data)[at]);
-    case DType::kFloat32:
+    default:  // float32
       break;
   }
   return static_cast<const float*>(rows.data)[at];
@@ -51,7 +51,7 @@ __device__ __forceinline__ void StoreFour(const Rows& rows, int64_t at, int dim,
       return StoreFour(static_cast<__nv_bfloat16*>(rows.data), at, dim, head_dim, x);
     case DType::kFloat16:
       return StoreFour(static_cast<__half*>(rows.data), at, dim, head_dim, x);
-    case DType::kFloat32:
+    default:  // float32
       break;
   }
   StoreFour(static_cast<float*>(rows.data), at, dim, head_dim, x);

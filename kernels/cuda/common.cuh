@@ -132,7 +132,7 @@ auto WithType(DType dtype, const Body& body) {
       return body(__nv_bfloat16{});
     case DType::kFloat16:
       return body(__half{});
-    case DType::kFloat32:
+    default:  // float32
       break;
   }
   return body(float{});

@@ -27,7 +27,7 @@ __device__ __forceinline__ void StoreAs(DType dtype, void* to, int64_t i, float 
     case DType::kFloat16:
       static_cast<__half*>(to)[i] = FromFloat<__half>(value);
       break;
-    case DType::kFloat32:
+    default:
       static_cast<float*>(to)[i] = value;
       break;
   }

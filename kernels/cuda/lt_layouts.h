@@ -13,7 +13,7 @@ inline cudaDataType_t TypeOf(DType dtype) {
       return CUDA_R_16BF;
     case DType::kFloat16:
       return CUDA_R_16F;
-    case DType::kFloat32:
+    default:  // float32
       break;
   }
   return CUDA_R_32F;

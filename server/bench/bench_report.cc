@@ -16,7 +16,7 @@ std::string Head(const BenchReport& r) {
   std::string out;
   absl::StrAppendFormat(&out, "model    %s (%s), %.3fe9 parameters, %s, %s\n", r.model,
                         r.architecture, static_cast<double>(r.parameters) * 1e-9,
-                        Name(r.dtypes.weights), BytesForPeople(r.weight_bytes));
+                        std::string(r.dtypes.weights_name()), BytesForPeople(r.weight_bytes));
   absl::StrAppendFormat(&out, "device   %s, %s (%s)\n", r.backend, r.device, r.why_device);
   absl::StrAppendFormat(&out, "stream   %.0f GB/s read in this run; shares are of %.0f GB/s\n",
                         r.measured_stream * 1e-9, r.stream * 1e-9);
@@ -137,7 +137,7 @@ ordered_json BenchJson(const BenchReport& r) {
           {"weight_bytes", r.weight_bytes},
           {"backend", r.backend},
           {"device", r.device},
-          {"dtype", Name(r.dtypes.weights)},
+          {"dtype", std::string(r.dtypes.weights_name())},
           {"kv_cache_dtype", Name(r.dtypes.kv)},
           {"prompt_length", r.measure.prompt_length},
           {"output_length", r.measure.output_length},

@@ -20,7 +20,7 @@ namespace sirocco {
 namespace {
 
 constexpr size_t kCudaStreamBytes = size_t{2} << 30;  // far above any L2 cache
-constexpr size_t kCpuStreamBytes = size_t{512} << 20;
+constexpr size_t kCpuStreamBytes = size_t{1} << 30;
 
 // Modes that record graphs are measured so, but their stages are those of the same plan without.
 Mode WithoutGraphs(Mode mode) {
@@ -87,6 +87,8 @@ class Bench {
     return absl::OkStatus();
   }
 
+  WeightTypes Types() const { return report_.dtypes.TypesOf(files_.tensors.get()); }
+
   // Memory for the largest batch, or a refusal before anything is loaded.
   absl::Status Plan() {
     const MeasureOptions& measure = options_.measure;
@@ -103,7 +105,7 @@ class Bench {
                        " tokens together; this model takes ", files_.descriptor.max_position));
     }
     absl::StatusOr<ExecutorOptions> planned = PlanExecutorOptions(
-        config_, files_.descriptor, report_.dtypes, *device_, std::move(wanted));
+        config_, files_.descriptor, Types(), report_.dtypes, *device_, std::move(wanted));
     if (!planned.ok()) return planned.status();
     executor_options_ = *std::move(planned);
     for (size_t g = 0; g < executor_options_.kv_blocks.size(); ++g) {
@@ -123,16 +125,15 @@ class Bench {
   absl::Status Load() {
     const Stopwatch watch;
     const auto progress = [&](uint64_t done, uint64_t total) { progress_("weights", done, total); };
-    const DType dtype = report_.dtypes.weights;
     absl::StatusOr<ModelWeights> weights =
-        options_.random_weights
-            ? RandomWeights(files_.descriptor, dtype, options_.measure.seed, *device_, progress)
-            : LoadWeights(files_, dtype, *device_, progress);
+        options_.random_weights ? RandomWeights(files_.descriptor, report_.dtypes.weights,
+                                                options_.measure.seed, *device_, progress)
+                                : LoadWeights(files_, Types(), *device_, progress);
     if (!weights.ok()) return weights.status();
     weights_ = *std::move(weights);
     report_.load_seconds = watch.Seconds();
     report_.parameters = weights_.parameter_count;
-    report_.weight_bytes = WeightBytes(files_.descriptor, dtype);
+    report_.weight_bytes = WeightBytes(files_.descriptor, Types());
     return absl::OkStatus();
   }
 
@@ -179,7 +180,7 @@ class Bench {
       for (const int32_t batch : options_.batches) {
         progress_(NameOf(mode), report.batches.size(), options_.batches.size());
         absl::StatusOr<Measurement> measured =
-            Measure(**executor, files_.descriptor, report_.dtypes.weights, batch, options_.measure);
+            Measure(**executor, files_.descriptor, weights_, batch, options_.measure);
         if (!measured.ok()) return measured.status();
         report.batches.push_back(*measured);
       }
@@ -206,8 +207,8 @@ class Bench {
     absl::StatusOr<std::unique_ptr<Executor>> executor = MakeExecutor(WithoutGraphs(mode), timer);
     if (!executor.ok()) return executor.status();
     for (const int32_t batch : options_.batches) {
-      absl::StatusOr<StepStages> stages = MeasureStages(
-          timer, **executor, files_.descriptor, report_.dtypes.weights, batch, options_.measure);
+      absl::StatusOr<StepStages> stages =
+          MeasureStages(timer, **executor, files_.descriptor, weights_, batch, options_.measure);
       if (!stages.ok()) return stages.status();
       report.stages.push_back({batch, *std::move(stages)});
     }

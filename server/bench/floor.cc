@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <cstddef>
 
-#include "engine/model/weight_places.h"
 #include "graphs/executor.h"
 
 namespace sirocco {
@@ -13,12 +12,13 @@ constexpr double kH200Stream = 4.6e12;  // read-only, measured at 2 GiB
 
 }  // namespace
 
-uint64_t FloorWeightBytes(const ModelDescriptor& d, DType dtype) {
-  ModelWeights weights;
-  uint64_t bytes = 0;
-  for (const WeightPlace& place : LayOutWeights(d, dtype, weights).places) {
-    const bool only_rows = place.matrix == &weights.embedding && !d.tied_head;
-    if (place.matrix != nullptr && !only_rows) bytes += place.bytes();
+uint64_t FloorWeightBytes(const ModelWeights& weights) {
+  uint64_t bytes = BytesOf(weights.head);
+  for (const LayerWeights& layer : weights.layers) {
+    for (const Matrix* matrix :
+         {&layer.q, &layer.k, &layer.v, &layer.o, &layer.gate, &layer.up, &layer.down}) {
+      bytes += BytesOf(*matrix);
+    }
   }
   return bytes;
 }

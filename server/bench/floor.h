@@ -6,13 +6,14 @@
 #include <string_view>
 
 #include "graphs/descriptor.h"
+#include "graphs/weights.h"
 #include "kernels/dtype.h"
 
 namespace sirocco {
 
 // The matrices that a step multiplies with, the LM head among them. Of an embedding that is no head
 // only single rows are read.
-uint64_t FloorWeightBytes(const ModelDescriptor& descriptor, DType dtype);
+uint64_t FloorWeightBytes(const ModelWeights& weights);
 
 // Keys and values that one layer's attention reads for a row with `context` tokens, its own
 // included.

@@ -94,7 +94,7 @@ absl::StatusOr<double> RunPrompts(Executor& executor, const Workload& workload) 
 }
 
 absl::StatusOr<Measurement> Measure(Executor& executor, const ModelDescriptor& descriptor,
-                                    DType weight_dtype, int32_t batch,
+                                    const ModelWeights& weights, int32_t batch,
                                     const MeasureOptions& options) {
   const int32_t steps = options.output_length - 1;
   const Workload workload(descriptor, executor.options(), batch, options.prompt_length,
@@ -127,7 +127,7 @@ absl::StatusOr<Measurement> Measure(Executor& executor, const ModelDescriptor& d
     kv += FloorKvBytes(descriptor, int64_t{options.prompt_length} + 1 + i,
                        executor.options().kv_dtype);
   }
-  m.floor_bytes = FloorWeightBytes(descriptor, weight_dtype) + batch * (kv / steps);
+  m.floor_bytes = FloorWeightBytes(weights) + batch * (kv / steps);
   return m;
 }
 

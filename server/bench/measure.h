@@ -40,7 +40,7 @@ struct MeasureOptions {
 // One warming run, then `repeat` ones; prompts that take long are not run in each. An INTERNAL
 // error: the executor's answers are no tokens.
 absl::StatusOr<Measurement> Measure(Executor& executor, const ModelDescriptor& descriptor,
-                                    DType weight_dtype, int32_t batch,
+                                    const ModelWeights& weights, int32_t batch,
                                     const MeasureOptions& options);
 
 // Launches and collects all of them; returns the wall seconds.

@@ -5,16 +5,17 @@
 #include <string>
 
 #include "graphs/descriptor.h"
+#include "graphs/weights.h"
 #include "kernels/ops.h"
 
 namespace sirocco {
 
 // Where in a step an operation stands.
 struct OperationPlace {
-  int layer = 0;          // of attention: it does not always know
-  int32_t sequences = 0;  // whose keys and values are read once each
-  int64_t context = 0;    // tokens of each
-  DType weights = DType::kFloat32;
+  int layer = 0;                // of attention: it does not always know
+  int32_t sequences = 0;        // whose keys and values are read once each
+  int64_t context = 0;          // tokens of each
+  const LayerWeights& weights;  // of layer 0: the others are taken to be alike
   DType kv = DType::kFloat32;
 };
 

@@ -51,8 +51,9 @@ absl::StatusOr<std::vector<StageTimer::Timed>> TimeStep(StageTimer& timer, Execu
 }
 
 absl::StatusOr<StepStages> MeasureStages(StageTimer& timer, Executor& executor,
-                                         const ModelDescriptor& descriptor, DType weight_dtype,
-                                         int32_t batch, const MeasureOptions& options) {
+                                         const ModelDescriptor& descriptor,
+                                         const ModelWeights& weights, int32_t batch,
+                                         const MeasureOptions& options) {
   const Workload workload(descriptor, executor.options(), batch, options.prompt_length,
                           options.output_length, options.seed);
   if (absl::Status status = workload.Start(executor, false); !status.ok()) return status;
@@ -87,7 +88,7 @@ absl::StatusOr<StepStages> MeasureStages(StageTimer& timer, Executor& executor,
   OperationPlace place{
       .sequences = static_cast<int32_t>(prefill.prefill.chunks.size()),
       .context = stages.prefill_rows / static_cast<int64_t>(prefill.prefill.chunks.size()),
-      .weights = weight_dtype,
+      .weights = weights.layers.front(),
       .kv = executor.options().kv_dtype};
   absl::StatusOr<std::vector<Stage>> sum = Sum(prefill_runs, descriptor, place);
   if (!sum.ok()) return sum.status();

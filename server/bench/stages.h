@@ -27,8 +27,9 @@ struct StepStages {
 
 // `executor` runs on `timer`, and records no graphs.
 absl::StatusOr<StepStages> MeasureStages(StageTimer& timer, Executor& executor,
-                                         const ModelDescriptor& descriptor, DType weight_dtype,
-                                         int32_t batch, const MeasureOptions& options);
+                                         const ModelDescriptor& descriptor,
+                                         const ModelWeights& weights, int32_t batch,
+                                         const MeasureOptions& options);
 
 // Launches and collects one step; its operations, timed.
 absl::StatusOr<std::vector<StageTimer::Timed>> TimeStep(StageTimer& timer, Executor& executor,

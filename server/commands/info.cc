@@ -72,8 +72,10 @@ void PrintTensors(const TensorSource& source, bool all) {
 
 void PrintPlan(const ServedModel& model) {
   std::printf("\ndecode plan of mode %s\n", std::string(NameOf(model.facts.mode)).c_str());
+  ModelWeights shapes;
+  LayOutWeights(model.files.descriptor, model.dtypes.TypesOf(model.files.tensors.get()), shapes);
   for (const PlanEntry& entry :
-       DescribeDecodePlan(model.files.descriptor, model.facts.mode, model.dtypes.weights)) {
+       DescribeDecodePlan(model.files.descriptor, model.facts.mode, shapes, model.dtypes.kv)) {
     std::printf("  %-10s %-18s %s\n", entry.part.c_str(), entry.operation.c_str(),
                 entry.detail.c_str());
   }

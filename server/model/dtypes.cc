@@ -37,6 +37,10 @@ absl::StatusOr<ModelDTypes> ChooseDTypes(const Config& config, const Device& dev
       Choose("dtype", config.dtype, half ? DType::kFloat16 : DType::kBFloat16, device);
   if (!weights.ok()) return weights.status();
   dtypes.weights = *weights;
+  dtypes.blocks = *weights;
+  if (config.dtype == "auto" && InBlocks(stored) && device.ComputesFromBlocks(stored)) {
+    dtypes.blocks = stored;
+  }
   absl::StatusOr<DType> kv =
       Choose("kv_cache_dtype", config.kv_cache_dtype, dtypes.weights, device);
   if (!kv.ok()) return kv.status();
@@ -46,15 +50,21 @@ absl::StatusOr<ModelDTypes> ChooseDTypes(const Config& config, const Device& dev
 }
 
 DType StoredDType(const TensorSource& tensors) {
-  int64_t all = 0, half = 0;
+  std::array<int64_t, kDTypeCount> elements = {};
   for (const StoredTensor& tensor : tensors.tensors()) {
     if (tensor.shape.size() < 2) continue;
-    int64_t elements = 1;
-    for (const int64_t extent : tensor.shape) elements *= extent;
-    all += elements;
-    if (tensor.type == StoredType::kF16) half += elements;
+    DType type = DTypeOf(tensor.type);
+    if (type == DType::kFloat32) type = DType::kBFloat16;
+    int64_t count = 1;
+    for (const int64_t extent : tensor.shape) count *= extent;
+    elements[static_cast<size_t>(type)] += count;
   }
-  return 2 * half > all ? DType::kFloat16 : DType::kBFloat16;
+  // Of two with as many, bfloat16.
+  DType most = DType::kBFloat16;
+  for (size_t i = 0; i < elements.size(); ++i) {
+    if (elements[i] > elements[static_cast<size_t>(most)]) most = static_cast<DType>(i);
+  }
+  return most;
 }
 
 }  // namespace sirocco

@@ -101,7 +101,7 @@ absl::StatusOr<std::unique_ptr<ServedModel>> OpenServedModel(const Config& confi
   facts.max_length = *max_length;
   facts.max_batch_size = static_cast<int32_t>(config.max_batch_size);
   facts.vocab_size = descriptor.vocab_size;
-  facts.dtype = std::string(NameOf(dtypes->weights));
+  facts.dtype = std::string(dtypes->weights_name());
   facts.backend = std::string(model->device->backend());
   facts.device = model->device->name();
   facts.mode = config.mode;
@@ -119,8 +119,9 @@ absl::Status StartServedModel(const Config& config, EngineObserver* observer,
                               const StartProgress& progress, ServedModel& model) {
   LogInfo(absl::StrCat("backend ", model.facts.backend),
           {{"device", model.facts.device}, {"why", model.why_device}});
+  const WeightTypes types = model.dtypes.TypesOf(model.files.tensors.get());
   absl::StatusOr<ExecutorOptions> options =
-      PlanExecutorOptions(config, model.files.descriptor, model.dtypes, *model.device,
+      PlanExecutorOptions(config, model.files.descriptor, types, model.dtypes, *model.device,
                           {.mode = config.mode,
                            .max_batch_size = model.facts.max_batch_size,
                            .max_length = model.facts.max_length});
@@ -128,7 +129,7 @@ absl::Status StartServedModel(const Config& config, EngineObserver* observer,
 
   const Stopwatch watch;
   absl::StatusOr<ModelWeights> weights =
-      LoadWeights(model.files, model.dtypes.weights, *model.device,
+      LoadWeights(model.files, types, *model.device,
                   [&](uint64_t done, uint64_t total) { progress("weights", done, total); });
   if (!weights.ok()) return weights.status();
   model.weights = *std::move(weights);

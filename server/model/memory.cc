@@ -40,8 +40,9 @@ MemoryTable FixedRows(const MemoryRequest& request, bool cuda) {
   const MemoryPlan plan = PlanMemory(request.descriptor, options);
   const auto of = [&](MemoryUse use) { return plan.bytes[static_cast<int>(use)]; };
   MemoryTable table;
-  table.rows.push_back({"weights", WeightBytes(request.descriptor, request.weight_dtype),
-                        std::string(NameOf(request.weight_dtype))});
+  table.rows.push_back({"weights", WeightBytes(request.descriptor, request.weights),
+                        absl::StrCat(request.weights.blocks != nullptr ? "blocks, else " : "",
+                                     std::string(NameOf(request.weights.dtype)))});
   table.rows.push_back({"workspace", of(MemoryUse::kWorkspace),
                         absl::StrCat(options.max_batch_size, " rows, prefill chunks of ",
                                      options.prefill_chunk_size)});

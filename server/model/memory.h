@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "engine/model/weight_places.h"
 #include "graphs/descriptor.h"
 #include "graphs/executor.h"
 #include "kernels/device.h"
@@ -26,7 +27,7 @@ struct DeviceMemory {
 // What is asked for.
 struct MemoryRequest {
   const ModelDescriptor& descriptor;
-  DType weight_dtype = DType::kFloat32;
+  WeightTypes weights = DType::kFloat32;
   ExecutorOptions options;          // all but kv_blocks
   std::optional<int64_t> kv_bytes;  // kv_cache_memory
   double fraction = 1;              // memory_fraction

@@ -11,6 +11,7 @@ namespace sirocco {
 
 absl::StatusOr<ExecutorOptions> PlanExecutorOptions(const Config& config,
                                                     const ModelDescriptor& descriptor,
+                                                    const WeightTypes& weights,
                                                     const ModelDTypes& dtypes, const Device& device,
                                                     ExecutorOptions wanted) {
   ExecutorOptions options = std::move(wanted);
@@ -19,7 +20,7 @@ absl::StatusOr<ExecutorOptions> PlanExecutorOptions(const Config& config,
   options.kv_dtype = dtypes.kv;
   options.activation_dtype = dtypes.activations;
   absl::StatusOr<MemoryTable> table = PlanDeviceMemory({.descriptor = descriptor,
-                                                        .weight_dtype = dtypes.weights,
+                                                        .weights = weights,
                                                         .options = options,
                                                         .kv_bytes = config.kv_cache_memory,
                                                         .fraction = config.memory_fraction},

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "absl/status/statusor.h"
+#include "engine/model/weight_places.h"
 #include "graphs/descriptor.h"
 #include "graphs/executor.h"
 #include "kernels/device.h"
@@ -14,6 +15,7 @@ namespace sirocco {
 // blocks those that fit. Logs the memory plan. Errors as PlanDeviceMemory's.
 absl::StatusOr<ExecutorOptions> PlanExecutorOptions(const Config& config,
                                                     const ModelDescriptor& descriptor,
+                                                    const WeightTypes& weights,
                                                     const ModelDTypes& dtypes, const Device& device,
                                                     ExecutorOptions wanted);
 

@@ -6,6 +6,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <utility>
 #include <vector>
 
 #include "kernels/cpu/cpu_device.h"
@@ -50,34 +51,44 @@ double LayerWeights() {
   return attention + 3.0 * 576 * 1536;
 }
 
-void Report(benchmark::State& state, double weights, double rows) {
+void Report(benchmark::State& state, double weights, double rows, DType dtype = DType::kBFloat16) {
   const double runs = static_cast<double>(state.iterations());
-  state.counters["GB/s"] = benchmark::Counter(2e-9 * weights * runs, benchmark::Counter::kIsRate);
+  const double bytes = static_cast<double>(BytesOf(dtype, static_cast<uint64_t>(weights)));
+  state.counters["GB/s"] = benchmark::Counter(1e-9 * bytes * runs, benchmark::Counter::kIsRate);
   state.counters["GFLOP/s"] =
       benchmark::Counter(2e-9 * weights * rows * runs, benchmark::Counter::kIsRate);
 }
 
-// One output matrix, larger than the caches: the stream of weights.
+// One product. Few rows with the vocabulary's matrix, larger than the caches: the stream of
+// weights. Many rows: a prompt's products. `type`: DType's number.
 void BM_MatMul(benchmark::State& state) {
   const int32_t rows = static_cast<int32_t>(state.range(0));
   const int32_t outputs = static_cast<int32_t>(state.range(1));
-  Bench b(rows);
-  const Matrix weight = b.memory.Weights(std::vector<float>(int64_t{outputs} * 576, 0.5f),
-                                         DType::kBFloat16, outputs, 576);
-  const MatMulParams p{rows, b.normed, weight, nullptr, b.Empty(outputs)};
-  for (auto _ : state) MustBeOk(b.device->ops().Run(p));
-  Report(state, 576.0 * outputs, rows);
+  const int32_t inputs = static_cast<int32_t>(state.range(2));
+  const DType dtype = static_cast<DType>(state.range(3));
+  const std::unique_ptr<Device> device = CreateCpuDevice(kThreads).value();
+  Memory memory(*device);
+  const Matrix weight =
+      memory.Weights(std::vector<float>(int64_t{outputs} * inputs, 0.5f), dtype, outputs, inputs);
+  const MatMulParams p{rows, memory.Empty(rows, DType::kFloat32, inputs), weight, nullptr,
+                       memory.Empty(rows, DType::kFloat32, outputs)};
+  for (auto _ : state) MustBeOk(device->ops().Run(p));
+  Report(state, 1.0 * inputs * outputs, rows, dtype);
 }
-BENCHMARK(BM_MatMul)
-    ->ArgNames({"rows", "outputs"})
-    ->Args({1, kVocab})
-    ->Args({2, kVocab})
-    ->Args({4, kVocab})
-    ->Args({8, kVocab})
-    ->Args({16, kVocab})
-    ->Args({64, kVocab})
-    ->Args({512, 1536})
-    ->UseRealTime();
+
+void ProductArguments(benchmark::internal::Benchmark* bench) {
+  bench->ArgNames({"rows", "outputs", "inputs", "type"});
+  for (const DType dtype :
+       {DType::kFloat32, DType::kBFloat16, DType::kQ8_0, DType::kQ4_0, DType::kQ4_1}) {
+    const int64_t type = static_cast<int64_t>(dtype);
+    for (const int64_t rows : {1, 4, 16, 64}) bench->Args({rows, kVocab, 576, type});
+    for (const auto& [outputs, inputs] : {std::pair(1536, 576), std::pair(576, 1536),
+                                          std::pair(576, 576), std::pair(kVocab, 576)}) {
+      bench->Args({512, outputs, inputs, type});
+    }
+  }
+}
+BENCHMARK(BM_MatMul)->Apply(ProductArguments)->UseRealTime();
 
 // 30 recorded layers, each with weights of its own, and one row's short attention.
 void BM_DecodeLayers(benchmark::State& state) {

@@ -16,6 +16,7 @@ with open(os.path.join(GOLDENS, "smollm2/tolerances.json"), encoding="utf-8") as
     TOLERANCES = json.load(tolerances)
 FLOAT32 = TOLERANCES["float32"]
 BFLOAT16 = TOLERANCES["bfloat16 with float32 arithmetic"]
+BLOCKS = TOLERANCES["blocks with int8 activations"]
 
 
 def sure_steps(margins, least):
@@ -71,6 +72,7 @@ def test_smollm2(smollm2, mode, answers):
         assert (model.vocab_size, model.architecture) == (49152, "llama")
         assert 134_000_000 < model.parameter_count < 136_000_000
         assert 2 in model.end_token_ids
+        assert model.dtype == "Q4_1"  # as most of the file is
         assert mode in server.stderr()
 
         results = []
@@ -78,7 +80,7 @@ def test_smollm2(smollm2, mode, answers):
             call = server.stub.Generate.future(pb.GenerateRequest(**request_of(case)), timeout=120)
             results.append((case, call))
         for case, call in results:
-            check_answer(case, call.result(), BFLOAT16)
+            check_answer(case, call.result(), BLOCKS)
             trailing = dict(call.trailing_metadata())
             assert trailing["sirocco-mode"] == mode
             for key in ("sirocco-queue-ms", "sirocco-prefill-ms", "sirocco-decode-ms"):
@@ -93,12 +95,13 @@ def test_smollm2(smollm2, mode, answers):
         assert answers[mode] == answers[twin], "a graph changes no bit"
 
 
-def test_smollm2_float32(smollm2):
-    with Server(smollm2, "--dtype", "float32", "--max-batch-size", 4,
+@pytest.mark.parametrize("dtype, tolerance", [("float32", FLOAT32), ("bfloat16", BFLOAT16)])
+def test_smollm2_dequantised(smollm2, dtype, tolerance):
+    with Server(smollm2, "--dtype", dtype, "--max-batch-size", 4,
                 "--max-length", 512) as server:
-        assert server.get_model().dtype == "float32"
+        assert server.get_model().dtype == dtype
         for case in CASES:
-            check_answer(case, server.generate(**request_of(case), timeout=120), FLOAT32)
+            check_answer(case, server.generate(**request_of(case), timeout=120), tolerance)
 
 
 # The tool that compares any backend where there is no pytest.

@@ -11,9 +11,9 @@
 #include <tuple>
 #include <vector>
 
-#include "engine/model/model_files.h"
 #include "graphs/executor.h"
 #include "kernels/cpu/cpu_device.h"
+#include "tests/graphs/golden_rig.h"
 #include "tests/graphs/schedule.h"
 #include "tests/kernels/devices.h"
 #include "tests/testing/paths.h"
@@ -21,105 +21,6 @@
 
 namespace sirocco {
 namespace {
-
-using Tokens = std::vector<int32_t>;
-using Logits = std::vector<std::vector<float>>;  // [position][vocab]
-
-// A golden's model on a device, in one mode and type.
-struct Rig {
-  Rig(absl::StatusOr<std::unique_ptr<Device>> made, const std::string& name, Mode mode,
-      DType dtype) {
-    EXPECT_TRUE(made.ok()) << made.status();
-    if (!made.ok()) return;
-    device = *std::move(made);
-    absl::StatusOr<ModelFiles> opened = OpenModel(GoldenPath(name));
-    EXPECT_TRUE(opened.ok()) << opened.status();
-    if (!opened.ok()) return;
-    files = *std::move(opened);
-    absl::StatusOr<ModelWeights> loaded = LoadWeights(files, dtype, *device, nullptr);
-    EXPECT_TRUE(loaded.ok()) << loaded.status();
-    if (!loaded.ok()) return;
-    weights = *std::move(loaded);
-    ExecutorOptions options;
-    options.mode = mode;
-    options.max_batch_size = 4;
-    options.max_length = 128;
-    options.prefill_chunk_size = 128;
-    options.kv_blocks.assign(files.descriptor.groups.size(), 4 * 8);
-    options.kv_dtype = dtype;
-    options.activation_dtype = device->ActivationDType(dtype);
-    options.keep_logits = true;
-    absl::StatusOr<std::unique_ptr<Executor>> created =
-        Executor::Create(*device, files.descriptor, weights, options);
-    EXPECT_TRUE(created.ok()) << created.status();
-    if (created.ok()) executor = *std::move(created);
-  }
-
-  std::unique_ptr<Device> device;
-  ModelFiles files;
-  ModelWeights weights;
-  std::unique_ptr<Executor> executor;
-};
-
-absl::Status StartWith(Executor& executor, int32_t lane, const Tokens& tokens, int32_t count) {
-  LaneStart start;
-  start.lane = lane;
-  start.state.length = start.prompt_length = count;
-  start.state.top_p = 1;
-  start.state.repetition_penalty = 1;
-  start.tokens = std::span<const int32_t>(tokens).first(count);
-  return executor.StartLane(start);
-}
-
-// Every position's logits by decode steps on given tokens: before each step the lane is set to
-// the tokens so far, so that the step continues them and not what it sampled. All sequences go in
-// one batch, which shrinks as they end.
-absl::StatusOr<std::vector<Logits>> ForceByDecoding(Executor& executor,
-                                                    const std::vector<Tokens>& sequences) {
-  RandomBlocks blocks(executor.options(), 6);
-  std::vector<Logits> logits(sequences.size());
-  for (int32_t position = 0;; ++position) {
-    Tokens lanes;
-    std::vector<BlockUpdate> updates;
-    for (size_t i = 0; i < sequences.size(); ++i) {
-      if (position >= static_cast<int32_t>(sequences[i].size())) continue;
-      const int32_t lane = static_cast<int32_t>(i);
-      absl::Status status = StartWith(executor, lane, sequences[i], position + 1);
-      if (!status.ok()) return status;
-      blocks.Grow(lane, position + 1, updates);
-      lanes.push_back(lane);
-    }
-    if (lanes.empty()) return logits;
-    absl::StatusOr<DecodeResult> result =
-        executor.Decode({.block_updates = updates, .lanes = lanes});
-    if (!result.ok()) return result.status();
-    for (size_t row = 0; row < lanes.size(); ++row) {
-      absl::StatusOr<std::span<const float>> kept = executor.KeptLogits(static_cast<int>(row));
-      if (!kept.ok()) return kept.status();
-      logits[lanes[row]].emplace_back(kept->begin(), kept->end());
-    }
-  }
-}
-
-// Every position's logits by a prefill of all tokens up to it, one sequence.
-absl::StatusOr<Logits> ForceByPrefill(Executor& executor, const Tokens& tokens) {
-  RandomBlocks blocks(executor.options(), 7);
-  Logits logits;
-  for (int32_t count = 1; count <= static_cast<int32_t>(tokens.size()); ++count) {
-    absl::Status status = StartWith(executor, 1, tokens, count);
-    if (!status.ok()) return status;
-    std::vector<BlockUpdate> updates;
-    blocks.Grow(1, count, updates);
-    const PrefillChunk chunk = {.lane = 1, .first_position = 0, .count = count, .sample = true};
-    absl::StatusOr<PrefillResult> result =
-        executor.Prefill({.block_updates = updates, .chunks = {&chunk, 1}});
-    if (!result.ok()) return result.status();
-    absl::StatusOr<std::span<const float>> kept = executor.KeptLogits(0);
-    if (!kept.ok()) return kept.status();
-    logits.emplace_back(kept->begin(), kept->end());
-  }
-  return logits;
-}
 
 std::span<const float> PromptLogits(const Golden& golden, size_t i, size_t position) {
   return std::span<const float>(golden.logits[i])
@@ -132,16 +33,6 @@ void ExpectPromptLogprobs(const Golden& golden, size_t i, const Logits& logits) 
     EXPECT_LT(LargestLogprobError(logits[p], PromptLogits(golden, i, p)), kLogprobTolerance)
         << "prompt " << i << " position " << p;
   }
-}
-
-// The prompts with what was generated after them.
-std::vector<Tokens> FullSequences(const Golden& golden) {
-  std::vector<Tokens> sequences;
-  for (size_t i = 0; i < golden.prompts.size(); ++i) {
-    Tokens& tokens = sequences.emplace_back(golden.prompts[i]);
-    tokens.insert(tokens.end(), golden.greedy[i].begin(), golden.greedy[i].end() - 1);
-  }
-  return sequences;
 }
 
 using Parameters = std::tuple<TypedCase, const char*, Mode>;
@@ -158,7 +49,9 @@ class GoldenTest : public ::testing::TestWithParam<Parameters> {
   static const TypedCase& TheCase() { return std::get<0>(GetParam()); }
   static std::string Name() { return std::get<1>(GetParam()); }
   static Mode TheMode() { return std::get<2>(GetParam()); }
-  static Rig TheRig() { return Rig(TheCase().device.create(), Name(), TheMode(), TheCase().dtype); }
+  static GoldenRig TheRig() {
+    return {TheCase().device.create(), GoldenPath(Name()), TheMode(), TheCase().dtype};
+  }
 
   Golden golden_;
 };
@@ -191,7 +84,7 @@ class LowerPrecisionTest : public GoldenTest {};
 INSTANTIATE_TEST_SUITE_P(LowerPrecisions, LowerPrecisionTest, OfAllModels(false), NameOfParameters);
 
 TEST_P(GoldenTest, Float32LogprobsByDecoding) {
-  const Rig rig = TheRig();
+  const GoldenRig rig = TheRig();
   ASSERT_NE(rig.executor, nullptr);
   const absl::StatusOr<std::vector<Logits>> logits =
       ForceByDecoding(*rig.executor, golden_.prompts);
@@ -202,7 +95,7 @@ TEST_P(GoldenTest, Float32LogprobsByDecoding) {
 }
 
 TEST_P(GoldenTest, Float32LogprobsByPrefill) {
-  const Rig rig = TheRig();
+  const GoldenRig rig = TheRig();
   ASSERT_NE(rig.executor, nullptr);
   for (size_t i = 0; i < golden_.prompts.size(); ++i) {
     const absl::StatusOr<Logits> logits = ForceByPrefill(*rig.executor, golden_.prompts[i]);
@@ -212,7 +105,7 @@ TEST_P(GoldenTest, Float32LogprobsByPrefill) {
 }
 
 TEST_P(GoldenTest, Float32PromptScores) {
-  const Rig rig = TheRig();
+  const GoldenRig rig = TheRig();
   ASSERT_NE(rig.executor, nullptr);
   for (size_t i = 0; i < golden_.prompts.size(); ++i) {
     const Tokens& prompt = golden_.prompts[i];
@@ -252,7 +145,7 @@ TEST_P(GoldenTest, Float32PromptScores) {
 }
 
 TEST_P(GoldenTest, Float32Greedy) {
-  const Rig rig = TheRig();
+  const GoldenRig rig = TheRig();
   ASSERT_NE(rig.executor, nullptr);
   int compared = 0;
   for (size_t i = 0; i < golden_.prompts.size(); ++i) {
@@ -275,13 +168,14 @@ TEST_P(GoldenTest, Float32Greedy) {
 TEST_P(LowerPrecisionTest, IsWithinToleranceByTeacherForcing) {
   const std::vector<Tokens> sequences = FullSequences(golden_);
   // The reference past the prompts: the CPU backend in float32.
-  const Rig reference_rig(CreateCpuDevice(2), Name(), Mode::kEager, DType::kFloat32);
+  const GoldenRig reference_rig(CreateCpuDevice(2), GoldenPath(Name()), Mode::kEager,
+                                DType::kFloat32);
   ASSERT_NE(reference_rig.executor, nullptr);
   const absl::StatusOr<std::vector<Logits>> reference =
       ForceByDecoding(*reference_rig.executor, sequences);
   ASSERT_TRUE(reference.ok()) << reference.status();
 
-  const Rig rig = TheRig();
+  const GoldenRig rig = TheRig();
   ASSERT_NE(rig.executor, nullptr);
   const Tolerance tolerance =
       ToleranceOf(TheCase().dtype, rig.executor->options().activation_dtype);

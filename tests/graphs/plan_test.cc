@@ -31,7 +31,8 @@ std::vector<std::string> Operations(const std::vector<PlanEntry>& plan, std::str
 }
 
 std::vector<PlanEntry> PlanOf(Mode mode, RandomNorms norms = RandomNorms::kFew) {
-  return DescribeDecodePlan(RandomModelDescriptor(norms), mode, DType::kBFloat16);
+  const ModelDescriptor model = RandomModelDescriptor(norms);
+  return DescribeDecodePlan(model, mode, WeightShapes(model, DType::kBFloat16), DType::kBFloat16);
 }
 
 TEST(PlanTest, EagerIsOneEntryAnOperation) {

@@ -71,6 +71,16 @@ std::vector<TypedCase> TypedCases() {
   return cases;
 }
 
+std::vector<TypedCase> BlockCases() {
+  std::vector<TypedCase> cases;
+  for (const DeviceCase& device : Devices()) {
+    for (const DType dtype : {DType::kQ8_0, DType::kQ4_0, DType::kQ4_1}) {
+      if (device.name == "cpu") cases.push_back({device, dtype});
+    }
+  }
+  return cases;
+}
+
 std::string CaseName(const DeviceCase& device) { return device.name; }
 
 std::string CaseName(const TypedCase& typed) {

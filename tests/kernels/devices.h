@@ -28,6 +28,8 @@ struct TypedCase {
   DType dtype;
 };
 std::vector<TypedCase> TypedCases();
+// Those of weights in blocks.
+std::vector<TypedCase> BlockCases();
 
 // For INSTANTIATE_TEST_SUITE_P: "cpu_2_threads", "cpu_2_threads_bfloat16".
 std::string CaseName(const DeviceCase& device);

@@ -15,6 +15,18 @@ using Floats = std::vector<float>;
 
 class FusedTest : public TypedOpsTest {
  protected:
+  // Of weights in blocks, whole blocks of inputs, and heads that are no whole groups of rows.
+  LayerShape Shape(bool post_norms = false) const {
+    LayerShape shape{.post_norms = post_norms};
+    if (InBlocks(dtype())) {
+      shape.hidden = 64;
+      shape.heads = 4;
+      shape.head_dim = 24;
+      shape.intermediate = 96;
+    }
+    return shape;
+  }
+
   // Runs `check` over shapes: even ones, odd ones with partial rotation, and with all norms a layer
   // can have; one row and many. And over a deep one, whose sums a device may make in parts.
   template <typename Check>
@@ -37,6 +49,8 @@ class FusedTest : public TypedOpsTest {
                            .head_norms = true,
                            .post_norms = true,
                            .activation = Activation::kGeluTanh};
+    LayerShape norms_in_blocks = norms;
+    norms_in_blocks.hidden = 96;
     LayerShape odd_norms = odd;
     odd_norms.biases = odd_norms.head_norms = odd_norms.post_norms = true;
     const LayerShape deep{.hidden = 1032,
@@ -47,7 +61,10 @@ class FusedTest : public TypedOpsTest {
                           .intermediate = 1040,
                           .head_norms = true,
                           .post_norms = true};
-    for (const LayerShape& shape : {LayerShape(), odd, norms, odd_norms, deep}) {
+    const std::vector<LayerShape> shapes =
+        InBlocks(dtype()) ? std::vector<LayerShape>{Shape(), norms_in_blocks}
+                          : std::vector<LayerShape>{Shape(), odd, norms, odd_norms, deep};
+    for (const LayerShape& shape : shapes) {
       for (const int32_t rows : {1, 3, 37, 150}) {
         if (shape.hidden == deep.hidden && rows == 150) continue;  // nothing new, and slow
         SCOPED_TRACE(::testing::Message() << "hidden " << shape.hidden << ", rows " << rows
@@ -177,7 +194,7 @@ TEST_P(FusedTest, NormQkv) {
 
 // The first layer of a model with post-norms: nothing is to be added yet, whatever `delta` holds.
 TEST_P(FusedTest, NormQkvWithoutAnInputPostNormCopiesTheStream) {
-  const LayerWorld w(memory(), LayerShape{.post_norms = true}, 5, activations(), dtype());
+  const LayerWorld w(memory(), Shape(true), 5, activations(), dtype());
   NormQkvParams p = NormQkv(w);
   p.layer = Changed(w, [](LayerParams& layer) { layer.input_post_norm = nullptr; });
   p.delta = memory().Residual(Floats(w.delta_values.size(), std::nanf("")), w.shape.hidden);
@@ -282,7 +299,7 @@ TEST_P(FusedTest, DownResidualAdvancesTheCounter) {
 }
 
 TEST_P(FusedTest, DownResidualWithoutACounter) {
-  LayerWorld w(memory(), LayerShape(), 2, activations(), dtype());
+  LayerWorld w(memory(), Shape(), 2, activations(), dtype());
   DownResidualParams p;
   p.rows = w.rows;
   p.layer = w.Ref();
@@ -330,7 +347,7 @@ TEST_P(FusedTest, AddNorm) {
 }
 
 TEST_P(FusedTest, TheStreamsTwoBuffersMustDiffer) {
-  const LayerWorld w(memory(), LayerShape{.post_norms = true}, 2, activations(), dtype());
+  const LayerWorld w(memory(), Shape(true), 2, activations(), dtype());
   NormQkvParams qkv = NormQkv(w);
   qkv.sum = qkv.hidden;
   EXPECT_EQ(ops().Run(qkv).code(), absl::StatusCode::kInvalidArgument);
@@ -346,6 +363,8 @@ TEST_P(FusedTest, TheStreamsTwoBuffersMustDiffer) {
 }
 
 SIROCCO_ON_ALL_TYPED_DEVICES(FusedTest);
+INSTANTIATE_TEST_SUITE_P(Blocks, FusedTest, ::testing::ValuesIn(BlockCases()),
+                         [](const auto& info) { return CaseName(info.param); });
 
 }  // namespace
 }  // namespace sirocco

@@ -24,7 +24,8 @@ LayerWorld::LayerWorld(Memory& memory, const LayerShape& layer_shape, int32_t ro
     : shape(layer_shape),
       rows(row_count),
       world(memory, {.lanes = 16, .max_length = kMaxLength}, 31),
-      cache(memory, world, weights, layer_shape.kv_heads, layer_shape.head_dim, 1, 32),
+      cache(memory, world, InBlocks(weights) ? DType::kBFloat16 : weights, layer_shape.kv_heads,
+            layer_shape.head_dim, 1, 32),
       map(MapOf(world, row_count)) {
   Values values(33);
   const int32_t q_rows = shape.heads * shape.head_dim;

@@ -15,7 +15,9 @@ namespace sirocco {
 namespace {
 
 constexpr int32_t kRows = 13;
-constexpr int32_t kHidden = 100;
+// Of plain weights with a tail behind the vectors; blocks are whole.
+constexpr int32_t HiddenOf(DType dtype) { return InBlocks(dtype) ? 96 : 100; }
+constexpr int32_t IntermediateOf(DType dtype) { return InBlocks(dtype) ? 160 : 150; }
 constexpr int32_t kVocab = 333;
 
 using Results = std::map<std::string, std::vector<float>>;
@@ -32,25 +34,27 @@ class Step {
   Step(Device& device, const Variant& variant, int32_t first, int32_t rows)
       : device_(device), memory_(device), rows_(rows) {
     const DType dtype = variant.dtype;
+    const int32_t hidden = HiddenOf(dtype);
     w_ = std::make_unique<LayerWorld>(memory_,
-                                      LayerShape{.hidden = kHidden,
+                                      LayerShape{.hidden = HiddenOf(dtype),
                                                  .head_dim = 32,
                                                  .rotary_dim = 32,
+                                                 .intermediate = IntermediateOf(dtype),
                                                  .head_norms = variant.norms,
                                                  .post_norms = variant.norms},
                                       kRows, DType::kFloat32, dtype);
     Values values(77);
-    table_ = memory_.Weights(values.Floats(kVocab * kHidden), dtype, kVocab, kHidden);
+    table_ = memory_.Weights(values.Floats(kVocab * hidden), dtype, kVocab, hidden);
     map_ = {w_->map.lane + first, w_->map.position + first};
-    hidden_ = memory_.Empty(rows, DType::kFloat32, kHidden);
-    normed_ = memory_.Empty(rows, DType::kFloat32, kHidden);
+    hidden_ = memory_.Empty(rows, DType::kFloat32, hidden);
+    normed_ = memory_.Empty(rows, DType::kFloat32, hidden);
     q_ = memory_.Empty(rows, DType::kFloat32, w_->ref.q_rows);
     attention_ = memory_.Empty(rows, DType::kFloat32, w_->ref.q_rows);
     mlp_ = memory_.Empty(rows, DType::kFloat32, w_->shape.intermediate);
     logits_ = memory_.Empty(rows, DType::kFloat32, kVocab);
     if (!variant.norms) return;
-    delta_ = memory_.EmptyResidual(rows, kHidden);
-    sum_ = memory_.EmptyResidual(rows, kHidden);
+    delta_ = memory_.EmptyResidual(rows, hidden);
+    sum_ = memory_.EmptyResidual(rows, hidden);
   }
 
   // Issues the operations: to be run or recorded.
@@ -127,7 +131,7 @@ TEST_P(InvarianceTest, Rows) {
 TEST_P(InvarianceTest, RowsOfAProductUpToHundreds) {
   const std::unique_ptr<Device> device = CreateCpuDevice(2).value();
   Memory memory(*device);
-  const int32_t inputs = 75;
+  const int32_t inputs = InBlocks(GetParam().dtype) ? 96 : 75;
   const int32_t outputs = 130;
   const Rows in = memory.Activations(Values(1).Floats(300 * inputs), DType::kFloat32, inputs);
   const Matrix weight =
@@ -173,7 +177,8 @@ TEST_P(InvarianceTest, Recorded) {
   EXPECT_EQ(device->counters().allocations.load(), allocations);
 }
 
-// The same bits from AVX2 as from AVX-512: 16 partial sums whatever the vectors' width.
+// The same bits from AVX2 as from AVX-512: 16 partial sums whatever the vectors' width. (The
+// products of blocks have a test of their own, blocks_test.)
 TEST_P(InvarianceTest, VectorWidth) {
   constexpr int64_t kFused = HWY_AVX2 | HWY_AVX3;
   if ((hwy::SupportedTargets() & kFused) != kFused) {
@@ -193,7 +198,9 @@ TEST_P(InvarianceTest, VectorWidth) {
 INSTANTIATE_TEST_SUITE_P(
     All, InvarianceTest,
     ::testing::Values(Variant{DType::kFloat32, false}, Variant{DType::kBFloat16, false},
-                      Variant{DType::kFloat32, true}, Variant{DType::kBFloat16, true}),
+                      Variant{DType::kFloat32, true}, Variant{DType::kBFloat16, true},
+                      Variant{DType::kQ8_0, false}, Variant{DType::kQ4_0, false},
+                      Variant{DType::kQ4_1, true}),
     [](const auto& info) {
       return std::string(NameOf(info.param.dtype)) + (info.param.norms ? "_norms" : "");
     });

@@ -7,6 +7,8 @@
 #include <cstdlib>
 #include <iostream>
 
+#include "tests/testing/blocks.h"
+
 namespace sirocco {
 namespace {
 
@@ -71,6 +73,7 @@ std::vector<int32_t> Values::Permutation(int32_t count) {
 }
 
 std::vector<float> Rounded(std::vector<float> values, DType dtype) {
+  if (InBlocks(dtype)) return DecodeBlocks(EncodeBlocks(values, dtype), dtype);
   return dtype == DType::kFloat32 ? values : Widen(Narrow(values, dtype), dtype);
 }
 
@@ -93,7 +96,10 @@ void* Memory::Upload(const std::vector<float>& values, DType dtype) {
 }
 
 Matrix Memory::Weights(const std::vector<float>& values, DType dtype, int32_t rows, int32_t cols) {
-  return {Upload(values, dtype), dtype, rows, cols};
+  const void* data = InBlocks(dtype) ? Upload(EncodeBlocks(values, dtype)) : Upload(values, dtype);
+  const Matrix matrix = {data, dtype, rows, cols};
+  MustBeOk(device_.Pack(matrix));
+  return matrix;
 }
 
 Rows Memory::Activations(const std::vector<float>& values, DType dtype, int32_t width) {
@@ -143,8 +149,9 @@ double ToleranceOf(DType activations) {
       return 2e-2;
     case DType::kFloat16:
       return 3e-3;
+    default:
+      return 0;  // blocks are no activations
   }
-  return 0;
 }
 
 }  // namespace sirocco

@@ -42,6 +42,7 @@ class Memory {
   }
   // As `dtype`.
   void* Upload(const std::vector<float>& values, DType dtype);
+  // In blocks too; the device packs them.
   Matrix Weights(const std::vector<float>& values, DType dtype, int32_t rows, int32_t cols);
   Rows Activations(const std::vector<float>& values, DType dtype, int32_t width);
   Rows Empty(int32_t rows, DType dtype, int32_t width);

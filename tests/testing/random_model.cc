@@ -20,14 +20,14 @@ class Maker {
     const std::vector<float> values =
         Values(size_t{1} * rows * cols, 0, gain / std::sqrt(static_cast<float>(cols)));
     if (dtype == DType::kFloat32) {
-      return {Upload(values.data(), values.size() * sizeof(float)), dtype, rows, cols};
+      return Packed({Upload(values.data(), values.size() * sizeof(float)), dtype, rows, cols});
     }
     std::vector<uint16_t> rounded;
     for (const float value : values) {
       rounded.push_back(dtype == DType::kBFloat16 ? BFloat16::FromFloat(value).bits
                                                   : FloatToFloat16(value));
     }
-    return {Upload(rounded.data(), rounded.size() * sizeof(uint16_t)), dtype, rows, cols};
+    return Packed({Upload(rounded.data(), rounded.size() * sizeof(uint16_t)), dtype, rows, cols});
   }
 
   const float* MakeVector(int32_t size, float mean, float deviation) {
@@ -43,6 +43,11 @@ class Maker {
     std::vector<float> values(count);
     for (float& value : values) value = normal(random_);
     return values;
+  }
+
+  Matrix Packed(const Matrix& matrix) {
+    if (status_.ok()) status_ = device_.Pack(matrix);
+    return matrix;
   }
 
   const void* Upload(const void* host, size_t bytes) {

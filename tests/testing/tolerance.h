@@ -21,6 +21,12 @@ struct Tolerance {
   float margin = 0;
 };
 
+// Weights in blocks with int8 activations, against the same weights and KV in float32: five times
+// what weights in bfloat16 may cost. (Margins are left out: they hang on the size of the logits.)
+// An int8 of a block rounds by 0.5% of the activations' size (127 steps to the largest of 32, which
+// is some 2.3 times the root mean square), bfloat16 by 0.1%.
+inline constexpr Tolerance kBlocksTolerance = {.median = 6e-2, .largest = 2e-1};
+
 // By the types of weights (and KV) and of activations; weights are of a lower precision.
 Tolerance ToleranceOf(DType weights, DType activations);
 

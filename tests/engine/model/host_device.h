@@ -10,6 +10,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "kernels/device.h"
+#include "kernels/params.h"
 
 namespace sirocco {
 
@@ -44,6 +45,12 @@ class HostDevice final : public Device {
     return absl::OkStatus();
   }
 
+  absl::Status Pack(const Matrix& matrix) override {
+    if (!takes_blocks) return Device::Pack(matrix);
+    packed.push_back(matrix.data);
+    return absl::OkStatus();
+  }
+
   absl::Status BeginRecord() override { return absl::UnimplementedError("no recordings"); }
   absl::StatusOr<std::unique_ptr<Recording>> EndRecord() override {
     return absl::UnimplementedError("no recordings");
@@ -57,6 +64,8 @@ class HostDevice final : public Device {
   int failing_copy = 0;  // which copy fails; 0: none
   int copies = 0;
   size_t largest_copy = 0;
+  bool takes_blocks = false;
+  std::vector<const void*> packed;  // matrices that were; left in the files' order
 
  private:
   struct HostBuffer final : public Buffer {

@@ -6,6 +6,7 @@
 #include "tests/engine/model/gguf_models.h"
 #include "tests/engine/model/host_device.h"
 #include "tests/engine/model/test_files.h"
+#include "tests/testing/blocks.h"
 #include "tests/testing/golden.h"
 #include "tests/testing/paths.h"
 
@@ -15,6 +16,10 @@ namespace {
 using Values = std::map<std::string, std::vector<float>>;
 
 std::vector<float> ValuesOf(const Matrix& matrix) {
+  if (InBlocks(matrix.dtype)) {
+    const auto* bytes = static_cast<const uint8_t*>(matrix.data);
+    return DecodeBlocks({bytes, bytes + BytesOf(matrix)}, matrix.dtype);
+  }
   std::vector<float> values(static_cast<size_t>(matrix.rows) * matrix.cols);
   for (size_t i = 0; i < values.size(); ++i) {
     switch (matrix.dtype) {
@@ -26,6 +31,8 @@ std::vector<float> ValuesOf(const Matrix& matrix) {
         break;
       case DType::kFloat16:
         values[i] = static_cast<float>(static_cast<const _Float16*>(matrix.data)[i]);
+        break;
+      default:
         break;
     }
   }
@@ -146,6 +153,33 @@ TEST_P(LoadWeightsTest, GgufOfEveryType) {
 INSTANTIATE_TEST_SUITE_P(DTypes, LoadWeightsTest,
                          ::testing::Values(DType::kFloat32, DType::kBFloat16, DType::kFloat16),
                          [](const auto& info) { return std::string(NameOf(info.param)); });
+
+// As they are stored, only in the rows' order, and then packed once each.
+TEST(LoadWeightsBlocksTest, StayBlocks) {
+  const std::pair<uint32_t, DType> types[] = {
+      {kGgmlQ8_0, DType::kQ8_0}, {kGgmlQ4_0, DType::kQ4_0}, {kGgmlQ4_1, DType::kQ4_1}};
+  for (const std::string golden : {"llama_tied", "llama3_rope", "qwen2", "gemma3"}) {
+    for (const auto& [type, dtype] : types) {
+      const GgufModel model = MakeGgufModel(golden, type);
+      const TestFolder folder;
+      const auto files = OpenModel(folder.Write("m.gguf", model.writer.Bytes()));
+      ASSERT_TRUE(files.ok()) << files.status();
+      const WeightTypes types_of(DType::kBFloat16, files->tensors.get());
+      HostDevice device;
+      EXPECT_EQ(LoadWeights(*files, types_of, device, nullptr).status().code(),
+                absl::StatusCode::kUnimplemented);
+      device.takes_blocks = true;
+      const auto weights = LoadWeights(*files, types_of, device, nullptr);
+      ASSERT_TRUE(weights.ok()) << weights.status();
+      ExpectWeights(*weights, model.values, dtype);
+      const size_t heads = files->descriptor.tied_head ? 0 : 1;
+      EXPECT_EQ(device.packed.size(), weights->layers.size() * 7 + 1 + heads);
+      EXPECT_EQ(weights->memory.front()->bytes(), WeightBytes(files->descriptor, types_of));
+      EXPECT_LT(WeightBytes(files->descriptor, types_of),
+                WeightBytes(files->descriptor, DType::kBFloat16));
+    }
+  }
+}
 
 TEST(LoadWeightsProgressTest, RisesToTheTotal) {
   const auto files = OpenModel(GoldenPath("llama_tied"));

@@ -108,7 +108,7 @@ class MeasureTest : public ::testing::TestWithParam<Mode> {
 
 TEST_P(MeasureTest, CountsWhatItRan) {
   const std::unique_ptr<Executor> executor = Make(*device_);
-  const auto m = Measure(*executor, model_.descriptor, DType::kFloat32, kBatch, kMeasure);
+  const auto m = Measure(*executor, model_.descriptor, model_.weights, kBatch, kMeasure);
   ASSERT_TRUE(m.ok()) << m.status();
   EXPECT_EQ(m->batch, kBatch);
   EXPECT_EQ(m->PrefillTokens(), kBatch * 37);
@@ -123,7 +123,7 @@ TEST_P(MeasureTest, CountsWhatItRan) {
   const uint64_t token = 2 * d.kv_heads * d.head_dim * sizeof(float);
   uint64_t kv = 0;
   for (uint64_t context = 38; context <= 45; ++context) kv += token * (2 * context + 24);
-  EXPECT_EQ(m->floor_bytes, FloorWeightBytes(d, DType::kFloat32) + kBatch * (kv / 8));
+  EXPECT_EQ(m->floor_bytes, FloorWeightBytes(model_.weights) + kBatch * (kv / 8));
 }
 
 TEST_P(MeasureTest, ALaterRunMayStartAfterThePrompts) {
@@ -149,7 +149,7 @@ TEST_P(MeasureTest, StagesAreTheWholeStep) {
   StageTimer timer(*device_);
   const std::unique_ptr<Executor> executor = Make(timer);
   const auto stages =
-      MeasureStages(timer, *executor, model_.descriptor, DType::kFloat32, kBatch, kMeasure);
+      MeasureStages(timer, *executor, model_.descriptor, model_.weights, kBatch, kMeasure);
   ASSERT_TRUE(stages.ok()) << stages.status();
   EXPECT_EQ(stages->prefill_rows, 50);
   for (const std::vector<Stage>* step : {&stages->decode, &stages->prefill}) {
@@ -168,7 +168,7 @@ TEST_P(MeasureTest, StagesAreTheWholeStep) {
       EXPECT_EQ(stage.operations, 3);
     }
   }
-  EXPECT_EQ(bytes, FloorWeightBytes(model_.descriptor, DType::kFloat32));
+  EXPECT_EQ(bytes, FloorWeightBytes(model_.weights));
   EXPECT_EQ(attention, kBatch * FloorKvBytes(model_.descriptor, 37 + 4, DType::kFloat32));
 }
 

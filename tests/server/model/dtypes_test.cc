@@ -88,12 +88,36 @@ TEST(DTypesTest, TheCpuHasNoFloat16) {
               HasSubstr("kv_cache_dtype: 'float16'"));
 }
 
+TEST(DTypesTest, AutoKeepsBlocksWhereTheDeviceComputesFromThem) {
+  class FromBlocks : public Cpu {
+   public:
+    bool ComputesFromBlocks(DType type) const override { return type == DType::kQ4_1; }
+  };
+  const auto kept = ChooseDTypes(Config{}, FromBlocks(), DType::kQ4_1);
+  ASSERT_TRUE(kept.ok()) << kept.status();
+  EXPECT_TRUE(kept->keep_blocks());
+  EXPECT_EQ(kept->weights_name(), "Q4_1");
+  EXPECT_EQ(kept->weights, DType::kBFloat16);
+  EXPECT_EQ(kept->kv, DType::kBFloat16);
+  EXPECT_EQ(kept->activations, DType::kFloat32);
+
+  EXPECT_FALSE(ChooseDTypes(Config{}, FromBlocks(), DType::kQ8_0)->keep_blocks());
+  EXPECT_FALSE(ChooseDTypes(Config{}, Gpu(), DType::kQ4_1)->keep_blocks());
+  Config config;
+  config.dtype = "bfloat16";
+  const auto named = ChooseDTypes(config, FromBlocks(), DType::kQ4_1);
+  ASSERT_TRUE(named.ok()) << named.status();
+  EXPECT_FALSE(named->keep_blocks());
+  EXPECT_EQ(named->weights_name(), "bfloat16");
+}
+
 TEST(DTypesTest, StoredIsWhatMostElementsAre) {
   const StoredTensor half = Tensor(StoredType::kF16, {8, 8});
   const StoredTensor norm = Tensor(StoredType::kF32, {1000});  // no matrix: does not count
   EXPECT_EQ(StoredDType(Tensors({half, norm})), DType::kFloat16);
   EXPECT_EQ(StoredDType(Tensors({half, Tensor(StoredType::kBF16, {8, 16})})), DType::kBFloat16);
-  EXPECT_EQ(StoredDType(Tensors({Tensor(StoredType::kQ8_0, {32, 32})})), DType::kBFloat16);
+  EXPECT_EQ(StoredDType(Tensors({Tensor(StoredType::kQ8_0, {32, 32}), half})), DType::kQ8_0);
+  EXPECT_EQ(StoredDType(Tensors({Tensor(StoredType::kF32, {32, 32}), half})), DType::kBFloat16);
   EXPECT_EQ(StoredDType(Tensors({})), DType::kBFloat16);
 }
 

@@ -29,7 +29,7 @@ class MemoryTest : public ::testing::Test {
 
   MemoryRequest Request() const {
     return {.descriptor = descriptor_,
-            .weight_dtype = DType::kBFloat16,
+            .weights = DType::kBFloat16,
             .options = options_,
             .kv_bytes = kv_bytes_,
             .fraction = fraction_};

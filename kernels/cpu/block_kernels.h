@@ -1,0 +1,45 @@
+// Implementations of the product of activations with one group of 16 weight rows (pack.h), by
+// instruction set.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "kernels/cpu/blocks.h"
+#include "kernels/cpu/pack.h"
+
+namespace sirocco::cpu {
+
+// out[r * out_stride + i] = x row (first_row + r) . row i of the group, r < rows, i < 16.
+struct GroupProduct {
+  DType type = DType::kQ8_0;
+  const std::byte* group = nullptr;  // packed
+  QuantisedRows x;
+  int32_t first_row = 0;
+  int32_t rows = 0;
+  float* out = nullptr;
+  int64_t out_stride = 0;
+};
+using GroupKernel = void (*)(const GroupProduct& product);
+
+void MultiplyGroupPortable(const GroupProduct& product);
+// Where the processor has AVX2, FMA and F16C.
+void MultiplyGroupAvx2(const GroupProduct& product);
+// Where it has AVX512F, BW, VL and VNNI.
+void MultiplyGroupVnni(const GroupProduct& product);
+
+enum class BlockTarget : uint8_t { kPortable, kAvx2, kVnni };
+
+// What this processor has; kPortable always.
+bool Supports(BlockTarget target);
+// Takes another implementation than the best that the processor has; for tests, between operations.
+void SetBlockTargetForTest(BlockTarget target);
+BlockTarget BestBlockTarget();
+
+// The parts of a block column of a group. Of Q4_1 the minima follow the scales.
+constexpr int64_t GroupBlockBytes(DType type) { return int64_t{kGroupRows} * LayoutOf(type).bytes; }
+constexpr int64_t MinimaAt() { return int64_t{kGroupRows} * 2; }
+constexpr int64_t WordsAt(DType type) { return MinimaAt() * (type == DType::kQ4_1 ? 2 : 1); }
+constexpr int WordsOf(DType type) { return type == DType::kQ8_0 ? 8 : 4; }
+
+}  // namespace sirocco::cpu

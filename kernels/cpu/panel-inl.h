@@ -1,0 +1,153 @@
+// Products of rows with packed plain weights (pack.h): the lanes of a vector are the 16 columns of
+// a group, and no sum ever runs across a vector.
+//
+// Each output element is one chain: along k by fused multiply-add in stretches of 256, from 0, and
+// the stretches' sums added up in order. How many elements are computed side by side never changes
+// an element's chain, so that results do not depend on rows, tiles or threads. In one stretch the
+// weights of a group and the rows that meet them stay in the first cache.
+//
+// Included once a target by Highway's foreach_target; no ordinary include guard.
+#if defined(SIROCCO_KERNELS_CPU_PANEL_INL_H_) == defined(HWY_TARGET_TOGGLE)
+#ifdef SIROCCO_KERNELS_CPU_PANEL_INL_H_
+#undef SIROCCO_KERNELS_CPU_PANEL_INL_H_
+#else
+#define SIROCCO_KERNELS_CPU_PANEL_INL_H_
+#endif
+
+#include <algorithm>
+#include <cstdint>
+
+#include "kernels/cpu/vec-inl.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace sirocco::cpu {
+namespace HWY_NAMESPACE {
+
+inline constexpr int32_t kStretch = 256;
+
+// Elements side by side: as many as the vector registers hold (32 of AVX-512, 16 before it).
+inline constexpr int kPanelRows = kParts == 1 ? 12 : 6;
+// Groups side by side, for as many independent sums.
+constexpr int PanelGroups(int rows) {
+  const int sums = kParts == 1 ? 24 : 12;
+  return std::clamp(sums / (rows * kParts), 1, 4);
+}
+
+// The 16 columns' weights at one k.
+HWY_INLINE Pack LoadColumns(const float* from) { return Load(from); }
+// Columns c and c + 8 share 32 bits, c below.
+HWY_INLINE Pack LoadColumns(const BFloat16* from) {
+  const auto* bits = reinterpret_cast<const uint32_t*>(from);
+  Pack result;
+#if HWY_TARGET == HWY_SCALAR
+  for (int i = 0; i < 8; ++i) {
+    const hn::CappedTag<uint32_t, 1> d;
+    const auto both = hn::LoadU(d, bits + i);
+    result.part[i] = hn::BitCast(PackTag(), hn::ShiftLeft<16>(both));
+    result.part[i + 8] = hn::BitCast(PackTag(), hn::And(both, hn::Set(d, 0xffff0000u)));
+  }
+#else
+  if constexpr (kParts == 1) {
+    const hn::Half<hn::Rebind<uint32_t, PackTag> > d;
+    const hn::Half<PackTag> half;
+    const auto both = hn::LoadU(d, bits);
+    result.part[0] =
+        hn::Combine(PackTag(), hn::BitCast(half, hn::And(both, hn::Set(d, 0xffff0000u))),
+                    hn::BitCast(half, hn::ShiftLeft<16>(both)));
+  } else {
+    const hn::Rebind<uint32_t, PackTag> d;
+    for (int i = 0; i < kParts / 2; ++i) {
+      const auto both = hn::LoadU(d, bits + i * kPartLanes);
+      result.part[i] = hn::BitCast(PackTag(), hn::ShiftLeft<16>(both));
+      result.part[i + kParts / 2] = hn::BitCast(PackTag(), hn::And(both, hn::Set(d, 0xffff0000u)));
+    }
+  }
+#endif
+  return result;
+}
+
+// Rows times groups over one stretch of `count` k. `first`: the outputs are made, else added to.
+template <int kRows, int kGroups, typename W>
+HWY_INLINE void PanelTile(const float* HWY_RESTRICT x, int64_t x_stride, const W* HWY_RESTRICT w,
+                          int64_t group_stride, int32_t count, bool first, float* HWY_RESTRICT out,
+                          int64_t out_stride) {
+  Pack sum[kRows][kGroups];
+#pragma GCC unroll 16
+  for (int r = 0; r < kRows; ++r) {
+#pragma GCC unroll 4
+    for (int g = 0; g < kGroups; ++g) sum[r][g] = Zero();
+  }
+  for (int32_t k = 0; k < count; ++k) {
+    Pack weight[kGroups];
+#pragma GCC unroll 4
+    for (int g = 0; g < kGroups; ++g) weight[g] = LoadColumns(w + g * group_stride + k * kPack);
+#pragma GCC unroll 16
+    for (int r = 0; r < kRows; ++r) {
+      const PackVec in = hn::Set(PackTag(), x[r * x_stride + k]);
+#pragma GCC unroll 4
+      for (int g = 0; g < kGroups; ++g) {
+#pragma GCC unroll 16
+        for (int i = 0; i < kParts; ++i) {
+          sum[r][g].part[i] = hn::MulAdd(in, weight[g].part[i], sum[r][g].part[i]);
+        }
+      }
+    }
+  }
+#pragma GCC unroll 16
+  for (int r = 0; r < kRows; ++r) {
+#pragma GCC unroll 4
+    for (int g = 0; g < kGroups; ++g) {
+      float* to = out + r * out_stride + g * kPack;
+      Store(first ? sum[r][g] : Add(Load(to), sum[r][g]), to);
+    }
+  }
+}
+
+template <int kRows, typename W>
+HWY_NOINLINE void PanelRows(const float* x, int64_t x_stride, const W* w, int64_t group_stride,
+                            int32_t groups, int32_t count, bool first, float* out,
+                            int64_t out_stride) {
+  constexpr int kGroups = PanelGroups(kRows);
+  int32_t g = 0;
+  const auto take = [&](auto side_by_side) HWY_ATTR {
+    constexpr int kTaken = decltype(side_by_side)::value;
+    for (; g + kTaken <= groups; g += kTaken) {
+      PanelTile<kRows, kTaken>(x, x_stride, w + g * group_stride, group_stride, count, first,
+                               out + g * kPack, out_stride);
+    }
+  };
+  if constexpr (kGroups >= 4) take(std::integral_constant<int, 4>());
+  if constexpr (kGroups >= 3) take(std::integral_constant<int, 3>());
+  if constexpr (kGroups >= 2) take(std::integral_constant<int, 2>());
+  take(std::integral_constant<int, 1>());
+}
+
+// out[r * out_stride + c] = x row r . column c, for r < rows and c < 16 * groups; the groups' `w`
+// lie one after the other.
+template <typename W>
+void MultiplyPanels(const float* x, int64_t x_stride, int32_t rows, const W* w, int32_t groups,
+                    int32_t inputs, float* out, int64_t out_stride) {
+  const int64_t group_stride = int64_t{inputs} * kPack;
+  for (int32_t k = 0; k < inputs; k += kStretch) {
+    const int32_t count = std::min(kStretch, inputs - k);
+    int32_t r = 0;
+    const auto take = [&](auto side_by_side) HWY_ATTR {
+      constexpr int kRows = decltype(side_by_side)::value;
+      for (; r + kRows <= rows; r += kRows) {
+        PanelRows<kRows>(x + r * x_stride + k, x_stride, w + int64_t{k} * kPack, group_stride,
+                         groups, count, k == 0, out + r * out_stride, out_stride);
+      }
+    };
+    if constexpr (kPanelRows == 12) take(std::integral_constant<int, 12>());
+    take(std::integral_constant<int, 6>());
+    take(std::integral_constant<int, 4>());
+    take(std::integral_constant<int, 2>());
+    take(std::integral_constant<int, 1>());
+  }
+}
+
+}  // namespace HWY_NAMESPACE
+}  // namespace sirocco::cpu
+HWY_AFTER_NAMESPACE();
+
+#endif

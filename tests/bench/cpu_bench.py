@@ -1,0 +1,195 @@
+#!/usr/bin/env python3
+"""The CPU backend on two cores in one run, beside what the machine could: the default model's decode
+and prefill by type, matrix products beside oneDNN's, time to ready, and the same workloads in
+llama.cpp on the same files. Prints Markdown.
+
+Before: `deploy/install --bench`, `bazel build --config=opt //server:sirocco //tests/bench:kernels_bench`.
+llama.cpp is built by build_llama_bench.sh on the first run; nothing of it enters the repository.
+
+usage: tests/bench/cpu_bench.py [--skip-llama] [--sirocco FILE] [--kernels-bench FILE]
+"""
+import argparse
+import json
+import os
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+HERE = os.path.join(ROOT, "tests", "bench")
+CORES = "0,1"
+THREADS = 2
+PROMPT, OUTPUT = 512, 64
+BATCHES = [1, 4, 16]
+BATCH_PROMPT = 64  # of each sequence where several decode together
+SHAPES = [(512, 1536, 576), (512, 576, 1536), (512, 576, 576), (512, 49152, 576)]
+
+
+def run(command, **more):
+    """The command's standard output, on the two cores."""
+    done = subprocess.run(["taskset", "-c", CORES, *map(str, command)], capture_output=True,
+                          text=True, check=False, **more)
+    if done.returncode != 0:
+        sys.exit(f"{' '.join(map(str, command))} failed ({done.returncode}):\n"
+                 f"{done.stdout[-1000:]}\n{done.stderr[-3000:]}")
+    return done.stdout
+
+
+def engine(sirocco, model, dtype, batches, prompt):
+    """`sirocco bench --engine` in the mode that deploy/ sets."""
+    with tempfile.NamedTemporaryFile(suffix=".json") as file:
+        run([sirocco, "bench", "--engine", "--backend", "cpu", "--model", model, "--dtype", dtype,
+             "--modes", "decoder_graph", "--batch", ",".join(map(str, batches)),
+             "--prompt-length", prompt, "--output-length", OUTPUT, "--threads", THREADS,
+             "--json", file.name])
+        return json.load(file)
+
+
+def ours(sirocco, model, dtype):
+    """The figures of one file and type."""
+    one = engine(sirocco, model, dtype, [1], PROMPT)
+    many = engine(sirocco, model, dtype, BATCHES[1:], BATCH_PROMPT)
+    first = one["modes"][0]["batches"][0]
+    rates = {b["batch"]: b["tokens_per_second"] for b in many["modes"][0]["batches"]}
+    return {"dtype": one["dtype"], "stream": one["measured_stream"], "load": one["load_seconds"],
+            "bytes": first["bytes_per_second"],
+            "rates": {1: first["tokens_per_second"], **rates},
+            "prefill": first["prefill_tokens_per_second"]}
+
+
+def time_to_ready(sirocco, model):
+    """Seconds from the process's start to its line on stdout, the file in the page cache."""
+    taken = []
+    for _ in range(3):
+        begin = time.monotonic()
+        server = subprocess.Popen(
+            ["taskset", "-c", CORES, sirocco, "serve", "--model", model, "--backend", "cpu",
+             "--listen", "127.0.0.1:0", "--metrics-listen", "127.0.0.1:0"],
+            stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+            env=dict(os.environ, EOLE_TORCH_COMPILE="1", EOLE_COMPILE_MODE="0"))
+        if not server.stdout.readline().startswith("ready "):
+            sys.exit("sirocco serve did not come up")
+        taken.append(time.monotonic() - begin)
+        server.terminate()
+        server.wait()
+    return statistics.median(taken)
+
+
+def our_products(kernels_bench):
+    """(type, shape) -> GFLOP/s"""
+    text = run([kernels_bench, "--benchmark_filter=BM_MatMul.*rows:512", "--benchmark_format=json",
+                "--benchmark_repetitions=3", "--benchmark_report_aggregates_only=true"])
+    out = {}
+    for line in json.loads(text)["benchmarks"]:
+        if line.get("aggregate_name") != "median":
+            continue
+        part = dict(p.split(":") for p in line["name"].split("/") if ":" in p)
+        shape = (int(part["rows"]), int(part["outputs"]), int(part["inputs"]))
+        out[int(part["type"]), shape] = line["GFLOP/s"]
+    return out
+
+
+def onednn_products():
+    """shape -> GFLOP/s, or None where oneDNN is not installed."""
+    if not os.path.exists("/usr/include/oneapi/dnnl/dnnl.hpp"):
+        return None
+    with tempfile.TemporaryDirectory() as folder:
+        program = os.path.join(folder, "onednn_bench")
+        run(["g++", "-std=c++20", "-O2", os.path.join(HERE, "onednn_bench.cc"), "-ldnnl", "-o",
+             program])
+        text = run([program] + ["x".join(map(str, s)) for s in SHAPES],
+                   env=dict(os.environ, OMP_NUM_THREADS=str(THREADS)))
+    lines = dict(line.split() for line in text.splitlines())
+    return {shape: float(lines["x".join(map(str, shape))]) for shape in SHAPES}
+
+
+def llama(folder, model):
+    """The same workloads, by llama-bench and, of several sequences, llama-batched-bench."""
+    bench = json.loads(run([os.path.join(folder, "llama-bench"), "-m", model, "-t", THREADS, "-p",
+                            PROMPT, "-n", OUTPUT, "-d", 0, "-r", 5, "-o", "json"]))
+    prefill = next(b["avg_ts"] for b in bench if b["n_prompt"] == PROMPT)
+    decode = run([os.path.join(folder, "llama-bench"), "-m", model, "-t", THREADS, "-p", 0, "-n",
+                  OUTPUT, "-d", PROMPT, "-r", 5, "-o", "json"])
+    rates = {1: json.loads(decode)[0]["avg_ts"]}
+    text = run([os.path.join(folder, "llama-batched-bench"), "-m", model, "-t", THREADS, "-c",
+                max(BATCHES) * (BATCH_PROMPT + OUTPUT), "-npp", BATCH_PROMPT, "-ntg", OUTPUT, "-npl",
+                ",".join(map(str, BATCHES[1:]))])
+    for line in text.splitlines():
+        cells = [c.strip() for c in line.strip().strip("|").split("|")]
+        if len(cells) >= 8 and re.fullmatch(r"\d+", cells[0]):
+            rates[int(cells[2])] = float(cells[7])  # PP, TG, B, N_KV, T_PP, S_PP, T_TG, S_TG
+    return {"prefill": prefill, "rates": rates}
+
+
+def llama_files(model):
+    """The folder of llama.cpp's programs, and the model in BF16."""
+    program = subprocess.run([os.path.join(HERE, "build_llama_bench.sh")], check=True, text=True,
+                             stdout=subprocess.PIPE).stdout.strip()
+    folder = os.path.dirname(program)
+    bf16 = os.path.splitext(model)[0] + ".BF16.gguf"
+    if not os.path.exists(bf16):
+        run([os.path.join(folder, "llama-quantize"), "--allow-requantize", model, bf16 + ".part",
+             "BF16"])
+        os.rename(bf16 + ".part", bf16)
+    return folder, bf16
+
+
+def processor():
+    with open("/proc/cpuinfo", encoding="utf-8") as file:
+        return next(line.split(": ")[1].strip() for line in file if line.startswith("model name"))
+
+
+def table(head, rows):
+    print("| " + " | ".join(head) + " |")
+    print("|" + "---|" * len(head))
+    for row in rows:
+        print("| " + " | ".join(str(cell) for cell in row) + " |")
+    print()
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--skip-llama", action="store_true")
+    parser.add_argument("--sirocco", default=os.path.join(ROOT, ".build/bin/server/sirocco"))
+    parser.add_argument("--kernels-bench",
+                        default=os.path.join(ROOT, ".build/bin/tests/bench/kernels_bench"))
+    args = parser.parse_args()
+    model = run([os.path.join(ROOT, "deploy", "model")]).strip()
+    runs = {"auto": ours(args.sirocco, model, "auto"),
+            "bfloat16": ours(args.sirocco, model, "bfloat16"),
+            "float32": ours(args.sirocco, model, "float32")}
+    stream = max(r["stream"] for r in runs.values())
+    print(f"{processor()}, {THREADS} threads; memory is read at {stream / 1e9:.1f} GB/s "
+          f"(the better of two readers, 1 GiB). `{os.path.basename(model)}`, time to ready "
+          f"{time_to_ready(args.sirocco, model):.2f} s from the page cache.\n")
+
+    rows = [[f"Sirocco, {r['dtype']}", f"{r['bytes'] / 1e9:.1f}", f"{r['bytes'] / stream:.0%}",
+             *(f"{r['rates'][b]:.1f}" for b in BATCHES), f"{r['prefill']:.0f}",
+             f"{r['load']:.2f}"] for r in runs.values()]
+    if not args.skip_llama:
+        folder, bf16 = llama_files(model)
+        for name, file in (("Q4_1", model), ("BF16", bf16)):
+            r = llama(folder, file)
+            rows.append([f"llama.cpp, {name}", "", "", *(f"{r['rates'][b]:.1f}" for b in BATCHES),
+                         f"{r['prefill']:.0f}", ""])
+    table(["", "decode GB/s, batch 1", "share"] + [f"tok/s, batch {b}" for b in BATCHES]
+          + [f"prefill of {PROMPT}, tok/s", "load s"], rows)
+
+    product, onednn = our_products(args.kernels_bench), onednn_products()
+    types = {0: "float32", 1: "bfloat16", 3: "Q8_0", 4: "Q4_0", 5: "Q4_1"}
+    rows = []
+    for shape in SHAPES:
+        best = onednn[shape] if onednn else None
+        cells = [f"{product[t, shape]:.1f}" for t in types]
+        share = f"{product[1, shape] / best:.0%}" if best else ""
+        rows.append(["x".join(map(str, shape)), *cells, f"{best:.1f}" if best else "not installed",
+                     share])
+    print("GFLOP/s of products, rows x outputs x inputs:\n")
+    table(["shape", *types.values(), "oneDNN float32", "bfloat16 / oneDNN"], rows)
+
+
+if __name__ == "__main__":
+    main()
