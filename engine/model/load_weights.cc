@@ -139,11 +139,8 @@ absl::StatusOr<ModelWeights> LoadWeights(const ModelFiles& files, const WeightTy
     if (absl::Status status = loader.Load(*tensor, place); !status.ok()) return status;
   }
   if (absl::Status status = device.Synchronize(); !status.ok()) return status;
-  BindWeights(files.descriptor, layout, *std::move(buffer), weights);
-  for (const WeightPlace& place : layout.places) {
-    if (place.matrix == nullptr) continue;
-    if (absl::Status status = device.Pack(*place.matrix); !status.ok()) return status;
-  }
+  absl::Status status = BindWeights(files.descriptor, layout, device, *std::move(buffer), weights);
+  if (!status.ok()) return status;
   return weights;
 }
 

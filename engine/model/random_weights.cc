@@ -87,7 +87,8 @@ absl::StatusOr<ModelWeights> RandomWeights(const ModelDescriptor& descriptor, DT
   }
   if (status.ok()) status = device.Synchronize();
   if (!status.ok()) return status;
-  BindWeights(descriptor, layout, *std::move(buffer), weights);
+  status = BindWeights(descriptor, layout, device, *std::move(buffer), weights);
+  if (!status.ok()) return status;
   return weights;
 }
 

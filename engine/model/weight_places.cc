@@ -121,12 +121,13 @@ WeightLayout LayOutWeights(const ModelDescriptor& descriptor, const WeightTypes&
   return layout;
 }
 
-void BindWeights(const ModelDescriptor& descriptor, const WeightLayout& layout,
-                 std::unique_ptr<Buffer> buffer, ModelWeights& weights) {
+absl::Status BindWeights(const ModelDescriptor& descriptor, const WeightLayout& layout,
+                         Device& device, std::unique_ptr<Buffer> buffer, ModelWeights& weights) {
   for (const WeightPlace& place : layout.places) {
     std::byte* const data = buffer->as<std::byte>() + place.offset;
     if (place.matrix != nullptr) {
       place.matrix->data = data;
+      if (absl::Status status = device.Pack(*place.matrix); !status.ok()) return status;
     } else {
       *place.vector = reinterpret_cast<const float*>(data);
     }
@@ -134,6 +135,7 @@ void BindWeights(const ModelDescriptor& descriptor, const WeightLayout& layout,
   }
   if (descriptor.tied_head) weights.head = weights.embedding;
   weights.memory.push_back(std::move(buffer));
+  return absl::OkStatus();
 }
 
 absl::Status CheckTensors(const ModelDescriptor& descriptor, const TensorSource& tensors,

@@ -11,6 +11,7 @@
 #include "engine/model/tensor_source.h"
 #include "graphs/descriptor.h"
 #include "graphs/weights.h"
+#include "kernels/device.h"
 
 namespace sirocco {
 
@@ -52,9 +53,10 @@ struct WeightLayout {
 WeightLayout LayOutWeights(const ModelDescriptor& descriptor, const WeightTypes& types,
                            ModelWeights& weights);
 
-// Makes `weights`, which `layout` points into, views of the buffer, and the buffer theirs.
-void BindWeights(const ModelDescriptor& descriptor, const WeightLayout& layout,
-                 std::unique_ptr<Buffer> buffer, ModelWeights& weights);
+// Makes `weights`, which `layout` points into, views of the buffer, which holds them as files do,
+// and the buffer theirs; has the device pack the matrices.
+absl::Status BindWeights(const ModelDescriptor& descriptor, const WeightLayout& layout,
+                         Device& device, std::unique_ptr<Buffer> buffer, ModelWeights& weights);
 
 // INVALID_ARGUMENT: a tensor is missing, or has another shape; `where` names the model. What would
 // be left over is UNIMPLEMENTED, named, unless it carries nothing of the model's.

@@ -4,8 +4,7 @@
 // side by side, so Device::Pack reorders each *group* of 16 rows in place:
 //   float32   [cols][16]
 //   bfloat16  [cols][8][2], the pair being rows i and i + 8: a vector of 32-bit lanes holds 8 rows
-//   in
-//             its lower halves and 8 in its upper ones
+//             in its lower halves and 8 in its upper ones
 //   blocks    block column by block column: [16] float16 d, [16] float16 m (Q4_1 only),
 //             [words][16] four bytes of q, where word w of a row is its bytes 4w ... 4w + 3
 // A vector so holds the same places of many rows, and no sum ever runs across a vector. The rows

@@ -79,7 +79,8 @@ def main():
     sirocco, model = sys.argv[1:]
     scores = {dtype: perplexities(sirocco, model, dtype) for dtype in DTYPES}
     print(f"`{os.path.basename(model)}`; `auto` computes from blocks, the others dequantise.\n")
-    print("| text | tokens | " + " | ".join(f"perplexity {d}" for d in DTYPES) + " | auto / float32 |")
+    print("| text | tokens | " + " | ".join(f"perplexity {d}" for d in DTYPES)
+          + " | auto / float32 |")
     print("|---|---|" + "---|" * (len(DTYPES) + 1))
     total = {dtype: (sum(n for n, _ in scores[dtype].values()),
                      sum(s for _, s in scores[dtype].values())) for dtype in DTYPES}

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Builds llama.cpp's `llama-bench`, and two programs beside it, for this machine's processor, to measure beside Sirocco, out of
-# the sources in PyPI's llama-cpp-python, and prints its path. Everything stays in the cache folder;
-# a program that is there is not built again.
+# Builds llama.cpp's `llama-bench`, and two programs beside it, for this machine's processor, out of
+# the sources in PyPI's llama-cpp-python, to measure beside Sirocco, and prints its path. Everything
+# stays in the cache folder; a program that is there is not built again.
 #
 # usage: tests/bench/build_llama_bench.sh
 set -euo pipefail

@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
-"""The CPU backend on two cores in one run, beside what the machine could: the default model's decode
-and prefill by type, matrix products beside oneDNN's, time to ready, and the same workloads in
-llama.cpp on the same files. Prints Markdown.
+"""The CPU backend on two cores in one run, beside what the machine could: the default model's
+decode and prefill by type, matrix products beside oneDNN's, time to ready, and the same workloads
+in llama.cpp on the same files. Prints Markdown.
 
-Before: `deploy/install --bench`, `bazel build --config=opt //server:sirocco //tests/bench:kernels_bench`.
+Before: `deploy/install --bench`, and
+`bazel build --config=opt //server:sirocco //tests/bench:kernels_bench`.
 llama.cpp is built by build_llama_bench.sh on the first run; nothing of it enters the repository.
 
 usage: tests/bench/cpu_bench.py [--skip-llama] [--sirocco FILE] [--kernels-bench FILE]
@@ -115,8 +116,8 @@ def llama(folder, model):
                   OUTPUT, "-d", PROMPT, "-r", 5, "-o", "json"])
     rates = {1: json.loads(decode)[0]["avg_ts"]}
     text = run([os.path.join(folder, "llama-batched-bench"), "-m", model, "-t", THREADS, "-c",
-                max(BATCHES) * (BATCH_PROMPT + OUTPUT), "-npp", BATCH_PROMPT, "-ntg", OUTPUT, "-npl",
-                ",".join(map(str, BATCHES[1:]))])
+                max(BATCHES) * (BATCH_PROMPT + OUTPUT), "-npp", BATCH_PROMPT, "-ntg", OUTPUT,
+                "-npl", ",".join(map(str, BATCHES[1:]))])
     for line in text.splitlines():
         cells = [c.strip() for c in line.strip().strip("|").split("|")]
         if len(cells) >= 8 and re.fullmatch(r"\d+", cells[0]):
