@@ -10,8 +10,9 @@ import pytest
 from harness import BINARY, GOLDENS, MODES, environment, read_jsonl, run_cli
 from stubs import FOLDER, ROOT
 
-QUESTION = "What is the capital of France?"
-ANSWER = "The capital of France is Paris."
+# The steps' margins are above 0.5 in every type that the model is computed in.
+QUESTION = "What is the capital of Japan?"
+ANSWER = "The capital of Japan is Tokyo."
 
 
 def json_lines(text):
@@ -42,7 +43,7 @@ class TestGenerate:
         assert result.returncode == 0, result.stderr
         values = json_lines(result.stdout)
         assert values and all(isinstance(value, dict) for value in values)
-        assert "Paris" in result.stdout
+        assert "Tokyo" in result.stdout
 
     def test_nobody_listens(self):
         result = run_cli("generate", "--address", "127.0.0.1:1", "hello")
@@ -61,16 +62,16 @@ def test_chat(smollm2_server):
 
 class TestTokenize:
     def test_lines(self, smollm2):
+        chat = read_jsonl("smollm2/cases.jsonl")[0]
         result = run_cli("tokenize", "--model", smollm2, stdin="\n".join([
-            '{"text": "Hello!"}', '{"ids": [19556, 17]}',
-            '{"messages": [{"role": "user", "content": "' + QUESTION + '"}]}',
+            '{"text": "Hello!"}', '{"ids": [19556, 17]}', json.dumps({"messages": chat["messages"]}),
             '{"ids": [1, 19556, 2], "skip_special_tokens": false}',
         ]) + "\n")
         assert result.returncode == 0, result.stderr
         first, second, third, fourth = json_lines(result.stdout)
         assert first == {"ids": [19556, 17]}
         assert second == {"text": "Hello!"}
-        assert third == {"ids": read_jsonl("smollm2/cases.jsonl")[0]["prompt_token_ids"]}
+        assert third == {"ids": chat["prompt_token_ids"]}
         assert fourth == {"text": "<|im_start|>Hello<|im_end|>"}
 
     def test_bad_lines_go_on(self, smollm2):

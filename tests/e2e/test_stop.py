@@ -101,11 +101,11 @@ def test_stop_strings_are_looked_for_after_min_new_tokens(smollm2_server, story)
 
 
 def test_end_token(smollm2_server):
-    question = {"role": "user", "content": "What is the capital of France?"}
+    question = {"role": "user", "content": "What is the capital of Japan?"}
     request = {"chat": {"messages": [question]}, "max_new_tokens": 64}
     completion = ask(smollm2_server, request)
     assert completion.token_ids[-1] == 2
-    assert completion.text == "The capital of France is Paris."
+    assert completion.text == "The capital of Japan is Tokyo."
     assert (completion.finish_reason, completion.stop_reason) == (STOP, "")
     on = ask(smollm2_server, request, stop={"ignore_eos": True})
     assert list(on.token_ids[:len(completion.token_ids)]) == list(completion.token_ids)
