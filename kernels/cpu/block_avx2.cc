@@ -99,6 +99,7 @@ void MultiplyRows(const GroupProduct& product, int32_t first, int half) {
   const std::byte* block = product.group;
   const int32_t blocks = product.x.blocks();
   for (int32_t b = 0; b < blocks; ++b, block += GroupBlockBytes(kType)) {
+    PrefetchAfter(block, kType);
     __m256i products[kRows][kHalves];
     MultiplyBlock<kType, kRows, kHalves>(block + WordsAt(kType) + 4 * half * kLanes, x, products);
 #pragma GCC unroll 2

@@ -42,4 +42,15 @@ constexpr int64_t MinimaAt() { return int64_t{kGroupRows} * 2; }
 constexpr int64_t WordsAt(DType type) { return MinimaAt() * (type == DType::kQ4_1 ? 2 : 1); }
 constexpr int WordsOf(DType type) { return type == DType::kQ8_0 ? 8 : 4; }
 
+// Asks for what comes four kilobytes after a block column: the processor's own prefetching of a
+// single stream is too slow. (One row on a core of an AMD Milan, AVX2, out of memory: Q4_1 at
+// 26 GB/s instead of 13.)
+inline void PrefetchAfter(const std::byte* block, DType type) {
+  constexpr int64_t kAhead = 4096;
+  constexpr int64_t kLine = 64;
+  for (int64_t at = kAhead; at < kAhead + GroupBlockBytes(type); at += kLine) {
+    __builtin_prefetch(block + at);
+  }
+}
+
 }  // namespace sirocco::cpu

@@ -76,6 +76,7 @@ void MultiplyRows(const GroupProduct& product, int32_t first) {
   const std::byte* block = product.group;
   const int32_t blocks = product.x.blocks();
   for (int32_t b = 0; b < blocks; ++b, block += GroupBlockBytes(kType)) {
+    PrefetchAfter(block, kType);
     __m512i products[kRows];
 #pragma GCC unroll 8
     for (int r = 0; r < kRows; ++r) {

@@ -17,6 +17,7 @@
 #include <algorithm>
 #include <cstdint>
 
+#include "hwy/cache_control.h"
 #include "kernels/cpu/vec-inl.h"
 
 HWY_BEFORE_NAMESPACE();
@@ -66,6 +67,11 @@ HWY_INLINE Pack LoadColumns(const BFloat16* from) {
   return result;
 }
 
+// How far ahead weights are asked for, where the processor's own prefetching of one or two streams
+// is too slow: four kilobytes.
+template <typename W>
+inline constexpr int32_t kAhead = 4096 / static_cast<int32_t>(sizeof(W));
+
 // Rows times groups over one stretch of `count` k. `first`: the outputs are made, else added to.
 template <int kRows, int kGroups, typename W>
 HWY_INLINE void PanelTile(const float* HWY_RESTRICT x, int64_t x_stride, const W* HWY_RESTRICT w,
@@ -80,7 +86,11 @@ HWY_INLINE void PanelTile(const float* HWY_RESTRICT x, int64_t x_stride, const W
   for (int32_t k = 0; k < count; ++k) {
     Pack weight[kGroups];
 #pragma GCC unroll 4
-    for (int g = 0; g < kGroups; ++g) weight[g] = LoadColumns(w + g * group_stride + k * kPack);
+    for (int g = 0; g < kGroups; ++g) {
+      const W* const at = w + g * group_stride + k * kPack;
+      hwy::Prefetch(at + kAhead<W>);
+      weight[g] = LoadColumns(at);
+    }
 #pragma GCC unroll 16
     for (int r = 0; r < kRows; ++r) {
       const PackVec in = hn::Set(PackTag(), x[r * x_stride + k]);
@@ -122,11 +132,10 @@ HWY_NOINLINE void PanelRows(const float* x, int64_t x_stride, const W* w, int64_
   take(std::integral_constant<int, 1>());
 }
 
-// out[r * out_stride + c] = x row r . column c, for r < rows and c < 16 * groups; the groups' `w`
-// lie one after the other.
+// Rows times groups over the whole of k.
 template <typename W>
-void MultiplyPanels(const float* x, int64_t x_stride, int32_t rows, const W* w, int32_t groups,
-                    int32_t inputs, float* out, int64_t out_stride) {
+void PanelBlock(const float* x, int64_t x_stride, int32_t rows, const W* w, int32_t groups,
+                int32_t inputs, float* out, int64_t out_stride) {
   const int64_t group_stride = int64_t{inputs} * kPack;
   for (int32_t k = 0; k < inputs; k += kStretch) {
     const int32_t count = std::min(kStretch, inputs - k);
@@ -143,6 +152,20 @@ void MultiplyPanels(const float* x, int64_t x_stride, int32_t rows, const W* w, 
     take(std::integral_constant<int, 4>());
     take(std::integral_constant<int, 2>());
     take(std::integral_constant<int, 1>());
+  }
+}
+
+// out[r * out_stride + c] = x row r . column c, for r < rows and c < 16 * groups; the groups' `w`
+// lie one after the other.
+template <typename W>
+void MultiplyPanels(const float* x, int64_t x_stride, int32_t rows, const W* w, int32_t groups,
+                    int32_t inputs, float* out, int64_t out_stride) {
+  // Few rows: no more groups than are read side by side, so that each is read from end to end.
+  // Many: all of them, while the rows of one stretch are in the first cache.
+  const int32_t at_once = rows > kPanelRows ? groups : PanelGroups(rows);
+  for (int32_t g = 0; g < groups; g += at_once) {
+    PanelBlock(x, x_stride, rows, w + int64_t{g} * inputs * kPack, std::min(at_once, groups - g),
+               inputs, out + g * kPack, out_stride);
   }
 }
 
