@@ -26,7 +26,9 @@ THREADS = 2
 PROMPT, OUTPUT = 512, 64
 BATCHES = [1, 4, 16]
 BATCH_PROMPT = 64  # of each sequence where several decode together
-SHAPES = [(512, 1536, 576), (512, 576, 1536), (512, 576, 576), (512, 49152, 576)]
+VOCABULARY, HIDDEN = 49152, 576  # of the default model
+SHAPES = [(512, 1536, HIDDEN), (512, HIDDEN, 1536), (512, HIDDEN, HIDDEN),
+          (512, VOCABULARY, HIDDEN)]
 
 
 def run(command, **more):
@@ -58,7 +60,9 @@ def ours(sirocco, model, dtype):
     return {"dtype": one["dtype"], "stream": one["measured_stream"], "load": one["load_seconds"],
             "bytes": first["bytes_per_second"],
             "rates": {1: first["tokens_per_second"], **rates},
-            "prefill": first["prefill_tokens_per_second"]}
+            "prefill": first["prefill_tokens_per_second"],
+            # Of the products alone; the head sees one row of a prompt.
+            "flops": 2 * (one["parameters"] - VOCABULARY * HIDDEN)}
 
 
 def time_to_ready(sirocco, model):
@@ -93,16 +97,19 @@ def our_products(kernels_bench):
     return out
 
 
+def run_built(source, *flags, arguments):
+    """Builds a program of this folder and runs it: its standard output."""
+    with tempfile.TemporaryDirectory() as folder:
+        program = os.path.join(folder, "program")
+        run(["g++", "-std=c++20", "-O2", os.path.join(HERE, source), *flags, "-o", program])
+        return run([program, *arguments], env=dict(os.environ, OMP_NUM_THREADS=str(THREADS)))
+
+
 def onednn_products():
     """shape -> GFLOP/s, or None where oneDNN is not installed."""
     if not os.path.exists("/usr/include/oneapi/dnnl/dnnl.hpp"):
         return None
-    with tempfile.TemporaryDirectory() as folder:
-        program = os.path.join(folder, "onednn_bench")
-        run(["g++", "-std=c++20", "-O2", os.path.join(HERE, "onednn_bench.cc"), "-ldnnl", "-o",
-             program])
-        text = run([program] + ["x".join(map(str, s)) for s in SHAPES],
-                   env=dict(os.environ, OMP_NUM_THREADS=str(THREADS)))
+    text = run_built("onednn_bench.cc", "-ldnnl", arguments=["x".join(map(str, s)) for s in SHAPES])
     lines = dict(line.split() for line in text.splitlines())
     return {shape: float(lines["x".join(map(str, shape))]) for shape in SHAPES}
 
@@ -163,21 +170,24 @@ def main():
             "bfloat16": ours(args.sirocco, model, "bfloat16"),
             "float32": ours(args.sirocco, model, "float32")}
     stream = max(r["stream"] for r in runs.values())
+    peak = float(run_built("fma_peak.cc", "-pthread", arguments=[THREADS]))
     print(f"{processor()}, {THREADS} threads; memory is read at {stream / 1e9:.1f} GB/s "
-          f"(the better of two readers, 1 GiB). `{os.path.basename(model)}`, time to ready "
-          f"{time_to_ready(args.sirocco, model):.2f} s from the page cache.\n")
+          f"(the better of two readers, 1 GiB); float32 multiply-adds reach {peak:.0f} GFLOP/s. "
+          f"`{os.path.basename(model)}`, time to ready {time_to_ready(args.sirocco, model):.2f} s "
+          "from the page cache.\n")
 
     rows = [[f"Sirocco, {r['dtype']}", f"{r['bytes'] / 1e9:.1f}", f"{r['bytes'] / stream:.0%}",
              *(f"{r['rates'][b]:.1f}" for b in BATCHES), f"{r['prefill']:.0f}",
-             f"{r['load']:.2f}"] for r in runs.values()]
+             f"{r['flops'] * r['prefill'] * 1e-9 / peak:.0%}", f"{r['load']:.2f}"]
+            for r in runs.values()]
     if not args.skip_llama:
         folder, bf16 = llama_files(model)
         for name, file in (("Q4_1", model), ("BF16", bf16)):
             r = llama(folder, file)
             rows.append([f"llama.cpp, {name}", "", "", *(f"{r['rates'][b]:.1f}" for b in BATCHES),
-                         f"{r['prefill']:.0f}", ""])
+                         f"{r['prefill']:.0f}", "", ""])
     table(["", "decode GB/s, batch 1", "share"] + [f"tok/s, batch {b}" for b in BATCHES]
-          + [f"prefill of {PROMPT}, tok/s", "load s"], rows)
+          + [f"prefill of {PROMPT}, tok/s", "its products / peak", "load s"], rows)
 
     product, onednn = our_products(args.kernels_bench), onednn_products()
     types = {0: "float32", 1: "bfloat16", 3: "Q8_0", 4: "Q4_0", 5: "Q4_1"}
