@@ -1,27 +1,40 @@
 """e2e_tests: pytest files as test targets, so that Bazel keeps their results."""
 
-def e2e_tests(name, srcs, data):
+def _pytest(name, src, data, tags):
+    native.sh_test(
+        name = name,
+        srcs = ["run_pytest.sh"],
+        args = ["$(location %s)" % src],
+        data = [src] + data,
+        tags = tags + ["exclusive", "manual", "no_tsan"],
+        timeout = "moderate",
+    )
+
+def e2e_tests(name, srcs, data, sanitized):
     """A test a file, and a suite of them all.
 
     They are `manual`, since they need what deploy/test prepares, and `exclusive`, since some of
     them watch the clock.
 
     Args:
-      name: the suite's name.
+      name: the suite's name, of the tests of the server as it is installed. The suite
+        NAME_sanitized is for --config=asan.
       srcs: pytest files.
       data: what all of them read.
+      sanitized: those of the files that the suite NAME_sanitized has: of small models, and without
+        bounds of time or memory.
     """
     for src in srcs:
-        native.sh_test(
-            name = src[:-len(".py")],
-            srcs = ["run_pytest.sh"],
-            args = ["$(location %s)" % src],
-            data = [src] + data,
-            tags = ["exclusive", "manual", "no_asan", "no_tsan"],
-            timeout = "moderate",
-        )
+        _pytest(src[:-len(".py")], src, data + ["//deploy:bundle"], ["no_asan"])
+    for src in sanitized:
+        _pytest(src[:-len(".py")] + "_sanitized", src, data + ["//server:sirocco"], [])
     native.test_suite(
         name = name,
         tests = [":" + src[:-len(".py")] for src in srcs],
+        tags = ["manual"],
+    )
+    native.test_suite(
+        name = name + "_sanitized",
+        tests = [":" + src[:-len(".py")] + "_sanitized" for src in sanitized],
         tags = ["manual"],
     )
