@@ -43,8 +43,8 @@ constexpr int64_t WordsAt(DType type) { return MinimaAt() * (type == DType::kQ4_
 constexpr int WordsOf(DType type) { return type == DType::kQ8_0 ? 8 : 4; }
 
 // Asks for what comes four kilobytes after a block column: the processor's own prefetching of a
-// single stream is too slow. (One row on a core of an AMD Milan, AVX2, out of memory: Q4_1 at
-// 26 GB/s instead of 13.)
+// single stream is too slow. (One row of Q4_1 out of memory, by the CPU time of one core of an AMD
+// Milan under other load: 13 to 15 GB/s without, 14 to 28 with.)
 inline void PrefetchAfter(const std::byte* block, DType type) {
   constexpr int64_t kAhead = 4096;
   constexpr int64_t kLine = 64;
