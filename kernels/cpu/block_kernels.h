@@ -44,7 +44,7 @@ constexpr int WordsOf(DType type) { return type == DType::kQ8_0 ? 8 : 4; }
 
 // Asks for what comes four kilobytes after a block column: the processor's own prefetching of a
 // single stream is too slow. (One row of Q4_1 out of memory, by the CPU time of one core of an AMD
-// Milan under other load: 13 to 15 GB/s without, 14 to 28 with.)
+// Milan under other load: 11 to 16 GB/s without, 14 to 27 with.)
 inline void PrefetchAfter(const std::byte* block, DType type) {
   constexpr int64_t kAhead = 4096;
   constexpr int64_t kLine = 64;
