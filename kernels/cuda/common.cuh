@@ -54,6 +54,15 @@ __device__ __forceinline__ void StorePack(const Pack<T, kCount>& pack, T* to) {
   *reinterpret_cast<Pack<T, kCount>*>(to) = pack;
 }
 
+// Asks kThreads threads' L2 cache for the floats from[0] ... from[count - 1].
+template <int kThreads>
+__device__ __forceinline__ void PrefetchFloats(const float* from, int count) {
+  constexpr int kLine = 128 / sizeof(float);
+  for (int i = static_cast<int>(threadIdx.x) * kLine; i < count; i += kThreads * kLine) {
+    PrefetchL2(from + i);
+  }
+}
+
 // kCount elements, by accesses of up to 16 bytes: `from` is aligned to 16 bytes, or to kCount
 // elements where those are fewer.
 template <typename T, int kCount>

@@ -180,6 +180,12 @@ struct HeadPlace {
   }
 };
 
+// Where a row's new slot is in the cache.
+struct SlotPlace {
+  int position;
+  int block;
+};
+
 // Bias, the head's norm, the turn, and then q to q_out, k and v to their slot of the cache.
 template <typename T>
 struct QkvEnd {
@@ -200,15 +206,13 @@ struct QkvEnd {
         head_dim(p.layer.head_dim),
         layer(&of) {}
 
-  // Ends one head of rows first_row, first_row + 1 ... first_row + count - 1, count <= kMost, at
-  // once: a row alone would mostly wait for memory. Called by all lanes of a warp. sums: of each
-  // row [head_dim], `pitch` apart, in shared or global memory, visible to the warp, and
-  // overwritten.
-  template <int kMost>
-  __device__ void EndRows(const HeadPlace& place, int first_row, int count, float* sums,
-                          int64_t pitch) const;
+  // Ends one head of a row. Called by all lanes of a warp. sums: [head_dim] in shared or global
+  // memory, aligned to 16 bytes, visible to the warp, and overwritten.
+  __device__ void EndHead(const HeadPlace& place, int row, const SlotPlace& slot,
+                          float* sums) const;
   __device__ __forceinline__ void operator()(const HeadPlace& place, int row, float* sums) const {
-    EndRows<1>(place, row, 1, sums, 0);
+    const int position = map.position[row];
+    EndHead(place, row, {position, BlockOf(map.lane[row], position)}, sums);
   }
 
   // The block of a position, and where element 0 of a head of k or v goes in it.
@@ -221,86 +225,134 @@ struct QkvEnd {
   }
 };
 
-template <typename T>
-template <int kMost>
-__device__ void QkvEnd<T>::EndRows(const HeadPlace& place, int first_row, int count, float* sums,
-                                   int64_t pitch) const {
-  const int lane = threadIdx.x % kWarp;
-  const int turned = place.is_v ? 0 : layer->rotary.dim;
-  const int half = turned / 2;
-  const DType kv_dtype = layer->kv.dtype;
-  const float* bias = place.Bias(*layer);
-  const float* norm = place.is_q ? layer->q_norm : place.is_v ? nullptr : layer->k_norm;
+// A lane's elements of both halves of a head.
+template <typename T, int kVec>
+__device__ __forceinline__ void StoreHalves(const Pack<float, kVec>& low,
+                                            const Pack<float, kVec>& high, T* to, int half) {
+  StoreFloats<T, kVec>(low.at, to);
+  StoreFloats<T, kVec>(high.at, to + half);
+}
 
-  // Rows that do not exist are done as the last one, and not stored.
-  float* row_sums[kMost];
-  const float* cosine[kMost];
-  int64_t to[kMost];
-  float squares[kMost];
-#pragma unroll
-  for (int r = 0; r < kMost; ++r) {
-    const int last = r < count ? r : count - 1;
-    const int row = first_row + last;
-    const int position = map.position[row];
-    row_sums[r] = sums + last * pitch;
-    cosine[r] = layer->rotary.cos_sin + int64_t{position} * turned;
-    to[r] = place.is_q ? int64_t{row} * q_rows + int64_t{place.own} * head_dim
-                       : SlotOf(place, BlockOf(map.lane[row], position), position);
-    squares[r] = 0;
-  }
-  if (bias != nullptr || norm != nullptr) {
-    for (int i = lane; i < head_dim; i += kWarp) {
-      const float add = BiasAt(bias, int64_t{place.own} * head_dim + i);
-      float value[kMost];
-#pragma unroll
-      for (int r = 0; r < kMost; ++r) value[r] = row_sums[r][i] + add;
-#pragma unroll
-      for (int r = 0; r < kMost; ++r) {
-        squares[r] += value[r] * value[r];
-        if (r < count) row_sums[r][i] = value[r];
-      }
-    }
+// A head that lanes hold whole: lane l has kVec elements from l * kVec on of both halves, which turn
+// together. All loads are made before the first is used.
+template <int kVec, typename T>
+__device__ __forceinline__ void EndHeldHead(const QkvEnd<T>& end, const HeadPlace& place, int row,
+                                            const SlotPlace& slot, const float* sums) {
+  using Packed = Pack<float, kVec>;
+  const LayerParams& layer = *end.layer;
+  const int half = end.head_dim / 2;
+  const int i = static_cast<int>(threadIdx.x) % kWarp * kVec;
+  const float* bias = place.Bias(layer);
+  const float* norm = place.is_q ? layer.q_norm : place.is_v ? nullptr : layer.k_norm;
+  const bool turns = !place.is_v && layer.rotary.dim != 0;
+  const auto load = [&](const float* from) { return LoadPack<float, kVec>(from + i); };
+  Packed low = load(sums), high = load(sums + half);
+  Packed cosine, sine, weight[2], add[2] = {};
+  if (turns) {
+    const float* turn = layer.rotary.cos_sin + int64_t{slot.position} * end.head_dim;
+    cosine = load(turn);
+    sine = load(turn + half);
   }
   if (norm != nullptr) {
-    float inverse[kMost];
+    weight[0] = load(norm);
+    weight[1] = load(norm + half);
+  }
+  if (bias != nullptr) {
+    bias += int64_t{place.own} * end.head_dim;
+    add[0] = load(bias);
+    add[1] = load(bias + half);
+  }
 #pragma unroll
-    for (int r = 0; r < kMost; ++r) {
-      inverse[r] = 1.0f / sqrtf(WarpSum(squares[r]) / head_dim + layer->norm_epsilon);
-    }
-    for (int i = lane; i < head_dim; i += kWarp) {
-      const float weight = norm[i];
+  for (int k = 0; k < kVec; ++k) {
+    low.at[k] += add[0].at[k];
+    high.at[k] += add[1].at[k];
+  }
+  if (norm != nullptr) {
+    float squares = 0;
 #pragma unroll
-      for (int r = 0; r < kMost; ++r) {
-        if (r < count) row_sums[r][i] *= inverse[r] * weight;
-      }
+    for (int k = 0; k < kVec; ++k) squares += low.at[k] * low.at[k] + high.at[k] * high.at[k];
+    const float inverse = 1.0f / sqrtf(WarpSum(squares) / end.head_dim + layer.norm_epsilon);
+#pragma unroll
+    for (int k = 0; k < kVec; ++k) {
+      low.at[k] *= inverse * weight[0].at[k];
+      high.at[k] *= inverse * weight[1].at[k];
     }
   }
-  __syncwarp();
-
-  for (int i = lane; i < head_dim; i += kWarp) {
-    const int partner = i < half ? i + half : i - half;  // where i is turned
-    const int angle = i < half ? i : i - half;
-    float value[kMost];
+  if (turns) {
 #pragma unroll
-    for (int r = 0; r < kMost; ++r) {
-      value[r] = row_sums[r][i];
-      if (i < turned) {
-        const float other = row_sums[r][partner];
-        const float sine = cosine[r][half + angle];
-        value[r] = value[r] * cosine[r][angle] + (i < half ? -other : other) * sine;
-      }
+    for (int k = 0; k < kVec; ++k) {
+      const float turned = low.at[k] * cosine.at[k] - high.at[k] * sine.at[k];
+      high.at[k] = high.at[k] * cosine.at[k] + low.at[k] * sine.at[k];
+      low.at[k] = turned;
     }
-#pragma unroll
-    for (int r = 0; r < kMost; ++r) {
-      if (r >= count) continue;
-      if (place.is_q) {
-        q_out[to[r] + i] = FromFloat<T>(value[r]);
-      } else {
-        StoreAs(kv_dtype, layer->kv.data, to[r] + i, value[r]);
-      }
+  }
+  if (place.is_q) {
+    T* to = end.q_out + int64_t{row} * end.q_rows + int64_t{place.own} * end.head_dim + i;
+    StoreHalves(low, high, to, half);
+    return;
+  }
+  const int64_t to = end.SlotOf(place, slot.block, slot.position) + i;
+  switch (layer.kv.dtype) {
+    case DType::kBFloat16:
+      return StoreHalves(low, high, static_cast<__nv_bfloat16*>(layer.kv.data) + to, half);
+    case DType::kFloat16:
+      return StoreHalves(low, high, static_cast<__half*>(layer.kv.data) + to, half);
+    case DType::kFloat32:
+      return StoreHalves(low, high, static_cast<float*>(layer.kv.data) + to, half);
+  }
+}
+
+// Any other head: element by element, several times through `sums`.
+template <typename T>
+__device__ __noinline__ void EndAnyHead(const QkvEnd<T> end, const HeadPlace place, int row,
+                                        const SlotPlace slot, float* sums) {
+  const LayerParams& layer = *end.layer;
+  const int lane = static_cast<int>(threadIdx.x) % kWarp;
+  const int head_dim = end.head_dim;
+  const int turned = place.is_v ? 0 : layer.rotary.dim;
+  const int half = turned / 2;
+  const float* bias = place.Bias(layer);
+  const float* norm = place.is_q ? layer.q_norm : place.is_v ? nullptr : layer.k_norm;
+  float squares = 0;
+  for (int i = lane; i < head_dim; i += kWarp) {
+    const float value = sums[i] + BiasAt(bias, int64_t{place.own} * head_dim + i);
+    squares += value * value;
+    sums[i] = value;
+  }
+  if (norm != nullptr) {
+    const float inverse = 1.0f / sqrtf(WarpSum(squares) / head_dim + layer.norm_epsilon);
+    for (int i = lane; i < head_dim; i += kWarp) sums[i] *= inverse * norm[i];
+  }
+  __syncwarp();
+  const float* turn = layer.rotary.cos_sin + int64_t{slot.position} * turned;
+  const int64_t to = place.is_q
+                         ? int64_t{row} * end.q_rows + int64_t{place.own} * head_dim
+                         : end.SlotOf(place, slot.block, slot.position);
+  for (int i = lane; i < head_dim; i += kWarp) {
+    float value = sums[i];
+    if (i < turned) {
+      const int angle = i < half ? i : i - half;
+      const float other = sums[i < half ? i + half : angle];
+      value = value * turn[angle] + (i < half ? -other : other) * turn[half + angle];
+    }
+    if (place.is_q) {
+      end.q_out[to + i] = FromFloat<T>(value);
+    } else {
+      StoreAs(layer.kv.dtype, layer.kv.data, to + i, value);
     }
   }
   __syncwarp();  // the caller may write `sums` again
+}
+
+template <typename T>
+__device__ void QkvEnd<T>::EndHead(const HeadPlace& place, int row, const SlotPlace& slot,
+                                   float* sums) const {
+  const bool turns_whole =
+      place.is_v || layer->rotary.dim == 0 || layer->rotary.dim == head_dim;
+  if (turns_whole && head_dim == 256) return EndHeldHead<4>(*this, place, row, slot, sums);
+  if (turns_whole && head_dim == 128) return EndHeldHead<2>(*this, place, row, slot, sums);
+  if (turns_whole && head_dim == 64) return EndHeldHead<1>(*this, place, row, slot, sums);
+  EndAnyHead(*this, place, row, slot, sums);
 }
 
 }  // namespace sirocco::cuda::SIROCCO_CUDA_PATH

@@ -84,11 +84,9 @@ struct QkvWork {
       }
       __syncthreads();
     }
-    constexpr int kAtOnce = 4;
     const HeadPlace kind(ref, head);
-    for (int row = threadIdx.x / kWarp * kAtOnce; row < count; row += kTileWarps * kAtOnce) {
-      end.template EndRows<kAtOnce>(kind, first_row + row, min(kAtOnce, count - row),
-                                    heads + row * pitch, pitch);
+    for (int row = threadIdx.x / kWarp; row < count; row += kTileWarps) {
+      end(kind, first_row + row, heads + row * pitch);
     }
   }
 };

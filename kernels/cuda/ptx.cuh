@@ -30,9 +30,9 @@ __device__ __forceinline__ void LaunchDependents() {
 #endif
 }
 
-// A barrier of `threads` threads of the block, whole warps; id: 1 ... 15, 0 is __syncthreads.
-__device__ __forceinline__ void NamedBarrier(int id, int threads) {
-  asm volatile("bar.sync %0, %1;" ::"r"(id), "r"(threads) : "memory");
+// Brings the line at `from`, which need not be there, to the L2 cache.
+__device__ __forceinline__ void PrefetchL2(const void* from) {
+  asm volatile("prefetch.global.L2 [%0];" ::"l"(from));
 }
 
 // 2^x to two units in the last place; of -infinity 0.
@@ -50,6 +50,23 @@ __device__ __forceinline__ void CopyAsync16(void* shared, const void* global, bo
   asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(SharedAddress(shared)),
                "l"(global), "r"(bytes)
                : "memory");
+}
+
+// The same with a policy of the L2 cache.
+__device__ __forceinline__ void CopyAsync16(void* shared, const void* global, bool valid,
+                                            uint64_t policy) {
+  const int bytes = valid ? 16 : 0;
+  asm volatile("cp.async.cg.shared.global.L2::cache_hint [%0], [%1], 16, %2, %3;" ::"r"(
+                   SharedAddress(shared)),
+               "l"(global), "r"(bytes), "l"(policy)
+               : "memory");
+}
+
+// For data that is read once: it leaves the L2 cache first.
+__device__ __forceinline__ uint64_t EvictFirstPolicy() {
+  uint64_t policy;
+  asm volatile("createpolicy.fractional.L2::evict_first.b64 %0, 1.0;" : "=l"(policy));
+  return policy;
 }
 
 __device__ __forceinline__ void CommitCopies() {
@@ -102,65 +119,5 @@ __device__ __forceinline__ void MultiplyAccumulate<__half>(float (&d)[4], const 
       : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
 }
-
-#if SIROCCO_HOPPER
-// ---- Barriers in shared memory and bulk copies, sm_90 -------------------------------------------
-
-__device__ __forceinline__ void InitBarrier(uint64_t* barrier, int arrivals) {
-  asm volatile("mbarrier.init.shared.b64 [%0], %1;" ::"r"(SharedAddress(barrier)), "r"(arrivals)
-               : "memory");
-}
-
-// Makes initialised barriers visible to bulk copies; then the block synchronises.
-__device__ __forceinline__ void FenceBarrierInit() {
-  asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
-}
-
-__device__ __forceinline__ void Arrive(uint64_t* barrier) {
-  asm volatile("mbarrier.arrive.shared.b64 _, [%0];" ::"r"(SharedAddress(barrier)) : "memory");
-}
-
-// One arrival, and the phase waits for `bytes` more from copies.
-__device__ __forceinline__ void ArriveExpecting(uint64_t* barrier, uint32_t bytes) {
-  asm volatile("mbarrier.arrive.expect_tx.shared.b64 _, [%0], %1;" ::"r"(SharedAddress(barrier)),
-               "r"(bytes)
-               : "memory");
-}
-
-// Whether the phase of this parity has ended; may sleep a while before it says no.
-__device__ __forceinline__ bool TryWait(uint64_t* barrier, uint32_t parity) {
-  uint32_t done;
-  asm volatile(
-      "{\n.reg .pred p;\nmbarrier.try_wait.parity.shared.b64 p, [%1], %2;\nselp.u32 %0, 1, 0, p;\n}"
-      : "=r"(done)
-      : "r"(SharedAddress(barrier)), "r"(parity)
-      : "memory");
-  return done != 0;
-}
-
-__device__ __forceinline__ void WaitBarrier(uint64_t* barrier, uint32_t parity) {
-  while (!TryWait(barrier, parity)) {
-  }
-}
-
-// For data that is read once: it leaves the L2 cache first.
-__device__ __forceinline__ uint64_t EvictFirstPolicy() {
-  uint64_t policy;
-  asm volatile("createpolicy.fractional.L2::evict_first.b64 %0, 1.0;" : "=l"(policy));
-  return policy;
-}
-
-// `bytes` (a multiple of 16, both sides aligned to 16) from global to this block's shared memory;
-// counted on `barrier` when they have come.
-__device__ __forceinline__ void CopyBulk(void* shared, const void* global, uint32_t bytes,
-                                         uint64_t* barrier, uint64_t policy) {
-  asm volatile(
-      "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes.L2::cache_hint [%0], "
-      "[%1], "
-      "%2, [%3], %4;" ::"r"(SharedAddress(shared)),
-      "l"(global), "r"(bytes), "r"(SharedAddress(barrier)), "l"(policy)
-      : "memory");
-}
-#endif  // SIROCCO_HOPPER
 
 }  // namespace sirocco::cuda::SIROCCO_CUDA_PATH

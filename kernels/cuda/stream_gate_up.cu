@@ -10,7 +10,7 @@ template <typename T>
 class GateUpStream {
  public:
   using Params = NormGateUpParams;
-  static constexpr int kEnds = kStreamHalf;
+  static constexpr int kParts = 2;
   struct Before {};
 
   __device__ explicit GateUpStream(const StreamParams<Params>& p)
@@ -20,17 +20,14 @@ class GateUpStream {
     const int64_t at = int64_t{unit} * columns_;
     return {units, {gate_ + at, up_ + at}, {units, units}};
   }
+  __device__ __forceinline__ void Prefetch() const { PrefetchNorms(norms_); }
   __device__ __forceinline__ void FillRows(const StreamPlan& plan, int, float* shared, T* x) const {
     NormedRows(plan, norms_, shared, x);
   }
-  __device__ __forceinline__ bool Ends(const StreamTile<T>& tile, int i) const {
-    return i < tile.units;
-  }
-  __device__ __forceinline__ Before Load(int, int, int) const { return {}; }
-  template <typename Sum>
-  __device__ __forceinline__ void End(int unit, int row, int i, const Sum& sum,
+  __device__ __forceinline__ Before Load(int, int) const { return {}; }
+  __device__ __forceinline__ void End(int unit, int row, const float (&sums)[kParts],
                                       const Before&) const {
-    end_(row, unit + i, sum(i), sum(kStreamHalf + i));
+    end_(row, unit, sums[0], sums[1]);
   }
   __device__ __forceinline__ void Finish(const StreamParams<Params>&, float*) const {}
 

@@ -22,20 +22,13 @@ struct RowTiles {
     const T* from = weights + int64_t{unit} * columns;
     return {units, {from, from + int64_t{first} * columns}, {first, units - first}};
   }
-  // The unit of a tile that its row i is.
-  __device__ __forceinline__ int UnitOf(int i) const {
-    return i < kStreamHalf ? i : i - kStreamHalf + half_rows;
-  }
-  __device__ __forceinline__ static bool Has(const StreamTile<T>& tile, int i) {
-    return i < kStreamHalf ? i < tile.rows[0] : i - kStreamHalf < tile.rows[1];
-  }
 };
 
 template <typename T>
 class MatMulStream {
  public:
   using Params = MatMulParams;
-  static constexpr int kEnds = 2 * kStreamHalf;
+  static constexpr int kParts = 1;
   struct Before {
     float bias;
   };
@@ -47,19 +40,16 @@ class MatMulStream {
   __device__ __forceinline__ StreamTile<T> TileAt(int unit, int end) const {
     return tiles_.At(unit, end);
   }
+  __device__ __forceinline__ void Prefetch() const {}
   __device__ __forceinline__ void FillRows(const StreamPlan& plan, int, float*, T* x) const {
     CopyRows(plan, in_, x);
   }
-  __device__ __forceinline__ bool Ends(const StreamTile<T>& tile, int i) const {
-    return tiles_.Has(tile, i);
+  __device__ __forceinline__ Before Load(int unit, int /*row*/) const {
+    return {end_.Before(unit)};
   }
-  __device__ __forceinline__ Before Load(int unit, int /*row*/, int i) const {
-    return {end_.Before(unit + tiles_.UnitOf(i))};
-  }
-  template <typename Sum>
-  __device__ __forceinline__ void End(int unit, int row, int i, const Sum& sum,
+  __device__ __forceinline__ void End(int unit, int row, const float (&sums)[kParts],
                                       const Before& before) const {
-    end_.Store(row, unit + tiles_.UnitOf(i), sum(i) + before.bias);
+    end_.Store(row, unit, sums[0] + before.bias);
   }
   __device__ __forceinline__ void Finish(const StreamParams<Params>&, float*) const {}
 
@@ -74,11 +64,12 @@ template <typename T, typename P>
 class ResidualStream {
  public:
   using Params = P;
-  static constexpr int kEnds = 2 * kStreamHalf;
+  static constexpr int kParts = 1;
   using Before = ResidualEnd::Loaded;
 
   __device__ explicit ResidualStream(const StreamParams<P>& p)
-      : layer_(LayerOf(p.operation.layer)),
+      : operation_(p.operation),
+        layer_(LayerOf(p.operation.layer)),
         tiles_{static_cast<const T*>(WeightOf(p.operation, layer_).data), p.plan.columns,
                p.plan.half_rows},
         in_(static_cast<const T*>(InputOf(p.operation).data)),
@@ -86,27 +77,26 @@ class ResidualStream {
   __device__ __forceinline__ StreamTile<T> TileAt(int unit, int end) const {
     return tiles_.At(unit, end);
   }
+  __device__ __forceinline__ void Prefetch() const {
+    if constexpr (std::is_same_v<P, DownNormParams>) PrefetchNorms(Norms(operation_, layer_));
+  }
   __device__ __forceinline__ void FillRows(const StreamPlan& plan, int, float*, T* x) const {
     CopyRows(plan, in_, x);
   }
-  __device__ __forceinline__ bool Ends(const StreamTile<T>& tile, int i) const {
-    return tiles_.Has(tile, i);
+  __device__ __forceinline__ Before Load(int unit, int row) const {
+    return end_.Before(row, unit);
   }
-  __device__ __forceinline__ Before Load(int unit, int row, int i) const {
-    return end_.Before(row, unit + tiles_.UnitOf(i));
-  }
-  template <typename Sum>
-  __device__ __forceinline__ void End(int unit, int row, int i, const Sum& sum,
+  __device__ __forceinline__ void End(int unit, int row, const float (&sums)[kParts],
                                       const Before& before) const {
-    end_.Store(row, unit + tiles_.UnitOf(i), sum(i), before);
+    end_.Store(row, unit, sums[0], before);
   }
   __device__ __forceinline__ void Finish(const StreamParams<P>& p, float* shared) const {
     if constexpr (std::is_same_v<P, DownResidualParams>) {
-      AdvanceLayer(p.operation.advance, &p.counters[0], gridDim.x, ConsumerSync());
+      AdvanceLayer(p.operation.advance, &p.counters[0], gridDim.x);
     }
     if constexpr (std::is_same_v<P, DownNormParams>) {
       // The last block norms what all have left.
-      if (!LastToArrive(&p.counters[0], gridDim.x, ConsumerSync())) return;
+      if (!LastToArrive(&p.counters[0], gridDim.x)) return;
       const Norms norms(p.operation, layer_);
       NormRows(norms, p.operation.rows, true, shared,
                [&](int row, int column, const Pack<float, 4>& normed) {
@@ -117,6 +107,7 @@ class ResidualStream {
   }
 
  private:
+  const P& operation_;
   const LayerParams& layer_;
   RowTiles<T> tiles_;
   const T* in_;

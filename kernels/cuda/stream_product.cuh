@@ -3,10 +3,11 @@
 //
 // Bytes: every weight once, the activations once a block (from the L2 cache), the outputs once.
 // Grid: one block a multiprocessor, or as many as there are units; each takes one run of weights,
-// all of them as long. Shared memory: a ring of 40-80 KiB of weight pieces, and the activations.
-// The ring is filled before WaitForDependency, while the kernel before still runs: weights and the
-// layer's table are not written by any kernel. Sums are float32 in an order that depends on the
-// weights' shape and on the number of multiprocessors, not on the number of rows.
+// all of them as long. Shared memory: a ring of 80 KiB of weights (48 KiB where not Hopper), the
+// activations, and 16 KiB of sums. The ring is filled before WaitForDependency, while the kernel
+// before still runs: weights and the layer's table are not written by any kernel. Sums are float32
+// in an order that depends on the weights' shape and on the number of multiprocessors, not on the
+// number of rows.
 // Assumes: columns a multiple of 8; every pointer of the parameters and of the layer's table a
 // multiple of 16 bytes.
 #pragma once
@@ -35,83 +36,79 @@ struct StreamParams {
 // What is particular to an operation: a class Op, made by every thread from the StreamParams before
 // WaitForDependency. It has
 //   Params                       the operation's
+//   kParts                       rows of weights that a unit is: 1, or 2 (one in each half)
 //   TileAt(unit, end)            the rows of the tile that begins at `unit`
-//   FillRows(plan, row, shared, x)    the activations to shared memory, by the consumers; `row` is
-//                                the one that this thread will end, if there is such a row
-//   kEnds                        ends of an activation row in a tile: 16, one for each row of
-//                                weights, or 8, for rows i of both halves together
-//   Ends(tile, i)                whether end i is there
-//   Load(unit, row, i)           what End needs from memory, ahead of the sums: Before
-//   End(unit, row, i, sum, before)    sum(k): of row k of the tile, the second half from 8 on
-//   Finish(p, shared)            the operation's end, by the consumers of every block
+//   Prefetch()                   asks for what no kernel writes and the rest of Op reads; before
+//                                the wait
+//   FillRows(plan, row, shared, x)    the activations to shared memory; `row` is
+//                                the one whose units this thread ends, or plan.rows
+//   Load(unit, row)              what End needs from memory, ahead of the sums: Before
+//   End(unit, row, sums, before) sums: [kParts]
+//   Finish(p, shared)            the operation's end, of every block
 template <typename T, typename Op>
-__global__ void __launch_bounds__(kStreamThreads, SIROCCO_HOPPER ? 2 : 1)
+__global__ void __launch_bounds__(kStreamThreads, 2)
     StreamKernel(const __grid_constant__ StreamParams<typename Op::Params> p) {
-  __shared__ __align__(16) float partial[2][kStreamWarps][kStreamSums];
+  __shared__ __align__(16) float partial[2][kStreamPartials][kStreamWarps];
   __shared__ float norm_sums[2 * kStreamWarps];
-  __shared__ __align__(8) uint64_t full[kStreamSlots];
-  __shared__ __align__(8) uint64_t empty[kStreamSlots];
   LaunchDependents();
 
   const StreamPlan& plan = p.plan;
-  unsigned char* const slots = DynamicShared();
-  T* const x = reinterpret_cast<T*>(slots + plan.slots * plan.slot_bytes());
-  const int first_unit = static_cast<int>(int64_t{plan.units} * blockIdx.x / gridDim.x);
-  const int end_unit = static_cast<int>(int64_t{plan.units} * (blockIdx.x + 1) / gridDim.x);
   const int warp = threadIdx.x / kWarp;
+  constexpr int kRing = kStreamDepth * kStreamSlotBytes;  // a warp's
+  unsigned char* const slots = DynamicShared();
+  T* const x = reinterpret_cast<T*>(slots + kStreamWarps * kRing);
+  const int first_unit = plan.first_unit(blockIdx.x);
+  const int end_unit = plan.first_unit(blockIdx.x + 1);
   Op op(p);
-  StreamRing<T, Op> ring(plan, op, first_unit, end_unit, slots, full, empty);
-
-#if SIROCCO_HOPPER
-  const bool copies = threadIdx.x == kStreamConsumers;
-  if (copies) ring.Start();
-  __syncwarp();
-  __syncthreads();
-  if (copies) ring.CopyRest();
-#else
+  StreamRing<T, Op> ring(plan, op, first_unit, end_unit, slots + warp * kRing);
   ring.Start();
-#endif
+  op.Prefetch();
   WaitForDependency();
-  if (warp >= kStreamWarps) return;
-  const int row = threadIdx.x / Op::kEnds;
-  const int i = threadIdx.x % Op::kEnds;
-  op.FillRows(plan, row, norm_sums, x);
-  SyncConsumers();
+
+  // Units are ended together, as many as there is room for their warps' sums: each by one thread a
+  // row of activations.
+  const int threads_a_row = kStreamThreads / plan.rows;
+  const int own_row = static_cast<int>(threadIdx.x) / threads_a_row;
+  const int own_unit = static_cast<int>(threadIdx.x) % threads_a_row;
+  op.FillRows(plan, own_row, norm_sums, x);
+  __syncthreads();
+  const int most_units = kStreamPartials / (Op::kParts * plan.rows);
+  const typename StreamSums<T>::Places places(plan, x);
+  int group = warp;  // this warp's next of the tile: groups go round the warps, tile by tile
   int buffer = 0;
   for (int unit = first_unit; unit < end_unit; buffer ^= 1) {
-    const StreamTile<T> tile = op.TileAt(unit, end_unit);
-    const bool ends = row < plan.rows && op.Ends(tile, i);
+    const int first = unit;
+    const int most = min(end_unit, first + most_units);
     typename Op::Before before = {};
-    if (ends) before = op.Load(unit, row, i);
-
-    StreamSums<T> sums;
-    for (int column = 0; column < plan.columns; column += plan.piece_columns) {
-      sums.Add({.slot = ring.Acquire(),
-                .half_bytes = plan.half_rows * plan.row_bytes,
-                .row_bytes = plan.row_bytes,
-                .rows = {tile.rows[0], tile.rows[1]},
-                .columns = min(plan.piece_columns, plan.columns - column),
-                .first_column = column,
-                .x = x + column,
-                .x_stride = plan.x_stride,
-                .x_rows = plan.rows});
-      ring.Release();
-    }
-    sums.Store(plan.rows, partial[buffer][warp]);
-    // Two buffers: the barrier of the next tile keeps the one after from writing what is read.
-    SyncConsumers();
-    if (ends) {
-      const auto sum = [&](int of) {
+    const bool loaded = own_row < plan.rows && first + own_unit < most;
+    if (loaded) before = op.Load(first + own_unit, own_row);
+    do {
+      const StreamTile<T> tile = op.TileAt(unit, end_unit);
+      if (unit + tile.units > most) break;
+      StreamSums<T> sums;
+      for (; group < plan.groups; group += kStreamWarps) sums.Add(places, ring.Next(), group);
+      group -= plan.groups;
+      // A unit's parts lie together.
+      sums.Store(tile, plan.rows, Op::kParts == 2 ? 1 : plan.half_rows, Op::kParts,
+                 &partial[buffer][(unit - first) * Op::kParts * plan.rows][warp]);
+      unit += tile.units;
+    } while (unit < end_unit);
+    // Two buffers: this barrier also keeps sums of the buffer after next from overwriting what is
+    // read now.
+    __syncthreads();
+    for (int u = own_unit; own_row < plan.rows && first + u < unit; u += threads_a_row) {
+      float sums[Op::kParts];
+#pragma unroll
+      for (int part = 0; part < Op::kParts; ++part) {
+        const float* of = partial[buffer][(u * Op::kParts + part) * plan.rows + own_row];
         float total = 0;
 #pragma unroll
-        for (int w = 0; w < kStreamWarps; ++w) {
-          total += partial[buffer][w][row * 2 * kStreamHalf + of];
-        }
-        return total;
-      };
-      op.End(unit, row, i, sum, before);
+        for (int w = 0; w < kStreamWarps; ++w) total += of[w];
+        sums[part] = total;
+      }
+      op.End(first + u, own_row, sums,
+             u == own_unit && loaded ? before : op.Load(first + u, own_row));
     }
-    unit += tile.units;
   }
   op.Finish(p, norm_sums);
 }

@@ -18,7 +18,7 @@ template <typename T, typename P>
 class QkvStream {
  public:
   using Params = P;
-  static constexpr int kEnds = kStreamHalf;
+  static constexpr int kParts = 2;
   // Of a pair.
   struct Before {
     float bias[2];
@@ -39,29 +39,41 @@ class QkvStream {
     return {units, {from, from + int64_t{half_dim_} * columns_}, {units, units}};
   }
 
-  // Also finds `row`'s place in the cache, while the other loads are under way.
+  __device__ __forceinline__ void Prefetch() const {
+    if constexpr (kNorms) PrefetchNorms(Norms(operation_, layer_));
+    for (const float* weight : {layer_.q_norm, layer_.k_norm}) {
+      if (weight != nullptr) PrefetchFloats<kStreamThreads>(weight, ref_.head_dim);
+    }
+  }
+
+  // Also finds `row`'s place in the cache, and that of the row whose heads this warp may end, while
+  // the other loads are under way.
   __device__ __forceinline__ void FillRows(const StreamPlan& plan, int row, float* shared, T* x) {
+    const int head_row = static_cast<int>(threadIdx.x) / kWarp;
     int lane = 0;
+    int head_lane = 0;
     if (row < plan.rows) {
       position_ = end_.map.position[row];
       lane = end_.map.lane[row];
     }
-    if constexpr (std::is_same_v<P, NormQkvParams>) {
+    const bool ends_heads = (q_whole_ || k_whole_) && head_row < plan.rows;
+    if (ends_heads) {
+      head_place_.position = end_.map.position[head_row];
+      head_lane = end_.map.lane[head_row];
+    }
+    if constexpr (kNorms) {
       NormedRows(plan, Norms(operation_, layer_), shared, x);
     } else {
       CopyRows(plan, static_cast<const T*>(operation_.normed.data), x);
     }
     if (row < plan.rows) block_ = end_.BlockOf(lane, position_);
+    if (ends_heads) head_place_.block = end_.BlockOf(head_lane, head_place_.position);
   }
 
-  __device__ __forceinline__ bool Ends(const StreamTile<T>& tile, int i) const {
-    return i < tile.units;
-  }
-
-  __device__ __forceinline__ Before Load(int unit, int /*row*/, int i) const {
+  __device__ __forceinline__ Before Load(int unit, int /*row*/) const {
     Before before = {{0, 0}, 1, 0};
     const int head = unit / half_dim_;
-    const int pair = unit + i - head * half_dim_;
+    const int pair = unit - head * half_dim_;
     const HeadPlace place(ref_, head);
     if (EndsWhole(place)) return before;
     const float* bias = place.Bias(layer_);
@@ -78,14 +90,13 @@ class QkvStream {
     return before;
   }
 
-  template <typename Sum>
-  __device__ __forceinline__ void End(int unit, int row, int i, const Sum& sum,
+  __device__ __forceinline__ void End(int unit, int row, const float (&sums)[kParts],
                                       const Before& before) const {
     const int head = unit / half_dim_;
-    const int pair = unit + i - head * half_dim_;
+    const int pair = unit - head * half_dim_;
     const HeadPlace place(ref_, head);
-    const float a = sum(i) + before.bias[0];
-    const float b = sum(kStreamHalf + i) + before.bias[1];
+    const float a = sums[0] + before.bias[0];
+    const float b = sums[1] + before.bias[1];
     if (EndsWhole(place)) {
       float* to = sums_ + row * SumStride() + int64_t{head} * ref_.head_dim + pair;
       to[0] = a;
@@ -109,31 +120,32 @@ class QkvStream {
   __device__ void Finish(const StreamParams<P>& p, float*) const {
     if (!q_whole_ && !k_whole_) return;
     // One thread asks for each head of the block.
-    constexpr int kMostHeads = kStreamConsumers;
+    constexpr int kMostHeads = kStreamThreads;
     __shared__ bool is_last[kMostHeads];
-    const int64_t units = p.plan.units;
-    const int64_t first = units * blockIdx.x / gridDim.x;
-    const int64_t end = units * (blockIdx.x + 1) / gridDim.x;
-    const int first_head = static_cast<int>(first / half_dim_);
-    const int heads = static_cast<int>(CeilDiv(end, half_dim_)) - first_head;
+    const int first = p.plan.first_unit(blockIdx.x);
+    const int end = p.plan.first_unit(blockIdx.x + 1);
+    const int first_head = first / half_dim_;
+    const int heads = (end + half_dim_ - 1) / half_dim_ - first_head;
     const int warp = threadIdx.x / kWarp;
-    SyncConsumers();
+    __syncthreads();
     for (int base = 0; base < heads; base += kMostHeads) {
       const int count = min(kMostHeads, heads - base);
       if (threadIdx.x < count) is_last[threadIdx.x] = Arrive(p, first_head + base + threadIdx.x);
-      SyncConsumers();
+      __syncthreads();
       for (int i = 0; i < count; ++i) {
         const int head = first_head + base + i;
         if (is_last[i] && warp < p.plan.rows) {
-          end_(HeadPlace(ref_, head), warp,
-               sums_ + warp * SumStride() + int64_t{head} * ref_.head_dim);
+          end_.EndHead(HeadPlace(ref_, head), warp, head_place_,
+                       sums_ + warp * SumStride() + int64_t{head} * ref_.head_dim);
         }
       }
-      SyncConsumers();
+      __syncthreads();
     }
   }
 
  private:
+  static constexpr bool kNorms = std::is_same_v<P, NormQkvParams>;
+
   __device__ QkvStream(const StreamParams<P>& p, const LayerParams& layer)
       : operation_(p.operation),
         ref_(p.operation.layer),
@@ -161,12 +173,11 @@ class QkvStream {
   // Counts this block in for `head`: whether it is the last of those that have pairs of it.
   __device__ bool Arrive(const StreamParams<P>& p, int head) const {
     if (!EndsWhole(HeadPlace(ref_, head))) return false;
-    // Block b has units [units * b / blocks, units * (b + 1) / blocks).
-    const int64_t units = p.plan.units;
-    const auto block_of = [&](int64_t unit) { return ((unit + 1) * gridDim.x - 1) / units; };
-    const int64_t first = int64_t{head} * half_dim_;
-    const auto blocks =
-        static_cast<uint32_t>(block_of(first + half_dim_ - 1) - block_of(first) + 1);
+    // Of StreamPlan::first_unit.
+    const uint32_t units = p.plan.units;
+    const auto block_of = [&](uint32_t unit) { return ((unit + 1) * gridDim.x - 1) / units; };
+    const uint32_t first = head * half_dim_;
+    const uint32_t blocks = block_of(first + half_dim_ - 1) - block_of(first) + 1;
     return ArriveLast(&p.counters[head], blocks);
   }
 
@@ -183,6 +194,7 @@ class QkvStream {
   QkvEnd<T> end_;
   int position_ = 0;  // of this thread's row of activations
   int block_ = 0;
+  SlotPlace head_place_ = {};  // of the row whose heads this warp may end
 };
 
 template <typename P>

@@ -1,6 +1,10 @@
-// The ring of weight pieces in shared memory between the copies and the sums. On Hopper one warp
-// issues bulk copies (evict first: weights are read once) and waits for free slots; else every
-// thread copies its share with cp.async.
+// A warp's ring of weight groups in shared memory. The warp copies what it will multiply itself, so
+// that nothing is handed from warp to warp. By asynchronous copies of 16 bytes a lane rather than by
+// bulk copies: a row's 128 bytes would be one each, and issuing them took one thread longer than
+// the memory needed (Hopper; 16 of them, 1.5 us).
+//
+// A slot is [16 rows][128 bytes]: both halves of a tile. In odd rows the two runs of 64 bytes change
+// places, so that what eight lanes read of two rows lies in different banks.
 #pragma once
 
 #include <cstdint>
@@ -12,12 +16,6 @@
 
 namespace sirocco::cuda::SIROCCO_CUDA_PATH {
 
-// A barrier of the warps that make the sums.
-__device__ __forceinline__ void SyncConsumers() { NamedBarrier(1, kStreamConsumers); }
-struct ConsumerSync {
-  __device__ __forceinline__ void operator()() const { SyncConsumers(); }
-};
-
 // Rows of weights whose sums are made at once.
 template <typename T>
 struct StreamTile {
@@ -26,131 +24,110 @@ struct StreamTile {
   int rows[2];          // of each half
 };
 
+// Where chunk `chunk` of 16 bytes of a row is in a slot.
+__device__ __forceinline__ int SlotChunk(int row, int chunk) {
+  return row * kStreamGroupBytes + (chunk ^ (row % 2 * 4)) * 16;
+}
+
 // Op::TileAt(unit, end) says which rows belong to the tile that begins at `unit`.
 template <typename T, typename Op>
 class StreamRing {
  public:
-  // slots: plan.slots slots, aligned to 128 bytes. full, empty: [kStreamSlots] in shared memory.
+  // slots: this warp's kStreamDepth, aligned to 128 bytes.
   __device__ StreamRing(const StreamPlan& plan, const Op& op, int first_unit, int end_unit,
-                        unsigned char* slots, uint64_t* full, uint64_t* empty)
-      : plan_(plan),
+                        unsigned char* slots)
+      : columns_(plan.columns),
+        groups_(plan.groups),
         op_(op),
         slots_(slots),
-        full_(full),
-        empty_(empty),
         unit_(first_unit),
-        end_(end_unit) {
-    if (unit_ < end_) tile_ = op_.TileAt(unit_, end_);
+        end_(end_unit),
+        group_(threadIdx.x / kWarp),
+        policy_(EvictFirstPolicy()) {
+    to_ = SlotChunk(Row(), Chunk());
+    if (unit_ < end_) NextTile();
   }
 
-#if SIROCCO_HOPPER
-  // The copying thread, before the block synchronises: the barriers, and copies into all slots.
+  // Asks for the first groups.
   __device__ void Start() {
-    for (int i = 0; i < plan_.slots; ++i) {
-      InitBarrier(full_ + i, 1);
-      InitBarrier(empty_ + i, kStreamWarps);
-    }
-    FenceBarrierInit();
-    policy_ = EvictFirstPolicy();
-    for (int i = 0; i < plan_.slots && unit_ < end_; ++i) CopyNext();
-  }
-  // The copying thread, after the block has synchronised: the rest.
-  __device__ void CopyRest() {
-    for (; unit_ < end_; CopyNext()) WaitBarrier(empty_ + slot_, parity_ ^ 1u);
+    while (group_ >= groups_ && unit_ < end_) SkipTile();
+    for (int i = 0; i + 1 < kStreamDepth; ++i) Copy();
   }
 
-  // A consumer thread waits for the next piece ...
-  __device__ __forceinline__ const unsigned char* Acquire() {
-    WaitBarrier(full_ + slot_, parity_);
-    return slots_ + slot_ * plan_.slot_bytes();
-  }
-  // ... and its warp has no more use for it.
-  __device__ __forceinline__ void Release() {
+  // Waits for the warp's next group, and asks for the one that is kStreamDepth - 1 further on. The
+  // group before may not be read any more.
+  __device__ __forceinline__ const unsigned char* Next() {
+    WaitForCopies<kStreamDepth - 2>();
     __syncwarp();
-    if (threadIdx.x % kWarp == 0) Arrive(empty_ + slot_);
-    NextSlot();
-  }
-#else
-  __device__ void Start() {
-    for (int i = 0; i + 1 < kPortableSlots; ++i) {
-      if (unit_ < end_) CopyNext();
-      CommitCopies();
-    }
-  }
-  // Frees the slot of the piece before, for all threads, and copies into it.
-  __device__ __forceinline__ const unsigned char* Acquire() {
-    WaitForCopies<kPortableSlots - 2>();
-    SyncConsumers();
-    if (unit_ < end_) CopyNext();
-    CommitCopies();
-    const unsigned char* slot = slots_ + taken_ * plan_.slot_bytes();
-    taken_ = taken_ + 1 == kPortableSlots ? 0 : taken_ + 1;
+    Copy();
+    const unsigned char* slot = slots_ + taken_;
+    taken_ = taken_ + kStreamSlotBytes == kRing ? 0 : taken_ + kStreamSlotBytes;
     return slot;
   }
-  __device__ __forceinline__ void Release() {}
-#endif
 
  private:
-  __device__ __forceinline__ void NextSlot() {
-    if (++slot_ == plan_.slots) {
-      slot_ = 0;
-      parity_ ^= 1u;
-    }
-  }
+  static constexpr int kRing = kStreamDepth * kStreamSlotBytes;
+  // A lane copies a chunk of rows Row() and Row() + 4 of both halves.
+  static constexpr int kRowsAtOnce = kWarp / (kStreamGroupBytes / 16);
+  static constexpr int kGroupElements = kStreamGroupBytes / sizeof(T);
 
-  // Copies the piece at (unit_, column_) into slot_, and goes on to the next.
-  __device__ void CopyNext() {
-    unsigned char* slot = slots_ + slot_ * plan_.slot_bytes();
-    const int columns = min(plan_.piece_columns, plan_.columns - column_);
-    const uint32_t row_bytes = columns * sizeof(T);
-#if SIROCCO_HOPPER
-    ArriveExpecting(full_ + slot_, (tile_.rows[0] + tile_.rows[1]) * row_bytes);
-#endif
+  __device__ __forceinline__ static int Row() { return threadIdx.x % kWarp / 8; }
+  __device__ __forceinline__ static int Chunk() { return threadIdx.x % 8; }
+
+  __device__ __forceinline__ void NextTile() {
+    const StreamTile<T> tile = op_.TileAt(unit_, end_);
+    units_ = tile.units;
+#pragma unroll
     for (int half = 0; half < 2; ++half) {
-      const T* from = tile_.weights[half] + column_;
-      unsigned char* to = slot + half * plan_.half_rows * plan_.row_bytes;
-#if SIROCCO_HOPPER
-      if (tile_.rows[half] == 0) continue;
-      if (plan_.whole_rows()) {
-        CopyBulk(to, from, tile_.rows[half] * row_bytes, full_ + slot_, policy_);
-        continue;
-      }
-      for (int r = 0; r < tile_.rows[half]; ++r) {
-        CopyBulk(to, from, row_bytes, full_ + slot_, policy_);
-        from += plan_.columns;
-        to += plan_.row_bytes;
-      }
-#else
-      const int chunks = row_bytes / 16;
-      for (int i = threadIdx.x; i < tile_.rows[half] * chunks; i += kStreamConsumers) {
-        const int r = i / chunks;
-        const int c = i - r * chunks;
-        CopyAsync16(to + r * plan_.row_bytes + c * 16,
-                    from + int64_t{r} * plan_.columns + c * (16 / sizeof(T)));
-      }
-#endif
+      rows_[half] = tile.rows[half] - Row();
+      from_[half] = tile.weights[half] + int64_t{Row()} * columns_ + Chunk() * (16 / sizeof(T));
     }
-    NextSlot();
-    column_ += plan_.piece_columns;
-    if (column_ < plan_.columns) return;
-    column_ = 0;
-    unit_ += tile_.units;
-    if (unit_ < end_) tile_ = op_.TileAt(unit_, end_);
+  }
+  __device__ __forceinline__ void SkipTile() {
+    group_ -= groups_;
+    unit_ += units_;
+    if (unit_ < end_) NextTile();
   }
 
-  const StreamPlan& plan_;
+  __device__ __forceinline__ void Copy() {
+    if (unit_ < end_) {
+      unsigned char* to = slots_ + asked_ + to_;
+      const int column = group_ * kGroupElements;
+      // The last group may be narrower: zeros.
+      const bool inside = column + Chunk() * static_cast<int>(16 / sizeof(T)) < columns_;
+#pragma unroll
+      for (int half = 0; half < 2; ++half) {
+        const T* from = from_[half] + (inside ? column : 0);
+#pragma unroll
+        for (int i = 0; i < kStreamHalf / kRowsAtOnce; ++i) {
+          if (i * kRowsAtOnce < rows_[half]) {
+            CopyAsync16(to + (half * kStreamHalf + i * kRowsAtOnce) * kStreamGroupBytes, from,
+                        inside, policy_);
+          }
+          from += kRowsAtOnce * columns_;
+        }
+      }
+      asked_ = asked_ + kStreamSlotBytes == kRing ? 0 : asked_ + kStreamSlotBytes;
+      group_ += kStreamWarps;
+      while (group_ >= groups_ && unit_ < end_) SkipTile();
+    }
+    CommitCopies();
+  }
+
+  const int columns_;
+  const int groups_;
   const Op& op_;
-  unsigned char* slots_;
-  uint64_t* full_;
-  uint64_t* empty_;
-  uint64_t policy_ = 0;
-  int unit_;
-  int end_;
-  int column_ = 0;
-  StreamTile<T> tile_ = {};
-  int slot_ = 0;  // of the next copy; of a consumer on Hopper, the next to wait for
-  uint32_t parity_ = 0;
-  int taken_ = 0;  // of a consumer where it copies itself
+  unsigned char* const slots_;
+  int unit_;  // of the next copy: its tile's first
+  const int end_;
+  int group_;  // of the next copy
+  const uint64_t policy_;
+  int to_;  // of the lane's first chunk in a slot
+  int units_ = 0;
+  int rows_[2] = {};  // of each half, from the lane's first row on
+  const T* from_[2] = {};
+  int asked_ = 0;  // the next copy's slot
+  int taken_ = 0;  // the next group's slot
 };
 
 }  // namespace sirocco::cuda::SIROCCO_CUDA_PATH

@@ -1,5 +1,5 @@
 // The activations of a streamed product in shared memory, as T: rows that are ready, or the norm of
-// the residual stream, which every block computes for itself. By the consumer threads.
+// the residual stream, which every block computes for itself.
 #pragma once
 
 #include <cstdint>
@@ -15,10 +15,8 @@ namespace sirocco::cuda::SIROCCO_CUDA_PATH {
 // Columns beyond the last, which the sums read: zeros.
 template <typename T>
 __device__ __forceinline__ void ClearPadding(const StreamPlan& plan, T* x) {
-  const int padding =
-      (plan.columns + kStreamColumnBlock - 1) / kStreamColumnBlock * kStreamColumnBlock -
-      plan.columns;
-  for (int i = threadIdx.x; i < plan.rows * padding; i += kStreamConsumers) {
+  const int padding = plan.groups * (kStreamGroupBytes / static_cast<int>(sizeof(T))) - plan.columns;
+  for (int i = threadIdx.x; i < plan.rows * padding; i += kStreamThreads) {
     x[i / padding * plan.x_stride + plan.columns + i % padding] = FromFloat<T>(0.0f);
   }
 }
@@ -29,7 +27,7 @@ __device__ __forceinline__ void CopyRows(const StreamPlan& plan, const T* in, T*
   constexpr int kChunk = 16 / sizeof(T);
   const int chunks = plan.columns / kChunk;
 #pragma unroll 4
-  for (int i = threadIdx.x; i < plan.rows * chunks; i += kStreamConsumers) {
+  for (int i = threadIdx.x; i < plan.rows * chunks; i += kStreamThreads) {
     const int row = i / chunks;
     const int column = (i - row * chunks) * kChunk;
     StorePack(LoadPack<T, kChunk>(in + int64_t{row} * plan.columns + column),
@@ -38,29 +36,49 @@ __device__ __forceinline__ void CopyRows(const StreamPlan& plan, const T* in, T*
   ClearPadding(plan, x);
 }
 
-// The norms of up to kStreamRows rows at once: each row by 8, 4, 2 or 1 of the warps. Ends every
-// four elements by store(row, column, pack). `shared`: [2 * kStreamWarps] floats. `write_sum`: also
-// writes norms.sum.
+// How the warps share the norms of up to kStreamRows rows: each row by 8, 4, 2 or 1 of the warps.
+struct NormShare {
+  int warps;  // a row
+  int row;    // this thread's; >= the number of rows: none
+  int first;  // its first pack of four elements; then every threads-th
+  int threads;
+
+  __device__ explicit NormShare(int rows)
+      : warps(rows == 1 ? 8 : rows == 2 ? 4 : rows <= 4 ? 2 : 1),
+        row(static_cast<int>(threadIdx.x) / kWarp / warps),
+        first(static_cast<int>(threadIdx.x) % (warps * kWarp)),
+        threads(warps * kWarp) {}
+};
+
+inline constexpr int kNormHeld = 4;  // packs of a thread that stay in registers
+
+// Asks for what the norms read of the layer, before WaitForDependency: no kernel writes it, and it
+// comes from memory, not from a cache.
+__device__ __forceinline__ void PrefetchNorms(const Norms& norms) {
+  PrefetchFloats<kStreamThreads>(norms.weight, norms.width);
+  if (norms.post != nullptr) PrefetchFloats<kStreamThreads>(norms.post, norms.width);
+}
+
+// The norms of up to kStreamRows rows at once. Ends every four elements by store(row, column, pack).
+// `shared`: [2 * kStreamWarps] floats. `write_sum`: also writes norms.sum.
 template <typename Store>
 __device__ __forceinline__ void NormRows(const Norms& norms, int rows, bool write_sum,
                                          float* shared, const Store& store) {
-  constexpr int kHeld = 4;  // packs of a thread that stay in registers between the passes
   using Pack4 = Pack<float, 4>;
-  const int warps = rows == 1 ? 8 : rows == 2 ? 4 : rows <= 4 ? 2 : 1;
-  const int threads = warps * kWarp;
+  const NormShare share(rows);
   const int warp = threadIdx.x / kWarp;
-  const int row = warp / warps;
-  const bool active = row < rows;
-  const int first = active ? static_cast<int>(threadIdx.x) % threads : norms.width;
-  const int packs = norms.width / 4;
-  const int64_t at = int64_t{row} * norms.width;
+  const int packs = share.row < rows ? norms.width / 4 : 0;
+  const int64_t at = int64_t{share.row} * norms.width;
+  const bool joins = norms.post != nullptr;
 
   const auto row_sum = [&](float value, float* partial) {
     value = WarpSum(value);
     if (threadIdx.x % kWarp == 0) partial[warp] = value;
-    SyncConsumers();
+    __syncthreads();
     float sum = 0;
-    for (int i = 0; i < warps; ++i) sum += partial[row * warps + i];
+    for (int i = 0; i < share.warps; ++i) {
+      sum += partial[min(share.row * share.warps + i, kStreamWarps - 1)];
+    }
     return sum;
   };
   const auto square = [](const Pack4& pack) {
@@ -69,58 +87,73 @@ __device__ __forceinline__ void NormRows(const Norms& norms, int rows, bool writ
     for (int i = 0; i < 4; ++i) squares += pack.at[i] * pack.at[i];
     return squares;
   };
+  const auto join = [](Pack4& s, const Pack4& delta, const Pack4& post, float inverse) {
+#pragma unroll
+    for (int k = 0; k < 4; ++k) s.at[k] += delta.at[k] * inverse * post.at[k];
+  };
+  const auto hidden = [&](int i) { return LoadPack<float, 4>(norms.hidden + at + 4 * i); };
+  const auto delta = [&](int i) { return LoadPack<float, 4>(norms.delta + at + 4 * i); };
+  const auto post = [&](int i) { return LoadPack<float, 4>(norms.post + 4 * i); };
+  const auto weight = [&](int i) { return LoadPack<float, 4>(norms.weight + 4 * i); };
 
+  // All loads of the held packs wait together.
+  Pack4 held[kNormHeld] = {};
+  Pack4 deltas[kNormHeld] = {};
+  Pack4 posts[kNormHeld];
+  Pack4 weights[kNormHeld];
+#pragma unroll
+  for (int j = 0; j < kNormHeld; ++j) {
+    const int i = share.first + j * share.threads;
+    if (i >= packs) continue;
+    held[j] = hidden(i);
+    weights[j] = weight(i);
+    if (!joins) continue;
+    deltas[j] = delta(i);
+    posts[j] = post(i);
+  }
+  const int rest = share.first + kNormHeld * share.threads;  // the first pack that is not held
   float delta_inverse = 0;
-  if (norms.post != nullptr) {
+  if (joins) {
     float squares = 0;
+#pragma unroll
+    for (int j = 0; j < kNormHeld; ++j) squares += square(deltas[j]);
 #pragma unroll 4
-    for (int i = first; i < packs; i += threads) {
-      squares += square(LoadPack<float, 4>(norms.delta + at + 4 * i));
-    }
+    for (int i = rest; i < packs; i += share.threads) squares += square(delta(i));
     delta_inverse = norms.InverseRms(row_sum(squares, shared));
   }
   const auto joined = [&](int i) {
-    Pack4 s = LoadPack<float, 4>(norms.hidden + at + 4 * i);
-    if (norms.post == nullptr) return s;
-    const Pack4 delta = LoadPack<float, 4>(norms.delta + at + 4 * i);
-    const Pack4 post = LoadPack<float, 4>(norms.post + 4 * i);
-#pragma unroll
-    for (int k = 0; k < 4; ++k) s.at[k] += delta.at[k] * delta_inverse * post.at[k];
+    Pack4 s = hidden(i);
+    if (joins) join(s, delta(i), post(i), delta_inverse);
     return s;
   };
-  const auto keep = [&](const Pack4& s, int i) {
-    if (write_sum && norms.sum != nullptr) StorePack(s, norms.sum + at + 4 * i);
-  };
 
-  Pack4 held[kHeld] = {};
-  Pack4 weight[kHeld] = {};
   float squares = 0;
 #pragma unroll
-  for (int j = 0; j < kHeld; ++j) {
-    const int i = first + j * threads;
-    if (i >= packs) continue;
-    held[j] = joined(i);
-    weight[j] = LoadPack<float, 4>(norms.weight + 4 * i);
+  for (int j = 0; j < kNormHeld; ++j) {
+    if (share.first + j * share.threads >= packs) continue;
+    if (joins) join(held[j], deltas[j], posts[j], delta_inverse);
     squares += square(held[j]);
   }
-  for (int i = first + kHeld * threads; i < packs; i += threads) squares += square(joined(i));
+#pragma unroll 4
+  for (int i = rest; i < packs; i += share.threads) squares += square(joined(i));
   const float inverse = norms.InverseRms(row_sum(squares, shared + kStreamWarps));
 
   const auto finish = [&](const Pack4& s, const Pack4& w, int i) {
     Pack4 normed;
 #pragma unroll
     for (int k = 0; k < 4; ++k) normed.at[k] = s.at[k] * inverse * w.at[k];
-    store(row, 4 * i, normed);
+    store(share.row, 4 * i, normed);
     // Where `sum` is `hidden`, it is written when it is read no more.
-    keep(s, i);
+    if (write_sum && norms.sum != nullptr) StorePack(s, norms.sum + at + 4 * i);
   };
 #pragma unroll
-  for (int j = 0; j < kHeld; ++j) {
-    const int i = first + j * threads;
-    if (i < packs) finish(held[j], weight[j], i);
+  for (int j = 0; j < kNormHeld; ++j) {
+    const int i = share.first + j * share.threads;
+    if (i < packs) finish(held[j], weights[j], i);
   }
-  for (int i = first + kHeld * threads; i < packs; i += threads) {
-    finish(joined(i), LoadPack<float, 4>(norms.weight + 4 * i), i);
+#pragma unroll 2
+  for (int i = rest; i < packs; i += share.threads) {
+    finish(joined(i), weight(i), i);
   }
 }
 

@@ -43,7 +43,13 @@ struct Machine {
   uint32_t* counters;
 
   LaunchContext Context(bool programmatic) const {
-    return {stream, multiprocessors, programmatic, scratch, counters};
+    LaunchContext context;
+    context.stream = stream;
+    context.multiprocessors = multiprocessors;
+    context.programmatic = programmatic;
+    context.scratch = scratch;
+    context.counters = counters;
+    return context;
   }
 
   // Microseconds of what `work` enqueues, as a graph; the median of 15.
@@ -87,7 +93,19 @@ double ReadBandwidth(const Machine& machine) {
   return kBytes / us * 1e6;
 }
 
-// Whether every product is right, of 1 ... 8 rows.
+// Rows whose widest product the stream takes: of 1, 2, 4, 8.
+int MostRows(const Machine& machine, const World& world, const StreamTuning& tuning) {
+  const Model& m = world.model();
+  int rows = kRows;
+  while (rows > 0 && !cuda::SIROCCO_CUDA_PATH::PlanStream({rows, m.hidden, 1, m.intermediate, 2},
+                                                          tuning, machine.multiprocessors)
+                          .fits) {
+    rows /= 2;
+  }
+  return rows;
+}
+
+// Whether every product is right, of all rows that the stream takes.
 bool Check(const Machine& machine, const World& world) {
   const LaunchContext context = machine.Context(false);
   const std::pair<const char*, double (Checker::*)() const> products[] = {
@@ -99,7 +117,7 @@ bool Check(const Machine& machine, const World& world) {
   bool right = true;
   for (const auto& [name, error_of] : products) {
     double worst = 0;
-    for (int rows = 1; rows <= kRows; ++rows) {
+    for (int rows = 1; rows <= MostRows(machine, world, {}); ++rows) {
       const double error = (Checker(world, rows, world.model().layers - 1, context).*error_of)();
       if (!(error <= worst)) worst = error;
     }
@@ -130,6 +148,7 @@ void TimeProducts(const Machine& machine, const World& world) {
                                                         {"head", &World::Head}};
   for (const auto& [name, launch] : products) {
     for (const int rows : {1, 2, 4, 8}) {
+      if (rows > MostRows(machine, world, {})) continue;
       for (const bool programmatic : {false, true}) {
         const LaunchContext context = machine.Context(programmatic);
         int64_t bytes = 0;
@@ -151,6 +170,7 @@ void TimeProducts(const Machine& machine, const World& world) {
 
 void TimeSteps(const Machine& machine, const World& world) {
   for (const int rows : {1, 2, 4, 8}) {
+    if (rows > MostRows(machine, world, {})) continue;
     for (const bool programmatic : {false, true}) {
       const double us = machine.Time([&] { world.Step(rows, machine.Context(programmatic), {}); });
       Report(machine, "step", rows, programmatic, us, world.Bytes());
@@ -160,18 +180,14 @@ void TimeSteps(const Machine& machine, const World& world) {
 
 void Sweep(const Machine& machine, const World& world) {
   for (const int rows : {1, 4}) {
-    for (const int tile_rows : {4, 8, 16}) {
-      for (const int slot_kib : {10, 18, 34}) {
-        for (const int ring_kib : {48, 64, 80, 96, 160}) {
-          const StreamTuning tuning = {tile_rows, slot_kib * 1024, ring_kib * 1024};
-          const LaunchContext context = machine.Context(true);
-          const double us = machine.Time([&] { world.Step(rows, context, tuning); });
-          const double head = machine.Time([&] { world.Head(rows, 0, context, tuning); });
-          std::printf("  tile %2d slot %2d KiB ring %3d KiB: head %8.2f us;", tile_rows, slot_kib,
-                      ring_kib, head);
-          Report(machine, "step", rows, true, us, world.Bytes());
-        }
-      }
+    for (const int tile_rows : {8, 16}) {
+      const StreamTuning tuning = {tile_rows};
+      if (rows > MostRows(machine, world, tuning)) continue;
+      const LaunchContext context = machine.Context(true);
+      const double us = machine.Time([&] { world.Step(rows, context, tuning); });
+      const double head = machine.Time([&] { world.Head(rows, 0, context, tuning); });
+      std::printf("  tile %2d: head %8.2f us;", tile_rows, head);
+      Report(machine, "step", rows, true, us, world.Bytes());
     }
   }
 }
