@@ -44,7 +44,8 @@ DecodePlan ComposeDecode(Mode mode, const ComposeContext& context) {
 }
 
 std::vector<PlanEntry> DescribeDecodePlan(const ModelDescriptor& descriptor, Mode mode,
-                                          const ModelWeights& weights, DType kv_dtype) {
+                                          const ModelWeights& weights, DType kv_dtype,
+                                          bool norms_where_read) {
   const std::vector<void*> no_memory(descriptor.groups.size(), nullptr);
   ExecutorOptions options;
   options.kv_dtype = kv_dtype;
@@ -56,6 +57,7 @@ std::vector<PlanEntry> DescribeDecodePlan(const ModelDescriptor& descriptor, Mod
   context.layers =
       MakeLayerParams(descriptor, weights, rotaries,
                       MakeKvLayers(descriptor, options.block_size, options.kv_dtype, no_memory));
+  context.norms_where_read = norms_where_read;
   PlaceStepBuffers(descriptor, options, nullptr, context.buffers);
   return ComposeDecode(mode, context).Describe();
 }

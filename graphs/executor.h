@@ -128,8 +128,9 @@ class Executor {
   virtual std::vector<PlanEntry> DecodePlan() const = 0;
 };
 
-// A mode's decode plan of a model, without weights or memory.
+// A mode's decode plan of a model, without weights or memory. `norms_where_read`: the device's.
 std::vector<PlanEntry> DescribeDecodePlan(const ModelDescriptor& descriptor, Mode mode,
-                                          const ModelWeights& weights, DType kv_dtype);
+                                          const ModelWeights& weights, DType kv_dtype,
+                                          bool norms_where_read);
 
 }  // namespace sirocco

@@ -27,6 +27,11 @@ class Plan {
     entries_.push_back({std::string(part), std::move(operation)});
   }
 
+  // All of `plan` behind what is here.
+  void Append(const Plan& plan) {
+    entries_.insert(entries_.end(), plan.entries_.begin(), plan.entries_.end());
+  }
+
   // Issues (or, while the device records, records) every operation for `rows` rows, in order.
   absl::Status Run(Ops& ops, int32_t rows) const;
 

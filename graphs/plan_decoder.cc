@@ -1,7 +1,8 @@
-// The whole decoder as one plan. A layer's last operation also norms its rows for what follows: the
-// next layer, whose first operation then needs no norm, or the LM head.
+// The whole decoder as one plan. Where norms are computed where they are written, a layer's last
+// operation also norms its rows for what follows: the next layer, whose first operation then needs
+// no norm, or the LM head.
 //
-// A model with post-norms changes the stream's buffer in every layer, where the MLP takes in what
+// Then a model with post-norms changes the stream's buffer in every layer, where the MLP takes in what
 // the attention adds.
 #include <utility>
 
@@ -33,18 +34,35 @@ void AddQkv(const ComposeContext& context, std::string_view part, const LayerRef
   }
 }
 
+Plan DecoderPrologue(const ComposeContext& context) {
+  Plan plan;
+  plan.Add("prologue", DecodeBegin(context, nullptr));
+  plan.Add("prologue", Embed(context));
+  return plan;
+}
+
+// Norms where they are read: the layers of plan_layer.cc, one after the other.
+Plan ComposeChain(const ComposeContext& context) {
+  Plan plan = DecoderPrologue(context);
+  for (size_t i = 0; i < context.layers.size(); ++i) {
+    AddLayer(context, absl::StrCat("layer ", i),
+             MakeLayerRef(context, nullptr, static_cast<int32_t>(i)), nullptr, plan);
+  }
+  plan.Append(ComposeLayerEpilogue(context));
+  return plan;
+}
+
 }  // namespace
 
 Plan ComposeDecoder(const ComposeContext& context) {
+  if (context.norms_where_read) return ComposeChain(context);
   const StepBuffers& b = context.buffers;
   const int32_t layers = static_cast<int32_t>(context.layers.size());
   const bool post_norms = context.descriptor.post_norms;
   const Rows delta = post_norms ? b.delta : Rows();
   Rows stream = b.hidden;
   Rows other = post_norms ? b.sum : Rows();
-  Plan plan;
-  plan.Add("prologue", DecodeBegin(context, nullptr));
-  plan.Add("prologue", Embed(context));
+  Plan plan = DecoderPrologue(context);
   for (int32_t i = 0; i < layers; ++i) {
     const std::string part = absl::StrCat("layer ", i);
     const LayerRef layer = MakeLayerRef(context, nullptr, i);

@@ -25,42 +25,46 @@ Plan ComposeLayerPrologue(const ComposeContext& context) {
   return plan;
 }
 
-Plan ComposeAnyLayer(const ComposeContext& context) {
+void AddLayer(const ComposeContext& context, std::string_view part, const LayerRef& layer,
+              int32_t* advance, Plan& plan) {
   const StepBuffers& b = context.buffers;
-  const LayerRef layer = MakeLayerRef(context, b.layer_counter, 0);
   const bool post_norms = context.descriptor.post_norms;
   const Rows delta = post_norms ? b.delta : Rows();
   const Rows between = post_norms ? b.sum : b.hidden;
-  Plan plan;
-  plan.Add("layer", NormQkvParams{.map = b.rows,
-                                  .lanes = context.lanes,
-                                  .layer = layer,
-                                  .hidden = b.hidden,
+  plan.Add(part, NormQkvParams{.map = b.rows,
+                               .lanes = context.lanes,
+                               .layer = layer,
+                               .hidden = b.hidden,
+                               .normed = b.normed,
+                               .q_out = b.q,
+                               .delta = delta,
+                               .sum = post_norms ? b.sum : Rows()});
+  plan.Add(part, DecodeAttentionParams{.map = b.rows,
+                                       .lanes = context.lanes,
+                                       .q = b.q,
+                                       .shape = {},
+                                       .kv = {},
+                                       .layer = layer,
+                                       .out = b.attention});
+  plan.Add(part, OutputResidualParams{
+                     .layer = layer, .attention = b.attention, .hidden = between, .delta = delta});
+  plan.Add(part, NormGateUpParams{.layer = layer,
+                                  .hidden = between,
                                   .normed = b.normed,
-                                  .q_out = b.q,
+                                  .out = b.activated,
                                   .delta = delta,
-                                  .sum = post_norms ? b.sum : Rows()});
-  plan.Add("layer", DecodeAttentionParams{.map = b.rows,
-                                          .lanes = context.lanes,
-                                          .q = b.q,
-                                          .shape = {},
-                                          .kv = {},
-                                          .layer = layer,
-                                          .out = b.attention});
-  plan.Add("layer",
-           OutputResidualParams{
-               .layer = layer, .attention = b.attention, .hidden = between, .delta = delta});
-  plan.Add("layer", NormGateUpParams{.layer = layer,
-                                     .hidden = between,
-                                     .normed = b.normed,
-                                     .out = b.activated,
-                                     .delta = delta,
-                                     .sum = post_norms ? b.hidden : Rows()});
-  plan.Add("layer", DownResidualParams{.layer = layer,
-                                       .in = b.activated,
-                                       .hidden = b.hidden,
-                                       .advance = b.layer_counter,
-                                       .delta = delta});
+                                  .sum = post_norms ? b.hidden : Rows()});
+  plan.Add(part, DownResidualParams{.layer = layer,
+                                    .in = b.activated,
+                                    .hidden = b.hidden,
+                                    .advance = advance,
+                                    .delta = delta});
+}
+
+Plan ComposeAnyLayer(const ComposeContext& context) {
+  int32_t* const counter = context.buffers.layer_counter;
+  Plan plan;
+  AddLayer(context, "layer", MakeLayerRef(context, counter, 0), counter, plan);
   return plan;
 }
 

@@ -112,6 +112,11 @@ class Device {
   // results of the one before are read.
   virtual bool runs_ahead() const { return false; }
 
+  // Where a step's norms belong: with the products that read the normed rows, each of whose parts
+  // computes them anew beside its weights' way here; or else with the product that writes the rows,
+  // once.
+  virtual bool norms_where_read() const { return false; }
+
   // RESOURCE_EXHAUSTED names the use, the bytes asked and the bytes free.
   virtual absl::StatusOr<std::unique_ptr<Buffer>> Allocate(size_t bytes, MemoryUse use) = 0;
   virtual absl::StatusOr<std::unique_ptr<Reservation>> Reserve(size_t bytes, MemoryUse use) = 0;

@@ -14,6 +14,21 @@ __device__ __forceinline__ int FirstSlot(const AttentionShape& shape, int positi
   return shape.window > 0 ? max(0, position - shape.window + 1) : 0;
 }
 
+// The heads of a decode step's attention, which the host knows, whatever the layer.
+struct AttentionHeads {
+  int32_t head_dim;
+  int32_t kv_heads;
+  int32_t heads_a_kv_head;
+};
+inline AttentionHeads HeadsOf(const DecodeAttentionParams& p) {
+  const bool tabled = p.layer.table != nullptr;
+  AttentionHeads of;
+  of.head_dim = tabled ? p.layer.head_dim : p.kv.head_dim;
+  of.kv_heads = tabled ? p.layer.kv_rows / of.head_dim : p.kv.kv_heads;
+  of.heads_a_kv_head = (tabled ? p.layer.q_rows / of.head_dim : p.shape.heads) / of.kv_heads;
+  return of;
+}
+
 // The score that softmax sees, of the bare product of q and k.
 __device__ __forceinline__ float AdjustScore(const AttentionShape& shape, float product) {
   const float score = product * shape.scale;

@@ -1,4 +1,5 @@
-// Attention of a decode step: split-KV in one launch.
+// Attention of a decode step: split-KV in one launch. Where thread blocks form clusters,
+// cluster_attention.cu takes most shapes instead.
 //
 // Work is cut into items of (row, split, KV head); a split is 256 slots, or fewer where rows are
 // few (decode_plan.h). Their number is only known on the device: every thread block counts the
@@ -329,11 +330,10 @@ int HeadsAThread(const DecodeLayout& layout) {
 
 DecodeLayout LayoutOf(const DecodeAttentionParams& p) {
   DecodeLayout layout;
-  const bool from_table = p.layer.table != nullptr;
-  layout.head_dim = from_table ? p.layer.head_dim : p.kv.head_dim;
-  layout.kv_heads = from_table ? p.layer.kv_rows / layout.head_dim : p.kv.kv_heads;
-  const int heads = from_table ? p.layer.q_rows / layout.head_dim : p.shape.heads;
-  layout.heads_a_kv_head = heads / layout.kv_heads;
+  const AttentionHeads heads = HeadsOf(p);
+  layout.head_dim = heads.head_dim;
+  layout.kv_heads = heads.kv_heads;
+  layout.heads_a_kv_head = heads.heads_a_kv_head;
   layout.chunks = static_cast<int32_t>(CeilDiv(layout.head_dim, 8));
   // As many heads a block as its threads and shared memory allow.
   const int step = HeadsAThread(layout);
@@ -364,10 +364,14 @@ size_t DecodeAttentionScratch(const DecodeAttentionParams& p) {
   const DecodeLayout layout = LayoutOf(p);
   const int64_t pairs = PairsOf(layout, RowsALaunch(p, layout));
   const int64_t partials = MostSplitsOfAll(pairs, p.lanes.max_length) * layout.queries;
-  return static_cast<size_t>(partials) * (layout.chunks * 8 * sizeof(float) + sizeof(float2));
+  const size_t bytes =
+      static_cast<size_t>(partials) * (layout.chunks * 8 * sizeof(float) + sizeof(float2));
+  return std::max(bytes, ClusterAttentionScratch(p));
 }
 
 cudaError_t LaunchDecodeAttention(const DecodeAttentionParams& p, const LaunchContext& context) {
+  const cudaError_t by_clusters = LaunchClusterAttention(p, context);
+  if (by_clusters != cudaErrorNotSupported) return by_clusters;
   DecodeArgs args;
   args.p = p;
   args.layout = LayoutOf(p);

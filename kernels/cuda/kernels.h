@@ -34,6 +34,18 @@ cudaError_t LaunchAddBias(int32_t rows, const Rows& out, const float* bias,
 cudaError_t LaunchReadStream(const void* data, size_t bytes, uint32_t* sink,
                              const LaunchContext& context);
 
+// cluster_attention.cu: cudaErrorNotSupported, with nothing enqueued, for what decode_attention.cu
+// must do: other head dimensions, and all of it where there are no clusters.
+#if SIROCCO_HOPPER
+size_t ClusterAttentionScratch(const DecodeAttentionParams& p);
+cudaError_t LaunchClusterAttention(const DecodeAttentionParams& p, const LaunchContext& context);
+#else
+inline size_t ClusterAttentionScratch(const DecodeAttentionParams&) { return 0; }
+inline cudaError_t LaunchClusterAttention(const DecodeAttentionParams&, const LaunchContext&) {
+  return cudaErrorNotSupported;
+}
+#endif
+
 // decode_attention.cu
 size_t DecodeAttentionScratch(const DecodeAttentionParams& p);
 cudaError_t LaunchDecodeAttention(const DecodeAttentionParams& p, const LaunchContext& context);

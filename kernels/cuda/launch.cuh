@@ -14,10 +14,11 @@ __device__ __forceinline__ unsigned char* DynamicShared() {
   return sirocco_dynamic_shared;
 }
 
-// `shared_bytes` above 48 KiB need AllowShared first.
+// In clusters of `cluster` blocks along x. `shared_bytes` above 48 KiB need AllowShared first.
 template <typename Params>
-cudaError_t LaunchKernel(void (*kernel)(Params), dim3 grid, dim3 block, size_t shared_bytes,
-                         const LaunchContext& context, const Params& params) {
+cudaError_t LaunchClusters(void (*kernel)(Params), dim3 grid, dim3 block, unsigned cluster,
+                           size_t shared_bytes, const LaunchContext& context,
+                           const Params& params) {
   if (context.load_only) {
     cudaFuncAttributes attributes;
     return cudaFuncGetAttributes(&attributes, kernel);
@@ -27,12 +28,25 @@ cudaError_t LaunchKernel(void (*kernel)(Params), dim3 grid, dim3 block, size_t s
   config.blockDim = block;
   config.dynamicSmemBytes = shared_bytes;
   config.stream = context.stream;
-  cudaLaunchAttribute programmatic;
-  programmatic.id = cudaLaunchAttributeProgrammaticStreamSerialization;
-  programmatic.val.programmaticStreamSerializationAllowed = 1;
-  config.attrs = &programmatic;
-  config.numAttrs = SIROCCO_HOPPER && context.programmatic ? 1 : 0;
+  cudaLaunchAttribute attributes[2];
+  config.attrs = attributes;
+  if (SIROCCO_HOPPER && context.programmatic) {
+    cudaLaunchAttribute& programmatic = attributes[config.numAttrs++];
+    programmatic.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+    programmatic.val.programmaticStreamSerializationAllowed = 1;
+  }
+  if (cluster > 1) {
+    cudaLaunchAttribute& dimension = attributes[config.numAttrs++];
+    dimension.id = cudaLaunchAttributeClusterDimension;
+    dimension.val.clusterDim = {cluster, 1, 1};
+  }
   return cudaLaunchKernelEx(&config, kernel, params);
+}
+
+template <typename Params>
+cudaError_t LaunchKernel(void (*kernel)(Params), dim3 grid, dim3 block, size_t shared_bytes,
+                         const LaunchContext& context, const Params& params) {
+  return LaunchClusters(kernel, grid, block, 1, shared_bytes, context, params);
 }
 
 // Lets a kernel use this much dynamic shared memory; cheap to call before each launch. What a

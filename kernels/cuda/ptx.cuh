@@ -120,4 +120,26 @@ __device__ __forceinline__ void MultiplyAccumulate<__half>(float (&d)[4], const 
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
 }
 
+#if SIROCCO_HOPPER
+// ---- Clusters of thread blocks, sm_90 -----------------------------------------------------------
+
+inline constexpr int kMostCluster = 8;  // blocks that any GPU gives a cluster
+
+// A barrier of all threads of the cluster; what they wrote to shared memory is then seen by all.
+__device__ __forceinline__ void SyncCluster() {
+  asm volatile(
+      "barrier.cluster.arrive.release.aligned;\n"
+      "barrier.cluster.wait.acquire.aligned;" ::
+          : "memory");
+}
+
+// The same variable in the shared memory of the cluster's block `rank`.
+template <typename T>
+__device__ __forceinline__ const T* SharedOfBlock(const T* own, int rank) {
+  uint64_t other;
+  asm("mapa.u64 %0, %1, %2;" : "=l"(other) : "l"(own), "r"(rank));
+  return reinterpret_cast<const T*>(other);
+}
+#endif  // SIROCCO_HOPPER
+
 }  // namespace sirocco::cuda::SIROCCO_CUDA_PATH

@@ -75,7 +75,8 @@ void PrintPlan(const ServedModel& model) {
   ModelWeights shapes;
   LayOutWeights(model.files.descriptor, model.dtypes.TypesOf(model.files.tensors.get()), shapes);
   for (const PlanEntry& entry :
-       DescribeDecodePlan(model.files.descriptor, model.facts.mode, shapes, model.dtypes.kv)) {
+       DescribeDecodePlan(model.files.descriptor, model.facts.mode, shapes, model.dtypes.kv,
+                          model.device->norms_where_read())) {
     std::printf("  %-10s %-18s %s\n", entry.part.c_str(), entry.operation.c_str(),
                 entry.detail.c_str());
   }

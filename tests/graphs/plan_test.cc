@@ -30,9 +30,11 @@ std::vector<std::string> Operations(const std::vector<PlanEntry>& plan, std::str
   return found;
 }
 
-std::vector<PlanEntry> PlanOf(Mode mode, RandomNorms norms = RandomNorms::kFew) {
+std::vector<PlanEntry> PlanOf(Mode mode, RandomNorms norms = RandomNorms::kFew,
+                              bool norms_where_read = false) {
   const ModelDescriptor model = RandomModelDescriptor(norms);
-  return DescribeDecodePlan(model, mode, WeightShapes(model, DType::kBFloat16), DType::kBFloat16);
+  return DescribeDecodePlan(model, mode, WeightShapes(model, DType::kBFloat16), DType::kBFloat16,
+                            norms_where_read);
 }
 
 TEST(PlanTest, EagerIsOneEntryAnOperation) {
@@ -102,6 +104,21 @@ TEST(PlanTest, DecoderFusesAcrossEveryLayerBoundary) {
     // No norm is left: the last layer's last operation did it.
     EXPECT_THAT(Operations(plan, "epilogue"), ElementsAre("matmul", "sample"));
     EXPECT_EQ(plan.size(), 2u + 3 * 5 + 2);
+  }
+}
+
+// Where products norm what they read, the layers follow one another without a counter.
+TEST(PlanTest, DecoderIsOneChainWhereNormsAreRead) {
+  for (const RandomNorms norms : {RandomNorms::kFew, RandomNorms::kAll}) {
+    const std::vector<PlanEntry> plan = PlanOf(Mode::kDecoder, norms, true);
+    EXPECT_THAT(Operations(plan, "prologue"), ElementsAre("begin_step", "embed"));
+    for (const char* part : {"layer 0", "layer 1", "layer 2"}) {
+      EXPECT_THAT(Operations(plan, part), ElementsAre("norm_qkv", "attention", "output_residual",
+                                                      "norm_gate_up", "down_residual"));
+    }
+    const char* last = norms == RandomNorms::kAll ? "add_norm" : "rms_norm";
+    EXPECT_THAT(Operations(plan, "epilogue"), ElementsAre(last, "matmul", "sample"));
+    EXPECT_EQ(plan.size(), 2u + 3 * 5 + 3);
   }
 }
 
@@ -207,6 +224,26 @@ TEST_F(ComposeTest, DecoderNormsForTheNextLayerAndTheHead) {
   ASSERT_EQ(head.size(), 1u);
   EXPECT_EQ(head[0].in.data, buffers_.normed.data);
   EXPECT_EQ(head[0].weight.data, model_.weights.head.data);
+}
+
+TEST_F(ComposeTest, TheChainsOperationsKnowTheirLayer) {
+  Make(RandomNorms::kAll);
+  ComposeContext context = Context();
+  context.norms_where_read = true;
+  const Plan plan = ComposeDecoder(context);
+  const auto qkv = All<NormQkvParams>(plan);
+  const auto down = All<DownResidualParams>(plan);
+  ASSERT_EQ(qkv.size(), 3u);
+  ASSERT_EQ(down.size(), 3u);
+  for (int i = 0; i < 3; ++i) {
+    EXPECT_EQ(qkv[i].layer.index, i);
+    EXPECT_EQ(qkv[i].layer.counter, nullptr);
+    EXPECT_EQ(down[i].layer.index, i);
+    EXPECT_EQ(down[i].advance, nullptr);
+    EXPECT_EQ(qkv[i].hidden.data, buffers_.hidden.data);
+    EXPECT_EQ(down[i].hidden.data, buffers_.hidden.data);
+  }
+  EXPECT_EQ(All<BeginStepParams>(plan).at(0).layer_counter, nullptr);
 }
 
 // The stream goes from `hidden` to `sum` where attention's output is taken in, and back where the
