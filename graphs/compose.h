@@ -2,8 +2,8 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 #include <string_view>
-#include <vector>
 
 #include "graphs/descriptor.h"
 #include "graphs/plan.h"
@@ -21,7 +21,7 @@ struct ComposeContext {
   const ModelWeights& weights;
   StepBuffers buffers = {};
   Lanes lanes = {};
-  std::vector<LayerParams> layers = {};      // on the host, one a layer
+  std::span<const LayerParams> layers = {};  // on the host, one a layer; plans point at them
   const LayerParams* layer_table = nullptr;  // the same in device memory
   bool norms_where_read = false;  // Device::norms_where_read
   bool keep_logits = false;

@@ -54,9 +54,10 @@ std::vector<PlanEntry> DescribeDecodePlan(const ModelDescriptor& descriptor, Mod
     rotaries.push_back({.dim = static_cast<int32_t>(2 * rotary.inverse_frequencies.size())});
   }
   ComposeContext context{.descriptor = descriptor, .weights = weights};
-  context.layers =
+  const std::vector<LayerParams> layers =
       MakeLayerParams(descriptor, weights, rotaries,
                       MakeKvLayers(descriptor, options.block_size, options.kv_dtype, no_memory));
+  context.layers = layers;
   context.norms_where_read = norms_where_read;
   PlaceStepBuffers(descriptor, options, nullptr, context.buffers);
   return ComposeDecode(mode, context).Describe();

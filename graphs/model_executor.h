@@ -61,7 +61,7 @@ class ModelExecutor final : public Executor {
   LaneStore lanes_;
   RotaryTables rotaries_;
   KvStore kv_;
-  std::vector<LayerParams> layers_;
+  std::vector<LayerParams> layers_;  // plans point at them
   std::unique_ptr<Buffer> layer_table_;
 
   sirocco::DecodePlan plan_;

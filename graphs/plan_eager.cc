@@ -1,7 +1,7 @@
 // The eager pass. Decode is one entry an operation. Prefill differs in where positions come from,
 // in the attention, and in that a residual's addition and the norms around it are one pass.
+#include <span>
 #include <string>
-#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "graphs/compose.h"
@@ -108,7 +108,7 @@ void AddMlp(const ComposeContext& context, std::string_view part, const LayerPar
 }
 
 void AddLayers(const ComposeContext& context, Pass pass, Plan& plan) {
-  const std::vector<LayerParams>& layers = context.layers;
+  const std::span<const LayerParams> layers = context.layers;
   const bool one_by_one = pass == Pass::kDecode;
   for (size_t i = 0; i < layers.size(); ++i) {
     const std::string part = absl::StrCat("layer ", i);

@@ -15,7 +15,8 @@ LayerRef MakeLayerRef(const ComposeContext& context, const int32_t* counter, int
           .q_rows = descriptor.heads * descriptor.head_dim,
           .kv_rows = descriptor.kv_heads * descriptor.head_dim,
           .head_dim = descriptor.head_dim,
-          .intermediate = descriptor.intermediate_size};
+          .intermediate = descriptor.intermediate_size,
+          .host = counter == nullptr ? &context.layers[index] : nullptr};
 }
 
 Plan ComposeLayerPrologue(const ComposeContext& context) {

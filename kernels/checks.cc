@@ -124,7 +124,9 @@ Checks& Checks::Rotary(const RotaryTable& table, int32_t head_dim) {
 
 Checks& Checks::Layer(const LayerRef& layer) {
   return NotNull("layer.table", layer.table)
-      .That(layer.counter != nullptr || layer.index >= 0, "layer.index is negative");
+      .That(layer.counter != nullptr || layer.index >= 0, "layer.index is negative")
+      .That(layer.counter == nullptr || layer.host == nullptr,
+            "layer.host is one layer, and layer.counter may choose another");
 }
 
 }  // namespace sirocco

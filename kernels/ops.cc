@@ -15,4 +15,9 @@ std::string_view NameOf(const Operation& operation) {
   return kNames[operation.index()];
 }
 
+std::vector<MatMulParams> Ops::ProductsOf(const Operation& operation) {
+  const auto* product = std::get_if<MatMulParams>(&operation);
+  return product == nullptr ? std::vector<MatMulParams>() : std::vector{*product};
+}
+
 }  // namespace sirocco

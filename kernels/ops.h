@@ -8,6 +8,7 @@
 
 #include <string_view>
 #include <variant>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "kernels/params.h"
@@ -48,6 +49,12 @@ class Ops {
   virtual absl::Status Run(const DownNormParams& p) = 0;
   virtual absl::Status Run(const HeadNormParams& p) = 0;
   virtual absl::Status Run(const AddNormParams& p) = 0;
+
+  // The matrix products that an operation comes to for which a device may have a choice of kernels
+  // (Device::TuneProducts): a matmul itself; of a fused operation whatever the backend makes of it,
+  // on the operands and the device's own memory. The operation has been run; they hold until
+  // another one is prepared or run.
+  virtual std::vector<MatMulParams> ProductsOf(const Operation& operation);
 };
 
 }  // namespace sirocco

@@ -103,6 +103,9 @@ struct LayerRef {
   int32_t index = 0;  // where there is no counter
   // What a backend needs on the host to split the work: the same for every layer of the kind.
   int32_t q_rows = 0, kv_rows = 0, head_dim = 0, intermediate = 0;
+  // The table's entry in host memory, where the layer is a fixed one and the host has it: a backend
+  // may then hand the layer's matrices to a library. Kept as long as the operation is used.
+  const LayerParams* host = nullptr;
 };
 
 // ---- A step's begin -----------------------------------------------------------------------

@@ -1,13 +1,14 @@
 // The operations on CUDA: each checks its parameters, sees to its scratch memory, and launches.
 //
-// What a fused operation finds in its layer's entry of the table the host does not see: that its
-// matrices have the types and shapes of the operands is its caller's to keep (graphs/ makes both
-// from one descriptor).
+// What a fused operation finds in its layer's entry of the table is not checked: that its matrices
+// have the types and shapes of the operands is its caller's to keep (graphs/ makes both from one
+// descriptor).
 #pragma once
 
 #include <cstddef>
 #include <string_view>
 #include <type_traits>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -59,6 +60,7 @@ class CudaOps final : public Ops {
   absl::Status Run(const DownNormParams& p) override;
   absl::Status Run(const HeadNormParams& p) override;
   absl::Status Run(const AddNormParams& p) override;
+  std::vector<MatMulParams> ProductsOf(const Operation& operation) override;
 
  private:
   // Not deduced from, so that nullptr is one.
@@ -73,6 +75,14 @@ class CudaOps final : public Ops {
   absl::Status Enqueue(const Checks& checks, Launch<Params> launch, ScratchOf<Params> scratch,
                        const Params& p, bool programmatic = true);
   absl::Status LibraryMatMul(const MatMulParams& p);
+  // A fused operation by our kernels alone or by the library's products between them
+  // (ops_fused.cc).
+  template <typename Params>
+  absl::Status EnqueueFused(const Checks& checks, Launch<Params> launch, ScratchOf<Params> scratch,
+                            const Params& p);
+  template <typename Params>
+  absl::Status LibraryFused(const Checks& checks, Launch<Params> launch, ScratchOf<Params> scratch,
+                            const Params& p);
 
   const Launchers& launchers_;
   OpSink& sink_;

@@ -79,4 +79,10 @@ cudaError_t LaunchDownResidual(const DownResidualParams& p, const LaunchContext&
 size_t DownNormScratch(const DownNormParams& p);
 cudaError_t LaunchDownNorm(const DownNormParams& p, const LaunchContext& context);
 
+// qkv_end.cu
+cudaError_t LaunchQkvEnd(const QkvEndParams& p, const LaunchContext& context);
+
+// gate_up_end.cu
+cudaError_t LaunchGateUpEnd(const GateUpEndParams& p, const LaunchContext& context);
+
 }  // namespace sirocco::cuda::SIROCCO_CUDA_PATH

@@ -11,6 +11,7 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "kernels/cuda/fused_products.h"
 #include "kernels/params.h"
 
 namespace sirocco::cuda {
@@ -87,6 +88,13 @@ struct Launchers {
   cudaError_t (*down_residual)(const DownResidualParams&, const LaunchContext&);
   size_t (*down_norm_scratch)(const DownNormParams&);
   cudaError_t (*down_norm)(const DownNormParams&, const LaunchContext&);
+
+  // fused_norm.cu, qkv_end.cu, gate_up_end.cu: what stands around the products of a library.
+  cudaError_t (*norms_before_qkv)(const NormQkvParams&, const LaunchContext&);
+  cudaError_t (*norms_before_gate_up)(const NormGateUpParams&, const LaunchContext&);
+  cudaError_t (*norms_after_down)(const DownNormParams&, const LaunchContext&);
+  cudaError_t (*qkv_end)(const QkvEndParams&, const LaunchContext&);
+  cudaError_t (*gate_up_end)(const GateUpEndParams&, const LaunchContext&);
 };
 
 namespace hopper {

@@ -1,4 +1,5 @@
 // The table of a path's launch functions.
+#include "kernels/cuda/fused_norm.h"
 #include "kernels/cuda/kernels.h"
 
 namespace sirocco::cuda::SIROCCO_CUDA_PATH {
@@ -45,6 +46,12 @@ const Launchers& KernelLaunchers() {
       .down_residual = LaunchDownResidual,
       .down_norm_scratch = DownNormScratch,
       .down_norm = LaunchDownNorm,
+      // fused_norm.cu, qkv_end.cu, gate_up_end.cu
+      .norms_before_qkv = LaunchNorms,
+      .norms_before_gate_up = LaunchNorms,
+      .norms_after_down = LaunchNorms,
+      .qkv_end = LaunchQkvEnd,
+      .gate_up_end = LaunchGateUpEnd,
   };
   return kLaunchers;
 }

@@ -45,7 +45,7 @@ absl::Status LtMatMul::Check(const char* call, cublasStatus_t error) {
 }
 
 bool LtMatMul::Takes(const MatMulParams& p) {
-  if (p.rows <= kOwnRows) return false;
+  if (p.rows <= kOwnRows || p.in.dtype != p.weight.dtype) return false;
   if (p.weight.dtype == DType::kFloat32) return true;
   return AlignmentOf(p.weight.data, p.weight.cols, p.weight.dtype) == kMostAlignment &&
          AlignmentOf(p.in.data, p.weight.cols, p.weight.dtype) == kMostAlignment;
@@ -160,9 +160,9 @@ absl::StatusOr<const LtMatMul::Choice*> LtMatMul::Find(const Key& key) {
   return &choices_.emplace(key, choice).first->second;
 }
 
-absl::Status LtMatMul::Prepare(const MatMulParams& p) {
+absl::Status LtMatMul::Prepare(const MatMulParams& p, bool add) {
   if (absl::Status status = Create(); !status.ok()) return status;
-  Key key = KeyOf(p);
+  Key key = KeyOf(p, add);
   for (int32_t bucket = RowBucket(1); bucket <= RowBucket(p.rows); bucket *= 2) {
     key.shape.rows = bucket;
     if (choices_.contains(key)) continue;
@@ -170,22 +170,22 @@ absl::Status LtMatMul::Prepare(const MatMulParams& p) {
     if (!choice.ok()) return choice.status();
     MatMulParams one = p;
     one.rows = std::min(bucket, p.rows);
-    absl::Status loaded = DryRun(context_, [&] { return Issue(one, (*choice)->algorithm); });
+    absl::Status loaded = DryRun(context_, [&] { return Issue(one, add, (*choice)->algorithm); });
     if (!loaded.ok()) return loaded;
   }
   return absl::OkStatus();
 }
 
-LtMatMul::Key LtMatMul::KeyOf(const MatMulParams& p) {
+LtMatMul::Key LtMatMul::KeyOf(const MatMulParams& p, bool add) {
   return {
       ProductShape{RowBucket(p.rows), p.weight.rows, p.weight.cols, p.weight.dtype, p.out.dtype},
       AlignmentOf(p.weight.data, p.weight.cols, p.weight.dtype),
       AlignmentOf(p.in.data, p.in.width, p.in.dtype),
-      AlignmentOf(p.out.data, p.out.width, p.out.dtype)};
+      AlignmentOf(p.out.data, p.out.width, p.out.dtype), add};
 }
 
-absl::Status LtMatMul::Run(const MatMulParams& p) {
-  const Key key = KeyOf(p);
+absl::Status LtMatMul::Run(const MatMulParams& p, bool add) {
+  const Key key = KeyOf(p, add);
   if (context_.recording() && !choices_.contains(key)) {
     return absl::FailedPreconditionError(
         absl::StrCat("matmul: recording ", ShapeName(key.shape), ", which was not prepared"));
@@ -195,20 +195,22 @@ absl::Status LtMatMul::Run(const MatMulParams& p) {
   }
   const absl::StatusOr<const Choice*> choice = Find(key);
   if (!choice.ok()) return choice.status();
-  return Issue(p, (*choice)->algorithm);
+  return Issue(p, add, (*choice)->algorithm);
 }
 
-absl::Status LtMatMul::Issue(const MatMulParams& p, const cublasLtMatmulAlgo_t& algorithm) {
+absl::Status LtMatMul::Issue(const MatMulParams& p, bool add,
+                             const cublasLtMatmulAlgo_t& algorithm) {
   Layouts layouts;
-  if (absl::Status status = Check("cublasLtMatrixLayoutInit", layouts.Init(KeyOf(p).shape, p.rows));
+  if (absl::Status status =
+          Check("cublasLtMatrixLayoutInit", layouts.Init(KeyOf(p, add).shape, p.rows));
       !status.ok()) {
     return status;
   }
-  const float one = 1;
-  const float zero = 0;
+  const float alpha = 1;
+  const float beta = add ? 1 : 0;
   return Check("cublasLtMatmul",
-               cublasLtMatmul(handle_, &product_, &one, p.weight.data, &layouts.a, p.in.data,
-                              &layouts.b, &zero, p.out.data, &layouts.d, p.out.data, &layouts.d,
+               cublasLtMatmul(handle_, &product_, &alpha, p.weight.data, &layouts.a, p.in.data,
+                              &layouts.b, &beta, p.out.data, &layouts.d, p.out.data, &layouts.d,
                               &algorithm, workspace_->data(), kWorkspaceBytes, context_.stream()));
 }
 

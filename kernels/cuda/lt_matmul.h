@@ -26,9 +26,9 @@ class LtMatMul {
   // Products of so few rows are our own kernels'.
   static constexpr int32_t kOwnRows = 8;
 
-  // Whether a product is the library's: those of many rows, but for 16-bit elements whose rows do
-  // not begin at multiples of 16 bytes. For them it has slow kernels or none, and ours read any
-  // row.
+  // Whether a product is the library's: those of many rows and of one type, but for 16-bit elements
+  // whose rows do not begin at multiples of 16 bytes. For them it has slow kernels or none, and
+  // ours read any row.
   static bool Takes(const MatMulParams& p);
 
   LtMatMul(CudaContext& context, DeviceCounters& counters)
@@ -38,10 +38,10 @@ class LtMatMul {
   LtMatMul& operator=(const LtMatMul&) = delete;
 
   // Only products that it takes. Chooses for these rows and fewer, and loads what was chosen.
-  absl::Status Prepare(const MatMulParams& p);
-  // The product without the bias. Chooses where Prepare has not; FAILED_PRECONDITION where that is
-  // while recording.
-  absl::Status Run(const MatMulParams& p);
+  absl::Status Prepare(const MatMulParams& p, bool add = false);
+  // The product without the bias; `add`: onto what `out` holds. Chooses where Prepare has not;
+  // FAILED_PRECONDITION where that is while recording.
+  absl::Status Run(const MatMulParams& p, bool add = false);
 
   // Times the algorithms that cuBLASLt thinks best for each product, and returns the fastest as
   // entries of the kernel table, a line a shape (lt_tune.cc). Products of one shape are timed
@@ -53,10 +53,12 @@ class LtMatMul {
   std::vector<std::string> Notes() const;
 
  private:
-  // Alignments (bytes) limit the algorithms: part of the shape.
+  // Alignments (bytes) limit the algorithms: part of the shape. Sums that are added may be another
+  // kernel's, which must be loaded too.
   struct Key {
     ProductShape shape;
     uint32_t weight_alignment, in_alignment, out_alignment;
+    bool add;
     friend auto operator<=>(const Key&, const Key&) = default;
   };
   struct Choice {
@@ -66,7 +68,7 @@ class LtMatMul {
   struct Layouts;
 
   absl::Status Create();  // the first time
-  static Key KeyOf(const MatMulParams& p);
+  static Key KeyOf(const MatMulParams& p, bool add);
   absl::Status Check(const char* call, cublasStatus_t error);
   absl::StatusOr<const Choice*> Find(const Key& key);
   absl::Status Choose(const Key& key, Choice& choice);
@@ -75,7 +77,7 @@ class LtMatMul {
   // cuBLASLt's proposals, the best first as it thinks: at least one, at most `most`.
   absl::StatusOr<std::vector<cublasLtMatmulAlgo_t>> Answers(const Key& key, Layouts& layouts,
                                                             int most);
-  absl::Status Issue(const MatMulParams& p, const cublasLtMatmulAlgo_t& algorithm);
+  absl::Status Issue(const MatMulParams& p, bool add, const cublasLtMatmulAlgo_t& algorithm);
 
   // Of Tune. Seconds of all products one after the other, the least of several rounds.
   absl::StatusOr<double> Time(const std::vector<MatMulParams>& products,

@@ -4,7 +4,6 @@
 #include <map>
 #include <tuple>
 #include <utility>
-#include <variant>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
@@ -17,14 +16,15 @@ namespace {
 constexpr int32_t kFewestRows = 16;  // below, tables make no difference
 
 // By weight and type of output: the product of it that has the most rows.
-using Products = std::map<std::pair<const void*, DType>, MatMulParams>;
+using Products = std::map<std::tuple<const void*, int32_t, DType>, MatMulParams>;
 
-void Add(const std::vector<StageTimer::Timed>& step, Products& products) {
+void Add(Device& device, const std::vector<StageTimer::Timed>& step, Products& products) {
   for (const StageTimer::Timed& timed : step) {
-    const auto* product = std::get_if<MatMulParams>(&timed.operation);
-    if (product == nullptr) continue;
-    MatMulParams& most = products[{product->weight.data, product->out.dtype}];
-    if (product->rows > most.rows) most = *product;
+    for (const MatMulParams& product : device.ops().ProductsOf(timed.operation)) {
+      const Matrix& weight = product.weight;
+      MatMulParams& most = products[{weight.data, weight.rows, product.out.dtype}];
+      if (product.rows > most.rows) most = product;
+    }
   }
 }
 
@@ -64,12 +64,14 @@ absl::StatusOr<std::vector<std::string>> TuneModel(Device& device, StageTimer& t
   Step prefill, decode;
   prefill.prefill.chunks = workload.prompts().steps.front();
   decode.decode.lanes = workload.lanes();
+  const bool eager = executor.options().mode == Mode::kEager;
   Products products;
   for (const auto& [step, after_prompt] : {std::pair{prefill, false}, std::pair{decode, true}}) {
+    if (!after_prompt && !eager) continue;  // the eager executor's
     if (absl::Status status = workload.Start(executor, after_prompt); !status.ok()) return status;
     absl::StatusOr<std::vector<StageTimer::Timed>> timed = TimeStep(timer, executor, step);
     if (!timed.ok()) return timed.status();
-    Add(*timed, products);
+    Add(device, *timed, products);
   }
   return device.TuneProducts(Variants(products));
 }

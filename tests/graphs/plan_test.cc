@@ -192,6 +192,7 @@ TEST_F(ComposeTest, LayerPlanFindsItsLayerByTheCounter) {
         down[0].layer}) {
     EXPECT_EQ(ref.table, layers_.data());
     EXPECT_EQ(ref.counter, buffers_.layer_counter);
+    EXPECT_EQ(ref.host, nullptr);
     EXPECT_EQ(ref.q_rows, 64);
     EXPECT_EQ(ref.kv_rows, 32);
     EXPECT_EQ(ref.head_dim, 16);
@@ -200,6 +201,22 @@ TEST_F(ComposeTest, LayerPlanFindsItsLayerByTheCounter) {
   // The prologue sets it to the first layer.
   EXPECT_EQ(All<BeginStepParams>(ComposeLayerPrologue(Context())).at(0).layer_counter,
             buffers_.layer_counter);
+}
+
+TEST_F(ComposeTest, DecoderPlanKnowsEachLayerOnTheHostToo) {
+  const Plan plan = ComposeDecoder(Context());
+  const auto expect_layer = [&](const LayerRef& ref, int layer) {
+    EXPECT_EQ(ref.index, layer);
+    EXPECT_EQ(ref.counter, nullptr);
+    EXPECT_EQ(ref.host, &layers_[layer]);
+  };
+  expect_layer(All<NormQkvParams>(plan).at(0).layer, 0);
+  for (int i = 0; i < 3; ++i) {
+    if (i > 0) expect_layer(All<QkvParams>(plan).at(i - 1).layer, i);
+    expect_layer(All<OutputResidualParams>(plan).at(i).layer, i);
+    expect_layer(All<NormGateUpParams>(plan).at(i).layer, i);
+    expect_layer(All<DownNormParams>(plan).at(i).layer, i);
+  }
 }
 
 TEST_F(ComposeTest, LayerModeRunsTheOnePlanOncePerLayer) {

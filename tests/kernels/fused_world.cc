@@ -1,5 +1,8 @@
 #include "tests/kernels/fused_world.h"
 
+#include <initializer_list>
+#include <utility>
+
 #include "tests/kernels/reference.h"
 
 namespace sirocco {
@@ -33,6 +36,18 @@ LayerWorld::LayerWorld(Memory& memory, const LayerShape& layer_shape, int32_t ro
   const auto matrix = [&](int32_t outputs, int32_t inputs) {
     return memory.Weights(values.Floats(int64_t{outputs} * inputs, 0.2f), weights, outputs, inputs);
   };
+  const auto matrices = [&](std::initializer_list<std::pair<Matrix*, int32_t>> all) {
+    int32_t outputs = 0;
+    for (const auto& [to, rows] : all) outputs += rows;
+    Matrix rest = shape.adjacent ? matrix(outputs, shape.hidden) : Matrix();
+    for (const auto& [to, rows] : all) {
+      *to = shape.adjacent ? rest : matrix(rows, shape.hidden);
+      to->rows = rows;
+      if (!shape.adjacent) continue;
+      rest.data = static_cast<const char*>(rest.data) +
+                  int64_t{rows} * shape.hidden * static_cast<int64_t>(BytesOf(weights));
+    }
+  };
   const auto vector = [&](int32_t count) { return memory.Upload(values.Floats(count)); };
   const auto bias = [&](int32_t count) -> const float* {
     return shape.biases ? vector(count) : nullptr;
@@ -41,9 +56,7 @@ LayerWorld::LayerWorld(Memory& memory, const LayerShape& layer_shape, int32_t ro
     return has ? vector(count) : nullptr;
   };
   layer.attention_norm = vector(shape.hidden);
-  layer.q = matrix(q_rows, shape.hidden);
-  layer.k = matrix(kv_rows, shape.hidden);
-  layer.v = matrix(kv_rows, shape.hidden);
+  matrices({{&layer.q, q_rows}, {&layer.k, kv_rows}, {&layer.v, kv_rows}});
   layer.o = matrix(shape.hidden, q_rows);
   layer.q_bias = bias(q_rows);
   layer.k_bias = bias(kv_rows);
@@ -59,8 +72,7 @@ LayerWorld::LayerWorld(Memory& memory, const LayerShape& layer_shape, int32_t ro
   layer.attention = {.heads = shape.heads, .scale = 0.2f};
   layer.kv = cache.layer();
   layer.mlp_norm = vector(shape.hidden);
-  layer.gate = matrix(shape.intermediate, shape.hidden);
-  layer.up = matrix(shape.intermediate, shape.hidden);
+  matrices({{&layer.gate, shape.intermediate}, {&layer.up, shape.intermediate}});
   layer.down = matrix(shape.hidden, shape.intermediate);
   layer.gate_bias = bias(shape.intermediate);
   layer.up_bias = bias(shape.intermediate);

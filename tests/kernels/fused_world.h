@@ -20,6 +20,8 @@ struct LayerShape {
   bool head_norms = false;  // of q and k
   bool post_norms = false;
   Activation activation = Activation::kSilu;
+  bool on_host = false;   // the host knows the layer too
+  bool adjacent = false;  // q, k and v follow each other in memory, and gate and up
 };
 
 struct LayerWorld {
@@ -27,7 +29,11 @@ struct LayerWorld {
              DType weights);
 
   // Layer 1 of the table; layer 0 is empty, and a mistake to use.
-  LayerRef Ref() const { return ref; }
+  LayerRef Ref() const {
+    LayerRef layer_ref = ref;
+    if (shape.on_host) layer_ref.host = &layer;
+    return layer_ref;
+  }
 
   LayerShape shape;
   int32_t rows;

@@ -216,6 +216,21 @@ TEST(TuneTest, EveryProductInEveryNumberOfRowsThatATableTellsApart) {
   }
 }
 
+// Of fused operations the CPU makes no products; the prefill is as in every mode.
+TEST(TuneTest, AFusedPlanAddsItsOwnProducts) {
+  const auto cpu = CreateCpuDevice(1).value();
+  const RandomModel model = MakeRandomModel(*cpu, DType::kFloat32, 3).value();
+  Tunable device(*cpu);
+  StageTimer timer(device);
+  const auto executor =
+      Executor::Create(timer, model.descriptor, model.weights, Options(Mode::kDecoder));
+  ASSERT_TRUE(executor.ok()) << executor.status();
+  const auto entries = TuneModel(device, timer, **executor, model.descriptor, kBatch, kMeasure);
+  ASSERT_TRUE(entries.ok()) << entries.status();
+  ASSERT_EQ(device.asked.size(), 1u);
+  EXPECT_EQ(device.asked[0].weight.data, model.weights.head.data);
+}
+
 TEST(TuneTest, NewEntriesReplaceThoseOfTheSameShape) {
   const std::string table =
       "// Entries.\n"

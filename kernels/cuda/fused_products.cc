@@ -1,0 +1,123 @@
+#include "kernels/cuda/fused_products.h"
+
+#include <initializer_list>
+
+namespace sirocco::cuda {
+namespace {
+
+constexpr size_t kAlignment = 256;
+
+// `next` begins where `matrix` ends, and they are alike.
+bool Follows(const Matrix& matrix, const Matrix& next) {
+  return static_cast<const char*>(next.data) ==
+             static_cast<const char*>(matrix.data) + BytesOf(matrix) &&
+         next.dtype == matrix.dtype && next.cols == matrix.cols;
+}
+
+// Products of `in` with each matrix, or with all as one, into scratch as `dtype`.
+FusedProducts IntoScratch(int32_t rows, const Rows& in, std::initializer_list<Matrix> matrices,
+                          DType dtype, void* scratch) {
+  FusedProducts products;
+  for (const Matrix& matrix : matrices) {
+    Matrix* last = products.count > 0 ? &products.at[products.count - 1].weight : nullptr;
+    if (last != nullptr && Follows(*last, matrix)) {
+      last->rows += matrix.rows;
+    } else {
+      products.at[products.count++].weight = matrix;
+    }
+  }
+  for (int i = 0; i < products.count; ++i) {
+    MatMulParams& product = products.at[i];
+    product.rows = rows;
+    product.in = in;
+    product.out = {static_cast<char*>(scratch) + products.scratch_bytes, dtype,
+                   product.weight.rows};
+    const size_t bytes = static_cast<size_t>(rows) * product.weight.rows * BytesOf(dtype);
+    products.scratch_bytes += (bytes + kAlignment - 1) / kAlignment * kAlignment;
+  }
+  return products;
+}
+
+// Outputs [first, ...) of all the products, which begin in one of them.
+Sums SumsFrom(const FusedProducts& products, int32_t first) {
+  int i = 0;
+  for (; first >= products.at[i].out.width; ++i) first -= products.at[i].out.width;
+  const Rows& out = products.at[i].out;
+  return {static_cast<char*>(out.data) + first * BytesOf(out.dtype), out.width};
+}
+
+// To the residual stream, or to the delta that is normed before it joins.
+FusedProducts ToStream(int32_t rows, const Rows& in, const Matrix& weight, const float* bias,
+                       const Rows& hidden, const Rows* delta) {
+  FusedProducts products;
+  products.at[0] = {rows, in, weight, bias, delta != nullptr ? *delta : hidden};
+  products.count = 1;
+  products.add = delta == nullptr;
+  return products;
+}
+
+template <typename Params>
+FusedProducts QkvProducts(const Params& p, void* scratch) {
+  const LayerParams& layer = *p.layer.host;
+  // In float32: the heads' norms and the turn come before any rounding.
+  return IntoScratch(p.rows, p.normed, {layer.q, layer.k, layer.v}, DType::kFloat32, scratch);
+}
+
+template <typename Params>
+QkvEndParams QkvEndOf(const Params& p, const FusedProducts& products) {
+  QkvEndParams end;
+  end.rows = p.rows;
+  end.map = p.map;
+  end.lanes = p.lanes;
+  end.layer = p.layer;
+  end.q = SumsFrom(products, 0);
+  end.k = SumsFrom(products, p.layer.q_rows);
+  end.v = SumsFrom(products, p.layer.q_rows + p.layer.kv_rows);
+  end.q_out = p.q_out;
+  return end;
+}
+
+}  // namespace
+
+FusedProducts FusedProductsOf(const NormQkvParams& p, void* scratch) {
+  return QkvProducts(p, scratch);
+}
+FusedProducts FusedProductsOf(const QkvParams& p, void* scratch) { return QkvProducts(p, scratch); }
+
+FusedProducts FusedProductsOf(const OutputResidualParams& p, void* /*scratch*/) {
+  return ToStream(p.rows, p.attention, p.layer.host->o, p.layer.host->o_bias, p.hidden,
+                  p.delta.data != nullptr ? &p.delta : nullptr);
+}
+
+FusedProducts FusedProductsOf(const NormGateUpParams& p, void* scratch) {
+  const LayerParams& layer = *p.layer.host;
+  return IntoScratch(p.rows, p.normed, {layer.gate, layer.up}, p.out.dtype, scratch);
+}
+
+FusedProducts FusedProductsOf(const DownNormParams& p, void* /*scratch*/) {
+  const LayerParams& layer = *p.layer.host;
+  return ToStream(p.rows, p.in, layer.down, layer.down_bias, p.hidden,
+                  layer.mlp_post_norm != nullptr ? &p.delta : nullptr);
+}
+
+QkvEndParams EndOf(const NormQkvParams& p, const FusedProducts& products) {
+  return QkvEndOf(p, products);
+}
+QkvEndParams EndOf(const QkvParams& p, const FusedProducts& products) {
+  return QkvEndOf(p, products);
+}
+
+GateUpEndParams EndOf(const NormGateUpParams& p, const FusedProducts& products) {
+  const LayerParams& layer = *p.layer.host;
+  GateUpEndParams end;
+  end.rows = p.rows;
+  end.gate = SumsFrom(products, 0);
+  end.up = SumsFrom(products, p.out.width);
+  end.gate_bias = layer.gate_bias;
+  end.up_bias = layer.up_bias;
+  end.activation = layer.activation;
+  end.out = p.out;
+  return end;
+}
+
+}  // namespace sirocco::cuda

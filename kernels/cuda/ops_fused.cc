@@ -1,0 +1,162 @@
+// The fused operations of the step plans. Few rows are our kernels'; so are many where the host
+// does not know the layer or the library does not take a product. Else an operation is our kernel
+// of the norms, the library's products, and our kernel that ends them.
+#include <variant>
+
+#include "kernels/check_params.h"
+#include "kernels/cuda/cuda_ops.h"
+#include "kernels/cuda/fused_products.h"
+#include "kernels/cuda/types.h"
+
+namespace sirocco::cuda {
+namespace {
+
+// ---- Before the products ------------------------------------------------------------------------
+
+template <typename Params>
+cudaError_t Begin(const Launchers& /*launchers*/, const Params& /*p*/,
+                  const LaunchContext& /*context*/) {
+  return cudaSuccess;
+}
+cudaError_t Begin(const Launchers& launchers, const NormQkvParams& p,
+                  const LaunchContext& context) {
+  return launchers.norms_before_qkv(p, context);
+}
+cudaError_t Begin(const Launchers& launchers, const NormGateUpParams& p,
+                  const LaunchContext& context) {
+  return launchers.norms_before_gate_up(p, context);
+}
+
+// ---- After them ---------------------------------------------------------------------------------
+
+cudaError_t AddBias(const Launchers& launchers, const MatMulParams& product,
+                    const LaunchContext& context) {
+  if (product.bias == nullptr) return cudaSuccess;
+  return launchers.add_bias(product.rows, product.out, product.bias, context);
+}
+
+cudaError_t End(const Launchers& launchers, const NormQkvParams& p, const FusedProducts& products,
+                const LaunchContext& context) {
+  return launchers.qkv_end(EndOf(p, products), context);
+}
+cudaError_t End(const Launchers& launchers, const QkvParams& p, const FusedProducts& products,
+                const LaunchContext& context) {
+  return launchers.qkv_end(EndOf(p, products), context);
+}
+cudaError_t End(const Launchers& launchers, const OutputResidualParams& /*p*/,
+                const FusedProducts& products, const LaunchContext& context) {
+  return AddBias(launchers, products.at[0], context);
+}
+cudaError_t End(const Launchers& launchers, const NormGateUpParams& p,
+                const FusedProducts& products, const LaunchContext& context) {
+  return launchers.gate_up_end(EndOf(p, products), context);
+}
+cudaError_t End(const Launchers& launchers, const DownNormParams& p, const FusedProducts& products,
+                const LaunchContext& context) {
+  const cudaError_t error = AddBias(launchers, products.at[0], context);
+  return error != cudaSuccess ? error : launchers.norms_after_down(p, context);
+}
+
+// Whether a library may make an operation's products.
+template <typename Params>
+concept IsOfProducts = requires(const Params& p) {
+  FusedProductsOf(p, nullptr);
+};
+
+template <typename Params>
+bool IsLibrarys(const Params& p) {
+  if (p.layer.host == nullptr || p.rows <= LtMatMul::kOwnRows) return false;
+  for (const MatMulParams& product : FusedProductsOf(p, nullptr).all()) {
+    if (!LtMatMul::Takes(product)) return false;
+  }
+  return true;
+}
+
+}  // namespace
+
+template <typename Params>
+absl::Status CudaOps::EnqueueFused(const Checks& checks, Launch<Params> launch,
+                                   ScratchOf<Params> scratch, const Params& p) {
+  // The last kernel of the layer before may still have the counter to move on: a layer's first one
+  // starts when that has ended, and so do all kernels of the layer, which may then read the counter
+  // at once.
+  constexpr bool kBeginsLayer =
+      std::is_same_v<Params, NormQkvParams> || std::is_same_v<Params, QkvParams>;
+  const bool programmatic = !kBeginsLayer || p.layer.counter == nullptr;
+  if constexpr (IsOfProducts<Params>) {
+    if (checks.ok() && IsLibrarys(p)) return LibraryFused(checks, launch, scratch, p);
+  }
+  return Enqueue(checks, launch, scratch, p, programmatic);
+}
+
+template <typename Params>
+absl::Status CudaOps::LibraryFused(const Checks& checks, Launch<Params> launch,
+                                   ScratchOf<Params> scratch, const Params& p) {
+  if (sink_.preparing()) {
+    // Later operations of this shape may have so few rows that they are not the library's.
+    Params few = p;
+    few.rows = LtMatMul::kOwnRows;
+    if (absl::Status s = Enqueue(CheckParams(few, kTypes), launch, scratch, few); !s.ok()) return s;
+  }
+  const size_t bytes = FusedProductsOf(p, nullptr).scratch_bytes;
+  if (absl::Status s = sink_.NeedScratch(checks.operation(), bytes); !s.ok()) return s;
+  const absl::StatusOr<LaunchContext> context = sink_.Context(true);
+  if (!context.ok()) return context.status();
+  // While preparing the scratch is still to be made. Nothing is written then, but the library wants
+  // an address: one that is aligned as the scratch will be.
+  void* const address = sink_.preparing() ? context->counters : context->scratch;
+  const FusedProducts products = FusedProductsOf(p, address);
+  if (const cudaError_t error = Begin(launchers_, p, *context); error != cudaSuccess) {
+    return sink_.Launched(checks.operation(), error);
+  }
+  for (const MatMulParams& product : products.all()) {
+    absl::Status status = sink_.preparing() ? library_.Prepare(product, products.add)
+                                            : library_.Run(product, products.add);
+    if (!status.ok()) return status;
+  }
+  return sink_.Launched(checks.operation(), End(launchers_, p, products, *context));
+}
+
+std::vector<MatMulParams> CudaOps::ProductsOf(const Operation& operation) {
+  const absl::StatusOr<LaunchContext> context = sink_.Context(true);
+  if (!context.ok()) return {};  // a fault, which whatever comes next tells
+  const auto products_of = [&](const auto& p) -> std::vector<MatMulParams> {
+    if constexpr (IsOfProducts<decltype(p)>) {
+      if (!IsLibrarys(p)) return {};
+      const FusedProducts products = FusedProductsOf(p, context->scratch);
+      return {products.all().begin(), products.all().end()};
+    }
+    return Ops::ProductsOf(p);
+  };
+  return std::visit(products_of, operation);
+}
+
+absl::Status CudaOps::Run(const NormQkvParams& p) {
+  return EnqueueFused(CheckParams(p, kTypes), launchers_.norm_qkv, launchers_.norm_qkv_scratch, p);
+}
+
+absl::Status CudaOps::Run(const QkvParams& p) {
+  return EnqueueFused(CheckParams(p, kTypes), launchers_.qkv, launchers_.qkv_scratch, p);
+}
+
+absl::Status CudaOps::Run(const OutputResidualParams& p) {
+  return EnqueueFused(CheckParams(p, kTypes), launchers_.output_residual,
+                      launchers_.output_residual_scratch, p);
+}
+
+absl::Status CudaOps::Run(const NormGateUpParams& p) {
+  return EnqueueFused(CheckParams(p, kTypes), launchers_.norm_gate_up,
+                      launchers_.norm_gate_up_scratch, p);
+}
+
+absl::Status CudaOps::Run(const DownResidualParams& p) {
+  return EnqueueFused(CheckParams(p, kTypes), launchers_.down_residual,
+                      launchers_.down_residual_scratch, p);
+}
+
+absl::Status CudaOps::Run(const DownNormParams& p) {
+  return EnqueueFused(CheckParams(p, kTypes), launchers_.down_norm, launchers_.down_norm_scratch,
+                      p);
+}
+
+}  // namespace sirocco::cuda

@@ -1,0 +1,145 @@
+// Fused operations of many rows of a layer that the host knows: a device may have their products
+// made by a library. Weights in blocks are none of it.
+#include <gtest/gtest.h>
+
+#include <utility>
+#include <vector>
+
+#include "tests/kernels/fused_ops_test.h"
+
+namespace sirocco {
+namespace {
+
+using Floats = std::vector<float>;
+
+class FusedLibraryTest : public FusedOpsTest {};
+
+// Heads of every size that a kernel may cut in its own way, turned whole, in part or not at all.
+TEST_P(FusedLibraryTest, QkvOfHeadsOfAllSizes) {
+  for (const auto& [head_dim, rotary_dim] :
+       {std::pair(12, 8), std::pair(64, 64), std::pair(68, 24), std::pair(128, 0),
+        std::pair(256, 256), std::pair(512, 512), std::pair(1024, 64)}) {
+    LayerShape shape{.hidden = 64,
+                     .heads = 2,
+                     .kv_heads = 1,
+                     .head_dim = head_dim,
+                     .rotary_dim = rotary_dim,
+                     .head_norms = true,
+                     .on_host = true,
+                     .adjacent = true};
+    OnShape(shape, 11, [&](const LayerWorld& w) {
+      QkvParams p;
+      p.rows = w.rows;
+      p.map = w.map;
+      p.lanes = w.world.lanes();
+      p.layer = w.Ref();
+      p.normed = Upload(Rounded(w.hidden_values, activations()), w.shape.hidden);
+      p.q_out = Empty(w, w.ref.q_rows);
+      Execute(p);
+      const Floats fused_kv = w.cache.Download(memory());
+      const Rows q = EagerQkv(w, p.normed);
+      ExpectSame(Get(w, p.q_out), Get(w, q));
+      ExpectSame(fused_kv, w.cache.Download(memory()));
+    });
+  }
+}
+
+// A layer's operations as a step's plan has them: prepared for most rows, recorded for fewer.
+TEST_P(FusedLibraryTest, RecordingsOfManyRowsDoWhatIssuingDoes) {
+  for (const bool post_norms : {false, true}) {
+    const LayerWorld w(memory(),
+                       LayerShape{.hidden = 64,
+                                  .heads = 4,
+                                  .head_dim = 16,
+                                  .rotary_dim = 16,
+                                  .intermediate = 96,
+                                  .post_norms = post_norms,
+                                  .on_host = true,
+                                  .adjacent = true},
+                       40, activations(), dtype());
+    const Rows attention = Upload(w.attention_values, w.ref.q_rows);
+    NormQkvParams qkv = NormQkv(w);
+    OutputResidualParams output{w.rows, w.Ref(), attention, qkv.hidden, qkv.delta};
+    NormGateUpParams gate_up{
+        w.rows,    w.Ref(), qkv.hidden, qkv.normed, Empty(w, w.shape.intermediate),
+        qkv.delta, qkv.sum};
+    const Rows stream = post_norms ? qkv.sum : qkv.hidden;
+    DownNormParams down{w.rows, w.Ref(), gate_up.out, stream, w.next_norm, qkv.normed, qkv.delta};
+    const auto issue = [&](int32_t rows) {
+      qkv.rows = output.rows = gate_up.rows = down.rows = rows;
+      absl::Status status = ops().Run(qkv);
+      if (status.ok()) status = ops().Run(output);
+      if (status.ok()) status = ops().Run(gate_up);
+      if (status.ok()) status = ops().Run(down);
+      ASSERT_TRUE(status.ok()) << status;
+    };
+    // All that a step leaves behind, from a stream that is as it was.
+    const auto outcome = [&](const auto& run) {
+      const size_t bytes = w.hidden_values.size() * sizeof(float);
+      EXPECT_TRUE(device().CopyToDevice(qkv.hidden.data, w.hidden_values.data(), bytes).ok());
+      if (post_norms) {
+        EXPECT_TRUE(device().CopyToDevice(qkv.delta.data, w.delta_values.data(), bytes).ok());
+      }
+      EXPECT_TRUE(device().Synchronize().ok());
+      run();
+      EXPECT_TRUE(device().Synchronize().ok());
+      return std::vector{Get(w, qkv.q_out), w.cache.Download(memory()), Get(w, stream),
+                         Get(w, gate_up.out), Get(w, qkv.normed)};
+    };
+    ASSERT_TRUE(device().BeginPrepare().ok());
+    issue(w.rows);
+    ASSERT_TRUE(device().EndPrepare().ok());
+    for (const int32_t rows : {40, 17, 9, 8}) {
+      ASSERT_TRUE(device().BeginRecord().ok());
+      issue(rows);
+      const auto recording = device().EndRecord();
+      ASSERT_TRUE(recording.ok()) << recording.status();
+      EXPECT_EQ((*recording)->size(), 4);
+      const auto issued = outcome([&] { issue(rows); });
+      const auto replayed = outcome([&] { EXPECT_TRUE(device().Launch(**recording).ok()); });
+      EXPECT_EQ(replayed, issued) << rows << " rows";
+    }
+  }
+}
+
+// Matrices that follow each other in memory are one product; of 9 rows and more, of a layer that
+// the host knows.
+TEST_P(FusedLibraryTest, ProductsOfAFusedOperation) {
+  const bool has_library = device().backend() == "cuda";
+  for (const bool adjacent : {false, true}) {
+    const LayerWorld w(memory(), LayerShape{.on_host = true, .adjacent = adjacent}, 20,
+                       activations(), dtype());
+    NormQkvParams p = NormQkv(w);
+    Execute(p);
+    const std::vector<MatMulParams> products = ops().ProductsOf(p);
+    ASSERT_EQ(products.size(), has_library ? (adjacent ? 1u : 3u) : 0u);
+    int32_t outputs = 0;
+    for (const MatMulParams& product : products) {
+      EXPECT_EQ(product.rows, 20);
+      EXPECT_EQ(product.in.data, p.normed.data);
+      EXPECT_EQ(product.weight.cols, w.shape.hidden);
+      EXPECT_EQ(product.out.width, product.weight.rows);
+      outputs += product.weight.rows;
+    }
+    if (has_library) {
+      EXPECT_EQ(outputs, w.ref.q_rows + 2 * w.ref.kv_rows);
+    }
+    p.rows = 8;
+    EXPECT_TRUE(ops().ProductsOf(p).empty());
+    p.rows = 20;
+    p.layer.host = nullptr;
+    EXPECT_TRUE(ops().ProductsOf(p).empty());
+  }
+}
+
+TEST_P(FusedLibraryTest, ALayerOnTheHostIsNoCountersLayer) {
+  const LayerWorld w(memory(), LayerShape{.on_host = true}, 9, activations(), dtype());
+  NormQkvParams p = NormQkv(w);
+  p.layer.counter = memory().Upload(std::vector<int32_t>{1});
+  EXPECT_EQ(ops().Run(p).code(), absl::StatusCode::kInvalidArgument);
+}
+
+SIROCCO_ON_ALL_TYPED_DEVICES(FusedLibraryTest);
+
+}  // namespace
+}  // namespace sirocco
