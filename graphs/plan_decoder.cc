@@ -2,8 +2,8 @@
 // operation also norms its rows for what follows: the next layer, whose first operation then needs
 // no norm, or the LM head.
 //
-// Then a model with post-norms changes the stream's buffer in every layer, where the MLP takes in what
-// the attention adds.
+// Then a model with post-norms changes the stream's buffer in every layer, where the MLP takes in
+// what the attention adds.
 #include <utility>
 
 #include "absl/strings/str_cat.h"

@@ -69,10 +69,19 @@ struct Part {
   float2 statistics[kQueries];  // maximum, sum of weights
 };
 
+// Four dimensions of a head as one block has them.
+struct QuadPart {
+  float4 values;
+  float2 statistics;
+};
+
 template <int kQueries, int kDim>
 struct ClusterShared {
+  static constexpr int kQuads = kQueries * kDim / 4;
   Part<kQueries, kDim> warps[kWarps];
-  Part<kQueries, kDim> block;
+  // What the cluster's blocks have of this block's share of the quads: of its `cluster` blocks
+  // [kQuads / cluster] each.
+  QuadPart quads[kQuads];
 };
 
 // ---- A warp's part -------------------------------------------------------------------------------
@@ -104,53 +113,105 @@ struct Eight {
   }
 };
 
-// Of a lane: eight dimensions of each query head.
-template <int kQueries>
+// Of a lane: eight dimensions of each query head, and the softmax of kOwn (slot, head) pairs of a
+// batch. The lanes of a slot share the batch's pairs, v = slot * kQueries + head: lane s has pairs
+// s * kPairs / kLanes and on, or, where lanes are more than pairs, the one that s * kPairs / kLanes
+// is in.
+template <typename Kv, int kQueries, int kLanes>
 struct LaneSums {
-  float maximum[kQueries];
-  float sum[kQueries];
+  static constexpr int kBatch = sizeof(Kv) == 4 || kQueries > 4 ? 2 : 4;  // loads that wait together
+  static constexpr int kPairs = kBatch * kQueries;
+  static constexpr int kOwn = kPairs > kLanes ? kPairs / kLanes : 1;
+
+  float maximum[kOwn];  // of the pair's head, over all slots so far
+  float sum[kOwn];      // of weights of the pair's place in the batches
   float values[kQueries][8];
 
   __device__ LaneSums() {
 #pragma unroll
+    for (int m = 0; m < kOwn; ++m) {
+      maximum[m] = kLowest;
+      sum[m] = 0;
+    }
+#pragma unroll
     for (int h = 0; h < kQueries; ++h) {
-      maximum[h] = kLowest;
-      sum[h] = 0;
 #pragma unroll
       for (int i = 0; i < 8; ++i) values[h][i] = 0;
     }
   }
-  __device__ __forceinline__ void Scale(int h, float factor) {
-    sum[h] *= factor;
+
+  __device__ __forceinline__ static int FirstPair() {
+    return static_cast<int>(threadIdx.x) % kLanes * kPairs / kLanes;
+  }
+  // x of pair `pair`, from the lane that has it.
+  __device__ __forceinline__ static float OfPair(const float (&x)[kOwn], int pair) {
+    const int lane = static_cast<int>(threadIdx.x) % kWarp / kLanes * kLanes;
+    return __shfl_sync(kAllLanes, x[pair % kOwn], lane + pair / kOwn * (kLanes * kOwn / kPairs));
+  }
+  // Over the pairs of a head: the lanes of the batch's other slots.
+  template <typename Join>
+  __device__ __forceinline__ static float OverBatch(float x, const Join& join) {
 #pragma unroll
-    for (int i = 0; i < 8; ++i) values[h][i] *= factor;
+    for (int offset = kLanes / kBatch; offset < kLanes; offset *= 2) {
+      x = join(x, __shfl_xor_sync(kAllLanes, x, offset));
+    }
+    return x;
+  }
+
+  __device__ __forceinline__ void Scale(const float (&factor)[kOwn]) {
+#pragma unroll
+    for (int m = 0; m < kOwn; ++m) sum[m] *= factor[m];
+#pragma unroll
+    for (int h = 0; h < kQueries; ++h) {
+      const float of_head = OfPair(factor, h);
+#pragma unroll
+      for (int i = 0; i < 8; ++i) values[h][i] *= of_head;
+    }
   }
 };
 
-// Lanes of a warp that hold one slot; the others hold other slots.
-template <int kLanes>
-__device__ __forceinline__ float SlotSum(float x) {
+// Sums each of kCount values over kLanes lanes by halves: a lane gives away one half of what it has
+// and gets the other's part of the half it keeps. It ends with those that LaneSums says, at the
+// front.
+template <int kCount, int kLanes>
+__device__ __forceinline__ void SumByHalves(float (&x)[kCount]) {
+  int count = kCount;
 #pragma unroll
-  for (int offset = 1; offset < kLanes; offset *= 2) x += __shfl_xor_sync(kAllLanes, x, offset);
-  return x;
+  for (int offset = kLanes / 2; offset > 0; offset /= 2) {
+    if (count == 1) {
+      x[0] += __shfl_xor_sync(kAllLanes, x[0], offset);
+      continue;
+    }
+    count /= 2;
+    const bool upper = (threadIdx.x & offset) != 0;
+#pragma unroll
+    for (int i = 0; i < kCount / 2; ++i) {
+      if (i >= count) break;
+      const float kept = upper ? x[i + count] : x[i];
+      const float given = upper ? x[i] : x[i + count];
+      x[i] = kept + __shfl_xor_sync(kAllLanes, given, offset);
+    }
+  }
 }
 
 template <typename Kv, int kQueries, int kLanes>
 __device__ __forceinline__ void AttendSlots(const KvLayer& kv, const AttentionShape& shape,
                                             const int32_t* block_table, const ClusterItem& item,
                                             const float (&q)[kQueries][8],
-                                            LaneSums<kQueries>& sums) {
-  constexpr int kAtOnce = kWarp / kLanes;      // slots of a warp
-  constexpr int kStride = kWarps * kAtOnce;    // of the block
-  constexpr int kBatch = sizeof(Kv) == 4 || kQueries > 4 ? 2 : 4;  // loads that wait together
+                                            LaneSums<Kv, kQueries, kLanes>& sums) {
+  using Sums = LaneSums<Kv, kQueries, kLanes>;
+  constexpr int kBatch = Sums::kBatch;
+  constexpr int kOwn = Sums::kOwn;
+  constexpr int kAtOnce = kWarp / kLanes;    // slots of a warp
+  constexpr int kStride = kWarps * kAtOnce;  // of the block
   const int lane = threadIdx.x % kWarp;
   const Kv* const data = static_cast<const Kv*>(kv.data) + lane % kLanes * 8;
   // The same number of rounds for all lanes of a warp.
+#pragma unroll 1
   for (int base = item.first + static_cast<int>(threadIdx.x) / kWarp * kAtOnce; base < item.end;
        base += kBatch * kStride) {
     const auto slot_of = [&](int j) { return base + lane / kLanes + j * kStride; };
     Eight<Kv> k[kBatch], v[kBatch];
-    float score[kBatch][kQueries];
 #pragma unroll
     for (int j = 0; j < kBatch; ++j) {
       // The last slot in place of those beyond it: their scores are not used.
@@ -159,6 +220,7 @@ __device__ __forceinline__ void AttendSlots(const KvLayer& kv, const AttentionSh
       k[j].Load(key);
       v[j].Load(key + kv.value_offset);
     }
+    float score[Sums::kPairs];
 #pragma unroll
     for (int j = 0; j < kBatch; ++j) {
 #pragma unroll
@@ -166,54 +228,90 @@ __device__ __forceinline__ void AttendSlots(const KvLayer& kv, const AttentionSh
         float product = 0;
 #pragma unroll
         for (int i = 0; i < 8; ++i) product = fmaf(q[h][i], k[j][i], product);
-        product = SlotSum<kLanes>(product);
-        score[j][h] = slot_of(j) < item.end ? AdjustScore(shape, product) * kLog2E : -INFINITY;
+        score[j * kQueries + h] = product;
       }
     }
+    SumByHalves<Sums::kPairs, kLanes>(score);
+    float factor[kOwn], weight[kOwn];
 #pragma unroll
-    for (int h = 0; h < kQueries; ++h) {
-      float maximum = sums.maximum[h];
+    for (int m = 0; m < kOwn; ++m) {
+      const bool inside = slot_of((Sums::FirstPair() + m) / kQueries) < item.end;
+      const float own = inside ? AdjustScore(shape, score[m]) * kLog2E : -INFINITY;
+      const float highest = Sums::OverBatch(own, [](float a, float b) { return fmaxf(a, b); });
+      const float maximum = fmaxf(sums.maximum[m], highest);
+      factor[m] = Exp2(sums.maximum[m] - maximum);
+      weight[m] = Exp2(own - maximum);
+      sums.maximum[m] = maximum;
+    }
+    sums.Scale(factor);
 #pragma unroll
-      for (int j = 0; j < kBatch; ++j) maximum = fmaxf(maximum, score[j][h]);
-      sums.Scale(h, Exp2(sums.maximum[h] - maximum));
-      sums.maximum[h] = maximum;
+    for (int m = 0; m < kOwn; ++m) sums.sum[m] += weight[m];
 #pragma unroll
-      for (int j = 0; j < kBatch; ++j) {
-        const float weight = Exp2(score[j][h] - maximum);
-        sums.sum[h] += weight;
+    for (int j = 0; j < kBatch; ++j) {
 #pragma unroll
-        for (int i = 0; i < 8; ++i) sums.values[h][i] = fmaf(weight, v[j][i], sums.values[h][i]);
+      for (int h = 0; h < kQueries; ++h) {
+        const float of_pair = Sums::OfPair(weight, j * kQueries + h);
+#pragma unroll
+        for (int i = 0; i < 8; ++i) {
+          sums.values[h][i] = fmaf(of_pair, v[j][i], sums.values[h][i]);
+        }
       }
     }
   }
 }
 
 // Joins what the warp's lanes have of different slots, and leaves it in shared memory.
-template <int kQueries, int kLanes>
-__device__ __forceinline__ void StoreWarp(LaneSums<kQueries>& sums,
+template <typename Kv, int kQueries, int kLanes>
+__device__ __forceinline__ void StoreWarp(LaneSums<Kv, kQueries, kLanes>& sums,
                                           Part<kQueries, 8 * kLanes>& part) {
+  using Sums = LaneSums<Kv, kQueries, kLanes>;
+  constexpr int kOwn = Sums::kOwn;
   const int lane = threadIdx.x % kWarp;
 #pragma unroll
-  for (int h = 0; h < kQueries; ++h) {
+  for (int m = 0; m < kOwn; ++m) {
+    sums.sum[m] = Sums::OverBatch(sums.sum[m], [](float a, float b) { return a + b; });
+  }
 #pragma unroll
-    for (int offset = kLanes; offset < kWarp; offset *= 2) {
+  for (int offset = kLanes; offset < kWarp; offset *= 2) {
+    float factor[kOwn];
+#pragma unroll
+    for (int m = 0; m < kOwn; ++m) {
       const float maximum =
-          fmaxf(sums.maximum[h], __shfl_xor_sync(kAllLanes, sums.maximum[h], offset));
-      sums.Scale(h, Exp2(sums.maximum[h] - maximum));
-      sums.maximum[h] = maximum;
-      sums.sum[h] += __shfl_xor_sync(kAllLanes, sums.sum[h], offset);
+          fmaxf(sums.maximum[m], __shfl_xor_sync(kAllLanes, sums.maximum[m], offset));
+      factor[m] = Exp2(sums.maximum[m] - maximum);
+      sums.maximum[m] = maximum;
+    }
+    sums.Scale(factor);
+#pragma unroll
+    for (int m = 0; m < kOwn; ++m) sums.sum[m] += __shfl_xor_sync(kAllLanes, sums.sum[m], offset);
+#pragma unroll
+    for (int h = 0; h < kQueries; ++h) {
 #pragma unroll
       for (int i = 0; i < 8; ++i) {
         sums.values[h][i] += __shfl_xor_sync(kAllLanes, sums.values[h][i], offset);
       }
     }
-    if (lane < kLanes) {
-      const float(&x)[8] = sums.values[h];
-      part.values[h][2 * lane] = make_float4(x[0], x[1], x[2], x[3]);
-      part.values[h][2 * lane + 1] = make_float4(x[4], x[5], x[6], x[7]);
-    }
-    if (lane == 0) part.statistics[h] = make_float2(sums.maximum[h], sums.sum[h]);
   }
+#pragma unroll
+  for (int h = 0; h < kQueries; ++h) {
+    const float2 statistics = {Sums::OfPair(sums.maximum, h), Sums::OfPair(sums.sum, h)};
+    if (lane == 0) part.statistics[h] = statistics;
+    if (lane >= kLanes) continue;
+    const float(&x)[8] = sums.values[h];
+    part.values[h][2 * lane] = make_float4(x[0], x[1], x[2], x[3]);
+    part.values[h][2 * lane + 1] = make_float4(x[4], x[5], x[6], x[7]);
+  }
+}
+
+// A warp's part of the block's slots.
+template <typename Kv, int kQueries, int kLanes>
+__device__ __forceinline__ void AttendWarp(const KvLayer& kv, const AttentionShape& shape,
+                                           const int32_t* block_table, const ClusterItem& item,
+                                           const float (&q)[kQueries][8],
+                                           Part<kQueries, 8 * kLanes>& part) {
+  LaneSums<Kv, kQueries, kLanes> sums;
+  AttendSlots(kv, shape, block_table, item, q, sums);
+  StoreWarp(sums, part);
 }
 
 // ---- Merging parts -------------------------------------------------------------------------------
@@ -272,21 +370,21 @@ __device__ void MergeClusters(const ClusterArgs& args, const ClusterItem& item) 
   }
 }
 
-// The block's share of the cluster's dimensions, over all its blocks: to `out`, or, where the row
+// This block's share of the cluster's dimensions, over all its blocks: to `out`, or, where the row
 // has more clusters, to scratch.
 template <int kQueries, int kDim>
 __device__ __forceinline__ void MergeBlocks(const ClusterArgs& args, const ClusterItem& item,
-                                            const Part<kQueries, kDim>& block, int rank) {
+                                            const ClusterShared<kQueries, kDim>& shared) {
   constexpr int kQuads = kDim / 4;
-  constexpr int kAll = kQueries * kQuads;
-  const int share = kAll / args.cluster;
-  for (int i = rank * share + threadIdx.x; i < (rank + 1) * share; i += kThreads) {
-    const int head = i / kQuads;
-    const int quad = i % kQuads;
+  const int share = kQueries * kQuads / args.cluster;
+  const int rank = item.part % args.cluster;
+  for (int i = threadIdx.x; i < share; i += kThreads) {
+    const int head = (rank * share + i) / kQuads;
+    const int quad = (rank * share + i) % kQuads;
     float2 merged;
     const float4 total = MergeParts<kMostCluster>(
-        args.cluster, [&](int r) { return *SharedOfBlock(&block.statistics[head], r); },
-        [&](int r) { return *SharedOfBlock(&block.values[head][quad], r); }, merged);
+        args.cluster, [&](int r) { return shared.quads[r * share + i].statistics; },
+        [&](int r) { return shared.quads[r * share + i].values; }, merged);
     if (item.clusters == 1) {
       StoreOut<kDim>(args, item, head, quad, total, merged.y);
       continue;
@@ -337,6 +435,7 @@ __global__ void __launch_bounds__(kThreads, kQueries > 4 ? 1 : 2)
   const LayerParams* const layer = tabled ? &LayerOf(args.p.layer) : nullptr;
   const AttentionShape shape = tabled ? layer->attention : args.p.shape;
   const KvLayer kv = tabled ? layer->kv : args.p.kv;
+  ArriveCluster();  // all blocks have begun when its second part is over
   WaitForDependency();
   LaunchDependents();
 
@@ -352,21 +451,21 @@ __global__ void __launch_bounds__(kThreads, kQueries > 4 ? 1 : 2)
     const int head = min(h, item.head_count - 1);
     LoadEight(args.p.q, item.out + head * kDim + threadIdx.x % kLanes * 8, q[h]);
   }
-  LaneSums<kQueries> sums;
+  Part<kQueries, kDim>& part = shared.warps[threadIdx.x / kWarp];
   switch (kv.dtype) {
     case DType::kBFloat16:
-      AttendSlots<__nv_bfloat16, kQueries, kLanes>(kv, shape, block_table, item, q, sums);
+      AttendWarp<__nv_bfloat16, kQueries, kLanes>(kv, shape, block_table, item, q, part);
       break;
     case DType::kFloat16:
-      AttendSlots<__half, kQueries, kLanes>(kv, shape, block_table, item, q, sums);
+      AttendWarp<__half, kQueries, kLanes>(kv, shape, block_table, item, q, part);
       break;
-    case DType::kFloat32:
-      AttendSlots<float, kQueries, kLanes>(kv, shape, block_table, item, q, sums);
+    default:
+      AttendWarp<float, kQueries, kLanes>(kv, shape, block_table, item, q, part);
   }
-  StoreWarp<kQueries, kLanes>(sums, shared.warps[threadIdx.x / kWarp]);
   __syncthreads();
 
   const bool alone = args.cluster == 1 && item.clusters == 1;
+  WaitCluster();
   for (int i = threadIdx.x; i < kQueries * kQuads; i += kThreads) {
     const int head = i / kQuads;
     const int quad = i % kQuads;
@@ -378,13 +477,15 @@ __global__ void __launch_bounds__(kThreads, kQueries > 4 ? 1 : 2)
       StoreOut<kDim>(args, item, head, quad, total, merged.y);
       continue;
     }
-    shared.block.values[head][quad] = total;
-    if (quad == 0) shared.block.statistics[head] = merged;
+    // To the block of the cluster whose share it is.
+    const int share = kQueries * kQuads / args.cluster;
+    QuadPart* const own = &shared.quads[item.part % args.cluster * share + i % share];
+    *SharedOfBlock(own, i / share) = {total, merged};
   }
   if (alone) return;
-  SyncCluster();
-  MergeBlocks<kQueries, kDim>(args, item, shared.block, item.part % args.cluster);
-  SyncCluster();  // the others have read this block's shared memory
+  ArriveCluster();
+  WaitCluster();
+  MergeBlocks<kQueries, kDim>(args, item, shared);
   if (item.clusters == 1) return;
   if (LastToArrive(&args.arrived[item.pair],
                    static_cast<uint32_t>(item.clusters * args.cluster))) {

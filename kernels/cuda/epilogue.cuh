@@ -208,8 +208,8 @@ struct QkvEnd {
 
   // Ends one head of a row. Called by all lanes of a warp. sums: [head_dim] in shared or global
   // memory, aligned to 16 bytes, visible to the warp, and overwritten.
-  __device__ void EndHead(const HeadPlace& place, int row, const SlotPlace& slot,
-                          float* sums) const;
+  __device__ __forceinline__ void EndHead(const HeadPlace& place, int row, const SlotPlace& slot,
+                                          float* sums) const;
   __device__ __forceinline__ void operator()(const HeadPlace& place, int row, float* sums) const {
     const int position = map.position[row];
     EndHead(place, row, {position, BlockOf(map.lane[row], position)}, sums);
@@ -345,8 +345,8 @@ __device__ __noinline__ void EndAnyHead(const QkvEnd<T> end, const HeadPlace pla
 }
 
 template <typename T>
-__device__ void QkvEnd<T>::EndHead(const HeadPlace& place, int row, const SlotPlace& slot,
-                                   float* sums) const {
+__device__ __forceinline__ void QkvEnd<T>::EndHead(const HeadPlace& place, int row,
+                                                   const SlotPlace& slot, float* sums) const {
   const bool turns_whole =
       place.is_v || layer->rotary.dim == 0 || layer->rotary.dim == head_dim;
   if (turns_whole && head_dim == 256) return EndHeldHead<4>(*this, place, row, slot, sums);

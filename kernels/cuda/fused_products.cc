@@ -94,6 +94,11 @@ FusedProducts FusedProductsOf(const NormGateUpParams& p, void* scratch) {
   return IntoScratch(p.rows, p.normed, {layer.gate, layer.up}, p.out.dtype, scratch);
 }
 
+FusedProducts FusedProductsOf(const DownResidualParams& p, void* /*scratch*/) {
+  return ToStream(p.rows, p.in, p.layer.host->down, p.layer.host->down_bias, p.hidden,
+                  p.delta.data != nullptr ? &p.delta : nullptr);
+}
+
 FusedProducts FusedProductsOf(const DownNormParams& p, void* /*scratch*/) {
   const LayerParams& layer = *p.layer.host;
   return ToStream(p.rows, p.in, layer.down, layer.down_bias, p.hidden,

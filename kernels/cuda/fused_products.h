@@ -28,6 +28,7 @@ FusedProducts FusedProductsOf(const NormQkvParams& p, void* scratch);
 FusedProducts FusedProductsOf(const QkvParams& p, void* scratch);
 FusedProducts FusedProductsOf(const OutputResidualParams& p, void* scratch);
 FusedProducts FusedProductsOf(const NormGateUpParams& p, void* scratch);
+FusedProducts FusedProductsOf(const DownResidualParams& p, void* scratch);
 FusedProducts FusedProductsOf(const DownNormParams& p, void* scratch);
 
 // Outputs of a product, or a part of their columns: rows [R, width], `pitch` elements apart.

@@ -6,7 +6,7 @@ namespace sirocco::cuda {
 namespace {
 
 // A mark is good for the next 1,000 (Device::Mark).
-constexpr uint64_t kMarks = 1024;
+constexpr uint64_t kMarks = 4096;
 
 }  // namespace
 

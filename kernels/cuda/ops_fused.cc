@@ -47,6 +47,10 @@ cudaError_t End(const Launchers& launchers, const OutputResidualParams& /*p*/,
                 const FusedProducts& products, const LaunchContext& context) {
   return AddBias(launchers, products.at[0], context);
 }
+cudaError_t End(const Launchers& launchers, const DownResidualParams& /*p*/,
+                const FusedProducts& products, const LaunchContext& context) {
+  return AddBias(launchers, products.at[0], context);
+}
 cudaError_t End(const Launchers& launchers, const NormGateUpParams& p,
                 const FusedProducts& products, const LaunchContext& context) {
   return launchers.gate_up_end(EndOf(p, products), context);

@@ -125,20 +125,21 @@ __device__ __forceinline__ void MultiplyAccumulate<__half>(float (&d)[4], const 
 
 inline constexpr int kMostCluster = 8;  // blocks that any GPU gives a cluster
 
-// A barrier of all threads of the cluster; what they wrote to shared memory is then seen by all.
-__device__ __forceinline__ void SyncCluster() {
-  asm volatile(
-      "barrier.cluster.arrive.release.aligned;\n"
-      "barrier.cluster.wait.acquire.aligned;" ::
-          : "memory");
+// A barrier of all threads of the cluster in two parts; what was written to shared memory before the
+// first is seen by all after the second.
+__device__ __forceinline__ void ArriveCluster() {
+  asm volatile("barrier.cluster.arrive.release.aligned;" ::: "memory");
+}
+__device__ __forceinline__ void WaitCluster() {
+  asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory");
 }
 
 // The same variable in the shared memory of the cluster's block `rank`.
 template <typename T>
-__device__ __forceinline__ const T* SharedOfBlock(const T* own, int rank) {
+__device__ __forceinline__ T* SharedOfBlock(T* own, int rank) {
   uint64_t other;
-  asm("mapa.u64 %0, %1, %2;" : "=l"(other) : "l"(own), "r"(rank));
-  return reinterpret_cast<const T*>(other);
+  asm volatile("mapa.u64 %0, %1, %2;" : "=l"(other) : "l"(own), "r"(rank));
+  return reinterpret_cast<T*>(other);
 }
 #endif  // SIROCCO_HOPPER
 

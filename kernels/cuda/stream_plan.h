@@ -4,8 +4,8 @@
 // Weights are counted in *units*: a row, or two rows that belong together (gate and up; elements i
 // and i + dim/2 of a head). Each block takes one contiguous run of units, as many as any other. A
 // *tile* is a few units whose sums are made at once, its rows in two halves of at most eight. Along
-// the columns a tile is cut into *groups* of 128 bytes a row, which are dealt to the block's warps in
-// turn.
+// the columns a tile is cut into *groups* of 128 bytes a row, which are dealt to the block's warps
+// in turn.
 #pragma once
 
 #include <algorithm>

@@ -41,9 +41,8 @@ class QkvStream {
 
   __device__ __forceinline__ void Prefetch() const {
     if constexpr (kNorms) PrefetchNorms(Norms(operation_, layer_));
-    for (const float* weight : {layer_.q_norm, layer_.k_norm}) {
-      if (weight != nullptr) PrefetchFloats<kStreamThreads>(weight, ref_.head_dim);
-    }
+    if (layer_.q_norm != nullptr) PrefetchFloats<kStreamThreads>(layer_.q_norm, ref_.head_dim);
+    if (layer_.k_norm != nullptr) PrefetchFloats<kStreamThreads>(layer_.k_norm, ref_.head_dim);
   }
 
   // Also finds `row`'s place in the cache, and that of the row whose heads this warp may end, while

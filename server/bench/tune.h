@@ -17,8 +17,8 @@ namespace sirocco {
 
 // Runs a prefill step and a decode step to see the products they are made of, and has `device` tune
 // each for every number of rows that a table tells apart. `executor` records no graphs and is on
-// `timer`, which stands before `device`; but for an eager one only the decode step counts, since all
-// modes prefill alike. Returns entries of the table, a line each.
+// `timer`, which stands before `device`; but for an eager one only the decode step counts, since
+// all modes prefill alike. Returns entries of the table, a line each.
 absl::StatusOr<std::vector<std::string>> TuneModel(Device& device, StageTimer& timer,
                                                    Executor& executor,
                                                    const ModelDescriptor& descriptor, int32_t batch,
