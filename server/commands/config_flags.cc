@@ -22,6 +22,14 @@ std::shared_ptr<const ConfigFlags> ConfigFlags::AddTo(CLI::App& command,
   return flags;
 }
 
+std::vector<std::string> ConfigFlags::Given() const {
+  std::vector<std::string> given;
+  for (const auto& [key, option] : options_) {
+    if (option->count() > 0) given.push_back(option->get_name());
+  }
+  return given;
+}
+
 absl::StatusOr<Config> ConfigFlags::Load() const {
   std::map<std::string, std::string> given;
   for (const auto& [key, option] : options_) {

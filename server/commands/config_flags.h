@@ -20,6 +20,10 @@ class ConfigFlags {
 
   // After parsing.
   absl::StatusOr<Config> Load() const;
+  // What --config names; empty: nothing.
+  const std::string& file() const { return file_; }
+  // The flags of keys that were given, "--model", ...
+  std::vector<std::string> Given() const;
 
  private:
   std::string file_;

@@ -47,9 +47,8 @@ def read_jsonl(relative):
 
 
 def environment(mode="decoder_graph", **extra):
-    """The environment of a `sirocco` command: nothing of ours but what is given, on the CPU.
-
-    Most modes here have graphs, which only that backend captures yet.
+    """The environment of a `sirocco` command: nothing of ours but what is given, on the CPU:
+    what these tests say of backends and devices is said of that.
     """
     env = {k: v for k, v in os.environ.items() if not k.startswith(("SIROCCO_", "EOLE_"))}
     if mode:

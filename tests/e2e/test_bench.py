@@ -1,4 +1,4 @@
-"""sirocco bench --engine: what it measures, writes and refuses."""
+"""sirocco bench: what it measures, writes and refuses."""
 import json
 import os
 import subprocess
@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from harness import GOLDENS, MODES, run_cli
+from harness import GOLDENS, MODES, Server, run_cli
 from stubs import ROOT
 
 SHORT = ["--prompt-length", 20, "--output-length", 5, "--repeat", 2, "--batch", "1,3"]
@@ -37,6 +37,9 @@ def test_random_weights_from_a_bare_configuration(shape, tmp_path):
     assert [mode["mode"] for mode in figures["modes"]] == ["eager", "decoder_graph"]
     for mode in figures["modes"]:
         assert [row["batch"] for row in mode["batches"]] == [1, 3]
+        graphs = 3 if mode["mode"] == "decoder_graph" else 0
+        assert mode["graphs"] == graphs
+        assert (mode["capture_seconds"] > 0) == (graphs > 0)
         for row in mode["batches"]:
             assert row["decode_steps"] == 4
             assert row["prefill_tokens"] == 20 * row["batch"]
@@ -68,7 +71,13 @@ def test_real_weights_in_the_mode_of_the_environment(bare):
 
 
 @pytest.mark.parametrize("flags, status, names", [
-    (["--model", "x"], 2, ["--engine"]),
+    (["--model", "x"], 2, ["--engine", "--model"]),
+    (["--stages"], 2, ["--engine", "--stages"]),
+    (["--engine", "--address", "127.0.0.1:1"], 2, ["--engine", "--address"]),
+    (["--address", "127.0.0.1:1"], 1, ["127.0.0.1:1"]),
+    (["--write-model", "/nowhere/x"], 2, ["--config"]),
+    (["--write-model", "SHAPE", "--config", "SHAPE/config.json"], 2, ["there already"]),
+    (["--write-model", "/proc/x", "--config", "SHAPE/config.json"], 2, ["/proc/x"]),
     (["--engine"], 2, ["model"]),
     (["--engine", "--model", "/nowhere"], 2, ["/nowhere"]),
     (["--engine", "--model", "SHAPE"], 2, ["safetensors"]),
@@ -84,8 +93,10 @@ def test_real_weights_in_the_mode_of_the_environment(bare):
      ["/nowhere/file"]),
 ])
 def test_what_is_refused(shape, flags, status, names):
-    flags = [shape if flag == "SHAPE" else flag for flag in flags]
-    result = run_cli("bench", *flags, "--log-level", "error", timeout=120)
+    flags = [flag.replace("SHAPE", str(shape)) for flag in flags]
+    if "--engine" in flags and "--address" not in flags:
+        flags = [*flags, "--log-level", "error"]
+    result = run_cli("bench", *flags, timeout=120)
     assert result.returncode == status, result.stderr
     assert len([line for line in result.stderr.splitlines() if line.strip()]) == 1, result.stderr
     for name in names:
@@ -122,3 +133,37 @@ def test_the_cpu_has_no_kernel_table(shape, tmp_path):
                      20, "--output-length", 5, "--log-level", "error", "--tune", table)
     assert result.returncode == 2 and "kernel table" in result.stderr
     assert table.read_text() == "// Entries.\n"
+
+
+def test_load_on_a_server_counts_tokens(bare, tmp_path):
+    file = tmp_path / "figures.json"
+    with Server(bare, "--max-batch-size", 4) as server:
+        result = run_cli("bench", "--address", server.address, "--batch", "1,3", "--requests", 7,
+                         "--prompt-length", 5, "--output-length", 6, "--connections", 2,
+                         "--json", file)
+        assert result.returncode == 0, result.stderr
+        generated = server.metrics()("vllm:generation_tokens_total")
+        longer = run_cli("bench", "--address", server.address, "--output-length", 600)
+    figures = json.loads(file.read_text())
+    assert (figures["backend"], figures["mode"]) == ("cpu", "decoder_graph")
+    assert [level["concurrency"] for level in figures["levels"]] == [1, 3]
+    for level in figures["levels"]:
+        assert (level["requests"], level["tokens"]) == (7, 7 * 6)
+        assert level["tokens_per_second"] == pytest.approx(7 * 6 / level["seconds"])
+        assert 0 < level["first_token_seconds"]["p50"] <= level["seconds"]
+    assert generated == 2 * 7 * 6 + (1 + 3) * 6  # each level warms up
+    assert len([line for line in result.stdout.splitlines() if line.strip()]) == 6
+    assert longer.returncode == 2 and "512" in longer.stderr
+
+
+def test_a_written_model_is_served(shape, tmp_path):
+    folder = tmp_path / "model"
+    result = run_cli("bench", "--write-model", folder, "--config", shape / "config.json", "--seed", 3)
+    assert result.returncode == 0, result.stderr
+    assert "parameters" in result.stdout
+    with Server(folder, "--max-batch-size", 2) as server:
+        model = server.get_model()
+        assert (model.has_tokenizer, model.has_chat_template) == (True, True)
+        response = server.generate(prompt="Wind", max_new_tokens=5, stop={"ignore_eos": True})
+        assert response.usage.prompt_tokens == len("Wind")
+        assert response.completions[0].text == server.detokenize(response.completions[0].token_ids)
