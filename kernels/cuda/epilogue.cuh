@@ -211,10 +211,13 @@ struct QkvEnd {
   __device__ __forceinline__ void EndHead(const HeadPlace& place, int row, const SlotPlace& slot,
                                           float* sums) const;
   __device__ __forceinline__ void operator()(const HeadPlace& place, int row, float* sums) const {
-    const int position = map.position[row];
-    EndHead(place, row, {position, BlockOf(map.lane[row], position)}, sums);
+    EndHead(place, row, PlaceOf(row), sums);
   }
 
+  __device__ __forceinline__ SlotPlace PlaceOf(int row) const {
+    const int position = map.position[row];
+    return {position, BlockOf(map.lane[row], position)};
+  }
   // The block of a position, and where element 0 of a head of k or v goes in it.
   __device__ __forceinline__ int BlockOf(int lane, int position) const {
     return lanes.BlockTable(lane, layer->kv.group)[position / layer->kv.block_size];

@@ -45,20 +45,12 @@ class QkvStream {
     if (layer_.k_norm != nullptr) PrefetchFloats<kStreamThreads>(layer_.k_norm, ref_.head_dim);
   }
 
-  // Also finds `row`'s place in the cache, and that of the row whose heads this warp may end, while
-  // the other loads are under way.
+  // Also finds `row`'s place in the cache, while the other loads are under way.
   __device__ __forceinline__ void FillRows(const StreamPlan& plan, int row, float* shared, T* x) {
-    const int head_row = static_cast<int>(threadIdx.x) / kWarp;
     int lane = 0;
-    int head_lane = 0;
     if (row < plan.rows) {
       position_ = end_.map.position[row];
       lane = end_.map.lane[row];
-    }
-    const bool ends_heads = (q_whole_ || k_whole_) && head_row < plan.rows;
-    if (ends_heads) {
-      head_place_.position = end_.map.position[head_row];
-      head_lane = end_.map.lane[head_row];
     }
     if constexpr (kNorms) {
       NormedRows(plan, Norms(operation_, layer_), shared, x);
@@ -66,7 +58,6 @@ class QkvStream {
       CopyRows(plan, static_cast<const T*>(operation_.normed.data), x);
     }
     if (row < plan.rows) block_ = end_.BlockOf(lane, position_);
-    if (ends_heads) head_place_.block = end_.BlockOf(head_lane, head_place_.position);
   }
 
   __device__ __forceinline__ Before Load(int unit, int /*row*/) const {
@@ -126,6 +117,9 @@ class QkvStream {
     const int first_head = first / half_dim_;
     const int heads = (end + half_dim_ - 1) / half_dim_ - first_head;
     const int warp = threadIdx.x / kWarp;
+    // Found while the arrivals are under way.
+    SlotPlace place = {};
+    if (warp < p.plan.rows) place = end_.PlaceOf(warp);
     __syncthreads();
     for (int base = 0; base < heads; base += kMostHeads) {
       const int count = min(kMostHeads, heads - base);
@@ -134,7 +128,7 @@ class QkvStream {
       for (int i = 0; i < count; ++i) {
         const int head = first_head + base + i;
         if (is_last[i] && warp < p.plan.rows) {
-          end_.EndHead(HeadPlace(ref_, head), warp, head_place_,
+          end_.EndHead(HeadPlace(ref_, head), warp, place,
                        sums_ + warp * SumStride() + int64_t{head} * ref_.head_dim);
         }
       }
@@ -193,7 +187,6 @@ class QkvStream {
   QkvEnd<T> end_;
   int position_ = 0;  // of this thread's row of activations
   int block_ = 0;
-  SlotPlace head_place_ = {};  // of the row whose heads this warp may end
 };
 
 template <typename P>
