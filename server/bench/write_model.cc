@@ -32,7 +32,6 @@ using nlohmann::ordered_json;
 static_assert(std::endian::native == std::endian::little, "safetensors are little-endian");
 
 constexpr DType kType = DType::kBFloat16;
-constexpr JsonLimits kConfigLimits = {.bytes = 1 << 20, .values = 1 << 16};
 
 struct Tensor {
   std::string name;
@@ -212,7 +211,7 @@ class Writer {
 
 absl::StatusOr<WrittenModel> WriteRandomModel(const WriteModelOptions& options,
                                               const LoadProgress& progress) {
-  const absl::StatusOr<nlohmann::json> config = ReadJsonObject(options.config, kConfigLimits);
+  const absl::StatusOr<nlohmann::json> config = ReadJsonObject(options.config, kMaxConfigBytes);
   if (!config.ok()) return config.status();
   const absl::StatusOr<const Family*> family = FamilyFromConfig(*config, options.config);
   if (!family.ok()) return family.status();
