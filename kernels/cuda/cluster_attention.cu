@@ -435,9 +435,9 @@ __global__ void __launch_bounds__(kThreads, kQueries > 4 ? 1 : 2)
   const LayerParams* const layer = tabled ? &LayerOf(args.p.layer) : nullptr;
   const AttentionShape shape = tabled ? layer->attention : args.p.shape;
   const KvLayer kv = tabled ? layer->kv : args.p.kv;
-  LaunchDependents();
   ArriveCluster();  // all blocks have begun when its second part is over
   WaitForDependency();
+  LaunchDependents();
 
   const int row = blockIdx.z;
   const int position = args.p.map.position[row];

@@ -25,7 +25,7 @@ inline constexpr int kStreamSlotBytes = 2 * kStreamHalf * kStreamGroupBytes;  //
 // Slots of a warp: one is multiplied while copies into the others are under way. Two blocks of a
 // Hopper multiprocessor have room side by side: the next kernel's first copies come while this one
 // runs.
-inline constexpr int kStreamDepth = SIROCCO_HOPPER ? 5 : 3;
+inline constexpr int kStreamDepth = SIROCCO_HOPPER ? 4 : 3;
 // Sums of each warp that wait for their units' end, twice: 16 KiB in all. A tile's fit.
 inline constexpr int kStreamPartials = 256;
 static_assert(kStreamPartials >= 2 * kStreamHalf * kStreamRows);

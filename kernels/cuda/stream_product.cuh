@@ -3,7 +3,7 @@
 //
 // Bytes: every weight once, the activations once a block (from the L2 cache), the outputs once.
 // Grid: one block a multiprocessor, or as many as there are units; each takes one run of weights,
-// all of them as long. Shared memory: a ring of 80 KiB of weights (48 KiB where not Hopper), the
+// all of them as long. Shared memory: a ring of 64 KiB of weights (48 KiB where not Hopper), the
 // activations, and 16 KiB of sums. The ring is filled before WaitForDependency, while the kernel
 // before still runs: weights and the layer's table are not written by any kernel. Sums are float32
 // in an order that depends on the weights' shape and on the number of multiprocessors, not on the

@@ -50,7 +50,9 @@ struct NormShare {
         threads(warps * kWarp) {}
 };
 
-inline constexpr int kNormHeld = 4;  // packs of a thread that stay in registers
+// Packs of a thread that stay in registers; with four the rest spills, which cost more than reading
+// the widest rows' last ones again.
+inline constexpr int kNormHeld = 3;
 
 // Asks for what the norms read of the layer, before WaitForDependency: no kernel writes it, and it
 // comes from memory, not from a cache.
