@@ -1,9 +1,9 @@
 // What the kernels offer to the host side of the backend: one launch function an operation.
 //
-// Every .cu file is compiled twice, into the namespaces `hopper` (sm_90a: bulk copies, programmatic
-// dependent launch) and `portable` (sm_80 and later); each has its own Launchers. Launch functions
-// take parameters that have been checked, enqueue, and return what the launch returned;
-// cudaErrorNotSupported, with nothing enqueued, for a shape that no kernel takes.
+// Every .cu file is compiled twice, into the namespaces `hopper` (sm_90a: clusters of blocks,
+// programmatic dependent launch) and `portable` (sm_80 and later); each has its own Launchers.
+// Launch functions take parameters that have been checked, enqueue, and return what the launch
+// returned; cudaErrorNotSupported, with nothing enqueued, for a shape that no kernel takes.
 #pragma once
 
 #include <cuda_runtime_api.h>

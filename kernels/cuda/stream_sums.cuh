@@ -23,8 +23,7 @@ template <typename T>
 class StreamSums {
  public:
   // What stays the same for a lane from group to group.
-  class Places {
-   public:
+  struct Places {
     __device__ Places(const StreamPlan& plan, const T* x) {
       const int g = threadIdx.x % kWarp / 4;
       const int t = threadIdx.x % 4;
