@@ -36,7 +36,8 @@ Plan ComposePrefillHead(const ComposeContext& context);
 
 // A layer's plan for all layers, which it finds by the counter in device memory, and the plans
 // before and after (plan_layer.cc). Nothing is fused across layers.
-Plan ComposeLayerPrologue(const ComposeContext& context);
+// `layer_counter`: null where no operation looks for its layer.
+Plan ComposePrologue(const ComposeContext& context, int32_t* layer_counter);
 Plan ComposeAnyLayer(const ComposeContext& context);
 Plan ComposeLayerEpilogue(const ComposeContext& context);
 
@@ -57,6 +58,8 @@ RmsNormParams FinalNorm(const ComposeContext& context);
 MatMulParams LmHead(const ComposeContext& context, const Rows& in);
 // Of `lanes` [R]; with `keep_logits` a copy of the logits before.
 void AddSample(const ComposeContext& context, const int32_t* lanes, Plan& plan);
+// Attention whose shape and KV cache stand in the layer table.
+DecodeAttentionParams TabledAttention(const ComposeContext& context, const LayerRef& layer);
 // What every fused operation knows of a layer. Without a counter: layer `index`.
 LayerRef MakeLayerRef(const ComposeContext& context, const int32_t* counter, int32_t index);
 

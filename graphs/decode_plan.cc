@@ -32,7 +32,7 @@ DecodePlan ComposeDecode(Mode mode, const ComposeContext& context) {
     case Mode::kLayerGraph:
     case Mode::kLayer:
       // All layers of a descriptor share their shapes: there is one kind of them.
-      plan.parts.push_back(ComposeLayerPrologue(context));
+      plan.parts.push_back(ComposePrologue(context, context.buffers.layer_counter));
       plan.parts.push_back(ComposeAnyLayer(context));
       plan.parts.push_back(ComposeLayerEpilogue(context));
       plan.order.assign(context.layers.size() + 2, 1);

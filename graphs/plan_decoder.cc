@@ -34,16 +34,9 @@ void AddQkv(const ComposeContext& context, std::string_view part, const LayerRef
   }
 }
 
-Plan DecoderPrologue(const ComposeContext& context) {
-  Plan plan;
-  plan.Add("prologue", DecodeBegin(context, nullptr));
-  plan.Add("prologue", Embed(context));
-  return plan;
-}
-
 // Norms where they are read: the layers of plan_layer.cc, one after the other.
 Plan ComposeChain(const ComposeContext& context) {
-  Plan plan = DecoderPrologue(context);
+  Plan plan = ComposePrologue(context, nullptr);
   for (size_t i = 0; i < context.layers.size(); ++i) {
     AddLayer(context, absl::StrCat("layer ", i),
              MakeLayerRef(context, nullptr, static_cast<int32_t>(i)), nullptr, plan);
@@ -62,18 +55,12 @@ Plan ComposeDecoder(const ComposeContext& context) {
   const Rows delta = post_norms ? b.delta : Rows();
   Rows stream = b.hidden;
   Rows other = post_norms ? b.sum : Rows();
-  Plan plan = DecoderPrologue(context);
+  Plan plan = ComposePrologue(context, nullptr);
   for (int32_t i = 0; i < layers; ++i) {
     const std::string part = absl::StrCat("layer ", i);
     const LayerRef layer = MakeLayerRef(context, nullptr, i);
     AddQkv(context, part, layer, plan);
-    plan.Add(part, DecodeAttentionParams{.map = b.rows,
-                                         .lanes = context.lanes,
-                                         .q = b.q,
-                                         .shape = {},
-                                         .kv = {},
-                                         .layer = layer,
-                                         .out = b.attention});
+    plan.Add(part, TabledAttention(context, layer));
     plan.Add(part, OutputResidualParams{
                        .layer = layer, .attention = b.attention, .hidden = stream, .delta = delta});
     plan.Add(part, NormGateUpParams{.layer = layer,

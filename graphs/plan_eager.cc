@@ -166,9 +166,7 @@ void AddSample(const ComposeContext& context, const int32_t* lanes, Plan& plan) 
 }
 
 Plan ComposeEagerDecode(const ComposeContext& context) {
-  Plan plan;
-  plan.Add("prologue", DecodeBegin(context, nullptr));
-  plan.Add("prologue", Embed(context));
+  Plan plan = ComposePrologue(context, nullptr);
   AddLayers(context, Pass::kDecode, plan);
   plan.Add("epilogue", FinalNorm(context));
   plan.Add("epilogue", LmHead(context, context.buffers.normed));

@@ -19,11 +19,22 @@ LayerRef MakeLayerRef(const ComposeContext& context, const int32_t* counter, int
           .host = counter == nullptr ? &context.layers[index] : nullptr};
 }
 
-Plan ComposeLayerPrologue(const ComposeContext& context) {
+Plan ComposePrologue(const ComposeContext& context, int32_t* layer_counter) {
   Plan plan;
-  plan.Add("prologue", DecodeBegin(context, context.buffers.layer_counter));
+  plan.Add("prologue", DecodeBegin(context, layer_counter));
   plan.Add("prologue", Embed(context));
   return plan;
+}
+
+DecodeAttentionParams TabledAttention(const ComposeContext& context, const LayerRef& layer) {
+  const StepBuffers& b = context.buffers;
+  return {.map = b.rows,
+          .lanes = context.lanes,
+          .q = b.q,
+          .shape = {},
+          .kv = {},
+          .layer = layer,
+          .out = b.attention};
 }
 
 void AddLayer(const ComposeContext& context, std::string_view part, const LayerRef& layer,
@@ -40,13 +51,7 @@ void AddLayer(const ComposeContext& context, std::string_view part, const LayerR
                                .q_out = b.q,
                                .delta = delta,
                                .sum = post_norms ? b.sum : Rows()});
-  plan.Add(part, DecodeAttentionParams{.map = b.rows,
-                                       .lanes = context.lanes,
-                                       .q = b.q,
-                                       .shape = {},
-                                       .kv = {},
-                                       .layer = layer,
-                                       .out = b.attention});
+  plan.Add(part, TabledAttention(context, layer));
   plan.Add(part, OutputResidualParams{
                      .layer = layer, .attention = b.attention, .hidden = between, .delta = delta});
   plan.Add(part, NormGateUpParams{.layer = layer,

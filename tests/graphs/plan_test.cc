@@ -199,8 +199,9 @@ TEST_F(ComposeTest, LayerPlanFindsItsLayerByTheCounter) {
     EXPECT_EQ(ref.intermediate, 80);
   }
   // The prologue sets it to the first layer.
-  EXPECT_EQ(All<BeginStepParams>(ComposeLayerPrologue(Context())).at(0).layer_counter,
-            buffers_.layer_counter);
+  EXPECT_EQ(
+      All<BeginStepParams>(ComposePrologue(Context(), buffers_.layer_counter)).at(0).layer_counter,
+      buffers_.layer_counter);
 }
 
 TEST_F(ComposeTest, DecoderPlanKnowsEachLayerOnTheHostToo) {
@@ -271,7 +272,8 @@ TEST_F(ComposeTest, PostNormsUseTheStreamsBuffersInTurn) {
   const void* const sum = buffers_.sum.data;
   const void* const delta = buffers_.delta.data;
   ASSERT_NE(sum, nullptr);
-  EXPECT_EQ(All<EmbedParams>(ComposeLayerPrologue(Context())).at(0).out.data, hidden);
+  EXPECT_EQ(All<EmbedParams>(ComposePrologue(Context(), buffers_.layer_counter)).at(0).out.data,
+            hidden);
 
   const Plan layer = ComposeAnyLayer(Context());
   const auto qkv = All<NormQkvParams>(layer).at(0);
