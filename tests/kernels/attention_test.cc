@@ -195,20 +195,25 @@ TEST_P(AttentionTest, DecodeOfALongSequenceBesideShortOnes) {
 }
 
 // Few rows, which the CUDA backend cuts into splits of 32, 64, 128 or 256 slots by their lengths
-// (kernels/cuda/decode_plan.h): around the lengths at which sizes and numbers of splits change.
+// (kernels/cuda/decode_plan.h), or shares out to clusters of blocks, one more every 1,024 slots
+// (cluster_attention.cu; heads of 64, 128 and 256): around the lengths at which that changes.
 TEST_P(AttentionTest, DecodeOfFewRowsOfAnyLength) {
-  Prepare({4, 1, 32}, {.scale = 0.3f}, 16, 5000);
-  for (const int32_t position :
-       {0, 31, 32, 63, 255, 256, 1023, 1024, 2047, 2048, 4095, 4096, 4999}) {
-    SCOPED_TRACE(position);
-    const Rows q = Queries(1);
-    ExpectRows(Decode(q, {1}, {position}), Want({1}, {position}), row_tolerance());
-  }
-  const std::vector<int32_t> lane = {0, 1, 2};
-  for (const std::vector<int32_t>& position :
-       {std::vector<int32_t>{511, 4000, 1}, {3000, 70, 1400}}) {
-    const Rows q = Queries(3);
-    ExpectRows(Decode(q, lane, position), Want(lane, position), row_tolerance());
+  for (const Heads& heads :
+       {Heads{4, 1, 32}, Heads{8, 2, 64}, Heads{8, 1, 128}, Heads{4, 1, 256}}) {
+    SCOPED_TRACE(::testing::Message() << "heads of " << heads.dim);
+    Prepare(heads, {.scale = 0.3f}, 16, 5000);
+    for (const int32_t position :
+         {0, 31, 32, 63, 255, 256, 1023, 1024, 2047, 2048, 4095, 4096, 4999}) {
+      SCOPED_TRACE(position);
+      const Rows q = Queries(1);
+      ExpectRows(Decode(q, {1}, {position}), Want({1}, {position}), row_tolerance());
+    }
+    const std::vector<int32_t> lane = {0, 1, 2};
+    for (const std::vector<int32_t>& position :
+         {std::vector<int32_t>{511, 4000, 1}, {3000, 70, 1400}}) {
+      const Rows q = Queries(3);
+      ExpectRows(Decode(q, lane, position), Want(lane, position), row_tolerance());
+    }
   }
 }
 
