@@ -4,18 +4,7 @@
 #include <optional>
 #include <utility>
 
-#include "absl/strings/str_cat.h"
-
 namespace sirocco {
-namespace {
-
-absl::Status CheckSize(const char* what, size_t got, size_t planned) {
-  if (got == planned) return absl::OkStatus();
-  return absl::InternalError(
-      absl::StrCat("the executor returned ", got, " ", what, ", the step planned ", planned));
-}
-
-}  // namespace
 
 Batcher::Batcher(const BatcherOptions& options)
     : options_(options),
@@ -25,6 +14,7 @@ Batcher::Batcher(const BatcherOptions& options)
   for (size_t lane = lanes; lane-- > 0;) free_lanes_.push_back(static_cast<int32_t>(lane));
   running_.reserve(lanes);
   leaving_.reserve(lanes);
+  needs_.reserve(lanes);
   // A step takes no memory: what it needs at most is here.
   const size_t groups = options.kv_blocks.size();
   for (PlannedStep& step : steps_) {
@@ -113,140 +103,33 @@ void Batcher::EndAll() {
   Retire();
 }
 
+bool Batcher::HasRoom(const Sequence& sequence) {
+  needs_.clear();
+  for (const std::unique_ptr<Sequence>& other : running_) {
+    needs_.push_back({&other->blocks(), SlotsOf(other->context().request)});
+  }
+  return kv_.HasRoom(sequence.SharableNames(), SlotsOf(sequence.context().request), needs_);
+}
+
 std::vector<const Sequence*> Batcher::Admit() {
   std::vector<const Sequence*> admitted;
   while (!queue_.empty() && !free_lanes_.empty()) {
     Live& live = requests_.at(queue_.front());
-    std::optional<BlockTable> blocks = kv_.Reserve(SlotsOf(live.context->request));
-    if (!blocks) break;
+    auto sequence =
+        std::make_unique<Sequence>(live.context, live.started, free_lanes_.back(),
+                                   kv_.MakeTable(SlotsOf(live.context->request)), options_.hasher);
+    if (!HasRoom(*sequence)) break;
+    // What it begins with is held from now on.
+    sequence->BeginAt(kv_.Share(sequence->blocks(), sequence->SharableNames()));
     if (live.waits()) CountWaiting(live, -1);
-    running_.push_back(std::make_unique<Sequence>(live.context, live.started, free_lanes_.back(),
-                                                  *std::move(blocks)));
     free_lanes_.pop_back();
-    admitted.push_back(running_.back().get());
+    admitted.push_back(sequence.get());
+    running_.push_back(std::move(sequence));
     ++live.started;
     ++live.running;
     if (live.all_started()) queue_.pop_front();
   }
   return admitted;
-}
-
-Step Batcher::PlanStep() {
-  PlannedStep& step = StepOf(planned_);
-  step.prefill_updates.clear();
-  step.decode_updates.clear();
-  step.chunks.clear();
-  step.lanes.clear();
-  step.prefill_rows.clear();
-  step.decode_rows.clear();
-  int32_t budget = options_.prefill_chunk_size;
-  for (const std::unique_ptr<Sequence>& sequence : running_) {
-    if (sequence->decoding()) {
-      // Its newest token gets its KV in this step.
-      kv_.Extend(sequence->blocks(), sequence->length(), sequence->lane(), &step.decode_updates);
-      step.lanes.push_back(sequence->lane());
-      step.decode_rows.push_back(sequence.get());
-      sequence->DecodeLaunched();
-    } else if (sequence->prefilling() && budget > 0) {
-      const PrefillChunk chunk = sequence->NextChunk(budget);
-      kv_.Extend(sequence->blocks(), chunk.first_position + chunk.count, chunk.lane,
-                 &step.prefill_updates);
-      step.chunks.push_back(chunk);
-      step.prefill_rows.push_back(sequence.get());
-      sequence->ChunkLaunched(chunk);
-      budget -= chunk.count;
-    }
-  }
-  const Step plan = {.prefill = {.block_updates = step.prefill_updates, .chunks = step.chunks},
-                     .decode = {.block_updates = step.decode_updates, .lanes = step.lanes}};
-  if (!plan.empty()) ++planned_;
-  return plan;
-}
-
-absl::Status Batcher::CheckResult(const PlannedStep& step, const StepResult& result) {
-  size_t sampled = 0;
-  size_t scored = 0;
-  for (const PrefillChunk& chunk : step.chunks) {
-    sampled += chunk.sample ? 1 : 0;
-    scored += chunk.score_count;
-  }
-  absl::Status status = CheckSize("sampled tokens", result.prefill.sampled.size(), sampled);
-  if (status.ok()) status = CheckSize("scored tokens", result.prefill.scored.size(), scored);
-  if (status.ok()) {
-    status = CheckSize("tokens", result.decode.sampled.size(), step.decode_rows.size());
-  }
-  return status;
-}
-
-absl::StatusOr<Batcher::StepFigures> Batcher::FinishStep(const StepResult& result,
-                                                         Clock::time_point time,
-                                                         std::vector<Event>* events) {
-  if (in_flight() == 0) return absl::InternalError("a step ended that was not planned");
-  const PlannedStep& step = StepOf(finished_);
-  if (absl::Status status = CheckResult(step, result); !status.ok()) return status;
-  FinishPrefill(step, result.prefill, time, events);
-  StepFigures figures;
-  for (const PrefillChunk& chunk : step.chunks) figures.prefill_tokens += chunk.count;
-  figures.decode_rows = static_cast<int32_t>(step.decode_rows.size());
-  for (size_t row = 0; row < step.decode_rows.size(); ++row) {
-    Sequence& sequence = *step.decode_rows[row];
-    sequence.StepEnded();
-    if (sequence.ended()) {
-      ++figures.overrun_rows;
-    } else {
-      TokenCame(sequence, result.decode.sampled[row], time, events);
-    }
-  }
-  ++finished_;
-  Retire();
-  return figures;
-}
-
-void Batcher::FinishPrefill(const PlannedStep& step, const PrefillResult& result,
-                            Clock::time_point time, std::vector<Event>* events) {
-  const TokenScore* sampled = result.sampled.data();
-  std::span<const TokenScore> scored = result.scored;
-  for (size_t row = 0; row < step.chunks.size(); ++row) {
-    const PrefillChunk& chunk = step.chunks[row];
-    const TokenScore* const token = chunk.sample ? sampled++ : nullptr;
-    Sequence& sequence = *step.prefill_rows[row];
-    sequence.StepEnded();
-    if (!sequence.ended()) {
-      FinishChunk(sequence, chunk, token, scored.first(chunk.score_count), time, events);
-    }
-    scored = scored.subspan(chunk.score_count);
-  }
-}
-
-void Batcher::FinishChunk(Sequence& sequence, const PrefillChunk& chunk, const TokenScore* sampled,
-                          std::span<const TokenScore> scored, Clock::time_point time,
-                          std::vector<Event>* events) {
-  const uint64_t number = sequence.context().number;
-  for (const TokenScore& score : scored) events->push_back({number, PromptScoreEvent{score}});
-  if (sampled != nullptr) {
-    requests_.at(number).first_token = true;
-    TokenCame(sequence, *sampled, time, events);
-  } else if (chunk.first_position + chunk.count == sequence.context().prompt_length()) {
-    events->push_back({number, ScoredEvent{time}});
-    sequence.End();
-  }
-}
-
-void Batcher::AbandonSteps() {
-  for (; finished_ < planned_; ++finished_) {
-    const PlannedStep& step = StepOf(finished_);
-    for (Sequence* sequence : step.prefill_rows) sequence->StepEnded();
-    for (Sequence* sequence : step.decode_rows) sequence->StepEnded();
-  }
-  Retire();
-}
-
-void Batcher::TokenCame(Sequence& sequence, const TokenScore& score, Clock::time_point time,
-                        std::vector<Event>* events) {
-  const TokenRole role = sequence.Append(score.token_id);
-  events->push_back(
-      {sequence.context().number,
-       TokenEvent{.index = sequence.index(), .role = role, .time = time, .score = score}});
 }
 
 void Batcher::Free(Sequence& sequence) {
@@ -280,7 +163,8 @@ EngineGauges Batcher::gauges() const {
   gauges.requests_running = static_cast<int32_t>(requests_.size()) - waiting_requests_;
   gauges.queue_tokens = waiting_tokens_;
   gauges.kv_blocks_used = kv_.used_blocks();
-  gauges.kv_blocks_free = kv_.total_blocks() - kv_.used_blocks();
+  gauges.kv_blocks_cached = kv_.cached_blocks();
+  gauges.kv_blocks_free = kv_.total_blocks() - gauges.kv_blocks_used - gauges.kv_blocks_cached;
   return gauges;
 }
 

@@ -6,6 +6,11 @@
 // prefill of the next chunks of the sequences whose prompt is not done, oldest first, and a decode
 // of all whose prompt was done before the step: a batch of exactly their number.
 //
+// With a prefix cache a sequence begins with the full blocks that are there already when its first
+// chunk is planned: blocks of sequences that have ended, and of those that run, its own request's
+// others among them. A prompt's block can be found from the launch of the step that computes it on,
+// a generated one's when its tokens are known.
+//
 // Where the executor runs ahead, step n+1 is planned and launched before the tokens of step n are
 // known: by lengths, which are. A sequence that reaches its length leaves the batch at once. One
 // whose end only a token, the delivery or its client tells has a row in the step launched
@@ -26,6 +31,7 @@
 #include "engine/events.h"
 #include "engine/kv_cache.h"
 #include "engine/observer.h"
+#include "engine/prefix_hash.h"
 #include "engine/request.h"
 #include "engine/sequence.h"
 #include "graphs/step.h"
@@ -36,9 +42,10 @@ struct BatcherOptions {
   int32_t max_batch_size = 1;        // lanes
   int32_t prefill_chunk_size = 512;  // prompt tokens a step
   int32_t block_size = 16;
-  std::vector<int32_t> kv_blocks;       // of each layer group
-  std::vector<LayerGroup> groups = {};  // as EngineOptions'
-  int32_t run_ahead = 0;                // steps planned beside the oldest that has not ended
+  std::vector<int32_t> kv_blocks;        // of each layer group
+  std::vector<LayerGroup> groups = {};   // as EngineOptions'
+  int32_t run_ahead = 0;                 // steps planned beside the oldest that has not ended
+  const PrefixHasher* hasher = nullptr;  // null: no prefix cache; as the contexts'; outlives all
 };
 
 class Batcher {
@@ -79,8 +86,11 @@ class Batcher {
 
   struct StepFigures {
     int32_t prefill_tokens = 0;  // computed
-    int32_t decode_rows = 0;     // the batch
-    int32_t overrun_rows = 0;    // of it, rows of sequences that had ended
+    // Of sequences whose first chunk it was: prompt tokens looked for in the prefix cache, and
+    // found.
+    int64_t prefix_queries = 0, prefix_hits = 0;
+    int32_t decode_rows = 0;   // the batch
+    int32_t overrun_rows = 0;  // of it, rows of sequences that had ended
   };
   // What the oldest planned step gave; `time`: when it ended. INTERNAL: the result does not fit the
   // plan.
@@ -118,6 +128,11 @@ class Batcher {
   };
 
   PlannedStep& StepOf(uint64_t number) { return steps_[number % steps_.size()]; }
+  bool HasRoom(const Sequence& sequence);
+  void PlanDecode(Sequence& sequence, PlannedStep& step);
+  // The prompt tokens planned, at most `budget`.
+  int32_t PlanChunk(Sequence& sequence, int32_t budget, PlannedStep& step);
+  static void CountPrefill(const PlannedStep& step, StepFigures* figures);
   RequestStage StageOf(const Live& live) const;
   void CountWaiting(const Live& live, int sign);
   static absl::Status CheckResult(const PlannedStep& step, const StepResult& result);
@@ -126,8 +141,8 @@ class Batcher {
   void FinishChunk(Sequence& sequence, const PrefillChunk& chunk, const TokenScore* sampled,
                    std::span<const TokenScore> scored, Clock::time_point time,
                    std::vector<Event>* events);
-  static void TokenCame(Sequence& sequence, const TokenScore& score, Clock::time_point time,
-                        std::vector<Event>* events);
+  void TokenCame(Sequence& sequence, const TokenScore& score, Clock::time_point time,
+                 std::vector<Event>* events);
   // Takes the ended sequences out of the batch, and their requests if nothing of them is left.
   // Frees the lanes and blocks of those that no step has any more.
   void Retire();
@@ -142,6 +157,7 @@ class Batcher {
   std::vector<std::unique_ptr<Sequence>> running_;  // not ended, by admission
   std::vector<std::unique_ptr<Sequence>> leaving_;  // ended, and in a step that has not
   std::vector<int32_t> free_lanes_;                 // the last is taken next
+  std::vector<KvCache::Need> needs_;                // of those running, while one is admitted
   std::vector<Clock::time_point> freed_;            // see TakeFreed
   bool look_ = false;                               // a request was cancelled before it came
   Clock::time_point next_deadline_ = Clock::time_point::max();

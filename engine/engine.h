@@ -24,6 +24,8 @@ struct EngineOptions {
   // The model's: how far back its layers see (ModelDescriptor::groups). Empty: all the way.
   std::vector<LayerGroup> groups = {};
   std::vector<int32_t> end_token_ids = {};
+  // Whether prompts may begin with KV blocks that are there already.
+  bool prefix_cache = true;
   int delivery_threads = 1;
 };
 

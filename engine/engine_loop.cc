@@ -11,14 +11,21 @@ namespace {
 
 double Seconds(Clock::duration duration) { return std::chrono::duration<double>(duration).count(); }
 
-BatcherOptions ToBatcherOptions(const Executor& executor, const EngineOptions& options) {
+std::optional<PrefixHasher> MakeHasher(const Executor& executor, const EngineOptions& options) {
+  if (!options.prefix_cache) return std::nullopt;
+  return PrefixHasher(executor.options().block_size);
+}
+
+BatcherOptions ToBatcherOptions(const Executor& executor, const EngineOptions& options,
+                                const std::optional<PrefixHasher>& hasher) {
   const ExecutorOptions& limits = executor.options();
   return {.max_batch_size = limits.max_batch_size,
           .prefill_chunk_size = options.prefill_chunk_size,
           .block_size = limits.block_size,
           .kv_blocks = limits.kv_blocks,
           .groups = options.groups,
-          .run_ahead = executor.run_ahead()};
+          .run_ahead = executor.run_ahead(),
+          .hasher = hasher ? &*hasher : nullptr};
 }
 
 InboxLimits ToInboxLimits(const ExecutorOptions& executor, const EngineOptions& options) {
@@ -46,11 +53,12 @@ EngineLoop::EngineLoop(std::unique_ptr<Executor> executor, const Tokenizer* toke
                        EngineObserver* observer, const EngineOptions& options)
     : options_(options),
       executor_(std::move(executor)),
+      hasher_(MakeHasher(*executor_, options)),
       tokenizer_(tokenizer),
       observer_(observer),
       cancel_signal_(std::make_shared<std::atomic<bool>>(false)),
       last_step_(Clock::now().time_since_epoch().count()),
-      batcher_(ToBatcherOptions(*executor_, options)),
+      batcher_(ToBatcherOptions(*executor_, options, hasher_)),
       inbox_(ToInboxLimits(executor_->options(), options)),
       delivery_(tokenizer, observer, options.delivery_threads,
                 [this](uint64_t request, int32_t index) { inbox_.PushEnd(request, index); }) {}
@@ -89,8 +97,9 @@ absl::StatusOr<std::shared_ptr<TokenStream>> EngineLoop::Submit(Request request,
                                                      ": shorten the prompt or max_new_tokens"));
   }
   auto stream = std::make_shared<TokenStream>(std::move(listener), cancel_signal_);
-  auto context = MakeRequestContext(next_number_.fetch_add(1, std::memory_order_relaxed),
-                                    std::move(request), stream, options_.end_token_ids);
+  auto context =
+      MakeRequestContext(next_number_.fetch_add(1, std::memory_order_relaxed), std::move(request),
+                         stream, options_.end_token_ids, hasher_ ? &*hasher_ : nullptr);
   if (auto refusal = inbox_.Push(std::move(context), delivery_); refusal) {
     if (!refusal->reason.empty()) observer_->OnRejected(refusal->reason);
     return refusal->status;
@@ -193,6 +202,7 @@ absl::Status EngineLoop::CollectStep() {
   if (!figures.ok()) return figures.status();
   if (figures->prefill_tokens > 0) {
     observer_->OnStep(StepPhase::kPrefill, result->prefill_seconds, figures->prefill_tokens);
+    observer_->OnPrefixCache(figures->prefix_queries, figures->prefix_hits);
   }
   if (figures->decode_rows > 0) {
     observer_->OnStep(StepPhase::kDecode, result->decode_seconds, figures->decode_rows);

@@ -17,6 +17,7 @@
 #include "engine/events.h"
 #include "engine/inbox.h"
 #include "engine/observer.h"
+#include "engine/prefix_hash.h"
 #include "graphs/executor.h"
 
 namespace sirocco {
@@ -53,6 +54,7 @@ class EngineLoop final : public Engine {
 
   const EngineOptions options_;
   std::unique_ptr<Executor> executor_;
+  const std::optional<PrefixHasher> hasher_;  // none: no prefix cache
   const Tokenizer* tokenizer_;
   EngineObserver* observer_;
   std::shared_ptr<std::atomic<bool>> cancel_signal_;  // a stream was cancelled

@@ -22,6 +22,10 @@ struct OpenedEvent {
 struct StartedEvent {
   Clock::time_point time;
 };
+// The first sequence found so many tokens of its prompt in the cache.
+struct CachedEvent {
+  int32_t tokens = 0;
+};
 // The score of the next prompt token, from the second on; all come before the first token.
 struct PromptScoreEvent {
   TokenScore score = {};
@@ -46,7 +50,8 @@ struct EndedEvent {
 
 struct Event {
   uint64_t request = 0;  // RequestContext::number
-  std::variant<OpenedEvent, StartedEvent, PromptScoreEvent, ScoredEvent, TokenEvent, EndedEvent>
+  std::variant<OpenedEvent, StartedEvent, CachedEvent, PromptScoreEvent, ScoredEvent, TokenEvent,
+               EndedEvent>
       what;
 };
 

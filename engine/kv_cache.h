@@ -1,69 +1,84 @@
-// The KV cache's books: which blocks are free, promised or taken. No memory is held here; the
-// executor owns it. Engine thread, except where said.
+// The KV cache's books: which sequence has which blocks, and which blocks hold the beginning of a
+// prompt that may come again. No memory is held here; the executor owns it. Engine thread, except
+// where said.
+//
+// The beginning of a sequence may be shared: full blocks whose tokens, and all tokens before them,
+// are the same. They are only read. A prompt's last, partial block is never shared but computed
+// again: that is less than a block of tokens in a prefill that computes at least one token anyway,
+// where a copy would be one more operation of every backend.
+//
+// A layer group with a window needs, to go on from some block, only the blocks that its window
+// shows from there. So a sequence gives back the blocks that its windows have passed, and a
+// beginning is shared where every group still has what it needs there: of full attention all of it.
+//
+// The device runs steps in the order of their launch. So a block may be read by a step as soon as
+// the one that writes it is launched, or in the same one (graphs/step.h); and what a window has
+// passed may be given away while the last step that saw it still runs.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
-#include <optional>
+#include <span>
 #include <vector>
 
+#include "engine/block_pool.h"
 #include "engine/sequence_blocks.h"
 #include "graphs/descriptor.h"
 #include "kernels/lanes.h"
 
 namespace sirocco {
 
-// The blocks of one layer group.
-class BlockPool {
- public:
-  explicit BlockPool(int32_t blocks);
-
-  int32_t total() const { return total_; }
-  int32_t used() const { return total_ - static_cast<int32_t>(free_.size()); }
-  // Free blocks that nobody was promised.
-  int32_t unpromised() const { return static_cast<int32_t>(free_.size()) - promised_; }
-
-  void Promise(int32_t count) { promised_ += count; }
-  void Unpromise(int32_t count) { promised_ -= count; }
-  int32_t TakePromised();  // some promise must be left
-  void Give(const std::vector<int32_t>& blocks);
-
- private:
-  int32_t total_;
-  int32_t promised_ = 0;
-  std::vector<int32_t> free_;  // the last is taken next
-};
-
-// What one sequence has of the cache. Made by KvCache::Reserve, ended by KvCache::Free.
+// What one sequence has of the cache. Made by KvCache::MakeTable, ended by KvCache::Free.
 struct BlockTable {
-  std::vector<std::vector<int32_t>> blocks;  // [group][i]: taken
-  std::vector<int32_t> reserved;             // [group]: taken and promised
-  int32_t logical = 0;                       // logical blocks, of every group, that are told
+  std::vector<std::vector<int32_t>> blocks;  // [group][logical]; -1: a window has passed it
+  std::vector<int32_t> first;                // [group]: the first that no window has passed
+  int32_t told = 0;                          // logical blocks of which the lane knows
+  int32_t named = 0;                         // logical blocks whose content has been named
+
+  int32_t logical() const { return static_cast<int32_t>(blocks.front().size()); }
 };
 
 class KvCache {
  public:
-  // `blocks`: of each layer group. `groups`: which of them have windows; none, where it is empty.
-  // No step brings more than `prefill_chunk_size` positions of a sequence.
+  // `blocks`: of each layer group, of which there is one at least. `groups`: which of them have
+  // windows; none, where it is empty. No step brings more than `prefill_chunk_size` positions of a
+  // sequence.
   KvCache(int32_t block_size, const std::vector<int32_t>& blocks,
           std::vector<LayerGroup> groups = {}, int32_t prefill_chunk_size = 1);
 
   // Whether a sequence of this many slots could have its blocks if it were alone. Any thread.
   bool CanEverHold(int32_t slots) const;
 
-  // Promises the blocks for `slots`, so that a sequence once admitted never waits for one. None:
-  // not now.
-  std::optional<BlockTable> Reserve(int32_t slots);
+  // Whether a sequence whose full blocks have these names, and which has nothing yet, could have
+  // its blocks up to `slots` beside those that are to have more (`tables`, each up to its slots).
+  struct Need {
+    const BlockTable* table = nullptr;
+    int32_t slots = 0;
+  };
+  bool HasRoom(std::span<const BlockHash> names, int32_t slots, std::span<const Need> tables) const;
 
-  // Makes the first `slots` (at most what was reserved) have their blocks: takes promised ones,
-  // and where a window has passed the sequence's own again (SequenceBlocks). Tells of each.
-  void Extend(BlockTable& table, int32_t slots, int32_t lane, std::vector<BlockUpdate>* updates);
+  // An empty table of a sequence that will have at most this many slots.
+  BlockTable MakeTable(int32_t slots) const;
 
-  // Gives back what was taken and promised. No step that uses it may be running.
+  // Puts blocks that are there already behind what the table has: the longest beginning of `names`,
+  // the table's own included. Returns the slots that need not be computed.
+  int32_t Share(BlockTable& table, std::span<const BlockHash> names);
+
+  // A step is to compute the positions from `first_position` to before `slots`. Gives back what no
+  // later row sees, takes what is missing, and tells of each block that the lane does not know.
+  // False: blocks are short; nothing was taken or told.
+  bool Extend(BlockTable& table, int32_t first_position, int32_t slots, int32_t lane,
+              std::vector<BlockUpdate>* updates);
+
+  // The first blocks hold what these names say, or will when the steps launched have ended.
+  void Name(BlockTable& table, std::span<const BlockHash> names);
+
+  // Gives back all. No step that uses it may be running.
   void Free(BlockTable& table);
 
   // Over all groups.
   int64_t used_blocks() const;
+  int64_t cached_blocks() const;
   int64_t total_blocks() const;
 
  private:
@@ -71,6 +86,13 @@ class KvCache {
   int32_t BlocksFor(size_t group, int32_t slots) const {
     return SequenceBlocks(groups_[group], slots, block_size_, prefill_chunk_size_);
   }
+  // The first block that a row at this position, or a later one, sees.
+  int32_t FirstSeen(size_t group, int32_t position) const;
+  // The logical blocks of the longest beginning of `names` that is there for a table that has the
+  // first `have` of them.
+  int32_t FindBeginning(std::span<const BlockHash> names, int32_t have) const;
+  void DropPassed(BlockTable& table, int32_t first_position);
+  void Drop(BlockTable& table, size_t group, int32_t logical);
 
   int32_t block_size_;
   int32_t prefill_chunk_size_;

@@ -33,6 +33,9 @@ class EngineObserver {
   // `seconds`: the device's, for this part of a step. `tokens`: prompt tokens computed, or rows of
   // the decode batch, overrun rows included.
   virtual void OnStep(StepPhase phase, double seconds, int32_t tokens) = 0;
+  // Prompt tokens that were looked for in the prefix cache, and those found: once a sequence, when
+  // the step with its first chunk has ended.
+  virtual void OnPrefixCache(int64_t queries, int64_t hits) = 0;
   // Decode rows of a step that were computed for sequences whose end was not known at its launch.
   virtual void OnOverrunRows(int32_t rows) = 0;
   virtual void OnQueueTime(double seconds) = 0;  // once a request that starts

@@ -53,6 +53,7 @@ struct Request {
   int32_t n = 1;               // sequences: 1 ... max_batch_size
   int32_t max_new_tokens = 0;  // at most max_length - prompt.size()
   std::optional<Clock::time_point> deadline;
+  std::string cache_salt;  // requests share cached blocks only within one salt
 };
 
 // INVALID_ARGUMENT names what the engine could not run, its value and the allowed range.

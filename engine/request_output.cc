@@ -68,6 +68,7 @@ void RequestOutput::Done(absl::Status status, Clock::time_point time) {
   update_.seed = context_->request.sampling.seed;
   update_.timing = TimingAt(time);
   update_.usage.prompt_tokens = context_->prompt_length();
+  update_.usage.cached_prompt_tokens = cached_tokens_;
   for (const SequenceOutput& sequence : sequences_) {
     update_.usage.completion_tokens += sequence.tokens();
   }

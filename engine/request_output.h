@@ -22,6 +22,7 @@ class RequestOutput {
                 EngineObserver* observer);
 
   void On(const StartedEvent& event) { started_ = event.time; }
+  void On(const CachedEvent& event) { cached_tokens_ = event.tokens; }
   void On(const PromptScoreEvent& event);
   void On(const ScoredEvent& event);
   // False: the token completed a stop string, which the engine cannot know. Tokens of a sequence
@@ -48,8 +49,9 @@ class RequestOutput {
   std::vector<TokenLogprob> prompt_logprobs_;
   bool prompt_scored_ = false;  // complete: goes with the next update
   std::optional<Clock::time_point> started_, first_token_;
-  int32_t new_tokens_ = 0;  // not told to the observer yet
-  StreamUpdate update_;     // the parts that come with the end
+  int32_t cached_tokens_ = 0;  // of the prompt
+  int32_t new_tokens_ = 0;     // not told to the observer yet
+  StreamUpdate update_;        // the parts that come with the end
   bool touched_ = false;
   bool done_ = false;
 };

@@ -37,9 +37,10 @@ uint32_t FlagsOf(const RequestContext& context) {
 
 }  // namespace
 
-std::shared_ptr<const RequestContext> MakeRequestContext(
-    uint64_t number, Request request, std::shared_ptr<TokenStream> stream,
-    const std::vector<int32_t>& end_token_ids) {
+std::shared_ptr<const RequestContext> MakeRequestContext(uint64_t number, Request request,
+                                                         std::shared_ptr<TokenStream> stream,
+                                                         const std::vector<int32_t>& end_token_ids,
+                                                         const PrefixHasher* hasher) {
   auto context = std::make_shared<RequestContext>();
   context->number = number;
   context->request = std::move(request);
@@ -51,12 +52,38 @@ std::shared_ptr<const RequestContext> MakeRequestContext(
   std::set_union(end_ids.begin(), end_ids.end(), context->stop_ids.begin(), context->stop_ids.end(),
                  std::back_inserter(context->barred_ids));
   if (!context->request.stop.ignore_eos) context->end_ids = end_ids;
+  if (hasher != nullptr) {
+    hasher->Append(context->request.prompt, context->request.cache_salt, &context->names);
+  }
   return context;
 }
 
 Sequence::Sequence(std::shared_ptr<const RequestContext> context, int32_t index, int32_t lane,
-                   BlockTable blocks)
-    : context_(std::move(context)), index_(index), lane_(lane), blocks_(std::move(blocks)) {}
+                   BlockTable blocks, const PrefixHasher* hasher)
+    : context_(std::move(context)),
+      index_(index),
+      lane_(lane),
+      blocks_(std::move(blocks)),
+      hasher_(hasher) {
+  // A decode step adds to both and allocates nothing.
+  const Request& request = context_->request;
+  const size_t most = request.prompt.size() + request.max_new_tokens;
+  tokens_.reserve(most);
+  tokens_.assign(request.prompt.begin(), request.prompt.end());
+  if (hasher == nullptr) return;
+  names_.reserve(most / hasher->block_size());
+  names_.assign(context_->names.begin(), context_->names.end());
+}
+
+std::span<const BlockHash> Sequence::SharableNames() const {
+  if (!may_share()) return {};
+  return FilledNames(static_cast<int32_t>(tokens_.size()) - 1);
+}
+
+std::span<const BlockHash> Sequence::FilledNames(int32_t computed) const {
+  if (hasher_ == nullptr) return {};
+  return std::span(names_).first(computed / hasher_->block_size());
+}
 
 LaneStart Sequence::Start() const {
   const Request& request = context_->request;
@@ -77,7 +104,7 @@ LaneStart Sequence::Start() const {
                  .top_logprobs = request.logprobs ? request.logprobs->top : 0,
                  .seed = sampling.seed,
                  .index = static_cast<uint32_t>(index_)};
-  start.tokens = request.prompt;
+  start.tokens = tokens_;
   start.prompt_length = context_->prompt_length();
   start.logit_bias = sampling.logit_bias;
   start.allowed_ids = sampling.allowed_token_ids;
@@ -119,6 +146,8 @@ void Sequence::Cancel(Clock::time_point since) {
 
 TokenRole Sequence::Append(int32_t token_id) {
   ++generated_;
+  tokens_.push_back(token_id);
+  if (hasher_ != nullptr) hasher_->Append(tokens_, context_->request.cache_salt, &names_);
   TokenRole role = TokenRole::kText;
   // A barred id comes only where nothing else was left; it does not end the sequence.
   const bool may_end = generated_ > context_->request.sampling.min_new_tokens;

@@ -4,9 +4,11 @@
 #include <cstdint>
 #include <memory>
 #include <optional>
+#include <span>
 #include <vector>
 
 #include "engine/kv_cache.h"
+#include "engine/prefix_hash.h"
 #include "engine/request.h"
 #include "engine/token_stream.h"
 #include "graphs/step.h"
@@ -30,6 +32,7 @@ struct RequestContext {
   std::vector<int32_t> end_ids;     // sorted; end tokens that end it
   std::vector<int32_t> stop_ids;    // sorted
   std::vector<int32_t> barred_ids;  // sorted; may not come among the first min_new_tokens
+  std::vector<BlockHash> names;     // of the prompt's full blocks; none without a prefix cache
 
   int32_t prompt_length() const { return static_cast<int32_t>(request.prompt.size()); }
   bool scores_prompt() const { return request.logprobs && request.logprobs->prompt; }
@@ -38,26 +41,43 @@ struct RequestContext {
   int32_t sequences_to_run() const { return only_scores() ? 1 : request.n; }
 };
 
+// `hasher`: null without a prefix cache.
 std::shared_ptr<const RequestContext> MakeRequestContext(uint64_t number, Request request,
                                                          std::shared_ptr<TokenStream> stream,
-                                                         const std::vector<int32_t>& end_token_ids);
+                                                         const std::vector<int32_t>& end_token_ids,
+                                                         const PrefixHasher* hasher = nullptr);
 
 // One generation, from its lane to its end. Engine thread.
 class Sequence {
  public:
+  // `hasher`: as the context's; outlives the sequence.
   Sequence(std::shared_ptr<const RequestContext> context, int32_t index, int32_t lane,
-           BlockTable blocks);
+           BlockTable blocks, const PrefixHasher* hasher = nullptr);
 
   const RequestContext& context() const { return *context_; }
   int32_t index() const { return index_; }
   int32_t lane() const { return lane_; }
   BlockTable& blocks() { return blocks_; }
+  const BlockTable& blocks() const { return blocks_; }
 
   // What the executor is to know before the first step; views the context.
   LaneStart Start() const;
 
+  // --- the prefix cache ---
+  // Whether it may begin with blocks that are there: not where its prompt is scored.
+  bool may_share() const { return hasher_ != nullptr && !context_->scores_prompt(); }
+  // Names of the blocks that it may share: one token at least is computed.
+  std::span<const BlockHash> SharableNames() const;
+  // Names of the blocks that `computed` of the known tokens fill; none without a prefix cache.
+  std::span<const BlockHash> FilledNames(int32_t computed) const;
+  // So many tokens at the beginning have their KV; nothing is launched yet.
+  void BeginAt(int32_t tokens) { cached_ = prefilled_ = tokens; }
+  int32_t cached() const { return cached_; }
+
   // --- what is launched: known before the tokens are ---
   bool prefilling() const { return prefilled_ < context_->prompt_length(); }
+  // Nothing of its prompt is in a launched step.
+  bool untouched() const { return prefilled_ == cached_; }
   // The prompt is done and another token may be sampled: an end by length is known beforehand.
   bool decoding() const { return !prefilling() && sampled_ < context_->request.max_new_tokens; }
   // Tokens that the device knows when all that is launched has ended.
@@ -73,6 +93,7 @@ class Sequence {
   void StepEnded() { --steps_in_flight_; }
 
   // --- what is known ---
+  std::span<const int32_t> tokens() const { return tokens_; }
   bool ended() const { return ended_; }
   // A token was sampled; its role tells whether the sequence has ended.
   TokenRole Append(int32_t token_id);
@@ -86,8 +107,12 @@ class Sequence {
   int32_t index_;
   int32_t lane_;
   BlockTable blocks_;
-  int32_t prefilled_ = 0;  // prompt tokens in launched steps
-  int32_t sampled_ = 0;    // tokens that launched steps sample
+  std::vector<int32_t> tokens_;  // known: the prompt's, and those generated
+  const PrefixHasher* hasher_;
+  std::vector<BlockHash> names_;  // of the full blocks of `tokens_`
+  int32_t cached_ = 0;            // prompt tokens that need not be computed
+  int32_t prefilled_ = 0;         // and those in launched steps
+  int32_t sampled_ = 0;           // tokens that launched steps sample
   int32_t steps_in_flight_ = 0;
   int32_t generated_ = 0;  // tokens known
   bool ended_ = false;

@@ -22,7 +22,8 @@ struct LaneStart {
   std::span<const int32_t> barred_ids;                    // kLaneBarred: end and stop ids
 };
 
-// A chunk of one sequence's prompt.
+// A chunk of one sequence's prompt. Chunks of a step may read blocks that others of it write: in
+// every layer the keys and values of all rows are written before any row reads.
 struct PrefillChunk {
   int32_t lane = 0;
   int32_t first_position = 0;  // tokens before it have their KV

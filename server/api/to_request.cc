@@ -27,7 +27,6 @@ absl::Status CheckSupported(const v1::GenerateRequest& request) {
   if (request.has_constraint()) return UnsupportedField("constraint");
   if (!request.answer_prefix().empty()) return UnsupportedField("answer_prefix");
   if (request.priority() != 0) return UnsupportedField("priority");
-  if (!request.cache_salt().empty()) return UnsupportedField("cache_salt");
   return absl::OkStatus();
 }
 
@@ -144,6 +143,7 @@ absl::StatusOr<Request> ToRequest(const v1::GenerateRequest& request, const Mode
   auto n = ToN(request, model);
   if (!n.ok()) return n.status();
   out.n = *n;
+  out.cache_salt = request.cache_salt();
   auto sampling = ToSamplingParams(request.sampling(), model);
   if (!sampling.ok()) return sampling.status();
   out.sampling = *std::move(sampling);

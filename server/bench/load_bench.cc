@@ -8,6 +8,7 @@
 #include <memory>
 #include <mutex>
 #include <random>
+#include <string>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -101,6 +102,7 @@ class Loop {
         requests_(requests),
         output_length_(output_length),
         progress_(progress),
+        salt_(absl::StrCat("bench ", std::random_device()(), std::random_device()())),
         random_(options.seed),
         ids_(0, vocab_size - 1) {}
 
@@ -141,6 +143,8 @@ class Loop {
     for (int32_t i = 0; i < options_.prompt_length; ++i) {
       request.mutable_prompt_token_ids()->add_ids(ids_(random_));
     }
+    // The same seed gives every loop the same prompts: none may find another's in the cache.
+    request.set_cache_salt(salt_);
     request.set_max_new_tokens(output_length_);
     request.mutable_sampling()->set_temperature(0);
     request.mutable_stop()->set_ignore_eos(true);
@@ -171,6 +175,7 @@ class Loop {
   const int32_t requests_;
   const int32_t output_length_;
   const LoadBenchProgress& progress_;
+  const std::string salt_;
 
   std::mutex mutex_;
   std::condition_variable ended_;

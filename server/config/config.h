@@ -31,6 +31,7 @@ struct Config {
   int64_t prefill_chunk_size = 512;
   int64_t max_queue_size = 1024;
   std::optional<int64_t> max_queue_tokens;
+  bool prefix_cache = true;
   std::optional<int64_t> threads;
   std::chrono::milliseconds drain_timeout{30'000};
   std::chrono::milliseconds health_stall_timeout{10'000};

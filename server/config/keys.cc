@@ -81,6 +81,12 @@ KeyEntry Duration(std::string_view name, std::chrono::milliseconds Config::*fiel
       [field](const Config& c) { return DurationText(c.*field); }};
 }
 
+KeyEntry Bool(std::string_view name, bool Config::*field, std::string_view help) {
+  return {name, help,
+          [field](std::string_view text, Config& c) { return Store(ParseBool(text), c.*field); },
+          [field](const Config& c) { return std::string(c.*field ? "true" : "false"); }};
+}
+
 std::vector<KeyEntry> MakeTable() {
   return {
       Text("model", &Config::model,
@@ -121,6 +127,8 @@ std::vector<KeyEntry> MakeTable() {
               "requests that may wait; one more is refused with RESOURCE_EXHAUSTED"),
       Integer("max_queue_tokens", &Config::max_queue_tokens, 1, kMostInt,
               "prompt tokens that may wait; default: no bound but max_queue_size"),
+      Bool("prefix_cache", &Config::prefix_cache,
+           "keep the KV blocks of prompts and answers, and begin with them what begins alike"),
       Integer("threads", &Config::threads, 1, 1024, "threads of the CPU backend; default: cores"),
       Duration("drain_timeout", &Config::drain_timeout,
                "after SIGTERM, how long running requests may go on"),
@@ -133,9 +141,7 @@ std::vector<KeyEntry> MakeTable() {
          return Store(ParseBytes(text, 1024, int64_t{1} << 30), c.max_message_size);
        },
        [](const Config& c) { return BytesText(c.max_message_size); }},
-      {"vllm_metrics", "also serve the metrics under their vllm: names",
-       [](std::string_view text, Config& c) { return Store(ParseBool(text), c.vllm_metrics); },
-       [](const Config& c) { return std::string(c.vllm_metrics ? "true" : "false"); }},
+      Bool("vllm_metrics", &Config::vllm_metrics, "also serve the metrics under their vllm: names"),
       Choice("log_level", &Config::log_level, {"debug", "info", "warning", "error"},
              "the least important log lines shown"),
       Choice("log_format", &Config::log_format, {"text", "json"}, "json: one object a line"),

@@ -132,6 +132,10 @@ void Metrics::MakeVllmSeries(const std::string& model_name) {
   vllm->queue_time = histogram("vllm:request_queue_time_seconds", "Time that requests waited.");
   vllm->prompt_tokens = counter("vllm:prompt_tokens_total", "Prompt tokens of started requests.");
   vllm->generation_tokens = counter("vllm:generation_tokens_total", "Tokens generated.");
+  vllm->prefix_queries =
+      counter("vllm:prefix_cache_queries_total", "Prompt tokens looked for in the prefix cache.");
+  vllm->prefix_hits = counter("vllm:prefix_cache_hits_total",
+                              "Prompt tokens found in the prefix cache, and so not computed.");
   auto& success = CounterFamily(*registry_, "vllm:request_success_total",
                                 "Sequences that ended, by the reason.");
   const auto finished = [&](const char* reason) {
@@ -199,6 +203,12 @@ void Metrics::OnStep(StepPhase phase, double seconds, int32_t tokens) {
   }
   const auto now = std::chrono::system_clock::now().time_since_epoch();
   last_step_->Set(std::chrono::duration<double>(now).count());
+}
+
+void Metrics::OnPrefixCache(int64_t queries, int64_t hits) {
+  if (vllm_ == nullptr) return;
+  vllm_->prefix_queries->Increment(static_cast<double>(queries));
+  vllm_->prefix_hits->Increment(static_cast<double>(hits));
 }
 
 void Metrics::OnOverrunRows(int32_t rows) { overrun_rows_->Increment(rows); }

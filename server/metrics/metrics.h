@@ -56,6 +56,7 @@ class Metrics final : public EngineObserver {
   // EngineObserver.
   void OnGauges(const EngineGauges& gauges) override;
   void OnStep(StepPhase phase, double seconds, int32_t tokens) override;
+  void OnPrefixCache(int64_t queries, int64_t hits) override;
   void OnOverrunRows(int32_t rows) override;
   void OnQueueTime(double seconds) override;
   void OnPromptTokens(int32_t count) override;
@@ -78,7 +79,7 @@ class Metrics final : public EngineObserver {
   struct VllmNames {
     Gauge running, waiting, kv_usage;
     Histogram time_to_first_token, inter_token_latency, e2e_latency, queue_time;
-    Counter prompt_tokens, generation_tokens;
+    Counter prompt_tokens, generation_tokens, prefix_queries, prefix_hits;
     std::array<Counter, 3> success;  // by FinishReason
   };
   void MakeCallSeries();

@@ -81,7 +81,6 @@ FEATURES = {
     "constraint": {"json_object": True},
     "answer_prefix": "Sure",
     "priority": 1,
-    "cache_salt": "s",
 }
 
 

@@ -13,6 +13,7 @@ LATENCIES = [
 VLLM = [
     "vllm:num_requests_running", "vllm:num_requests_waiting", "vllm:kv_cache_usage_perc",
     "vllm:prompt_tokens_total", "vllm:generation_tokens_total", "vllm:request_success_total",
+    "vllm:prefix_cache_queries_total", "vllm:prefix_cache_hits_total",
 ] + [name + "_count" for name in LATENCIES]
 
 
@@ -142,6 +143,42 @@ def test_every_count(server):
     assert after("sirocco_last_step_timestamp_seconds") > 0
     assert after("sirocco_kv_blocks", state="used") == 0
     assert after("vllm:kv_cache_usage_perc") == 0
+
+
+def test_prefix_cache(server):
+    prompt = list(range(100, 170))  # four full blocks of 16, and 6 more
+    request = {"prompt_token_ids": {"ids": prompt}, "max_new_tokens": 3,
+               "stop": {"ignore_eos": True}}
+    first = server.generate(**request)
+    assert first.usage.cached_prompt_tokens == 0
+    again = server.generate(**request)
+    assert again.usage.cached_prompt_tokens == 64
+    assert again.completions == first.completions
+    several = server.generate(n=3, **request)
+    assert several.usage.cached_prompt_tokens == 64  # of the first; the others found as many
+    salted = server.generate(cache_salt="another", **request)
+    assert salted.usage.cached_prompt_tokens == 0
+    scored = server.generate(logprobs={"prompt": True}, **request)
+    assert scored.usage.cached_prompt_tokens == 0
+    assert [c.token_ids for c in scored.completions] == [c.token_ids for c in first.completions]
+    after = settled(server)
+    assert after("vllm:prefix_cache_queries_total") == 6 * 70  # the scored prompt asked for none
+    assert after("vllm:prefix_cache_hits_total") == 4 * 64
+    assert after("sirocco_tokens_total", phase="prefill") == 3 * 70 + 4 * 6
+    assert after("sirocco_kv_blocks", state="used") == 0
+    assert after("sirocco_kv_blocks", state="cached") == 8  # of each salt four
+
+
+def test_without_a_prefix_cache(tiny):
+    with Server(tiny, "--prefix-cache", "false", "--max-batch-size", 2,
+                "--max-length", 256) as server:
+        request = {"prompt_token_ids": {"ids": list(range(100, 170))}, "max_new_tokens": 3}
+        for _ in range(2):
+            assert server.generate(**request).usage.cached_prompt_tokens == 0
+        after = settled(server)
+        assert after("vllm:prefix_cache_queries_total") == 0
+        assert after("sirocco_tokens_total", phase="prefill") == 140
+        assert after("sirocco_kv_blocks", state="cached") == 0
 
 
 def test_tokens_are_counted_to_the_one_that_completed_a_stop_string(server):

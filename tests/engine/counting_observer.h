@@ -15,6 +15,7 @@ struct Counts {
   EngineGauges gauges;
   int64_t prefill_tokens = 0, decode_rows = 0, prefill_steps = 0, decode_steps = 0;
   int64_t overrun_rows = 0;
+  int64_t prefix_queries = 0, prefix_hits = 0;
   int64_t started = 0, prompt_tokens = 0;
   std::map<std::string, int64_t> rejected;  // by reason
   std::array<int64_t, 3> deadlines = {};    // by RequestStage
@@ -41,6 +42,10 @@ class CountingObserver final : public EngineObserver {
     Time(seconds);
     (phase == StepPhase::kPrefill ? counts_.prefill_tokens : counts_.decode_rows) += tokens;
     ++(phase == StepPhase::kPrefill ? counts_.prefill_steps : counts_.decode_steps);
+  }
+  void OnPrefixCache(int64_t queries, int64_t hits) override {
+    Add(queries, &counts_.prefix_queries);
+    Add(hits, &counts_.prefix_hits);
   }
   void OnOverrunRows(int32_t rows) override { Add(rows, &counts_.overrun_rows); }
   void OnQueueTime(double seconds) override { Count(seconds, &counts_.started); }

@@ -38,8 +38,7 @@ FakeExecutor::FakeExecutor(ExecutorOptions options, std::vector<LayerGroup> grou
   groups_.resize(options_.kv_blocks.size());
   lanes_.resize(options_.max_batch_size);
   for (int32_t count : options_.kv_blocks) {
-    blocks_.emplace_back(count, Block{0, std::vector<int32_t>(options_.block_size, -1)});
-    owners_.emplace_back(count, 0);
+    slots_.emplace_back(static_cast<size_t>(count) * options_.block_size, 0);
   }
 }
 
@@ -58,23 +57,12 @@ bool FakeExecutor::InFlight(int64_t life) const {
   });
 }
 
-void FakeExecutor::CheckReuse(std::span<const BlockUpdate> updates) {
-  for (const BlockUpdate& update : updates) {
-    int64_t& owner = owners_.at(update.group).at(update.physical);
-    const int64_t life = lanes_.at(update.lane).life;
-    Expect(owner == life || !InFlight(owner), "a block that a launched step uses is given away");
-    owner = life;
-  }
-}
-
 absl::Status FakeExecutor::Launch(const Step& step) {
   OnThread();
   if (device_->before_step) device_->before_step();
   if (device_->fails.load()) return absl::UnknownError("the fake device broke");
   Expect(in_flight() <= run_ahead_, "too many steps in flight");
   Expect(!step.prefill.chunks.empty() || !step.decode.lanes.empty(), "an empty step");
-  CheckReuse(step.prefill.block_updates);
-  CheckReuse(step.decode.block_updates);
   Launched& launched = launched_.emplace_back();
   launched.step = step;
   const auto copy = [](const auto& view) { return std::vector(view.begin(), view.end()); };
@@ -140,58 +128,46 @@ absl::Status FakeExecutor::StartLane(const LaneStart& start) {
   lane.tokens.assign(start.tokens.begin(), start.tokens.end());
   lane.barred_ids.assign(start.barred_ids.begin(), start.barred_ids.end());
   lane.computed = 0;
+  lane.begun = false;
   const size_t most = (options_.max_length + options_.block_size - 1) / options_.block_size;
-  lane.table.assign(blocks_.size(), std::vector<int32_t>(most, -1));
+  lane.table.assign(slots_.size(), std::vector<int32_t>(most, -1));
   return absl::OkStatus();
 }
 
 void FakeExecutor::ApplyUpdates(std::span<const BlockUpdate> updates) {
-  std::set<std::pair<int32_t, int32_t>> seen;
   for (const BlockUpdate& update : updates) {
-    Expect(seen.insert({update.group, update.physical}).second, "a block twice in one step");
+    Expect(update.physical >= 0 && update.physical < options_.kv_blocks.at(update.group),
+           "a block out of range");
     LaneState& lane = lanes_.at(update.lane);
     int32_t& entry = lane.table.at(update.group).at(update.logical);
     Expect(entry == -1, "a table entry is set twice");
     entry = update.physical;
-    blocks_.at(update.group).at(update.physical) = {lane.life,
-                                                    std::vector<int32_t>(options_.block_size, -1)};
   }
 }
 
 void FakeExecutor::Write(LaneState& lane, int32_t position) {
-  for (size_t group = 0; group < blocks_.size(); ++group) {
+  const uint64_t value = FakeHashes(std::span(lane.tokens).first(position + 1)).back();
+  for (size_t group = 0; group < slots_.size(); ++group) {
     const int32_t physical = lane.table[group].at(position / options_.block_size);
     if (physical < 0) return device_->Violate("a position without a block");
-    Block& block = blocks_[group][physical];
-    Expect(block.life == lane.life, "writes another sequence's block");
-    block.tokens[position % options_.block_size] = lane.tokens.at(position);
+    slots_[group][physical * options_.block_size + position % options_.block_size] = value;
   }
 }
 
-std::vector<int32_t> FakeExecutor::Read(const LaneState& lane, size_t group, int32_t begin,
-                                        int32_t end) {
-  std::vector<int32_t> tokens;
-  for (int32_t position = begin; position < end; ++position) {
-    const int32_t physical = lane.table[group].at(position / options_.block_size);
-    if (physical < 0) {
-      device_->Violate("reads a position without a block");
-      return tokens;
-    }
-    const Block& block = blocks_[group][physical];
-    Expect(block.life == lane.life, "reads another sequence's block");
-    tokens.push_back(block.tokens[position % options_.block_size]);
-  }
-  return tokens;
-}
-
-std::vector<int32_t> FakeExecutor::Attend(const LaneState& lane, int32_t end) {
-  for (size_t group = 0; group < blocks_.size(); ++group) {
+std::span<const int32_t> FakeExecutor::Attend(const LaneState& lane, int32_t end) {
+  const std::vector<uint64_t> expected = FakeHashes(std::span(lane.tokens).first(end));
+  for (size_t group = 0; group < slots_.size(); ++group) {
     const int32_t window = groups_[group].window;
-    const int32_t begin = window > 0 ? std::max(0, end - window) : 0;
-    const std::vector<int32_t> held = Read(lane, group, begin, end);
-    Expect(std::equal(held.begin(), held.end(), lane.tokens.begin() + begin), "KV of other tokens");
+    for (int32_t at = window > 0 ? std::max(0, end - window) : 0; at < end; ++at) {
+      const int32_t physical = lane.table[group].at(at / options_.block_size);
+      Expect(physical >= 0, "reads a position without a block");
+      if (physical < 0) continue;
+      Expect(
+          slots_[group][physical * options_.block_size + at % options_.block_size] == expected[at],
+          "KV of other tokens");
+    }
   }
-  return {lane.tokens.begin(), lane.tokens.begin() + end};
+  return std::span(lane.tokens).first(end);
 }
 
 void FakeExecutor::RunPrefill(const PrefillStep& step) {
@@ -200,17 +176,26 @@ void FakeExecutor::RunPrefill(const PrefillStep& step) {
   for (const PrefillChunk& chunk : step.chunks) {
     LaneState& lane = lanes_.at(chunk.lane);
     const int32_t end = chunk.first_position + chunk.count;
-    Expect(chunk.count > 0 && chunk.first_position == lane.computed, "a chunk out of order");
+    // The first may begin behind what others have computed.
+    Expect(chunk.count > 0 && (!lane.begun || chunk.first_position == lane.computed),
+           "a chunk out of order");
     Expect(end <= static_cast<int32_t>(lane.tokens.size()), "a chunk beyond the prompt");
     Expect(chunk.score_count >= 0 && chunk.score_count <= chunk.count, "score_count");
     total += chunk.count;
     for (int32_t position = chunk.first_position; position < end; ++position) Write(lane, position);
     lane.computed = end;
+    lane.begun = true;
+  }
+  // All is written before anything is read.
+  for (const PrefillChunk& chunk : step.chunks) {
+    LaneState& lane = lanes_.at(chunk.lane);
+    const int32_t end = chunk.first_position + chunk.count;
     for (int32_t i = 0; i < chunk.score_count; ++i) {
       const int32_t position = chunk.first_position + i;
       scored_.push_back(
           FakeScore(chunk.score_top, Attend(lane, position + 1), lane.tokens.at(position + 1)));
     }
+    Attend(lane, end);
     if (!chunk.sample) continue;
     Expect(end == static_cast<int32_t>(lane.tokens.size()), "samples before the prompt's end");
     prefilled_.push_back(FakeNext(lane.state, lane.barred_ids, Attend(lane, end)));

@@ -1,6 +1,8 @@
-// An executor over the fake model that keeps a KV cache of token ids, reads it through block tables
-// as a device would, and checks every step it is given. A step is computed only when it is
-// collected, from the views that it was launched with: nobody can know its tokens before, and a
+// An executor over the fake model that keeps a KV cache, reads it through block tables as a device
+// would, and checks every step it is given. A slot holds the hash of all tokens up to its own: as a
+// key and a value do, it depends on all of them, so that what stands in a block may be read by
+// whoever has the same tokens before its end, and by nobody else. A step is computed only when it
+// is collected, from the views that it was launched with: nobody can know its tokens before, and a
 // view that changed meanwhile shows.
 #pragma once
 
@@ -61,11 +63,8 @@ class FakeExecutor final : public Executor {
     std::vector<int32_t> tokens;
     std::vector<int32_t> barred_ids;
     int32_t computed = 0;                     // tokens with KV
+    bool begun = false;                       // a chunk of it was run
     std::vector<std::vector<int32_t>> table;  // [group][logical]; -1: not set
-  };
-  struct Block {
-    int64_t life = 0;  // whose
-    std::vector<int32_t> tokens;
   };
 
   // A step in flight: its views, and what stood in them when it was launched.
@@ -78,8 +77,6 @@ class FakeExecutor final : public Executor {
   };
 
   void OnThread();
-  // At the launch, when only the order of launches is known.
-  void CheckReuse(std::span<const BlockUpdate> updates);
   bool InFlight(int64_t life) const;
   // At the end of a step, in the order of the steps.
   void CheckViews(const Launched& launched);
@@ -87,10 +84,8 @@ class FakeExecutor final : public Executor {
   void RunDecode(const DecodeStep& step);
   void ApplyUpdates(std::span<const BlockUpdate> updates);
   void Write(LaneState& lane, int32_t position);
-  // The tokens from `begin` to before `end` as the KV cache of this group has them.
-  std::vector<int32_t> Read(const LaneState& lane, size_t group, int32_t begin, int32_t end);
-  // The tokens before `end`, after a check that all groups hold those of them that they see.
-  std::vector<int32_t> Attend(const LaneState& lane, int32_t end);
+  // The tokens before `end`, after a check that all groups hold what they show of them.
+  std::span<const int32_t> Attend(const LaneState& lane, int32_t end);
   void Expect(bool condition, const std::string& what);
 
   const ExecutorOptions options_;
@@ -101,8 +96,7 @@ class FakeExecutor final : public Executor {
   std::thread::id thread_;
   int64_t lives_ = 0;
   std::vector<LaneState> lanes_;
-  std::vector<std::vector<Block>> blocks_;    // [group][physical]
-  std::vector<std::vector<int64_t>> owners_;  // [group][physical]: whose, as launched
+  std::vector<std::vector<uint64_t>> slots_;  // [group][physical * block_size + slot]
   std::deque<Launched> launched_;
   std::vector<TokenScore> prefilled_, decoded_, scored_;  // results of the last step collected
 };

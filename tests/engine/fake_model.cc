@@ -10,12 +10,6 @@ uint64_t Mix(uint64_t hash, uint64_t value) {
   return hash ^ (hash >> 29);
 }
 
-uint64_t HashOf(std::span<const int32_t> tokens) {
-  uint64_t hash = 1;
-  for (int32_t token : tokens) hash = Mix(hash, static_cast<uint64_t>(token) + 1);
-  return hash;
-}
-
 void AddScores(int32_t top, uint64_t hash, TokenScore* score) {
   score->logprob = -static_cast<float>(Mix(hash, score->token_id) % 4096) / 256;
   score->rank = 1 + static_cast<int32_t>(hash % 7);
@@ -28,9 +22,16 @@ void AddScores(int32_t top, uint64_t hash, TokenScore* score) {
 
 }  // namespace
 
+std::vector<uint64_t> FakeHashes(std::span<const int32_t> tokens) {
+  std::vector<uint64_t> hashes;
+  uint64_t hash = 1;
+  for (int32_t token : tokens) hashes.push_back(hash = Mix(hash, static_cast<uint64_t>(token) + 1));
+  return hashes;
+}
+
 TokenScore FakeNext(const Lane& state, std::span<const int32_t> barred_ids,
                     std::span<const int32_t> tokens) {
-  const uint64_t prefix = HashOf(tokens);
+  const uint64_t prefix = FakeHashes(tokens).back();
   const bool barred =
       (state.flags & kLaneBarred) != 0 && static_cast<int32_t>(tokens.size()) < state.min_length;
   uint64_t draw = Mix(Mix(prefix, state.seed), state.index);
@@ -46,7 +47,7 @@ TokenScore FakeNext(const Lane& state, std::span<const int32_t> barred_ids,
 TokenScore FakeScore(int32_t top, std::span<const int32_t> tokens, int32_t given) {
   TokenScore score = {};
   score.token_id = given;
-  AddScores(top, HashOf(tokens), &score);
+  AddScores(top, FakeHashes(tokens).back(), &score);
   return score;
 }
 

@@ -5,12 +5,16 @@
 
 #include <cstdint>
 #include <span>
+#include <vector>
 
 #include "kernels/lanes.h"
 
 namespace sirocco {
 
 inline constexpr int32_t kFakeVocabulary = 64;
+
+// For each token, the hash of all up to it.
+std::vector<uint64_t> FakeHashes(std::span<const int32_t> tokens);
 
 // The token after `tokens`; logprob, rank and alternatives where state.flags asks.
 TokenScore FakeNext(const Lane& state, std::span<const int32_t> barred_ids,

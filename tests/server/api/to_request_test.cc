@@ -203,14 +203,19 @@ TEST_F(ToRequestTest, BanningTheWholeVocabularyLeavesNothing) {
 }
 
 TEST_F(ToRequestTest, FeaturesThatAreNotThereAreNamed) {
-  for (const char* field : {"beam {}", "adapter: 'a'", "constraint {}", "answer_prefix: 'a'",
-                            "priority: -1", "cache_salt: 's'"}) {
+  for (const char* field :
+       {"beam {}", "adapter: 'a'", "constraint {}", "answer_prefix: 'a'", "priority: -1"}) {
     const absl::Status status = FromX(field).status();
     EXPECT_EQ(status.code(), absl::StatusCode::kUnimplemented) << field;
     const std::string name(field, strcspn(field, ": {"));
     EXPECT_EQ(status.message().find(name), 0u) << status;
   }
-  EXPECT_TRUE(FromX("priority: 0 adapter: '' answer_prefix: '' cache_salt: ''").ok());
+  EXPECT_TRUE(FromX("priority: 0 adapter: '' answer_prefix: ''").ok());
+}
+
+TEST_F(ToRequestTest, CacheSalt) {
+  EXPECT_EQ(FromX("")->cache_salt, "");
+  EXPECT_EQ(FromX("cache_salt: 's'")->cache_salt, "s");
 }
 
 TEST_F(ToRequestTest, AnotherModel) {

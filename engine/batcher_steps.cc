@@ -1,0 +1,172 @@
+// The batcher's steps: what one computes, and what it gave.
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "engine/batcher.h"
+
+namespace sirocco {
+namespace {
+
+absl::Status CheckSize(const char* what, size_t got, size_t planned) {
+  if (got == planned) return absl::OkStatus();
+  return absl::InternalError(
+      absl::StrCat("the executor returned ", got, " ", what, ", the step planned ", planned));
+}
+
+}  // namespace
+
+Step Batcher::PlanStep() {
+  PlannedStep& step = StepOf(planned_);
+  step.prefill_updates.clear();
+  step.decode_updates.clear();
+  step.chunks.clear();
+  step.lanes.clear();
+  step.prefill_rows.clear();
+  step.decode_rows.clear();
+  int32_t budget = options_.prefill_chunk_size;
+  for (const std::unique_ptr<Sequence>& sequence : running_) {
+    if (sequence->decoding()) {
+      PlanDecode(*sequence, step);
+    } else if (sequence->prefilling() && budget > 0) {
+      budget -= PlanChunk(*sequence, budget, step);
+    }
+  }
+  const Step plan = {.prefill = {.block_updates = step.prefill_updates, .chunks = step.chunks},
+                     .decode = {.block_updates = step.decode_updates, .lanes = step.lanes}};
+  if (!plan.empty()) ++planned_;
+  return plan;
+}
+
+void Batcher::PlanDecode(Sequence& sequence, PlannedStep& step) {
+  // Its newest token gets its KV in this step.
+  const int32_t length = sequence.length();
+  if (!kv_.Extend(sequence.blocks(), length - 1, length, sequence.lane(), &step.decode_updates)) {
+    return;
+  }
+  step.lanes.push_back(sequence.lane());
+  step.decode_rows.push_back(&sequence);
+  sequence.DecodeLaunched();
+}
+
+int32_t Batcher::PlanChunk(Sequence& sequence, int32_t budget, PlannedStep& step) {
+  if (sequence.untouched()) {
+    // More may be there than when it was admitted.
+    sequence.BeginAt(kv_.Share(sequence.blocks(), sequence.SharableNames()));
+  }
+  const PrefillChunk chunk = sequence.NextChunk(budget);
+  const int32_t end = chunk.first_position + chunk.count;
+  if (!kv_.Extend(sequence.blocks(), chunk.first_position, end, chunk.lane,
+                  &step.prefill_updates)) {
+    return 0;
+  }
+  kv_.Name(sequence.blocks(), sequence.FilledNames(end));
+  step.chunks.push_back(chunk);
+  step.prefill_rows.push_back(&sequence);
+  sequence.ChunkLaunched(chunk);
+  return chunk.count;
+}
+
+absl::Status Batcher::CheckResult(const PlannedStep& step, const StepResult& result) {
+  size_t sampled = 0;
+  size_t scored = 0;
+  for (const PrefillChunk& chunk : step.chunks) {
+    sampled += chunk.sample ? 1 : 0;
+    scored += chunk.score_count;
+  }
+  absl::Status status = CheckSize("sampled tokens", result.prefill.sampled.size(), sampled);
+  if (status.ok()) status = CheckSize("scored tokens", result.prefill.scored.size(), scored);
+  if (status.ok()) {
+    status = CheckSize("tokens", result.decode.sampled.size(), step.decode_rows.size());
+  }
+  return status;
+}
+
+absl::StatusOr<Batcher::StepFigures> Batcher::FinishStep(const StepResult& result,
+                                                         Clock::time_point time,
+                                                         std::vector<Event>* events) {
+  if (in_flight() == 0) return absl::InternalError("a step ended that was not planned");
+  const PlannedStep& step = StepOf(finished_);
+  if (absl::Status status = CheckResult(step, result); !status.ok()) return status;
+  FinishPrefill(step, result.prefill, time, events);
+  StepFigures figures;
+  CountPrefill(step, &figures);
+  figures.decode_rows = static_cast<int32_t>(step.decode_rows.size());
+  for (size_t row = 0; row < step.decode_rows.size(); ++row) {
+    Sequence& sequence = *step.decode_rows[row];
+    sequence.StepEnded();
+    if (sequence.ended()) {
+      ++figures.overrun_rows;
+    } else {
+      TokenCame(sequence, result.decode.sampled[row], time, events);
+    }
+  }
+  ++finished_;
+  Retire();
+  return figures;
+}
+
+void Batcher::CountPrefill(const PlannedStep& step, StepFigures* figures) {
+  for (size_t row = 0; row < step.chunks.size(); ++row) {
+    const PrefillChunk& chunk = step.chunks[row];
+    const Sequence& sequence = *step.prefill_rows[row];
+    figures->prefill_tokens += chunk.count;
+    if (!sequence.may_share() || chunk.first_position != sequence.cached()) continue;
+    figures->prefix_queries += sequence.context().prompt_length();
+    figures->prefix_hits += sequence.cached();
+  }
+}
+
+void Batcher::FinishPrefill(const PlannedStep& step, const PrefillResult& result,
+                            Clock::time_point time, std::vector<Event>* events) {
+  const TokenScore* sampled = result.sampled.data();
+  std::span<const TokenScore> scored = result.scored;
+  for (size_t row = 0; row < step.chunks.size(); ++row) {
+    const PrefillChunk& chunk = step.chunks[row];
+    const TokenScore* const token = chunk.sample ? sampled++ : nullptr;
+    Sequence& sequence = *step.prefill_rows[row];
+    sequence.StepEnded();
+    if (!sequence.ended()) {
+      FinishChunk(sequence, chunk, token, scored.first(chunk.score_count), time, events);
+    }
+    scored = scored.subspan(chunk.score_count);
+  }
+}
+
+void Batcher::FinishChunk(Sequence& sequence, const PrefillChunk& chunk, const TokenScore* sampled,
+                          std::span<const TokenScore> scored, Clock::time_point time,
+                          std::vector<Event>* events) {
+  const uint64_t number = sequence.context().number;
+  if (sequence.index() == 0 && sequence.cached() > 0 && chunk.first_position == sequence.cached()) {
+    events->push_back({number, CachedEvent{sequence.cached()}});
+  }
+  for (const TokenScore& score : scored) events->push_back({number, PromptScoreEvent{score}});
+  if (sampled != nullptr) {
+    requests_.at(number).first_token = true;
+    TokenCame(sequence, *sampled, time, events);
+  } else if (chunk.first_position + chunk.count == sequence.context().prompt_length()) {
+    events->push_back({number, ScoredEvent{time}});
+    sequence.End();
+  }
+}
+
+void Batcher::AbandonSteps() {
+  for (; finished_ < planned_; ++finished_) {
+    const PlannedStep& step = StepOf(finished_);
+    for (Sequence* sequence : step.prefill_rows) sequence->StepEnded();
+    for (Sequence* sequence : step.decode_rows) sequence->StepEnded();
+  }
+  Retire();
+}
+
+void Batcher::TokenCame(Sequence& sequence, const TokenScore& score, Clock::time_point time,
+                        std::vector<Event>* events) {
+  const TokenRole role = sequence.Append(score.token_id);
+  // All but the newest token have their KV.
+  const auto computed = static_cast<int32_t>(sequence.tokens().size()) - 1;
+  kv_.Name(sequence.blocks(), sequence.FilledNames(computed));
+  events->push_back(
+      {sequence.context().number,
+       TokenEvent{.index = sequence.index(), .role = role, .time = time, .score = score}});
+}
+
+}  // namespace sirocco
