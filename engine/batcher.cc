@@ -55,11 +55,6 @@ void Batcher::EndSequence(uint64_t request, int32_t index) {
   }
 }
 
-RequestStage Batcher::StageOf(const Live& live) const {
-  if (live.waits()) return RequestStage::kQueue;
-  return live.first_token ? RequestStage::kDecode : RequestStage::kPrefill;
-}
-
 std::vector<Batcher::Ended> Batcher::EndCancelled(Clock::time_point now, bool look) {
   std::vector<Ended> all_ended;
   if (!std::exchange(look_, false) && !look && now < next_deadline_) return all_ended;
@@ -81,7 +76,6 @@ std::vector<Batcher::Ended> Batcher::EndCancelled(Clock::time_point now, bool lo
       continue;
     }
     ended.context = live.context;
-    ended.stage = StageOf(live);
     all_ended.push_back(std::move(ended));
     for (const std::unique_ptr<Sequence>& sequence : running_) {
       if (sequence->context().number == it->first) sequence->Cancel(since);

@@ -65,7 +65,6 @@ class Batcher {
   struct Ended {
     std::shared_ptr<const RequestContext> context;
     absl::StatusCode reason = absl::StatusCode::kCancelled;
-    RequestStage stage = RequestStage::kQueue;
   };
   std::vector<Ended> EndCancelled(Clock::time_point now, bool look);
   void EndAll();
@@ -113,7 +112,6 @@ class Batcher {
     std::shared_ptr<const RequestContext> context;
     int32_t started = 0;  // sequences that took a lane
     int32_t running = 0;  // of them, not ended yet
-    bool first_token = false;
 
     bool waits() const { return started == 0; }
     bool all_started() const { return started == context->sequences_to_run(); }
@@ -133,7 +131,6 @@ class Batcher {
   // The prompt tokens planned, at most `budget`.
   int32_t PlanChunk(Sequence& sequence, int32_t budget, PlannedStep& step);
   static void CountPrefill(const PlannedStep& step, StepFigures* figures);
-  RequestStage StageOf(const Live& live) const;
   void CountWaiting(const Live& live, int sign);
   static absl::Status CheckResult(const PlannedStep& step, const StepResult& result);
   void FinishPrefill(const PlannedStep& step, const PrefillResult& result, Clock::time_point time,

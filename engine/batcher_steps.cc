@@ -141,7 +141,6 @@ void Batcher::FinishChunk(Sequence& sequence, const PrefillChunk& chunk, const T
   }
   for (const TokenScore& score : scored) events->push_back({number, PromptScoreEvent{score}});
   if (sampled != nullptr) {
-    requests_.at(number).first_token = true;
     TokenCame(sequence, *sampled, time, events);
   } else if (chunk.first_position + chunk.count == sequence.context().prompt_length()) {
     events->push_back({number, ScoredEvent{time}});

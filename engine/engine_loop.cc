@@ -159,8 +159,7 @@ void EngineLoop::TakeArrivals() {
 void EngineLoop::EndCancelled() {
   const bool look = cancel_signal_->exchange(false, std::memory_order_acq_rel);
   for (const Batcher::Ended& ended : batcher_.EndCancelled(Clock::now(), look)) {
-    events_.push_back(
-        {ended.context->number, EndedEvent{EndStatus(ended.reason), ended.stage, Clock::now()}});
+    events_.push_back({ended.context->number, EndedEvent{EndStatus(ended.reason), Clock::now()}});
   }
   TellFreed();
 }

@@ -7,7 +7,6 @@
 #include <variant>
 
 #include "absl/status/status.h"
-#include "engine/observer.h"
 #include "engine/request.h"
 #include "engine/sequence.h"
 #include "kernels/lanes.h"
@@ -44,7 +43,6 @@ struct TokenEvent {
 // The request was ended before its sequences were. Never OK.
 struct EndedEvent {
   absl::Status status;
-  RequestStage stage = RequestStage::kQueue;  // that it had reached
   Clock::time_point time;
 };
 

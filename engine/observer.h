@@ -10,7 +10,6 @@
 namespace sirocco {
 
 enum class StepPhase : uint8_t { kPrefill, kDecode };
-enum class RequestStage : uint8_t { kQueue, kPrefill, kDecode };
 
 // Set by the engine thread when they have changed: after admissions, and after a step before the
 // clients can have its tokens.
@@ -44,10 +43,10 @@ class EngineObserver {
   virtual void OnRejected(std::string_view reason) = 0;  // "queue_full", ...; any thread
   virtual void OnCancelToFree(double seconds) = 0;       // once a sequence
   // Delivery threads; only what the client is given counts.
-  virtual void OnDeadlineExceeded(RequestStage stage) = 0;
   virtual void OnFirstToken(double seconds) = 0;  // since the request came; once a sequence
   virtual void OnInterToken(double seconds) = 0;  // once a token after the first
   virtual void OnGeneratedTokens(int32_t count) = 0;
+  // kNone: its request was ended before.
   virtual void OnSequenceFinished(FinishReason reason) = 0;
   virtual void OnRequestFinished(double seconds) = 0;  // since it came; requests that ended OK
 };

@@ -48,8 +48,8 @@ bool RequestOutput::On(const TokenEvent& event) {
 }
 
 void RequestOutput::On(EndedEvent&& event) {
-  if (event.status.code() == absl::StatusCode::kDeadlineExceeded) {
-    observer_->OnDeadlineExceeded(event.stage);
+  for (const SequenceOutput& sequence : sequences_) {
+    if (!sequence.ended()) observer_->OnSequenceFinished(FinishReason::kNone);
   }
   Done(std::move(event.status), event.time);
 }
@@ -67,6 +67,7 @@ void RequestOutput::Done(absl::Status status, Clock::time_point time) {
   update_.status = std::move(status);
   update_.seed = context_->request.sampling.seed;
   update_.timing = TimingAt(time);
+  if (started_) update_.stage = first_token_ ? RequestStage::kDecode : RequestStage::kPrefill;
   update_.usage.prompt_tokens = context_->prompt_length();
   update_.usage.cached_prompt_tokens = cached_tokens_;
   for (const SequenceOutput& sequence : sequences_) {

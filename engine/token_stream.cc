@@ -45,6 +45,7 @@ void Merge(StreamUpdate& into, StreamUpdate&& more) {
     into.status = std::move(more.status);
     into.usage = more.usage;
     into.timing = more.timing;
+    into.stage = more.stage;
     into.seed = more.seed;
   }
 }

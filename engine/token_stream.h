@@ -21,6 +21,8 @@
 namespace sirocco {
 
 enum class FinishReason : uint8_t { kNone, kStop, kLength };
+// How far a request came: it waits, it has a lane, it has a token.
+enum class RequestStage : uint8_t { kQueue, kPrefill, kDecode };
 
 // A token with its logprob; `alternatives` as many as were asked. Bytes come from the tokenizer.
 // The first prompt token has none: rank 0, and nothing in it.
@@ -60,6 +62,7 @@ struct StreamUpdate {
   absl::Status status;                        // why it ended; OK: all sequences finished
   RequestUsage usage;
   RequestTiming timing;
+  RequestStage stage = RequestStage::kQueue;  // that it had reached
   uint64_t seed = 0;
 
   bool empty() const { return deltas.empty() && prompt_logprobs.empty() && !done; }

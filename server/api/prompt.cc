@@ -131,6 +131,21 @@ absl::StatusOr<std::vector<int32_t>> ToTokenIds(
   return out;
 }
 
+std::string PromptForLog(const v1::GenerateRequest& request) {
+  if (request.has_prompt()) return Shortened(request.prompt(), kMaxLoggedPromptBytes);
+  std::string text;
+  for (const uint32_t id : request.prompt_token_ids().ids()) {
+    if (text.size() > kMaxLoggedPromptBytes) break;
+    absl::StrAppend(&text, text.empty() ? "" : " ", id);
+  }
+  for (const v1::ChatMessage& message : request.chat().messages()) {
+    if (text.size() > kMaxLoggedPromptBytes) break;
+    absl::StrAppend(&text, text.empty() ? "" : "\n", Shortened(message.role(), 64), ": ",
+                    Shortened(message.content(), kMaxLoggedPromptBytes));
+  }
+  return Shortened(text, kMaxLoggedPromptBytes);
+}
+
 std::string_view InputField(const v1::GenerateRequest& request) {
   switch (request.input_case()) {
     case v1::GenerateRequest::kPrompt:

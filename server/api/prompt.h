@@ -40,6 +40,11 @@ absl::StatusOr<std::vector<int32_t>> ToTokenIds(
 absl::StatusOr<std::vector<int32_t>> PromptIds(const v1::GenerateRequest& request,
                                                const ModelFacts& model);
 
+// The beginning of what was asked, for the log: the text, the ids, or each message as "role: text".
+// At most kMaxLoggedPromptBytes, and "..." where it is cut.
+inline constexpr size_t kMaxLoggedPromptBytes = 4096;
+std::string PromptForLog(const v1::GenerateRequest& request);
+
 // The set field's name: "prompt", "prompt_token_ids" or "chat".
 std::string_view InputField(const v1::GenerateRequest& request);
 

@@ -1,6 +1,9 @@
 // sirocco serve: listens, loads, serves until a signal, drains.
+#include <sys/resource.h>
+
 #include <cstdio>
 #include <cstdlib>
+#include <future>
 #include <memory>
 #include <optional>
 #include <string>
@@ -23,9 +26,12 @@
 namespace sirocco {
 namespace {
 
+constexpr int kFailed = 1;
 constexpr int kDeviceLost = 70;
 // After a drain only responses that are being written are left.
 constexpr std::chrono::seconds kLastWrites{2};
+// And of the engine a step at most.
+constexpr std::chrono::seconds kLastStep{5};
 
 // Loads on a thread of its own, so that signals are heard meanwhile.
 class Loader {
@@ -72,10 +78,12 @@ void LogReady(const ServedModel& model) {
                     {"kv_seconds", absl::StrFormat("%.3f", stats.kv_seconds)}});
 }
 
+void LogDeaf() { LogError("no connection can come in any more: there were too many open files"); }
+
 // Lets what runs end, within the configured time. What ended the wait: kDrained or kFault, or
 // kSignal where a second signal asks to stop at once.
 uint32_t Drain(const Config& config, GrpcServer& server, Engine& engine, Wakeups& wakeups) {
-  LogInfo("draining", {{"timeout_ms", absl::StrCat(config.drain_timeout.count())}});
+  LogInfo("draining", {{"timeout_ms", config.drain_timeout.count()}});
   server.SetDraining();
   std::thread drain([&] {
     const bool all_ended = engine.Drain(config.drain_timeout);
@@ -91,6 +99,15 @@ uint32_t Drain(const Config& config, GrpcServer& server, Engine& engine, Wakeups
   return events;
 }
 
+// Ends the engine, whose calls have ended. A device that hangs in a step keeps the engine's thread:
+// then the process ends without it.
+void StopEngine(ServedModel& model, int exit_status) {
+  std::future<void> stopped = std::async(std::launch::async, [&] { model.engine = nullptr; });
+  if (stopped.wait_for(kLastStep) == std::future_status::ready) return;
+  LogWarning("the device has not ended its step: left behind", {{"exit_status", exit_status}});
+  std::_Exit(exit_status);
+}
+
 // From the loaded model to the exit status.
 int ServeModel(const Config& config, ServedModel& model, Metrics& metrics, GrpcServer& server,
                const HttpServer& http, Wakeups& wakeups) {
@@ -101,6 +118,8 @@ int ServeModel(const Config& config, ServedModel& model, Metrics& metrics, GrpcS
   std::fflush(stdout);
 
   uint32_t events = wakeups.Wait();
+  const bool deaf = (events & Wakeups::kDeaf) != 0;
+  if (deaf) LogDeaf();
   if ((events & Wakeups::kFault) == 0) {
     events = Drain(config, server, *model.engine, wakeups);
     if ((events & Wakeups::kSignal) != 0) {
@@ -111,17 +130,27 @@ int ServeModel(const Config& config, ServedModel& model, Metrics& metrics, GrpcS
   // A fault ends a drain too, before it is told as an event.
   const absl::Status fault = model.engine->fault();
   if (!fault.ok()) LogError("serving ends", {{"error", std::string(fault.message())}});
-  const int exit_status = fault.ok() ? 0 : kDeviceLost;
+  const int exit_status = !fault.ok() ? kDeviceLost : deaf ? kFailed : 0;
   server.Shutdown(kLastWrites);
   metrics.Detach();
-  LogInfo("stopped", {{"exit_status", absl::StrCat(exit_status)}});
+  StopEngine(model, exit_status);
+  LogInfo("stopped", {{"exit_status", exit_status}});
   return exit_status;
+}
+
+// A connection is a file, and the limit that shells set (1024) is nobody's choice for a server.
+void RaiseFileLimit() {
+  rlimit limit;
+  if (getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur >= limit.rlim_max) return;
+  limit.rlim_cur = limit.rlim_max;
+  setrlimit(RLIMIT_NOFILE, &limit);
 }
 
 int Serve(const ConfigFlags& flags) {
   absl::StatusOr<Config> config = flags.Load();
   if (!config.ok()) return Fail(config.status());
   ConfigureLog(config->log_level, config->log_format);
+  RaiseFileLimit();
   Wakeups wakeups;
   Metrics metrics(config->vllm_metrics);
   // Headers only: files and settings that cannot work end here with one line, before anyone waits.
@@ -140,7 +169,9 @@ int Serve(const ConfigFlags& flags) {
   options.health_stall_timeout = config->health_stall_timeout;
   options.write_stall_timeout = config->write_stall_timeout;
   options.mode = config->mode;
+  options.log_prompts = config->log_prompts;
   options.on_fault = [&](const absl::Status&) { wakeups.Post(Wakeups::kFault); };
+  options.on_deaf = [&] { wakeups.Post(Wakeups::kDeaf); };
   absl::StatusOr<std::unique_ptr<GrpcServer>> server = GrpcServer::Start(options, metrics);
   if (!server.ok()) return Fail(server.status());
   absl::StatusOr<std::unique_ptr<HttpServer>> http = HttpServer::Start(
@@ -152,9 +183,15 @@ int Serve(const ConfigFlags& flags) {
           {{"grpc", (*server)->address()}, {"metrics", (*http)->address()}});
 
   Loader loader(*config, **model, metrics, wakeups);
-  if ((wakeups.Wait() & Wakeups::kSignal) != 0) {
+  // Nothing runs yet that could be lost, and loading cannot be cut short.
+  const uint32_t events = wakeups.Wait();
+  if ((events & Wakeups::kSignal) != 0) {
     LogInfo("stopped while loading");
-    std::_Exit(0);  // nothing runs that could be lost, and loading cannot be cut short
+    std::_Exit(0);
+  }
+  if ((events & Wakeups::kDeaf) != 0) {
+    LogDeaf();
+    std::_Exit(kFailed);
   }
   if (absl::Status loaded = loader.Join(); !loaded.ok()) return Fail(loaded);
   return ServeModel(*config, **model, metrics, **server, **http, wakeups);

@@ -10,7 +10,7 @@ namespace sirocco {
 // start later too, and come out of Wait instead.
 class Wakeups {
  public:
-  enum Event : uint32_t { kSignal = 1, kLoaded = 2, kFault = 4, kDrained = 8 };
+  enum Event : uint32_t { kSignal = 1, kLoaded = 2, kFault = 4, kDrained = 8, kDeaf = 16 };
 
   Wakeups();
   ~Wakeups();

@@ -40,6 +40,7 @@ struct Config {
   bool vllm_metrics = true;
   std::string log_level = "info";
   std::string log_format = "text";
+  bool log_prompts = false;
 
   // --cuda-portable, a flag for tests alone: the kernels for every GPU, also where faster ones are.
   bool cuda_portable = false;

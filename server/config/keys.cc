@@ -73,6 +73,12 @@ KeyEntry Integer(std::string_view name, std::optional<int64_t> Config::*field, i
           }};
 }
 
+KeyEntry Bool(std::string_view name, bool Config::*field, std::string_view help) {
+  return {name, help,
+          [field](std::string_view text, Config& c) { return Store(ParseBool(text), c.*field); },
+          [field](const Config& c) { return std::string(c.*field ? "true" : "false"); }};
+}
+
 KeyEntry Duration(std::string_view name, std::chrono::milliseconds Config::*field,
                   std::string_view help) {
   return {
@@ -145,6 +151,8 @@ std::vector<KeyEntry> MakeTable() {
       Choice("log_level", &Config::log_level, {"debug", "info", "warning", "error"},
              "the least important log lines shown"),
       Choice("log_format", &Config::log_format, {"text", "json"}, "json: one object a line"),
+      Bool("log_prompts", &Config::log_prompts,
+           "also log the first 4096 bytes of each request's prompt"),
   };
 }
 

@@ -52,6 +52,8 @@ class Metrics final : public EngineObserver {
 
   // A call ended with this status: once a call, before the client can know.
   void OnCall(RpcMethod method, absl::StatusCode code);
+  // A Generate call's deadline passed: once such a call, before it ends.
+  void OnDeadlineExceeded(RequestStage stage);
 
   // EngineObserver.
   void OnGauges(const EngineGauges& gauges) override;
@@ -61,7 +63,6 @@ class Metrics final : public EngineObserver {
   void OnQueueTime(double seconds) override;
   void OnPromptTokens(int32_t count) override;
   void OnRejected(std::string_view reason) override;
-  void OnDeadlineExceeded(RequestStage stage) override;
   void OnCancelToFree(double seconds) override;
   void OnFirstToken(double seconds) override;
   void OnInterToken(double seconds) override;

@@ -1,12 +1,17 @@
 #include "server/service/call.h"
 
+#include <algorithm>
+#include <cmath>
 #include <cstdio>
+#include <iterator>
 #include <limits>
 #include <string>
 
 #include "absl/strings/str_cat.h"
 #include "server/api/errors.h"
 #include "server/api/parse.h"
+#include "server/log/log.h"
+#include "server/log/trace_context.h"
 
 namespace sirocco {
 namespace {
@@ -15,11 +20,36 @@ using SystemClock = std::chrono::system_clock;
 
 constexpr std::chrono::milliseconds kRetryDelay{1000};
 
-std::string Milliseconds(Clock::duration value) {
+// How much later than its client a server under load learns that a call has begun.
+constexpr std::chrono::milliseconds kMostLag{50};
+
+// The longest error message in a log line.
+constexpr size_t kMaxLoggedBytes = 1024;
+
+double Milliseconds(Clock::duration value) {
+  return std::chrono::duration<double, std::milli>(value).count();
+}
+
+std::string MillisecondsText(Clock::duration value) {
   char text[40];
-  std::snprintf(text, sizeof(text), "%.3f",
-                std::chrono::duration<double, std::milli>(value).count());
+  std::snprintf(text, sizeof(text), "%.3f", Milliseconds(value));
   return text;
+}
+
+double RoundedMilliseconds(Clock::duration value) {
+  return std::round(Milliseconds(value) * 1000) / 1000;
+}
+
+std::string_view NameOf(RequestStage stage) {
+  static constexpr std::string_view kNames[] = {"queue", "prefill", "decode"};
+  return kNames[static_cast<size_t>(stage)];
+}
+
+// Several of one name are none, as the standard has it.
+std::optional<TraceContext> TraceOf(const grpc::CallbackServerContext& context) {
+  const auto [first, last] = context.client_metadata().equal_range("traceparent");
+  if (first == last || std::next(first) != last) return std::nullopt;
+  return ParseTraceparent({first->second.data(), first->second.size()});
 }
 
 }  // namespace
@@ -55,22 +85,64 @@ std::optional<Clock::time_point> CallRecord::Deadline() const {
   return Clock::now() + std::chrono::duration_cast<Clock::duration>(deadline - now);
 }
 
-absl::StatusCode CallRecord::CancelReason() const {
+absl::StatusCode CallRecord::CancelReason() {
+  absl::StatusCode reason = absl::StatusCode::kCancelled;
   const SystemClock::time_point deadline = context_.deadline();
-  if (deadline == SystemClock::time_point::max()) return absl::StatusCode::kCancelled;
-  const auto slack = std::chrono::milliseconds(10) + (deadline - start_) / 100;
-  return SystemClock::now() + slack >= deadline ? absl::StatusCode::kDeadlineExceeded
-                                                : absl::StatusCode::kCancelled;
+  if (deadline != SystemClock::time_point::max()) {
+    const SystemClock::duration span = deadline - start_;
+    const auto slack = std::min<SystemClock::duration>(kMostLag, span / 4) + span / 100;
+    if (SystemClock::now() + slack >= deadline) reason = absl::StatusCode::kDeadlineExceeded;
+  }
+  absl::StatusCode decided = absl::StatusCode::kOk;
+  return cancel_reason_.compare_exchange_strong(decided, reason) ? reason : decided;
 }
 
-grpc::Status CallRecord::End(const absl::Status& status, const RequestTiming& timing) {
+bool CallRecord::generates() const {
+  return method_ == RpcMethod::kGenerate || method_ == RpcMethod::kGenerateStream;
+}
+
+grpc::Status CallRecord::End(const absl::Status& status, const CallDetails& details) {
   // Of a call that is already broken the client has learnt so from its own side.
-  metrics_.OnCall(method_, context_.IsCancelled() ? CancelReason() : status.code());
+  const absl::StatusCode code = context_.IsCancelled() ? CancelReason() : status.code();
+  if (generates() && code == absl::StatusCode::kDeadlineExceeded) {
+    metrics_.OnDeadlineExceeded(details.stage);
+  }
+  metrics_.OnCall(method_, code);
+  Log(code, status, details);
   context_.AddTrailingMetadata("sirocco-mode", std::string(NameOf(mode_)));
-  context_.AddTrailingMetadata("sirocco-queue-ms", Milliseconds(timing.queue));
-  context_.AddTrailingMetadata("sirocco-prefill-ms", Milliseconds(timing.prefill));
-  context_.AddTrailingMetadata("sirocco-decode-ms", Milliseconds(timing.decode));
+  context_.AddTrailingMetadata("sirocco-queue-ms", MillisecondsText(details.timing.queue));
+  context_.AddTrailingMetadata("sirocco-prefill-ms", MillisecondsText(details.timing.prefill));
+  context_.AddTrailingMetadata("sirocco-decode-ms", MillisecondsText(details.timing.decode));
   return ToGrpcStatus(status);
+}
+
+void CallRecord::Log(absl::StatusCode code, const absl::Status& status,
+                     const CallDetails& details) const {
+  LogFields fields = {{"method", std::string(sirocco::NameOf(method_))},
+                      {"status", absl::StatusCodeToString(code)}};
+  if (!details.id.empty()) fields.emplace_back("id", details.id);
+  if (const auto trace = TraceOf(context_)) {
+    fields.emplace_back("trace_id", trace->trace_id);
+    fields.emplace_back("parent_id", trace->parent_id);
+  }
+  if (!details.model.empty()) fields.emplace_back("model", details.model);
+  if (generates()) {
+    fields.emplace_back("stage", std::string(NameOf(details.stage)));
+    fields.emplace_back("prompt_tokens", int64_t{details.usage.prompt_tokens});
+    fields.emplace_back("cached_prompt_tokens", int64_t{details.usage.cached_prompt_tokens});
+    fields.emplace_back("completion_tokens", int64_t{details.usage.completion_tokens});
+    fields.emplace_back("queue_ms", RoundedMilliseconds(details.timing.queue));
+    fields.emplace_back("prefill_ms", RoundedMilliseconds(details.timing.prefill));
+    fields.emplace_back("decode_ms", RoundedMilliseconds(details.timing.decode));
+  }
+  fields.emplace_back("total_ms", RoundedMilliseconds(Clock::now() - came_));
+  if (code != absl::StatusCode::kOk && !status.ok()) {
+    const absl::string_view message = status.message();
+    fields.emplace_back("error", Shortened({message.data(), message.size()}, kMaxLoggedBytes));
+  }
+  if (!details.prompt.empty()) fields.emplace_back("prompt", details.prompt);
+  sirocco::Log(code == absl::StatusCode::kInternal ? LogLevel::kError : LogLevel::kInfo, "request",
+               fields);
 }
 
 }  // namespace sirocco

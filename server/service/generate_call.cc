@@ -3,6 +3,7 @@
 #include <utility>
 #include <vector>
 
+#include "server/api/prompt.h"
 #include "server/api/to_request.h"
 
 namespace sirocco {
@@ -21,9 +22,7 @@ void GenerateCall::Start(const grpc::ByteBuffer& request) {
 void GenerateCall::Prepare(const grpc::ByteBuffer& request) {
   const bool gone = cancelled();
   const auto deadline = record_.Deadline();
-  if (gone ? record_.CancelReason() == absl::StatusCode::kDeadlineExceeded
-           : deadline.has_value() && *deadline <= Clock::now()) {
-    shared_.metrics.OnDeadlineExceeded(RequestStage::kQueue);  // the engine never sees it
+  if (!gone && deadline.has_value() && *deadline <= Clock::now()) {
     result_ = absl::DeadlineExceededError("the deadline passed while the request waited");
   } else if (!gone) {
     if (absl::Status status = Submit(request); !status.ok()) result_ = std::move(status);
@@ -42,10 +41,13 @@ absl::StatusOr<LoadedModel> GenerateCall::Model() const {
 absl::Status GenerateCall::Submit(const grpc::ByteBuffer& bytes) {
   const auto model = Model();
   if (!model.ok()) return model.status();
+  details_.model = model->facts->name;
   v1::GenerateRequest message;
   if (absl::Status status = FromByteBuffer(bytes, message); !status.ok()) return status;
+  if (shared_.log_prompts) details_.prompt = PromptForLog(message);
   absl::StatusOr<Request> request = ToRequest(message, *model->facts);
   if (!request.ok()) return request.status();
+  details_.id = request->id;
   request->deadline = record_.Deadline();
   Begin(*request, *model->facts);
   // Weak: the engine may tell news of a call that has ended.
@@ -77,19 +79,18 @@ void GenerateCall::Notify() {
 
 void GenerateCall::Continue() {
   for (;;) {
-    if (cancelled()) return End(absl::Status(record_.CancelReason(), "the client has gone"));
-    if (WriteNext()) return;
+    const bool gone = cancelled();
+    if (gone && (stream_ == nullptr || result_.has_value())) {
+      return End(absl::Status(record_.CancelReason(), "the client has gone"));
+    }
+    if (!gone && WriteNext()) return;
     if (result_.has_value()) {
       if (result_->ok()) result_ = Complete();
       return End(*result_);
     }
     StreamUpdate update = stream_->Take();
     if (!update.empty()) {
-      if (update.done) {
-        result_ = update.status;
-        timing_ = update.timing;
-      }
-      Consume(std::move(update));
+      Take(std::move(update), gone);
       continue;
     }
     const std::lock_guard lock(mutex_);
@@ -101,10 +102,20 @@ void GenerateCall::Continue() {
   }
 }
 
+void GenerateCall::Take(StreamUpdate update, bool gone) {
+  if (update.done) {
+    result_ = update.status;
+    details_.usage = update.usage;
+    details_.timing = update.timing;
+    details_.stage = update.stage;
+  }
+  if (!gone) Consume(std::move(update));
+}
+
 void GenerateCall::End(const absl::Status& status) {
   // The ownership is kept: nothing happens after this but Done.
   MarkWaiting();
-  FinishWith(record_.End(status, timing_));
+  FinishWith(record_.End(status, details_));
 }
 
 bool GenerateCall::cancelled() {

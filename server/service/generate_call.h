@@ -5,6 +5,9 @@
 // threads, gRPC's when a write has ended or the client has gone). Who brings news while another
 // owns the call leaves a note and goes: nobody waits. While a write is in flight the call is
 // owned by it, so what the engine puts out in the meantime is merged in the TokenStream.
+//
+// A call whose client has gone ends when the engine has let go of it: what it took is then known,
+// for the metrics and the log.
 #pragma once
 
 #include <grpcpp/grpcpp.h>
@@ -32,6 +35,7 @@ struct CallContext {
   WorkPool& pool;
   GenerateCalls& calls;
   Mode mode;
+  bool log_prompts = false;
 };
 
 class GenerateCall : public std::enable_shared_from_this<GenerateCall> {
@@ -71,6 +75,7 @@ class GenerateCall : public std::enable_shared_from_this<GenerateCall> {
   absl::Status Submit(const grpc::ByteBuffer& bytes);
   void Notify();
   void Continue();
+  void Take(StreamUpdate update, bool gone);
   void End(const absl::Status& status);
   bool cancelled();
 
@@ -91,7 +96,7 @@ class GenerateCall : public std::enable_shared_from_this<GenerateCall> {
   // The owner's.
   CallRecord record_;
   std::optional<absl::Status> result_;  // how the request ended
-  RequestTiming timing_;
+  CallDetails details_;
 
   // When a write or the status was handed to gRPC that it has not reported done; 0: there is none.
   std::atomic<Clock::rep> waiting_since_{0};

@@ -37,17 +37,19 @@ class FunctionCall final : public grpc::ServerUnaryReactor {
   absl::Status Call() {
     const auto model = shared_.state.Model();
     if (!model.ok()) return model.status();
+    details_.model = model->facts->name;
     auto response = function_(request_, *model->facts);
     if (!response.ok()) return response.status();
     *response_ = *std::move(response);
     return absl::OkStatus();
   }
 
-  void End(const absl::Status& status) { Finish(record_.End(status, RequestTiming())); }
+  void End(const absl::Status& status) { Finish(record_.End(status, details_)); }
 
   const CallContext shared_;
   grpc::CallbackServerContext& context_;
   CallRecord record_;
+  CallDetails details_;
   const grpc::ByteBuffer request_;
   grpc::ByteBuffer* const response_;
   const Function function_;

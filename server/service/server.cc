@@ -1,14 +1,12 @@
 #include "server/service/server.h"
 
-#include <grpc/support/log.h>
 #include <grpcpp/ext/proto_server_reflection_plugin.h>
 #include <grpcpp/resource_quota.h>
 
 #include <algorithm>
-#include <array>
 
-#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "server/service/grpc_log.h"
 
 namespace sirocco {
 namespace {
@@ -20,44 +18,18 @@ constexpr char kLiveness[] = "liveness";
 // Reflection is gRPC's own synchronous service: the only one that takes a thread a call.
 constexpr int kMaxSyncThreads = 16;
 
-// A client may ping this often; a connection that does not answer pings is closed.
+// A client may ping this often.
 constexpr int kMinClientPingMs = 5'000;
-constexpr int kKeepaliveMs = 60'000;
-constexpr int kKeepaliveTimeoutMs = 20'000;
 
-// gRPC tells why it cannot listen only in its log.
-class StartLog {
- public:
-  StartLog() {
-    Text().clear();
-    gpr_set_log_function([](gpr_log_func_args* args) {
-      const std::lock_guard lock(Mutex());
-      if (args->severity == GPR_LOG_SEVERITY_ERROR) absl::StrAppend(&Text(), args->message, "\n");
-    });
-  }
-  ~StartLog() { gpr_set_log_function(nullptr); }
+// A connection whose other side has been silent for so long is pinged; one that does not answer, or
+// does not end its handshake, is closed. Where a reader may stall for less, so may a connection.
+constexpr std::chrono::milliseconds kMaxSilence{60'000};
+constexpr std::chrono::milliseconds kMaxUnanswered{20'000};
+constexpr std::chrono::milliseconds kLeastPatience{1'000};
 
-  std::string Reason() const {
-    static constexpr std::array<const char*, 4> kReasons = {
-        "Address already in use", "Permission denied", "Cannot assign requested address",
-        "Name or service not known"};
-    const std::lock_guard lock(Mutex());
-    for (const char* reason : kReasons) {
-      if (absl::StrContains(Text(), reason)) return reason;
-    }
-    return "it is no HOST:PORT of this machine";
-  }
-
- private:
-  static std::mutex& Mutex() {
-    static std::mutex mutex;
-    return mutex;
-  }
-  static std::string& Text() {
-    static std::string text;
-    return text;
-  }
-};
+int PatienceMs(std::chrono::milliseconds most, std::chrono::milliseconds write_stall_timeout) {
+  return static_cast<int>(std::clamp(write_stall_timeout, kLeastPatience, most).count());
+}
 
 }  // namespace
 
@@ -65,8 +37,9 @@ GrpcServer::GrpcServer(const GrpcServerOptions& options, Metrics& metrics)
     : options_(options),
       health_({kAll, kInference, kLiveness}),
       pool_(options.work),
-      service_({state_, metrics, pool_, calls_, options.mode}),
-      stall_(options.health_stall_timeout) {
+      service_({state_, metrics, pool_, calls_, options.mode, options.log_prompts}),
+      stall_(options.health_stall_timeout),
+      failed_accepts_(FailedAccepts()) {
   UpdateHealth();
 }
 
@@ -86,9 +59,14 @@ absl::Status GrpcServer::Listen() {
   builder.SetMaxReceiveMessageSize(options_.max_message_size);
   // Two servers on one port would share its connections.
   builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
-  builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIME_MS, kKeepaliveMs);
-  builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, kKeepaliveTimeoutMs);
+  const int unanswered_ms = PatienceMs(kMaxUnanswered, options_.write_stall_timeout);
+  builder.AddChannelArgument(GRPC_ARG_SERVER_HANDSHAKE_TIMEOUT_MS, unanswered_ms);
+  builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIME_MS,
+                             PatienceMs(kMaxSilence, options_.write_stall_timeout));
+  builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, unanswered_ms);
   builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_PERMIT_WITHOUT_CALLS, 1);
+  // A request may wait for long, and nothing is sent meanwhile but pings.
+  builder.AddChannelArgument(GRPC_ARG_HTTP2_MAX_PINGS_WITHOUT_DATA, 0);
   builder.AddChannelArgument(GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS,
                              kMinClientPingMs);
   grpc::ResourceQuota quota("server");
@@ -96,7 +74,8 @@ absl::Status GrpcServer::Listen() {
   builder.SetResourceQuota(quota);
   builder.RegisterService(&service_);
   builder.RegisterService(&health_);
-  const StartLog log;
+  RouteGrpcLog();
+  const GrpcStartLog log;
   server_ = builder.BuildAndStart();
   if (server_ == nullptr || port == 0) {
     return absl::UnavailableError(
@@ -125,6 +104,12 @@ void GrpcServer::UpdateHealth() {
   health_.Set(kLiveness, state_.WhyNotHealthy().empty());
 }
 
+void GrpcServer::LookAtListener() {
+  if (deaf_ || FailedAccepts() == failed_accepts_) return;
+  deaf_ = true;
+  options_.on_deaf();
+}
+
 void GrpcServer::LookAtEngine() {
   Engine* engine = state_.engine();
   if (engine == nullptr) return;
@@ -144,6 +129,7 @@ void GrpcServer::Watch() {
   std::unique_lock lock(mutex_);
   while (!wake_.wait_for(lock, interval, [this] { return stop_; })) {
     lock.unlock();
+    LookAtListener();
     LookAtEngine();
     UpdateHealth();
     calls_.BreakStalled(Clock::now() - options_.write_stall_timeout);

@@ -43,10 +43,14 @@ struct GrpcServerOptions {
   std::chrono::milliseconds health_stall_timeout{10'000};
   std::chrono::milliseconds write_stall_timeout{60'000};
   Mode mode = Mode::kEager;  // told in the trailing metadata, also while loading
+  bool log_prompts = false;  // in the calls' log lines
   WorkPool::Limits work;
   // The device has failed and the engine has ended all calls: the process should exit. Called
   // once at most, from the server's own thread; it must not call the server.
   std::function<void(const absl::Status&)> on_fault = [](const absl::Status&) {};
+  // No connection can come in any more, since the process had too many open files: it should drain
+  // and be started again. As on_fault.
+  std::function<void()> on_deaf = [] {};
 };
 
 class GrpcServer {
@@ -76,8 +80,9 @@ class GrpcServer {
   GrpcServer(const GrpcServerOptions& options, Metrics& metrics);
   absl::Status Listen();
   void UpdateHealth();
-  // The watch thread: faults, stalls, readers that take nothing.
+  // The watch thread: faults, stalls, a lost listener, readers that take nothing.
   void Watch();
+  void LookAtListener();
   void LookAtEngine();
 
   const GrpcServerOptions options_;
@@ -87,8 +92,10 @@ class GrpcServer {
   GenerateCalls calls_;
   WorkPool pool_;
   InferenceService service_;
-  StallDetector stall_;  // the watch thread's
-  bool failed_ = false;  // the watch thread's
+  StallDetector stall_;       // the watch thread's
+  bool failed_ = false;       // the watch thread's
+  const int failed_accepts_;  // before it listened
+  bool deaf_ = false;         // the watch thread's
   std::unique_ptr<grpc::Server> server_;
 
   std::mutex mutex_;  // stop_

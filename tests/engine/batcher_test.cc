@@ -217,12 +217,9 @@ TEST_F(BatcherTest, CancelledRequestsLeaveWhereverTheyAre) {
   const std::vector<Batcher::Ended> ended = batcher_->EndCancelled(Clock::now(), /*look=*/true);
   ASSERT_EQ(ended.size(), 3u);
   EXPECT_EQ(ended[0].context, decoding);
-  EXPECT_EQ(ended[0].stage, RequestStage::kDecode);
   EXPECT_EQ(ended[0].reason, absl::StatusCode::kCancelled);
   EXPECT_EQ(ended[1].context, prefilling);
-  EXPECT_EQ(ended[1].stage, RequestStage::kPrefill);
   EXPECT_EQ(ended[2].context, waiting);
-  EXPECT_EQ(ended[2].stage, RequestStage::kQueue);
   // The third held nothing.
   EXPECT_EQ(batcher_->TakeFreed(),
             (std::vector{decoding->stream->cancel_time(), prefilling->stream->cancel_time()}));
@@ -265,11 +262,9 @@ TEST_F(BatcherTest, DeadlinesAreWatchedWithoutASignal) {
   ASSERT_EQ(ended.size(), 1u);
   EXPECT_EQ(ended[0].context, waits);
   EXPECT_EQ(ended[0].reason, absl::StatusCode::kDeadlineExceeded);
-  EXPECT_EQ(ended[0].stage, RequestStage::kQueue);
   EXPECT_TRUE(batcher_->TakeFreed().empty());
   ended = batcher_->EndCancelled(now + seconds(21), false);
   ASSERT_EQ(ended.size(), 1u);
-  EXPECT_EQ(ended[0].stage, RequestStage::kDecode);
   EXPECT_EQ(batcher_->TakeFreed(), std::vector{now + seconds(20)});
   ExpectEmpty();
 }

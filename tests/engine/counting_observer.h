@@ -18,7 +18,6 @@ struct Counts {
   int64_t prefix_queries = 0, prefix_hits = 0;
   int64_t started = 0, prompt_tokens = 0;
   std::map<std::string, int64_t> rejected;  // by reason
-  std::array<int64_t, 3> deadlines = {};    // by RequestStage
   std::array<int64_t, 3> finished = {};     // by FinishReason
   int64_t cancelled_lanes = 0;
   int64_t first_tokens = 0, inter_tokens = 0, generated_tokens = 0;
@@ -53,9 +52,6 @@ class CountingObserver final : public EngineObserver {
   void OnRejected(std::string_view reason) override {
     const std::lock_guard lock(mutex_);
     ++counts_.rejected[std::string(reason)];
-  }
-  void OnDeadlineExceeded(RequestStage stage) override {
-    Add(1, &counts_.deadlines[static_cast<size_t>(stage)]);
   }
   void OnCancelToFree(double seconds) override { Count(seconds, &counts_.cancelled_lanes); }
   void OnFirstToken(double seconds) override { Count(seconds, &counts_.first_tokens); }

@@ -224,7 +224,7 @@ TEST_P(EngineTest, CancellingFreesLanesAndBlocks) {
   const Counts counts = h_.observer.counts();
   EXPECT_EQ(counts.cancelled_lanes, 1);  // the other held none
   EXPECT_EQ(counts.finished_requests, 0);
-  EXPECT_EQ(counts.deadlines, (std::array<int64_t, 3>{}));
+  EXPECT_EQ(counts.finished, (std::array<int64_t, 3>{2, 0, 0}));
 }
 
 TEST_P(EngineTest, DeadlinesEndWhatWaitsAndWhatRuns) {
@@ -244,8 +244,10 @@ TEST_P(EngineTest, DeadlinesEndWhatWaitsAndWhatRuns) {
   }
   EXPECT_TRUE(h_.AwaitIdle());
   const Counts counts = h_.observer.counts();
-  EXPECT_EQ(counts.deadlines[0], 1);
-  EXPECT_EQ(counts.deadlines[1] + counts.deadlines[2], 1);
+  EXPECT_EQ(counts.finished, (std::array<int64_t, 3>{2, 0, 0}));
+  EXPECT_EQ(waiting->output().end.stage, RequestStage::kQueue);
+  EXPECT_EQ(running->output().end.stage,
+            running->output().sequences.empty() ? RequestStage::kPrefill : RequestStage::kDecode);
   EXPECT_EQ(counts.cancelled_lanes, 1);
 }
 

@@ -189,6 +189,7 @@ TEST_F(GenerateTest, ADeadlineIsToldFromACancellation) {
   }
   EXPECT_TRUE(Eventually([&] { return Calls("GenerateStream", "DEADLINE_EXCEEDED") == 5; }));
   EXPECT_EQ(Calls("GenerateStream", "CANCELLED"), 0);
+  EXPECT_EQ(Count("sirocco_deadline_exceeded_total{stage=\"decode\"}"), 5);
 }
 
 TEST_F(GenerateTest, TheEngineKnowsTheDeadline) {

@@ -115,6 +115,7 @@ void FakeEngine::Speak(const Request& request, TokenStream& stream) {
   last.status = status;
   last.usage = {static_cast<int32_t>(request.prompt.size()), 0, request.n * request.max_new_tokens};
   last.timing = kTiming;
+  last.stage = RequestStage::kDecode;
   last.seed = request.sampling.seed;
   {
     const std::lock_guard lock(mutex_);
