@@ -1,7 +1,8 @@
 // What a fault of the device does to a served process, by execution mode: the first one makes
 // health NOT_SERVING, ends every call with INTERNAL and the process with 70. On the CPU with a
 // device that says so, and where there is a GPU by a kernel that writes to nobody's memory
-// (faulty_plugin.cc).
+// (faulty_plugin.cc). And what a device does that hangs: health says so while it lasts, and nobody
+// waits for it when the process is to end.
 #include <gmock/gmock.h>
 #include <grpcpp/grpcpp.h>
 #include <gtest/gtest.h>
@@ -122,6 +123,8 @@ class RunningStream {
     EXPECT_TRUE(reader_->Read(&event_));
   }
 
+  void Cancel() { context_->TryCancel(); }
+
   // How it ends.
   grpc::Status End() {
     while (reader_->Read(&event_)) {
@@ -169,25 +172,34 @@ class FaultTest : public testing::TestWithParam<Served> {
     delete folder_;
   }
 
-  ~FaultTest() override { std::filesystem::remove(FaultFile()); }
+  ~FaultTest() override {
+    std::filesystem::remove(FaultFile());
+    LetGoOn();
+  }
 
   static std::string FaultFile() { return (*folder_ / "fault").string(); }
   static void BreakTheDevice() { std::ofstream(FaultFile()).put('!'); }
+  static std::string HangFile() { return (*folder_ / "hang").string(); }
+  static void HangTheDevice() { std::ofstream(HangFile()).put('!'); }
+  static void LetGoOn() { std::filesystem::remove(HangFile()); }
 
   // Two sequences run at once; more wait.
-  void Start() {
+  void Start(const std::vector<std::string>& more_flags = {}) {
     std::map<std::string, std::string> environment = VariablesOf(GetParam().mode);
     environment["SIROCCO_TEST_FAULT_FILE"] = FaultFile();
+    environment["SIROCCO_TEST_HANG_FILE"] = HangFile();
+    std::vector<std::string> flags = {
+        "--model",      (*folder_ / "model").string(), "--backend", "cuda", "--max-batch-size", "2",
+        "--max-length", absl::StrCat(kMaxLength)};
+    flags.insert(flags.end(), more_flags.begin(), more_flags.end());
     if (GetParam().cuda) {
       environment["SIROCCO_TEST_CUDA_PLUGIN"] =
           FirstThere({"../kernels/cuda/libsirocco_cuda.so", "../lib/libsirocco_cuda.so"}).string();
     }
-    auto server = ServedProcess::Start(
-        {.program = (*folder_ / "bin/sirocco").string(),
-         .flags = {"--model", (*folder_ / "model").string(), "--backend", "cuda",
-                   "--max-batch-size", "2", "--max-length", absl::StrCat(kMaxLength)},
-         .environment = std::move(environment),
-         .log = (*folder_ / "log").string()});
+    auto server = ServedProcess::Start({.program = (*folder_ / "bin/sirocco").string(),
+                                        .flags = std::move(flags),
+                                        .environment = std::move(environment),
+                                        .log = (*folder_ / "log").string()});
     ASSERT_TRUE(server.ok()) << server.status();
     server_ = *std::move(server);
   }
@@ -290,6 +302,55 @@ TEST_P(FaultTest, EndsADrain) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Served, FaultTest, testing::ValuesIn(AllServed()), NameOf);
+
+using HangTest = FaultTest;
+
+TEST_P(HangTest, IsToldWhileItLasts) {
+  ASSERT_NO_FATAL_FAILURE(Start({"--health-stall-timeout", "500ms"}));
+  const Client client(server_->address());
+  Watch ready(client, ""), inference(client, "sirocco.v1.Inference"), alive(client, "liveness");
+  for (Watch* watch : {&ready, &inference, &alive}) {
+    EXPECT_EQ(watch->Next(), HealthCheckResponse::SERVING);
+  }
+  RunningStream stream(client);
+  HangTheDevice();
+  EXPECT_EQ(ready.Next(), HealthCheckResponse::NOT_SERVING);
+  EXPECT_EQ(inference.Next(), HealthCheckResponse::NOT_SERVING);
+  EXPECT_THAT(server_->Get("/readyz"), AllOf(StartsWith("HTTP/1.1 503"), HasSubstr("stalled")));
+  EXPECT_THAT(server_->Get("/healthz"), StartsWith("HTTP/1.1 200"));
+  LetGoOn();
+  EXPECT_EQ(ready.Next(), HealthCheckResponse::SERVING);
+  EXPECT_EQ(inference.Next(), HealthCheckResponse::SERVING);
+  EXPECT_THAT(server_->Get("/readyz"), StartsWith("HTTP/1.1 200"));
+  // Of liveness there is no news before the end.
+  stream.Cancel();
+  server_->Terminate();
+  EXPECT_EQ(ready.Next(), HealthCheckResponse::NOT_SERVING);
+  EXPECT_EQ(alive.Next(), HealthCheckResponse::NOT_SERVING);
+  EXPECT_EQ(alive.Next(), HealthCheckResponse::SERVICE_UNKNOWN);
+}
+
+// A device that never ends its step holds up neither the calls' end nor the process's.
+TEST_P(HangTest, DoesNotHoldUpADrain) {
+  ASSERT_NO_FATAL_FAILURE(Start({"--drain-timeout", "300ms"}));
+  {
+    const Client client(server_->address());
+    RunningStream running(client);
+    HangTheDevice();
+    std::future<grpc::Status> end =
+        std::async(std::launch::async, [&running] { return running.End(); });
+    server_->Terminate();
+    const grpc::Status status = end.get();
+    EXPECT_EQ(status.error_code(), grpc::StatusCode::UNAVAILABLE) << status.error_message();
+  }
+  EXPECT_EQ(server_->WaitForExit(kSoon), 0) << server_->Log();
+  EXPECT_THAT(server_->Log(), HasSubstr("the device has not ended its step"));
+}
+
+INSTANTIATE_TEST_SUITE_P(Served, HangTest,
+                         testing::Values(Served{false, Mode::kEager},
+                                         Served{false, Mode::kDecoderGraph}),
+                         NameOf);
 
 }  // namespace
 }  // namespace sirocco

@@ -1,15 +1,18 @@
 // libfaulty_device.so: what a server opens as its CUDA backend when a test wants to see its device
-// fail. A device like any other until the file SIROCCO_TEST_FAULT_FILE exists; the work that is
-// issued from then on has a fault in it, which shows when somebody waits for that work.
+// fail, or hang. A device like any other until the file SIROCCO_TEST_FAULT_FILE exists; the work
+// that is issued from then on has a fault in it, which shows when somebody waits for that work. As
+// long as the file SIROCCO_TEST_HANG_FILE exists, nothing that is issued ends.
 //
 // SIROCCO_TEST_CUDA_PLUGIN names the real backend, whose fault is a true one: a kernel that writes
 // to nobody's memory. Without it the device is the CPU's, working late and failing by its word.
 #include <unistd.h>
 
+#include <chrono>
 #include <cstdlib>
 #include <functional>
 #include <memory>
 #include <string>
+#include <thread>
 #include <utility>
 
 #include "kernels/cpu/cpu_device.h"
@@ -27,14 +30,12 @@ class FaultyDevice final : public ForwardingDevice {
  public:
   using Break = std::function<absl::Status(Device& device)>;
 
-  FaultyDevice(std::unique_ptr<Device> device, std::string file, Break break_device)
-      : ForwardingDevice(*device),
-        device_(std::move(device)),
-        file_(std::move(file)),
-        break_(std::move(break_device)) {}
+  FaultyDevice(std::unique_ptr<Device> device, Break break_device)
+      : ForwardingDevice(*device), device_(std::move(device)), break_(std::move(break_device)) {}
 
   absl::StatusOr<DeviceMark> Mark() override {
-    if (!broken_ && access(file_.c_str(), F_OK) == 0) {
+    while (IsThere(hang_file_)) std::this_thread::sleep_for(std::chrono::milliseconds(5));
+    if (!broken_ && IsThere(fault_file_)) {
       broken_ = true;
       if (absl::Status status = break_(behind()); !status.ok()) return status;
     }
@@ -42,8 +43,15 @@ class FaultyDevice final : public ForwardingDevice {
   }
 
  private:
+  static std::string Variable(const char* name) {
+    const char* const value = std::getenv(name);
+    return value == nullptr ? "" : value;
+  }
+  static bool IsThere(const std::string& file) { return access(file.c_str(), F_OK) == 0; }
+
   const std::unique_ptr<Device> device_;
-  const std::string file_;
+  const std::string fault_file_ = Variable("SIROCCO_TEST_FAULT_FILE");
+  const std::string hang_file_ = Variable("SIROCCO_TEST_HANG_FILE");
   const Break break_;
   bool broken_ = false;
 };
@@ -56,20 +64,18 @@ absl::Status WriteToNobodysMemory(Device& device) {
 }
 
 absl::StatusOr<std::unique_ptr<Device>> Open(CudaOptions options) {
-  const char* const file = std::getenv("SIROCCO_TEST_FAULT_FILE");
-  if (file == nullptr) return absl::FailedPreconditionError("SIROCCO_TEST_FAULT_FILE is not set");
   if (const char* plugin = std::getenv("SIROCCO_TEST_CUDA_PLUGIN"); plugin != nullptr) {
     options.plugin = plugin;
     absl::StatusOr<std::unique_ptr<Device>> cuda = OpenCudaDevice(options);
     if (!cuda.ok()) return cuda.status();
-    return std::make_unique<FaultyDevice>(*std::move(cuda), file, WriteToNobodysMemory);
+    return std::make_unique<FaultyDevice>(*std::move(cuda), WriteToNobodysMemory);
   }
   absl::StatusOr<std::unique_ptr<Device>> cpu = CreateCpuDevice(1);
   if (!cpu.ok()) return cpu.status();
   auto late = std::make_unique<DeferringDevice>(*std::move(cpu),
                                                 DeferringDevice::Pace::kWhenWaitedFor, /*seed=*/1);
   DeferringDevice& breakable = *late;
-  return std::make_unique<FaultyDevice>(std::move(late), file, [&breakable](Device&) {
+  return std::make_unique<FaultyDevice>(std::move(late), [&breakable](Device&) {
     breakable.BreakAfter(0);
     return absl::OkStatus();
   });
