@@ -89,8 +89,7 @@ TEST_P(CancelTest, TenThousandLeakNothing) {
   for (std::thread& thread : threads) thread.join();
   ASSERT_TRUE(h_.AwaitIdle());
   EXPECT_EQ(seen_.ok + seen_.cancelled, 10'000);
-  EXPECT_GT(seen_.ok, 0);
-  EXPECT_GT(seen_.lanes, 1000);
+  EXPECT_GT(seen_.lanes, 100);
   EXPECT_GT(seen_.cancelled - seen_.lanes, 100);
   EXPECT_TRUE(held.expired());
 
