@@ -87,12 +87,6 @@ KeyEntry Duration(std::string_view name, std::chrono::milliseconds Config::*fiel
       [field](const Config& c) { return DurationText(c.*field); }};
 }
 
-KeyEntry Bool(std::string_view name, bool Config::*field, std::string_view help) {
-  return {name, help,
-          [field](std::string_view text, Config& c) { return Store(ParseBool(text), c.*field); },
-          [field](const Config& c) { return std::string(c.*field ? "true" : "false"); }};
-}
-
 std::vector<KeyEntry> MakeTable() {
   return {
       Text("model", &Config::model,

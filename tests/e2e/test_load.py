@@ -147,9 +147,14 @@ async def mixed_calls(address, count):
 def assert_counts(metrics, seen, by_id, nameless):
     """Whether metrics, log and clients say the same."""
     lines = list(by_id.values()) + nameless
-    for (method, code), count in seen.codes.items():
+    logged = Counter((line["method"], line["status"]) for line in lines)
+    for (method, code), count in logged.items():
         assert metrics("sirocco_requests_total", method=method, code=code) == count, (method, code)
-    assert Counter((line["method"], line["status"]) for line in lines) == seen.codes
+    # A client that runs out of time resets its stream like one that cancels; which it was, a server
+    # under load may guess wrong.
+    unsure = [("GenerateStream", "CANCELLED"), ("GenerateStream", "DEADLINE_EXCEEDED")]
+    assert sum(logged.pop(key) for key in unsure) == sum(seen.codes[key] for key in unsure)
+    assert logged == {key: n for key, n in seen.codes.items() if key not in unsure}
     for name, usage in seen.usages.items():
         line = by_id[name]
         assert (line["status"], line["prompt_tokens"], line["completion_tokens"]) == (
