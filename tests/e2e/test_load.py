@@ -19,6 +19,7 @@ from stubs import pb, rpc
 
 STALL = 2  # seconds: write_stall_timeout of these servers
 CHANNELS = 8
+LOOP = asyncio.new_event_loop()
 
 
 def request(**fields):
@@ -45,6 +46,11 @@ def log_lines(server):
         else:
             nameless.append(line)
     return by_id, nameless
+
+
+def run(coroutine):
+    """As asyncio.run, on one loop for all: at a loop's end grpc.aio may wait for ever."""
+    return LOOP.run_until_complete(coroutine)
 
 
 class Clients:
@@ -195,7 +201,7 @@ def test_every_count_under_load(tiny):
     """Sums over 600 calls of every outcome: metrics, log and clients agree."""
     with Server(tiny, "--max-batch-size", 16, "--max-length", 4096, "--max-queue-size", 300,
                 "--log-format", "json") as server:
-        seen = asyncio.run(mixed_calls(server.address, 600))
+        seen = run(mixed_calls(server.address, 600))
         calls = seen.codes.total()
         assert calls == 600
         for code in ("OK", "CANCELLED", "DEADLINE_EXCEEDED", "INVALID_ARGUMENT", "NOT_FOUND",
@@ -234,7 +240,7 @@ def test_cancels_at_random_moments(tiny):
 
     with Server(tiny, "--max-batch-size", 16, "--max-length", 4096) as server:
         whole = server.generate(prompt="The wind", max_new_tokens=20)
-        asyncio.run(cancel_all(server.address))
+        run(cancel_all(server.address))
         eventually(lambda: idle(server), what="the end of all sequences")
         # Every lane is to be had.
         calls = [server.stream(prompt=f"{i}", max_new_tokens=LONG, stop={"ignore_eos": True})
@@ -291,7 +297,7 @@ def test_2000_streams_at_once(tiny):
         stop = threading.Event()
         watcher = threading.Thread(target=watch, args=(stop,))
         watcher.start()
-        asyncio.run(read_all(server.address, expected))
+        run(read_all(server.address, expected))
         stop.set()
         watcher.join()
         assert highest[0] > 1000
