@@ -1,5 +1,5 @@
-"""Load: many streams at once, readers that are slow or take nothing, connections whose other side is
-silent; and metrics that equal what the clients saw all the same.
+"""Load: many streams at once, readers that are slow or take nothing, connections whose other side
+is silent; and metrics that equal what the clients saw all the same.
 """
 import asyncio
 import json
@@ -405,8 +405,8 @@ def test_connections_that_say_nothing(impatient):
 
 
 def test_more_connections_than_files(tiny):
-    """gRPC stops listening for good where no file is left. Then what runs ends well, and the process
-    with a status that has it started again.
+    """gRPC stops listening for good where no file is left. Then what runs ends well, and the
+    process with a status that has it started again.
     """
     server = Server(tiny, "--max-batch-size", 2, "--max-length", 4096)
     running = server.stream(prompt="Once", max_new_tokens=1500, stop={"ignore_eos": True})
