@@ -1,4 +1,4 @@
-// Implementations of the product of activations with one group of 16 weight rows (pack.h), by
+// Implementations of the product of activations with groups of 16 weight rows (pack.h), by
 // instruction set.
 #pragma once
 
@@ -10,16 +10,30 @@
 
 namespace sirocco::cpu {
 
-// out[r * out_stride + i] = x row (first_row + r) . row i of the group, r < rows, i < 16.
+// The parts of a block column of a group. Of Q4_1 the minima follow the scales.
+constexpr int64_t GroupBlockBytes(DType type) { return int64_t{kGroupRows} * LayoutOf(type).bytes; }
+constexpr int64_t MinimaAt() { return int64_t{kGroupRows} * 2; }
+constexpr int64_t WordsAt(DType type) { return MinimaAt() * (type == DType::kQ4_1 ? 2 : 1); }
+constexpr int WordsOf(DType type) { return type == DType::kQ8_0 ? 8 : 4; }
+
+// out[r * out_stride + i] = x row (first_row + r) . row i of the groups, r < rows, i < 16 * groups.
 struct GroupProduct {
   DType type = DType::kQ8_0;
-  const std::byte* group = nullptr;  // packed
+  const std::byte* group = nullptr;  // packed, the first of them
   QuantisedRows x;
   int32_t first_row = 0;
   int32_t rows = 0;
   float* out = nullptr;
   int64_t out_stride = 0;
+  int32_t groups = 1;  // that lie one after the other
 };
+// Group `index` of a product, alone.
+inline GroupProduct GroupOf(GroupProduct product, int32_t index) {
+  product.group += index * (product.x.blocks() * GroupBlockBytes(product.type));
+  product.groups = 1;
+  product.out += index * kGroupRows;
+  return product;
+}
 using GroupKernel = void (*)(const GroupProduct& product);
 
 void MultiplyGroupPortable(const GroupProduct& product);
@@ -35,12 +49,6 @@ bool Supports(BlockTarget target);
 // Takes another implementation than the best that the processor has; for tests, between operations.
 void SetBlockTargetForTest(BlockTarget target);
 BlockTarget BestBlockTarget();
-
-// The parts of a block column of a group. Of Q4_1 the minima follow the scales.
-constexpr int64_t GroupBlockBytes(DType type) { return int64_t{kGroupRows} * LayoutOf(type).bytes; }
-constexpr int64_t MinimaAt() { return int64_t{kGroupRows} * 2; }
-constexpr int64_t WordsAt(DType type) { return MinimaAt() * (type == DType::kQ4_1 ? 2 : 1); }
-constexpr int WordsOf(DType type) { return type == DType::kQ8_0 ? 8 : 4; }
 
 // Asks for what comes four kilobytes after a block column: the processor's own prefetching of a
 // single stream is too slow. (One row of Q4_1 out of memory, by the CPU time of one core of an AMD

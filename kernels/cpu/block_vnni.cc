@@ -102,7 +102,7 @@ void MultiplyRows(const GroupProduct& product, int32_t first) {
 }
 
 template <DType kType>
-void MultiplyGroupOf(const GroupProduct& product) {
+void MultiplyOne(const GroupProduct& product) {
   int32_t r = 0;
   for (; r + 8 <= product.rows; r += 8) MultiplyRows<kType, 8>(product, r);
   if (r + 4 <= product.rows) {
@@ -114,6 +114,11 @@ void MultiplyGroupOf(const GroupProduct& product) {
     r += 2;
   }
   if (r < product.rows) MultiplyRows<kType, 1>(product, r);
+}
+
+template <DType kType>
+void MultiplyGroupOf(const GroupProduct& product) {
+  for (int32_t g = 0; g < product.groups; ++g) MultiplyOne<kType>(GroupOf(product, g));
 }
 
 }  // namespace

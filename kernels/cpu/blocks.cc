@@ -26,6 +26,43 @@ float DotTailRow(const Matrix& weight, int32_t column, const QuantisedRows& x, i
   return sum;
 }
 
+// One group.
+void MultiplyOne(const GroupProduct& product) {
+  const int words = WordsOf(product.type);
+  const bool halves = words == 4;
+  for (int32_t r = 0; r < product.rows; ++r) {
+    const int8_t* x = product.x.values(product.first_row + r);
+    const BlockScale* scales = product.x.scales(product.first_row + r);
+    float* out = product.out + r * product.out_stride;
+    float sums[kGroupRows] = {};
+    for (int32_t b = 0; b < product.x.blocks(); ++b, x += kBlockElements) {
+      const std::byte* block = product.group + b * GroupBlockBytes(product.type);
+      const std::byte* q = block + WordsAt(product.type);
+      int32_t products[kGroupRows] = {};
+      for (int i = 0; i < 4 * words; ++i) {
+        for (int c = 0; c < kGroupRows; ++c) {
+          const std::byte byte = q[4 * (i / 4 * kGroupRows + c) + i % 4];
+          if (halves) {
+            products[c] += (std::to_integer<int>(byte) & 15) * x[i] +
+                           (std::to_integer<int>(byte) >> 4) * x[i + kBlockElements / 2];
+          } else {
+            products[c] += std::to_integer<int8_t>(byte) * x[i];
+          }
+        }
+      }
+      for (int c = 0; c < kGroupRows; ++c) {
+        if (product.type == DType::kQ4_0) products[c] -= 8 * scales[b].total;
+        sums[c] = std::fma(static_cast<float>(products[c]), HalfAt(block + 2 * c) * scales[b].scale,
+                           sums[c]);
+        if (product.type == DType::kQ4_1) {
+          sums[c] = std::fma(HalfAt(block + MinimaAt() + 2 * c), scales[b].scaled_total, sums[c]);
+        }
+      }
+    }
+    std::copy(sums, sums + kGroupRows, out);
+  }
+}
+
 GroupKernel KernelOf(BlockTarget target) {
   switch (target) {
     case BlockTarget::kVnni:
@@ -69,39 +106,7 @@ void SetBlockTargetForTest(BlockTarget target) {
 }
 
 void MultiplyGroupPortable(const GroupProduct& product) {
-  const int words = WordsOf(product.type);
-  const bool halves = words == 4;
-  for (int32_t r = 0; r < product.rows; ++r) {
-    const int8_t* x = product.x.values(product.first_row + r);
-    const BlockScale* scales = product.x.scales(product.first_row + r);
-    float* out = product.out + r * product.out_stride;
-    float sums[kGroupRows] = {};
-    for (int32_t b = 0; b < product.x.blocks(); ++b, x += kBlockElements) {
-      const std::byte* block = product.group + b * GroupBlockBytes(product.type);
-      const std::byte* q = block + WordsAt(product.type);
-      int32_t products[kGroupRows] = {};
-      for (int i = 0; i < 4 * words; ++i) {
-        for (int c = 0; c < kGroupRows; ++c) {
-          const std::byte byte = q[4 * (i / 4 * kGroupRows + c) + i % 4];
-          if (halves) {
-            products[c] += (std::to_integer<int>(byte) & 15) * x[i] +
-                           (std::to_integer<int>(byte) >> 4) * x[i + kBlockElements / 2];
-          } else {
-            products[c] += std::to_integer<int8_t>(byte) * x[i];
-          }
-        }
-      }
-      for (int c = 0; c < kGroupRows; ++c) {
-        if (product.type == DType::kQ4_0) products[c] -= 8 * scales[b].total;
-        sums[c] = std::fma(static_cast<float>(products[c]), HalfAt(block + 2 * c) * scales[b].scale,
-                           sums[c]);
-        if (product.type == DType::kQ4_1) {
-          sums[c] = std::fma(HalfAt(block + MinimaAt() + 2 * c), scales[b].scaled_total, sums[c]);
-        }
-      }
-    }
-    std::copy(sums, sums + kGroupRows, out);
-  }
+  for (int32_t g = 0; g < product.groups; ++g) MultiplyOne(GroupOf(product, g));
 }
 
 void DotBlocks(const Matrix& weight, int32_t first_column, int32_t columns, const QuantisedRows& x,
@@ -112,9 +117,11 @@ void DotBlocks(const Matrix& weight, int32_t first_column, int32_t columns, cons
   int32_t c = first_column;
   while (c < packed_end) {
     const int32_t group = c / kGroupRows * kGroupRows;
-    const int32_t next = std::min(group + kGroupRows, packed_end);
+    int32_t next = std::min(group + kGroupRows, packed_end);
     GroupProduct product{weight.dtype, RowsAt(weight, group), x, first_row, rows, nullptr, 0};
     if (next - c == kGroupRows) {
+      product.groups = (packed_end - c) / kGroupRows;
+      next = c + product.groups * kGroupRows;
       product.out = out + (c - first_column);
       product.out_stride = out_stride;
       kernel(product);

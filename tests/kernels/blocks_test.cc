@@ -94,9 +94,10 @@ struct Shape {
   int32_t rows, outputs, inputs;
 };
 // Whole groups of 16 outputs and rests, one row to many, one block to many.
-constexpr Shape kShapes[] = {{1, 1, 32},   {1, 16, 32},   {1, 192, 576}, {2, 15, 64},
-                             {3, 17, 96},  {4, 100, 160}, {5, 31, 32},   {7, 64, 1536},
-                             {13, 97, 64}, {150, 33, 96}, {300, 16, 64}};
+constexpr Shape kShapes[] = {{1, 1, 32},    {1, 16, 32},   {1, 192, 576}, {2, 15, 64},
+                             {3, 17, 96},   {4, 100, 160}, {5, 31, 32},   {7, 64, 1536},
+                             {13, 97, 64},  {150, 33, 96}, {300, 16, 64}, {1, 1000, 1536},
+                             {7, 200, 1536}};
 
 TEST_P(BlocksTest, AgainstDoublePrecision) {
   for (const auto& [rows, outputs, inputs] : kShapes) {
