@@ -13,9 +13,12 @@ constexpr uint32_t kMaxTasks = 0xffff;
 // the gap between two requests.
 constexpr int kSpins = 2000;
 
+uint64_t TicketOf(uint64_t epoch, uint64_t next, uint64_t end) {
+  return epoch << 32 | next << 16 | end;
+}
 uint32_t EpochOf(uint64_t ticket) { return static_cast<uint32_t>(ticket >> 32); }
-uint32_t TasksOf(uint64_t ticket) { return static_cast<uint32_t>(ticket >> 16) & kMaxTasks; }
-uint32_t NextOf(uint64_t ticket) { return static_cast<uint32_t>(ticket) & kMaxTasks; }
+uint32_t NextOf(uint64_t ticket) { return static_cast<uint32_t>(ticket >> 16) & kMaxTasks; }
+uint32_t EndOf(uint64_t ticket) { return static_cast<uint32_t>(ticket) & kMaxTasks; }
 
 // Waits until `value` is not `old`: awake for a while, then asleep.
 uint32_t WaitForChange(std::atomic<uint32_t>& value, uint32_t old) {
@@ -30,7 +33,7 @@ uint32_t WaitForChange(std::atomic<uint32_t>& value, uint32_t old) {
 
 }  // namespace
 
-ThreadPool::ThreadPool(int threads) {
+ThreadPool::ThreadPool(int threads) : shares_(static_cast<size_t>(std::max(threads, 1))) {
   workers_.reserve(static_cast<size_t>(std::max(threads - 1, 0)));
   try {
     for (int i = 1; i < threads; ++i) workers_.emplace_back([this, i] { Loop(i); });
@@ -67,32 +70,53 @@ void ThreadPool::RunShared(uint32_t first, uint32_t tasks, Function function, co
   context_.store(context, std::memory_order_relaxed);
   first_.store(first, std::memory_order_relaxed);
   unfinished_.store(tasks, std::memory_order_relaxed);
-  const uint32_t epoch = EpochOf(ticket_.load(std::memory_order_relaxed)) + 1;
-  const uint64_t ticket = uint64_t{epoch} << 32 | uint64_t{tasks} << 16;
-  ticket_.store(ticket, std::memory_order_release);
+  const uint64_t epoch = EpochOf(shares_[0].ticket.load(std::memory_order_relaxed)) + uint64_t{1};
+  const uint64_t threads = shares_.size();
+  for (uint64_t i = 0; i < threads; ++i) {
+    shares_[i].ticket.store(TicketOf(epoch, tasks * i / threads, tasks * (i + 1) / threads),
+                            std::memory_order_release);
+  }
   epoch_.fetch_add(1, std::memory_order_release);
   epoch_.notify_all();
 
-  Work(ticket, 0);
+  Work(0);
   for (uint32_t left = unfinished_.load(std::memory_order_acquire); left != 0;) {
     left = WaitForChange(unfinished_, left);
   }
 }
 
-void ThreadPool::Work(uint64_t ticket, int worker) {
-  const uint32_t epoch = EpochOf(ticket);
-  while (EpochOf(ticket) == epoch && NextOf(ticket) < TasksOf(ticket)) {
+uint32_t ThreadPool::WorkOn(Share& share, bool own, int worker) {
+  uint32_t done = 0;
+  uint64_t ticket = share.ticket.load(std::memory_order_acquire);
+  while (NextOf(ticket) < EndOf(ticket)) {
     const Function function = function_.load(std::memory_order_relaxed);
     const void* context = context_.load(std::memory_order_relaxed);
     const uint32_t first = first_.load(std::memory_order_relaxed);
+    const uint64_t epoch = EpochOf(ticket);
     const uint32_t next = NextOf(ticket);
-    if (!ticket_.compare_exchange_weak(ticket, ticket + 1, std::memory_order_acq_rel,
-                                       std::memory_order_acquire)) {
+    const uint32_t end = EndOf(ticket);
+    const uint64_t rest =
+        own ? TicketOf(epoch, next + 1, end) : TicketOf(epoch, next, end - uint64_t{1});
+    if (!share.ticket.compare_exchange_weak(ticket, rest, std::memory_order_acq_rel,
+                                            std::memory_order_acquire)) {
       continue;
     }
-    function(context, static_cast<int32_t>(first + next), worker);
-    if (unfinished_.fetch_sub(1, std::memory_order_acq_rel) == 1) unfinished_.notify_one();
-    ticket = ticket_.load(std::memory_order_acquire);
+    function(context, static_cast<int32_t>(first + (own ? next : end - 1)), worker);
+    ++done;
+    ticket = share.ticket.load(std::memory_order_acquire);
+  }
+  return done;
+}
+
+void ThreadPool::Work(int worker) {
+  const size_t threads = shares_.size();
+  const size_t self = static_cast<size_t>(worker);
+  uint32_t done = 0;
+  for (size_t i = 0; i < threads; ++i) {
+    done += WorkOn(shares_[(self + i) % threads], i == 0, worker);
+  }
+  if (done > 0 && unfinished_.fetch_sub(done, std::memory_order_acq_rel) == done) {
+    unfinished_.notify_one();
   }
 }
 
@@ -101,7 +125,7 @@ void ThreadPool::Loop(int worker) {
   while (true) {
     seen = WaitForChange(epoch_, seen);
     if (stop_.load(std::memory_order_relaxed)) return;
-    Work(ticket_.load(std::memory_order_acquire), worker);
+    Work(worker);
   }
 }
 

@@ -27,15 +27,22 @@ class ThreadPool {
   void Run(int32_t tasks, Function function, const void* context);
 
  private:
+  // The tasks of the job at hand that one thread begins with, neighbours, so that it reads memory
+  // from end to end: [epoch : 32][next task : 16][end : 16]. It takes the next one, and others,
+  // once they have none left, the last one, in one compare-and-swap. Success proves that the job of
+  // the ticket that had been read is unfinished, so that the fields below, read in between, are
+  // that job's: Run does not overwrite them before all tasks have ended.
+  struct alignas(64) Share {
+    std::atomic<uint64_t> ticket{0};
+  };
+
   void RunShared(uint32_t first, uint32_t tasks, Function function, const void* context);
-  void Work(uint64_t ticket, int worker);
+  // Takes tasks of a share as long as there are any; how many it took.
+  uint32_t WorkOn(Share& share, bool own, int worker);
+  void Work(int worker);
   void Loop(int worker);
 
-  // The job at hand, published by ticket_: [epoch : 32][tasks : 16][next task : 16]. A thread
-  // takes a task by raising `next` in one compare-and-swap. Success proves that the job of the
-  // ticket it had read is unfinished, so that the fields below, read in between, are that job's:
-  // Run does not overwrite them before all tasks have ended.
-  std::atomic<uint64_t> ticket_{0};
+  std::vector<Share> shares_;  // [threads]
   std::atomic<Function> function_{nullptr};
   std::atomic<const void*> context_{nullptr};
   std::atomic<uint32_t> first_{0};

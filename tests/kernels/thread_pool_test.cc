@@ -64,6 +64,32 @@ TEST_P(ThreadPoolTest, JobsDoNotMix) {
   EXPECT_EQ(out, std::vector<int64_t>(expected, expected + 7));
 }
 
+// Whose share they are in, or which end of it.
+TEST_P(ThreadPoolTest, TasksBesideOneThatWaitsAreTakenByOthers) {
+  if (GetParam() == 1) GTEST_SKIP() << "there are no others";
+  constexpr int32_t kTasks = 64;
+  struct Waiting {
+    int32_t task;
+    std::atomic<int> others{0};
+  };
+  ThreadPool pool(GetParam());
+  for (const int32_t task : {0, 1, kTasks / 2, kTasks - 1}) {
+    Waiting waiting{task};
+    pool.Run(
+        kTasks,
+        [](const void* context, int32_t at_hand, int) {
+          Waiting& all = *const_cast<Waiting*>(static_cast<const Waiting*>(context));
+          if (at_hand != all.task) {
+            all.others.fetch_add(1);
+            return;
+          }
+          while (all.others.load() < kTasks - 1) std::this_thread::yield();
+        },
+        &waiting);
+    EXPECT_EQ(waiting.others.load(), kTasks - 1);
+  }
+}
+
 TEST_P(ThreadPoolTest, IdleWorkersSleep) {
   ThreadPool pool(GetParam());
   Tally tally{std::vector<std::atomic<int>>(64), {}, GetParam()};
