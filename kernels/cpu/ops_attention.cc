@@ -51,20 +51,26 @@ absl::Status CheckLayer(const AttentionWork& work) {
   return checks.status();
 }
 
-// A task's scratch: its queries, their scores, a split's partials, and the totals.
+// A task's scratch: its queries, in both orders, rows of k, the scores, a split's partials, and the
+// totals.
 struct TaskScratch {
   float* q;
+  float* by_dim;
+  float* key_rows;
   float* scores;
   float* partials;
   float* totals;
 
   static int64_t Bytes(int64_t queries, int32_t head_dim) {
-    return queries * (head_dim + kScoreStride + 2 * PartialFloats(head_dim)) *
+    return (queries * (head_dim + kScoreStride + 2 * PartialFloats(head_dim)) +
+            ByDimFloats(queries, head_dim) + KeyRowFloats(head_dim)) *
            static_cast<int64_t>(sizeof(float));
   }
   TaskScratch(const Scratch& scratch, int64_t queries, int32_t head_dim) {
     q = reinterpret_cast<float*>(scratch.own);
-    scores = q + queries * head_dim;
+    by_dim = q + queries * head_dim;
+    key_rows = by_dim + ByDimFloats(queries, head_dim);
+    scores = key_rows + KeyRowFloats(head_dim);
     partials = scores + queries * kScoreStride;
     totals = partials + queries * PartialFloats(head_dim);
   }
@@ -72,20 +78,25 @@ struct TaskScratch {
 
 // The queries of `count` rows from `first_row` on for one KV head, copied side by side.
 AttendQueries GatherQueries(const AttentionWork& work, int32_t first_row, int32_t count,
-                            int32_t kv_head, float* q) {
+                            int32_t kv_head, const TaskScratch& scratch) {
   const int64_t width = int64_t{work.heads_a_kv_head} * work.head_dim;
   for (int32_t r = 0; r < count; ++r) {
     const float* from = static_cast<const float*>(work.q.data) +
                         int64_t{first_row + r} * work.q.width + kv_head * width;
-    std::memcpy(q + r * width, from, static_cast<size_t>(width) * sizeof(float));
+    std::memcpy(scratch.q + r * width, from, static_cast<size_t>(width) * sizeof(float));
   }
   AttendQueries queries;
-  queries.q = q;
+  queries.q = scratch.q;
   queries.rows = count;
   queries.heads = work.heads_a_kv_head;
   queries.first_position = work.map.position[first_row];
   queries.kv_head = kv_head;
   queries.block_table = work.lanes.BlockTable(work.map.lane[first_row], KvOf(work).group);
+  if (const int32_t all = count * queries.heads; all >= kManyQueries) {
+    QueriesByDim(scratch.q, all, work.head_dim, scratch.by_dim);
+    queries.by_dim = scratch.by_dim;
+    queries.key_rows = scratch.key_rows;
+  }
   return queries;
 }
 
@@ -102,7 +113,7 @@ void AttendRun(const AttentionWork& work, int32_t first_row, int32_t count, int3
   const int32_t heads = work.heads_a_kv_head;
   const int64_t floats = PartialFloats(work.head_dim);
   const TaskScratch scratch(own, int64_t{count} * heads, work.head_dim);
-  const AttendQueries queries = GatherQueries(work, first_row, count, kv_head, scratch.q);
+  const AttendQueries queries = GatherQueries(work, first_row, count, kv_head, scratch);
   const int32_t last_split = (queries.first_position + count - 1) / kSplitSlots;
   for (int32_t split = FirstSlot(shape, queries.first_position) / kSplitSlots; split <= last_split;
        ++split) {
@@ -164,7 +175,7 @@ void AttendSplits(const AttentionWork& work, int phase, int32_t task, const Scra
     const int32_t split = task % work.splits;
     if (split < first_split || split > last_split) return;
     const TaskScratch scratch(own, heads, work.head_dim);
-    const AttendQueries queries = GatherQueries(work, row, 1, kv_head, scratch.q);
+    const AttendQueries queries = GatherQueries(work, row, 1, kv_head, scratch);
     AttendSplit(shape, KvOf(work), queries, split, partials + split * heads * floats,
                 scratch.scores);
     return;

@@ -28,12 +28,6 @@ inline constexpr int32_t kStretch = 256;
 
 // Elements side by side: as many as the vector registers hold (32 of AVX-512, 16 before it).
 inline constexpr int kPanelRows = kParts == 1 ? 12 : 6;
-// Groups side by side, for as many independent sums.
-constexpr int PanelGroups(int rows) {
-  const int sums = kParts == 1 ? 24 : 12;
-  return std::clamp(sums / (rows * kParts), 1, 4);
-}
-
 // The 16 columns' weights at one k.
 HWY_INLINE Pack LoadColumns(const float* from) { return Load(from); }
 // Columns c and c + 8 share 32 bits, c below.
@@ -117,7 +111,7 @@ template <int kRows, typename W>
 HWY_NOINLINE void PanelRows(const float* x, int64_t x_stride, const W* w, int64_t group_stride,
                             int32_t groups, int32_t count, bool first, float* out,
                             int64_t out_stride) {
-  constexpr int kGroups = PanelGroups(kRows);
+  constexpr int kGroups = SideBySide(kRows);
   int32_t g = 0;
   const auto take = [&](auto side_by_side) HWY_ATTR {
     constexpr int kTaken = decltype(side_by_side)::value;
@@ -162,7 +156,7 @@ void MultiplyPanels(const float* x, int64_t x_stride, int32_t rows, const W* w, 
                     int32_t inputs, float* out, int64_t out_stride) {
   // Few rows: no more groups than are read side by side, so that each is read from end to end.
   // Many: all of them, while the rows of one stretch are in the first cache.
-  const int32_t at_once = rows > kPanelRows ? groups : PanelGroups(rows);
+  const int32_t at_once = rows > kPanelRows ? groups : SideBySide(rows);
   for (int32_t g = 0; g < groups; g += at_once) {
     PanelBlock(x, x_stride, rows, w + int64_t{g} * inputs * kPack, std::min(at_once, groups - g),
                inputs, out + g * kPack, out_stride);

@@ -34,6 +34,13 @@ struct Pack {
   PackVec part[kParts];
 };
 
+// Packs side by side for each of `rows` rows, for as many independent sums as the vector registers
+// hold beside what is added (32 of AVX-512, 16 before it).
+constexpr int SideBySide(int rows) {
+  const int packs = (kParts == 1 ? 24 : 12) / (rows * kParts);
+  return packs < 1 ? 1 : packs > 4 ? 4 : packs;
+}
+
 #define SIROCCO_EACH_PART(expression) \
   Pack result;                        \
   for (int i = 0; i < kParts; ++i) {  \
