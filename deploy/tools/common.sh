@@ -39,6 +39,23 @@ logged() {
   }
 }
 
+# Sets `venv`: a Python environment of exactly tests/e2e/requirements.txt, made if it is not there;
+# its name changes when that does.
+python_environment() {
+  local requirements=tests/e2e/requirements.txt key log
+  key="$({ cat "$requirements" && "$PYTHON" --version; } | sha256sum | cut -c 1-12)"
+  venv="$CACHE/venv-$key"
+  [[ ! -e "$venv/.complete" ]] || return 0
+  rm -rf "$venv"
+  "$PYTHON" -m venv "$venv"
+  log="$(mktemp)"
+  logged "$log" "$venv/bin/python" -m pip install --disable-pip-version-check \
+    --only-binary=:all: --requirement "$requirements" ||
+    die "could not install the Python packages of $requirements"
+  rm -f "$log"
+  touch "$venv/.complete"
+}
+
 # Sets BAZEL_FLAGS: with the CUDA backend where a toolkit of 13.0 or newer is found; off a terminal,
 # progress is a line now and then.
 bazel_flags() {

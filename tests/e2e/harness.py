@@ -187,6 +187,13 @@ class Server:
         assert status == 200
         return Metrics(body)
 
+    def idle(self):
+        """Whether nothing runs, nothing waits, and all blocks are free or only cached."""
+        metrics = self.metrics()
+        return (metrics("vllm:num_requests_running") == 0
+                and metrics("vllm:num_requests_waiting") == 0
+                and metrics("sirocco_kv_blocks", state="used") == 0)
+
     def http_status(self, path):
         return http(f"http://{self.metrics_address}{path}")[0]
 

@@ -23,13 +23,7 @@ def server(smollm2):
 
 
 def assert_free(server):
-    """Nothing runs, nothing waits, all blocks are free or only cached."""
-    def idle():
-        metrics = server.metrics()
-        return (metrics("vllm:num_requests_running") == 0
-                and metrics("vllm:num_requests_waiting") == 0
-                and metrics("sirocco_kv_blocks", state="used") == 0)
-    eventually(idle, what="the end of all sequences")
+    eventually(server.idle, what="the end of all sequences")
 
 
 def started_stream(server, **changes):
