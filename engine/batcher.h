@@ -2,9 +2,18 @@
 // blocks. It has no thread, no clock and no device; the engine loop gives it time and results.
 //
 // Between two steps: requests join the queue, ended sequences leave, and the queue's head takes
-// lanes while there are lanes and blocks (first come, first served; nobody overtakes). A step is a
-// prefill of the next chunks of the sequences whose prompt is not done, oldest first, and a decode
-// of all whose prompt was done before the step: a batch of exactly their number.
+// lanes while there are lanes and blocks (the higher priority first, then first come, first served;
+// nobody overtakes). A step is a prefill of the next chunks of the sequences whose prompt is not
+// done, oldest first, and a decode of all whose prompt was done before the step: a batch of exactly
+// their number.
+//
+// A sequence is admitted when there are blocks for its prompt and for a little more of each that
+// runs; nothing is set aside for what it may generate. So blocks may become short. Then the newest
+// sequence of the lowest priority is preempted: it loses lane and blocks (what they hold stays
+// cached while nobody needs the room), waits in front of the queue, and begins anew with all the
+// tokens that it knows; its client sees a pause and nothing else. The oldest of the highest
+// priority always goes on, and who was preempted waits for more room each time (HasRoom), so that
+// the device does not compute the same again and again.
 //
 // With a prefix cache a sequence begins with the full blocks that are there already when its first
 // chunk is planned: blocks of sequences that have ended, and of those that run, its own request's
@@ -19,7 +28,6 @@
 #pragma once
 
 #include <cstdint>
-#include <deque>
 #include <map>
 #include <memory>
 #include <span>
@@ -33,6 +41,7 @@
 #include "engine/observer.h"
 #include "engine/prefix_hash.h"
 #include "engine/request.h"
+#include "engine/request_queue.h"
 #include "engine/sequence.h"
 #include "graphs/step.h"
 
@@ -72,8 +81,8 @@ class Batcher {
   // was cancelled, or its deadline.
   std::vector<Clock::time_point> TakeFreed() { return std::exchange(freed_, {}); }
 
-  // The queue's head takes lanes. The sequences returned are to be started on the executor; they
-  // live until they end.
+  // Those preempted and the queue's head take lanes. The sequences returned are to be started on
+  // the executor; they live until they end.
   std::vector<const Sequence*> Admit();
 
   // --- a step ---
@@ -98,15 +107,21 @@ class Batcher {
   // No planned step will end: the device has failed.
   void AbandonSteps();
 
+  // Sequences that were preempted since the last call.
+  int32_t TakePreemptions() { return std::exchange(preemptions_, 0); }
+
   // --- figures ---
   bool empty() const { return requests_.empty(); }
   EngineGauges gauges() const;
   // Requests that could start at once if they came now: 0 while others wait.
   int32_t startable() const {
-    return queue_.empty() ? static_cast<int32_t>(free_lanes_.size()) : 0;
+    const bool nobody_waits = queue_.empty() && preempted_.empty();
+    return nobody_waits ? static_cast<int32_t>(free_lanes_.size()) : 0;
   }
 
  private:
+  using Sequences = std::vector<std::unique_ptr<Sequence>>;
+
   // A request from Enqueue until its last sequence has ended.
   struct Live {
     std::shared_ptr<const RequestContext> context;
@@ -126,10 +141,30 @@ class Batcher {
   };
 
   PlannedStep& StepOf(uint64_t number) { return steps_[number % steps_.size()]; }
-  bool HasRoom(const Sequence& sequence);
-  void PlanDecode(Sequence& sequence, PlannedStep& step);
-  // The prompt tokens planned, at most `budget`.
-  int32_t PlanChunk(Sequence& sequence, int32_t budget, PlannedStep& step);
+  template <typename Function>
+  void ForEachLive(const Function& function) {
+    for (Sequences* sequences : {&running_, &preempted_}) {
+      for (const std::unique_ptr<Sequence>& sequence : *sequences) function(*sequence);
+    }
+  }
+  static void Insert(std::unique_ptr<Sequence> sequence, Sequences* sequences);
+  std::span<const BlockHash> SharableNames(const RequestContext& context) const;
+  // Whether a sequence of `known` tokens, whose blocks have these names, may take a lane.
+  bool HasRoom(const Request& request, std::span<const BlockHash> names, int32_t known,
+               int32_t preemptions);
+  // The first of those preempted, or of the queue, with a lane; null: it must wait.
+  std::unique_ptr<Sequence> ResumeNext();
+  std::unique_ptr<Sequence> StartNext();
+
+  // Gives the sequence its blocks for positions up to `slots`. False: they are short, and now no
+  // other may take any before it.
+  bool Extend(Sequence& sequence, int32_t first_position, int32_t slots,
+              std::vector<BlockUpdate>* updates);
+  // Preempts the last sequence of those that run. True: its blocks can be had at once.
+  bool MakeRoom();
+  // False: blocks are short.
+  bool PlanDecode(Sequence& sequence, PlannedStep& step);
+  bool PlanChunk(Sequence& sequence, int32_t* budget, PlannedStep& step);
   static void CountPrefill(const PlannedStep& step, StepFigures* figures);
   void CountWaiting(const Live& live, int sign);
   static absl::Status CheckResult(const PlannedStep& step, const StepResult& result);
@@ -143,20 +178,25 @@ class Batcher {
   // Takes the ended sequences out of the batch, and their requests if nothing of them is left.
   // Frees the lanes and blocks of those that no step has any more.
   void Retire();
+  void Forget(const Sequence& sequence);
   void Free(Sequence& sequence);
 
   const BatcherOptions options_;
   KvCache kv_;
   std::map<uint64_t, Live> requests_;
-  std::deque<uint64_t> queue_;  // requests that have sequences to start
+  RequestQueue queue_;  // requests that have sequences to start
   int32_t waiting_requests_ = 0;
   int64_t waiting_tokens_ = 0;
-  std::vector<std::unique_ptr<Sequence>> running_;  // not ended, by admission
-  std::vector<std::unique_ptr<Sequence>> leaving_;  // ended, and in a step that has not
-  std::vector<int32_t> free_lanes_;                 // the last is taken next
-  std::vector<KvCache::Need> needs_;                // of those running, while one is admitted
-  std::vector<Clock::time_point> freed_;            // see TakeFreed
-  bool look_ = false;                               // a request was cancelled before it came
+  // Each in the order of Sequence::ComesBefore.
+  Sequences running_;    // not ended, with a lane
+  Sequences preempted_;  // not ended, without
+  Sequences leaving_;    // ended, and in a step that has not; in any order
+  int32_t preemptions_ = 0;
+  std::vector<int32_t> free_lanes_;       // the last is taken next
+  bool short_of_blocks_ = false;          // of the step that is planned
+  std::vector<KvCache::Need> needs_;      // of those running, while one is admitted
+  std::vector<Clock::time_point> freed_;  // see TakeFreed
+  bool look_ = false;                     // a request was cancelled before it came
   Clock::time_point next_deadline_ = Clock::time_point::max();
 
   std::vector<PlannedStep> steps_;  // [run_ahead + 1]

@@ -23,13 +23,20 @@ Step Batcher::PlanStep() {
   step.lanes.clear();
   step.prefill_rows.clear();
   step.decode_rows.clear();
+  short_of_blocks_ = false;
   int32_t budget = options_.prefill_chunk_size;
-  for (const std::unique_ptr<Sequence>& sequence : running_) {
-    if (sequence->decoding()) {
-      PlanDecode(*sequence, step);
-    } else if (sequence->prefilling() && budget > 0) {
-      budget -= PlanChunk(*sequence, budget, step);
+  for (size_t i = 0; i < running_.size();) {
+    Sequence& sequence = *running_[i];
+    bool planned = true;
+    if (sequence.decoding()) {
+      planned = PlanDecode(sequence, step);
+    } else if (sequence.prefilling() && budget > 0) {
+      planned = PlanChunk(sequence, &budget, step);
     }
+    // Once more where another, behind it, made room; where it was itself, its place is the next's.
+    if (!planned && !short_of_blocks_ && MakeRoom()) continue;
+    short_of_blocks_ |= !planned;
+    ++i;
   }
   const Step plan = {.prefill = {.block_updates = step.prefill_updates, .chunks = step.chunks},
                      .decode = {.block_updates = step.decode_updates, .lanes = step.lanes}};
@@ -37,33 +44,37 @@ Step Batcher::PlanStep() {
   return plan;
 }
 
-void Batcher::PlanDecode(Sequence& sequence, PlannedStep& step) {
+bool Batcher::Extend(Sequence& sequence, int32_t first_position, int32_t slots,
+                     std::vector<BlockUpdate>* updates) {
+  BlockTable& blocks = sequence.blocks();
+  if (short_of_blocks_ && kv_.Missing(blocks, slots) > 0) return false;
+  return kv_.Extend(blocks, first_position, slots, sequence.lane(), updates);
+}
+
+bool Batcher::PlanDecode(Sequence& sequence, PlannedStep& step) {
   // Its newest token gets its KV in this step.
   const int32_t length = sequence.length();
-  if (!kv_.Extend(sequence.blocks(), length - 1, length, sequence.lane(), &step.decode_updates)) {
-    return;
-  }
+  if (!Extend(sequence, length - 1, length, &step.decode_updates)) return false;
   step.lanes.push_back(sequence.lane());
   step.decode_rows.push_back(&sequence);
   sequence.DecodeLaunched();
+  return true;
 }
 
-int32_t Batcher::PlanChunk(Sequence& sequence, int32_t budget, PlannedStep& step) {
+bool Batcher::PlanChunk(Sequence& sequence, int32_t* budget, PlannedStep& step) {
   if (sequence.untouched()) {
     // More may be there than when it was admitted.
     sequence.BeginAt(kv_.Share(sequence.blocks(), sequence.SharableNames()));
   }
-  const PrefillChunk chunk = sequence.NextChunk(budget);
+  const PrefillChunk chunk = sequence.NextChunk(*budget);
   const int32_t end = chunk.first_position + chunk.count;
-  if (!kv_.Extend(sequence.blocks(), chunk.first_position, end, chunk.lane,
-                  &step.prefill_updates)) {
-    return 0;
-  }
+  if (!Extend(sequence, chunk.first_position, end, &step.prefill_updates)) return false;
   kv_.Name(sequence.blocks(), sequence.FilledNames(end));
   step.chunks.push_back(chunk);
   step.prefill_rows.push_back(&sequence);
   sequence.ChunkLaunched(chunk);
-  return chunk.count;
+  *budget -= chunk.count;
+  return true;
 }
 
 absl::Status Batcher::CheckResult(const PlannedStep& step, const StepResult& result) {
@@ -108,9 +119,11 @@ absl::StatusOr<Batcher::StepFigures> Batcher::FinishStep(const StepResult& resul
 void Batcher::CountPrefill(const PlannedStep& step, StepFigures* figures) {
   for (size_t row = 0; row < step.chunks.size(); ++row) {
     const PrefillChunk& chunk = step.chunks[row];
-    const Sequence& sequence = *step.prefill_rows[row];
+    Sequence& sequence = *step.prefill_rows[row];
     figures->prefill_tokens += chunk.count;
-    if (!sequence.may_share() || chunk.first_position != sequence.cached()) continue;
+    if (sequence.begun()) continue;
+    sequence.Begun();
+    if (!sequence.may_share()) continue;
     figures->prefix_queries += sequence.context().prompt_length();
     figures->prefix_hits += sequence.cached();
   }
@@ -136,13 +149,15 @@ void Batcher::FinishChunk(Sequence& sequence, const PrefillChunk& chunk, const T
                           std::span<const TokenScore> scored, Clock::time_point time,
                           std::vector<Event>* events) {
   const uint64_t number = sequence.context().number;
-  if (sequence.index() == 0 && sequence.cached() > 0 && chunk.first_position == sequence.cached()) {
+  if (sequence.index() == 0 && !sequence.begun() && sequence.cached() > 0) {
     events->push_back({number, CachedEvent{sequence.cached()}});
   }
   for (const TokenScore& score : scored) events->push_back({number, PromptScoreEvent{score}});
+  sequence.Scored(static_cast<int32_t>(scored.size()));
   if (sampled != nullptr) {
     TokenCame(sequence, *sampled, time, events);
-  } else if (chunk.first_position + chunk.count == sequence.context().prompt_length()) {
+  } else if (sequence.context().only_scores() &&
+             chunk.first_position + chunk.count == sequence.context().prompt_length()) {
     events->push_back({number, ScoredEvent{time}});
     sequence.End();
   }

@@ -167,7 +167,7 @@ void EngineLoop::EndCancelled() {
 absl::Status EngineLoop::Admit() {
   for (const Sequence* sequence : batcher_.Admit()) {
     const RequestContext& context = sequence->context();
-    if (sequence->index() == 0) {
+    if (sequence->index() == 0 && sequence->preemptions() == 0) {
       const Clock::time_point now = Clock::now();
       observer_->OnQueueTime(Seconds(now - context.came));
       observer_->OnPromptTokens(context.prompt_length());
@@ -185,6 +185,7 @@ absl::Status EngineLoop::RunStep() {
   if (!step.empty()) {
     if (auto status = executor_->Launch(step); !status.ok()) return status;
   }
+  if (const int32_t count = batcher_.TakePreemptions(); count > 0) observer_->OnPreemptions(count);
   // The step just launched runs while what the one before gave is dealt with. Where nothing could
   // be launched, more is known only when a step has ended.
   const bool full = batcher_.in_flight() > executor_->run_ahead();

@@ -105,7 +105,7 @@ bool KvCache::Extend(BlockTable& table, int32_t first_position, int32_t slots, i
                      std::vector<BlockUpdate>* updates) {
   DropPassed(table, first_position);
   const int32_t end = SequenceBlocks(LayerGroup(), slots, block_size_, prefill_chunk_size_);
-  const int32_t missing = end - table.logical();
+  const int32_t missing = Missing(table, slots);
   for (const BlockPool& pool : pools_) {
     if (pool.available() < missing) return false;
   }

@@ -64,6 +64,11 @@ class KvCache {
   // the table's own included. Returns the slots that need not be computed.
   int32_t Share(BlockTable& table, std::span<const BlockHash> names);
 
+  // The blocks of each group that a table lacks of `slots`.
+  int32_t Missing(const BlockTable& table, int32_t slots) const {
+    return SequenceBlocks(LayerGroup(), slots, block_size_, prefill_chunk_size_) - table.logical();
+  }
+
   // A step is to compute the positions from `first_position` to before `slots`. Gives back what no
   // later row sees, takes what is missing, and tells of each block that the lane does not know.
   // False: blocks are short; nothing was taken or told.

@@ -37,6 +37,8 @@ class EngineObserver {
   virtual void OnPrefixCache(int64_t queries, int64_t hits) = 0;
   // Decode rows of a step that were computed for sequences whose end was not known at its launch.
   virtual void OnOverrunRows(int32_t rows) = 0;
+  // Sequences that lost their blocks and are computed anew later.
+  virtual void OnPreemptions(int32_t count) = 0;
   virtual void OnQueueTime(double seconds) = 0;  // once a request that starts
   virtual void OnPromptTokens(
       int32_t count) = 0;  // once a request that starts, each n counted once

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <iterator>
+#include <tuple>
 #include <utility>
 
 namespace sirocco {
@@ -64,7 +65,8 @@ Sequence::Sequence(std::shared_ptr<const RequestContext> context, int32_t index,
       index_(index),
       lane_(lane),
       blocks_(std::move(blocks)),
-      hasher_(hasher) {
+      hasher_(hasher),
+      known_at_start_(context_->prompt_length()) {
   // A decode step adds to both and allocates nothing.
   const Request& request = context_->request;
   const size_t most = request.prompt.size() + request.max_new_tokens;
@@ -90,7 +92,7 @@ LaneStart Sequence::Start() const {
   const SamplingParams& sampling = request.sampling;
   LaneStart start;
   start.lane = lane_;
-  start.state = {.length = context_->prompt_length(),
+  start.state = {.length = static_cast<int32_t>(tokens_.size()),
                  .min_length = context_->prompt_length() + sampling.min_new_tokens,
                  .flags = FlagsOf(*context_),
                  .temperature = sampling.temperature,
@@ -114,15 +116,21 @@ LaneStart Sequence::Start() const {
 }
 
 PrefillChunk Sequence::NextChunk(int32_t budget) const {
-  const int32_t left = context_->prompt_length() - prefilled_;
+  const int32_t left = known_at_start_ - prefilled_;
   PrefillChunk chunk;
   chunk.lane = lane_;
   chunk.first_position = prefilled_;
   chunk.count = std::min(left, budget);
   chunk.sample = chunk.count == left && !context_->only_scores();
   // The prompt is scored once, by the first sequence; what follows its last token is not known.
-  if (context_->scores_prompt() && index_ == 0) {
-    chunk.score_count = std::min(chunk.count, left - 1);
+  const int32_t last = context_->prompt_length() - 1;
+  if (!context_->scores_prompt() || index_ > 0 || prefilled_ >= last) return chunk;
+  if (prefilled_ < scored_) {
+    // Scored before it was preempted: a chunk is scored from its first position on, or not at all.
+    chunk.count = std::min(chunk.count, scored_ - prefilled_);
+    chunk.sample = false;
+  } else {
+    chunk.score_count = std::min(chunk.count, last - prefilled_);
     chunk.score_top = context_->request.logprobs->top;
   }
   return chunk;
@@ -137,6 +145,27 @@ void Sequence::ChunkLaunched(const PrefillChunk& chunk) {
 void Sequence::DecodeLaunched() {
   ++sampled_;
   ++steps_in_flight_;
+}
+
+bool Sequence::ComesBefore(const Sequence& other) const {
+  const auto place = [](const Sequence& sequence) {
+    const RequestContext& context = *sequence.context_;
+    return std::tuple(-int64_t{context.request.priority}, context.number, sequence.index_);
+  };
+  return place(*this) < place(other);
+}
+
+void Sequence::Rewind() {
+  known_at_start_ = static_cast<int32_t>(tokens_.size());
+  cached_ = prefilled_ = 0;
+  sampled_ = generated_;
+  ++preemptions_;
+}
+
+void Sequence::Resume(int32_t lane, BlockTable blocks) {
+  lane_ = lane;
+  blocks_ = std::move(blocks);
+  preempted_ = false;
 }
 
 void Sequence::Cancel(Clock::time_point since) {

@@ -47,7 +47,8 @@ std::shared_ptr<const RequestContext> MakeRequestContext(uint64_t number, Reques
                                                          const std::vector<int32_t>& end_token_ids,
                                                          const PrefixHasher* hasher = nullptr);
 
-// One generation, from its lane to its end. Engine thread.
+// One generation, from its lane to its end. It may lose lane and blocks before that, and begin anew
+// with all tokens it knows: the next one is sampled as if nothing had happened. Engine thread.
 class Sequence {
  public:
   // `hasher`: as the context's; outlives the sequence.
@@ -60,7 +61,10 @@ class Sequence {
   BlockTable& blocks() { return blocks_; }
   const BlockTable& blocks() const { return blocks_; }
 
-  // What the executor is to know before the first step; views the context.
+  // Who comes first: for lanes, for blocks and in a step. The higher priority, then the older.
+  bool ComesBefore(const Sequence& other) const;
+
+  // What the executor is to know before the first step; views the context and the tokens.
   LaneStart Start() const;
 
   // --- the prefix cache ---
@@ -73,28 +77,44 @@ class Sequence {
   // So many tokens at the beginning have their KV; nothing is launched yet.
   void BeginAt(int32_t tokens) { cached_ = prefilled_ = tokens; }
   int32_t cached() const { return cached_; }
+  // Its first chunk has ended, or one before it was preempted: what it found has been told.
+  bool begun() const { return begun_; }
+  void Begun() { begun_ = true; }
 
   // --- what is launched: known before the tokens are ---
-  bool prefilling() const { return prefilled_ < context_->prompt_length(); }
+  bool prefilling() const { return !preempted_ && prefilled_ < known_at_start_; }
   // Nothing of its prompt is in a launched step.
   bool untouched() const { return prefilled_ == cached_; }
   // The prompt is done and another token may be sampled: an end by length is known beforehand.
-  bool decoding() const { return !prefilling() && sampled_ < context_->request.max_new_tokens; }
+  bool decoding() const {
+    return !preempted_ && !prefilling() && sampled_ < context_->request.max_new_tokens;
+  }
   // Tokens that the device knows when all that is launched has ended.
   int32_t length() const { return context_->prompt_length() + sampled_; }
   // A launched step that names it has not been collected.
   bool in_flight() const { return steps_in_flight_ > 0; }
 
-  // The next at most `budget` tokens of the prompt.
+  // The next at most `budget` of the tokens that it started with.
   PrefillChunk NextChunk(int32_t budget) const;
   void ChunkLaunched(const PrefillChunk& chunk);
   void DecodeLaunched();
   // One of the steps launched with it was collected, or given up.
   void StepEnded() { --steps_in_flight_; }
 
+  // --- preemption ---
+  // From now on no step is planned with it.
+  void Preempt() { preempted_ = true; }
+  bool preempted() const { return preempted_; }
+  // No step has it any more, and lane and blocks were taken from it.
+  void Rewind();
+  void Resume(int32_t lane, BlockTable blocks);
+  int32_t preemptions() const { return preemptions_; }
+
   // --- what is known ---
   std::span<const int32_t> tokens() const { return tokens_; }
   bool ended() const { return ended_; }
+  // So many more tokens of the prompt were scored.
+  void Scored(int32_t count) { scored_ += count; }
   // A token was sampled; its role tells whether the sequence has ended.
   TokenRole Append(int32_t token_id);
   void End() { ended_ = true; }
@@ -110,11 +130,16 @@ class Sequence {
   std::vector<int32_t> tokens_;  // known: the prompt's, and those generated
   const PrefixHasher* hasher_;
   std::vector<BlockHash> names_;  // of the full blocks of `tokens_`
-  int32_t cached_ = 0;            // prompt tokens that need not be computed
-  int32_t prefilled_ = 0;         // and those in launched steps
-  int32_t sampled_ = 0;           // tokens that launched steps sample
+  int32_t known_at_start_;  // tokens that a prefill computes: since Resume more than the prompt
+  int32_t cached_ = 0;      // of them, those that need not be computed
+  int32_t prefilled_ = 0;   // and those in launched steps
+  int32_t sampled_ = 0;     // tokens that launched steps sample
   int32_t steps_in_flight_ = 0;
   int32_t generated_ = 0;  // tokens known
+  int32_t scored_ = 0;     // of the prompt
+  int32_t preemptions_ = 0;
+  bool preempted_ = false;
+  bool begun_ = false;
   bool ended_ = false;
   std::optional<Clock::time_point> cancelled_;
 };

@@ -26,7 +26,6 @@ absl::Status CheckSupported(const v1::GenerateRequest& request) {
   if (!request.adapter().empty()) return UnsupportedField("adapter");
   if (request.has_constraint()) return UnsupportedField("constraint");
   if (!request.answer_prefix().empty()) return UnsupportedField("answer_prefix");
-  if (request.priority() != 0) return UnsupportedField("priority");
   return absl::OkStatus();
 }
 
@@ -143,6 +142,7 @@ absl::StatusOr<Request> ToRequest(const v1::GenerateRequest& request, const Mode
   auto n = ToN(request, model);
   if (!n.ok()) return n.status();
   out.n = *n;
+  out.priority = request.priority();
   out.cache_salt = request.cache_salt();
   auto sampling = ToSamplingParams(request.sampling(), model);
   if (!sampling.ok()) return sampling.status();

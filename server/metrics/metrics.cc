@@ -136,6 +136,8 @@ void Metrics::MakeVllmSeries(const std::string& model_name) {
       counter("vllm:prefix_cache_queries_total", "Prompt tokens looked for in the prefix cache.");
   vllm->prefix_hits = counter("vllm:prefix_cache_hits_total",
                               "Prompt tokens found in the prefix cache, and so not computed.");
+  vllm->preemptions = counter("vllm:num_preemptions_total",
+                              "Sequences that lost their blocks and were computed anew.");
   auto& success = CounterFamily(*registry_, "vllm:request_success_total",
                                 "Sequences that ended, by the reason.");
   const auto finished = [&](const char* reason) {
@@ -212,6 +214,10 @@ void Metrics::OnPrefixCache(int64_t queries, int64_t hits) {
 }
 
 void Metrics::OnOverrunRows(int32_t rows) { overrun_rows_->Increment(rows); }
+
+void Metrics::OnPreemptions(int32_t count) {
+  if (vllm_ != nullptr) vllm_->preemptions->Increment(count);
+}
 
 void Metrics::OnQueueTime(double seconds) {
   if (vllm_ != nullptr) vllm_->queue_time->Observe(seconds);

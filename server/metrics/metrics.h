@@ -60,6 +60,7 @@ class Metrics final : public EngineObserver {
   void OnStep(StepPhase phase, double seconds, int32_t tokens) override;
   void OnPrefixCache(int64_t queries, int64_t hits) override;
   void OnOverrunRows(int32_t rows) override;
+  void OnPreemptions(int32_t count) override;
   void OnQueueTime(double seconds) override;
   void OnPromptTokens(int32_t count) override;
   void OnRejected(std::string_view reason) override;
@@ -80,7 +81,7 @@ class Metrics final : public EngineObserver {
   struct VllmNames {
     Gauge running, waiting, kv_usage;
     Histogram time_to_first_token, inter_token_latency, e2e_latency, queue_time;
-    Counter prompt_tokens, generation_tokens, prefix_queries, prefix_hits;
+    Counter prompt_tokens, generation_tokens, prefix_queries, prefix_hits, preemptions;
     std::array<Counter, 3> success;  // by FinishReason
   };
   void MakeCallSeries();

@@ -80,7 +80,6 @@ FEATURES = {
     "adapter": "some",
     "constraint": {"json_object": True},
     "answer_prefix": "Sure",
-    "priority": 1,
 }
 
 

@@ -3,7 +3,7 @@ import time
 
 import pytest
 
-from harness import MODES, Server, error_of, eventually
+from harness import MODES, Collected, Server, error_of, eventually
 from stubs import pb
 
 LATENCIES = [
@@ -14,6 +14,7 @@ VLLM = [
     "vllm:num_requests_running", "vllm:num_requests_waiting", "vllm:kv_cache_usage_perc",
     "vllm:prompt_tokens_total", "vllm:generation_tokens_total", "vllm:request_success_total",
     "vllm:prefix_cache_queries_total", "vllm:prefix_cache_hits_total",
+    "vllm:num_preemptions_total",
 ] + [name + "_count" for name in LATENCIES]
 
 
@@ -167,6 +168,29 @@ def test_prefix_cache(server):
     assert after("sirocco_tokens_total", phase="prefill") == 3 * 70 + 4 * 6
     assert after("sirocco_kv_blocks", state="used") == 0
     assert after("sirocco_kv_blocks", state="cached") == 8  # of each salt four
+
+
+def test_a_preempted_sequence_answers_as_any_other(tiny, server):
+    requests = [{"prompt": f"Number {i}", "max_new_tokens": 200, "stop": {"ignore_eos": True},
+                 "priority": i % 3 - 1, "logprobs": {"top": 1},
+                 "sampling": {"temperature": 1, "seed": i}} for i in range(8)]
+    expected = [server.generate(**request) for request in requests]
+    assert server.metrics()("vllm:num_preemptions_total") == 0
+    # 4 KiB a block: room for little more than one of them.
+    with Server(tiny, "--max-batch-size", 8, "--max-length", 256, "--kv-cache-memory", "84KiB",
+                "--block-size", 16) as tight:
+        calls = [tight.stream(**request) for request in requests]
+        for call, answer in zip(calls, expected):
+            Collected(call).assert_equals(answer)
+        after = settled(tight)
+        assert after("sirocco_kv_blocks") == 21
+        assert after("vllm:num_preemptions_total") > 0
+        assert after("sirocco_tokens_total", phase="prefill") > \
+            sum(answer.usage.prompt_tokens for answer in expected)
+        tokens = sum(answer.usage.completion_tokens for answer in expected)
+        assert after("vllm:generation_tokens_total") == tokens
+        assert after("vllm:inter_token_latency_seconds_count") == tokens - len(requests)
+        assert after("sirocco_kv_blocks", state="used") == 0
 
 
 def test_without_a_prefix_cache(tiny):

@@ -297,6 +297,111 @@ TEST_F(BatcherTest, AResultThatDoesNotFitThePlanIsAnError) {
   EXPECT_EQ(finish(result), absl::StatusCode::kOk);
 }
 
+// --- preemption ---
+
+TEST_F(BatcherTest, TheNewestIsPreemptedWhenBlocksAreShortAndGoesOnLater) {
+  Make(3, /*blocks=*/6);
+  Enqueue(8, 9);  // 2 blocks, of 4 in the end
+  Enqueue(7, 7);  // 2 blocks, of 4
+  EXPECT_EQ(Step(), (std::pair{8, 0}));
+  EXPECT_EQ(Step(), (std::pair{7, 1}));
+  for (int i = 0; i < 3; ++i) EXPECT_EQ(Step(), (std::pair{0, 2}));
+  EXPECT_EQ(batcher_->gauges().kv_blocks_used, 6);
+  EXPECT_EQ(batcher_->TakePreemptions(), 0);
+  // The first wants a fourth block, and gets one of those that the second had.
+  EXPECT_EQ(Step(), (std::pair{0, 1}));
+  EXPECT_EQ(batcher_->TakePreemptions(), 1);
+  EXPECT_EQ(Tokens().count({1, 0}), 1u);
+  EXPECT_EQ(batcher_->gauges().kv_blocks_used, 4);
+  EXPECT_EQ(batcher_->gauges().requests_running, 2);
+  EXPECT_EQ(batcher_->gauges().requests_waiting, 0);
+  EXPECT_EQ(batcher_->startable(), 0);  // who comes now is behind it
+  while (batcher_->gauges().requests_running == 2) Step();
+  // Its prompt and the four tokens it had are computed again; the fifth is sampled.
+  admitted_.clear();
+  EXPECT_EQ(Step(), (std::pair{8, 0}));
+  EXPECT_EQ(admitted_, (Ids{{2, 0}}));
+  EXPECT_TRUE(Tokens().empty());
+  EXPECT_EQ(Step(), (std::pair{3, 0}));
+  EXPECT_EQ(Tokens().at({2, 0}), TokenRole::kText);
+  EXPECT_EQ(Step(), (std::pair{0, 1}));
+  EXPECT_EQ(Step(), (std::pair{0, 1}));
+  EXPECT_EQ(Tokens().at({2, 0}), TokenRole::kLast);
+  EXPECT_EQ(batcher_->TakePreemptions(), 0);
+  ExpectEmpty();
+}
+
+TEST_F(BatcherTest, AHigherPriorityIsServedFirstAndPreemptedLast) {
+  Make(3, /*blocks=*/6);
+  const auto request = [](int32_t prompt, int32_t max_new_tokens, int32_t priority) {
+    Request made;
+    made.prompt.assign(prompt, 5);
+    made.max_new_tokens = max_new_tokens;
+    made.priority = priority;
+    return made;
+  };
+  Enqueue(request(7, 9, -1));
+  Enqueue(request(20, 2, 0));  // does not fit beside another
+  Enqueue(request(8, 9, 5));
+  EXPECT_EQ(Step(), (std::pair{8, 0}));
+  EXPECT_EQ(admitted_, (Ids{{3, 0}}));
+  // Nobody overtakes, not even where it would fit.
+  Step();
+  EXPECT_TRUE(admitted_.empty());
+  batcher_->EndSequence(3, 0);
+  Step();
+  EXPECT_EQ(admitted_, (Ids{{2, 0}}));
+  batcher_->EndSequence(2, 0);
+  Step();
+  EXPECT_EQ(admitted_, (Ids{{1, 0}}));
+  Enqueue(request(7, 9, 0));
+  Step();
+  EXPECT_EQ(admitted_, (Ids{{4, 0}}));
+  while (batcher_->TakePreemptions() == 0) Step();
+  // The older one of the lower priority.
+  EXPECT_EQ(Tokens().count({1, 0}), 0u);
+  EXPECT_EQ(Tokens().count({4, 0}), 1u);
+}
+
+TEST_F(BatcherTest, APreemptedSequenceMayEndWhileItWaits) {
+  for (const bool cancel : {false, true}) {
+    Make(3, /*blocks=*/6);
+    Enqueue(8, 9);
+    const auto second = Enqueue(7, 9);
+    while (batcher_->TakePreemptions() == 0) Step();
+    if (cancel) {
+      second->stream->Cancel(absl::StatusCode::kCancelled);
+      EXPECT_EQ(batcher_->EndCancelled(Clock::now(), /*look=*/true).size(), 1u);
+    } else {
+      batcher_->EndSequence(second->number, 0);
+    }
+    EXPECT_TRUE(batcher_->TakeFreed().empty());  // it held nothing
+    EXPECT_EQ(batcher_->gauges().requests_running, 1);
+    while (!batcher_->empty()) Step();
+    ExpectEmpty();
+  }
+}
+
+TEST_F(BatcherTest, AScoredPromptIsScoredOnceThoughItIsPreempted) {
+  Make(2, /*blocks=*/8);
+  Enqueue(8, 9);
+  Step();
+  Request request;
+  request.prompt.assign(12, 5);
+  request.max_new_tokens = 9;
+  request.logprobs = LogprobOptions{.top = 1, .prompt = true};
+  Enqueue(std::move(request));
+  int scores = 0;
+  while (!batcher_->empty()) {
+    Step();
+    for (const Event& event : events_)
+      scores += std::holds_alternative<PromptScoreEvent>(event.what);
+  }
+  EXPECT_GT(batcher_->TakePreemptions(), 0);
+  EXPECT_EQ(scores, 11);
+  ExpectEmpty();
+}
+
 // --- steps planned before the tokens of the step before are known ---
 
 TEST_F(BatcherTest, ASequenceDecodesBeforeItsFirstTokenIsKnownAndLeavesAtItsLength) {
@@ -386,6 +491,47 @@ TEST_F(BatcherTest, AnEndFoundInTheTextLeavesAnOverrunRowToo) {
   EXPECT_EQ(batcher_->in_flight(), 1);
   EXPECT_EQ(Finish()->overrun_rows, 1);
   EXPECT_TRUE(batcher_->TakeFreed().empty());  // nobody cancelled it
+  ExpectEmpty();
+}
+
+TEST_F(BatcherTest, APreemptedSequenceKeepsTheTokenThatIsOnItsWay) {
+  Make(2, /*blocks=*/6, /*run_ahead=*/1);
+  Enqueue(8, 9);
+  Enqueue(7, 9);
+  batcher_->Admit();
+  EXPECT_EQ(Plan(), (std::pair{8, 0}));
+  EXPECT_EQ(Plan(), (std::pair{7, 1}));
+  int64_t tokens = 0;
+  std::pair<int32_t, int32_t> planned;
+  do {
+    ASSERT_TRUE(Finish().ok());
+    tokens += Tokens().count({2, 0});
+    planned = Plan();
+  } while (planned == std::pair(0, 2));
+  // The first must wait too: what the second has is still in a step.
+  EXPECT_EQ(planned, (std::pair{0, 0}));
+  EXPECT_EQ(batcher_->TakePreemptions(), 0);
+  EXPECT_EQ(batcher_->gauges().kv_blocks_used, 6);
+  ASSERT_TRUE(Finish().ok());
+  tokens += Tokens().count({2, 0});
+  EXPECT_EQ(batcher_->TakePreemptions(), 1);
+  EXPECT_EQ(batcher_->gauges().kv_blocks_used, 3);
+  EXPECT_TRUE(batcher_->Admit().empty());
+  EXPECT_EQ(Plan(), (std::pair{0, 1}));
+  while (batcher_->gauges().requests_running == 2) {
+    ASSERT_TRUE(Finish().ok());
+    Plan();
+  }
+  ASSERT_EQ(batcher_->Admit().size(), 1u);
+  std::pair<int32_t, int32_t> computed(0, 0);
+  while (!batcher_->empty()) {
+    const auto next = Plan();
+    computed.first += next.first;
+    ASSERT_TRUE(Finish().ok());
+    tokens += Tokens().count({2, 0});
+  }
+  EXPECT_EQ(computed.first, 7 + 4);
+  EXPECT_EQ(tokens, 9);
   ExpectEmpty();
 }
 

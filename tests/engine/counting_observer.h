@@ -16,6 +16,7 @@ struct Counts {
   int64_t prefill_tokens = 0, decode_rows = 0, prefill_steps = 0, decode_steps = 0;
   int64_t overrun_rows = 0;
   int64_t prefix_queries = 0, prefix_hits = 0;
+  int64_t preemptions = 0;
   int64_t started = 0, prompt_tokens = 0;
   std::map<std::string, int64_t> rejected;  // by reason
   std::array<int64_t, 3> finished = {};     // by FinishReason
@@ -46,6 +47,7 @@ class CountingObserver final : public EngineObserver {
     Add(queries, &counts_.prefix_queries);
     Add(hits, &counts_.prefix_hits);
   }
+  void OnPreemptions(int32_t count) override { Add(count, &counts_.preemptions); }
   void OnOverrunRows(int32_t rows) override { Add(rows, &counts_.overrun_rows); }
   void OnQueueTime(double seconds) override { Count(seconds, &counts_.started); }
   void OnPromptTokens(int32_t count) override { Add(count, &counts_.prompt_tokens); }

@@ -72,7 +72,33 @@ TEST_P(EngineTest, MoreSequencesThanKvCanHoldAtOnce) {
   request.n = 4;
   auto client = h_.Submit(request);
   h_.ExpectAnswer(*client, request);
-  EXPECT_EQ(h_.device->largest_batch.load(), 1);
+  EXPECT_GT(h_.observer.counts().preemptions, 0);
+}
+
+// Blocks for 1.3 of the longest sequences, and always another that wants them: the device goes on
+// generating, and computes little twice.
+TEST_P(EngineTest, ThereIsSteadyProgressWithFewBlocks) {
+  for (const bool prefix_cache : {true, false}) {
+    h_.executor = FakeOptions(8, 256, /*blocks=*/83);  // 64 blocks a sequence
+    h_.options.prefix_cache = prefix_cache;
+    h_.device->prefill_tokens = 0;
+    h_.Start();
+    const int64_t before = h_.observer.counts().preemptions;
+    std::vector<std::pair<Request, std::unique_ptr<Client>>> all;
+    for (int32_t i = 0; i < 12; ++i) {
+      Request request = PromptOf(40, 216, i);
+      request.stop.ignore_eos = true;
+      all.emplace_back(request, h_.Submit(request));
+    }
+    for (auto& [request, client] : all) h_.ExpectAnswer(*client, request);
+    ASSERT_TRUE(h_.AwaitIdle());
+    const int64_t preemptions = h_.observer.counts().preemptions - before;
+    EXPECT_GT(preemptions, 0);
+    // Each doubles the room that the next needs: from 4 slots to 256.
+    EXPECT_LE(preemptions, 12 * 7);
+    EXPECT_LE(h_.device->prefill_tokens.load(), 3 * 12 * 256);
+    h_.engine.reset();
+  }
 }
 
 TEST_P(EngineTest, PromptLogprobsComeOnceAndAcrossChunks) {

@@ -120,7 +120,8 @@ absl::StatusOr<StepResult> FakeExecutor::Collect() {
 absl::Status FakeExecutor::StartLane(const LaneStart& start) {
   Expect(start.lane >= 0 && start.lane < options_.max_batch_size, "lane out of range");
   Expect(start.state.length == static_cast<int32_t>(start.tokens.size()), "length of a start");
-  Expect(start.prompt_length == start.state.length, "prompt length of a start");
+  Expect(start.prompt_length > 0 && start.prompt_length <= start.state.length,
+         "prompt length of a start");
   LaneState& lane = lanes_.at(start.lane);
   Expect(!InFlight(lane.life), "a lane that a launched step uses is started");
   lane.life = ++lives_;

@@ -1,5 +1,6 @@
-// On the CPU an answer is the same, bit for bit, whatever of it was found in the prefix cache: over
-// real executors of every mode, and a model with a window.
+// On the CPU an answer is the same, bit for bit, whatever of it was found in the prefix cache, and
+// however often it was preempted and computed anew: over real executors of every mode, and a model
+// with a window.
 #include <gtest/gtest.h>
 
 #include <memory>
@@ -88,21 +89,21 @@ class Rig {
 };
 
 // Prompts that begin like one of three, as far as it happens, with every kind of sampling.
-std::vector<Request> RandomRequests(int count) {
+std::vector<Request> RandomRequests(int count, int longest_beginning, int most_new_tokens) {
   std::mt19937 random(9);
   const auto roll = [&](int low, int high) {
     return std::uniform_int_distribution<int32_t>(low, high)(random);
   };
   std::vector<std::vector<int32_t>> beginnings(3);
   for (std::vector<int32_t>& beginning : beginnings) {
-    for (int i = 0; i < 60; ++i) beginning.push_back(roll(3, kVocabulary - 1));
+    for (int i = 0; i < longest_beginning; ++i) beginning.push_back(roll(3, kVocabulary - 1));
   }
   std::vector<Request> requests(count);
   for (Request& request : requests) {
     request.prompt = beginnings[roll(0, 2)];
-    request.prompt.resize(roll(1, 60));
+    request.prompt.resize(roll(1, longest_beginning));
     for (int i = roll(0, 8); i > 0; --i) request.prompt.push_back(roll(3, kVocabulary - 1));
-    request.max_new_tokens = roll(1, 24);
+    request.max_new_tokens = roll(1, most_new_tokens);
     request.n = roll(1, 5) == 1 ? 3 : 1;
     request.sampling.seed = roll(0, 1 << 20);
     request.sampling.temperature = roll(0, 2) == 0 ? 0 : 1.3f;
@@ -150,7 +151,7 @@ INSTANTIATE_TEST_SUITE_P(Modes, SameBitsTest,
                          ::testing::Values(Mode::kEager, Mode::kDecoderGraph, Mode::kLayerGraph));
 
 TEST_P(SameBitsTest, WithAPrefixCacheAndWithout) {
-  const std::vector<Request> requests = RandomRequests(60);
+  const std::vector<Request> requests = RandomRequests(60, 60, 24);
   Rig without({.mode = GetParam(), .kv_blocks = kPlenty, .prefix_cache = false});
   const std::vector<Client::Output> expected = without.Answers(requests);
   EXPECT_EQ(without.counts().prefix_hits, 0);
@@ -161,6 +162,22 @@ TEST_P(SameBitsTest, WithAPrefixCacheAndWithout) {
       // Twice, so that the second time answers are found as well.
       for (int round = 0; round < 2; ++round) ExpectSame(with.Answers(requests), expected);
       EXPECT_GT(with.counts().prefix_hits, 500);
+    }
+  }
+}
+
+TEST_P(SameBitsTest, PreemptedAndNot) {
+  const std::vector<Request> requests = RandomRequests(60, 12, 70);
+  Rig plenty({.mode = GetParam(), .kv_blocks = kPlenty});
+  const std::vector<Client::Output> expected = plenty.Answers(requests);
+  EXPECT_EQ(plenty.counts().preemptions, 0);
+  for (const bool late : {false, true}) {
+    for (const bool prefix_cache : {false, true}) {
+      // For 1.3 of the longest.
+      Rig tight(
+          {.mode = GetParam(), .kv_blocks = {31, 20}, .prefix_cache = prefix_cache, .late = late});
+      ExpectSame(tight.Answers(requests), expected);
+      EXPECT_GT(tight.counts().preemptions, 5);
     }
   }
 }

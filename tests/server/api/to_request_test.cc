@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <limits>
 #include <set>
 
 #include "google/rpc/error_details.pb.h"
@@ -203,14 +204,19 @@ TEST_F(ToRequestTest, BanningTheWholeVocabularyLeavesNothing) {
 }
 
 TEST_F(ToRequestTest, FeaturesThatAreNotThereAreNamed) {
-  for (const char* field :
-       {"beam {}", "adapter: 'a'", "constraint {}", "answer_prefix: 'a'", "priority: -1"}) {
+  for (const char* field : {"beam {}", "adapter: 'a'", "constraint {}", "answer_prefix: 'a'"}) {
     const absl::Status status = FromX(field).status();
     EXPECT_EQ(status.code(), absl::StatusCode::kUnimplemented) << field;
     const std::string name(field, strcspn(field, ": {"));
     EXPECT_EQ(status.message().find(name), 0u) << status;
   }
-  EXPECT_TRUE(FromX("priority: 0 adapter: '' answer_prefix: ''").ok());
+  EXPECT_TRUE(FromX("adapter: '' answer_prefix: ''").ok());
+}
+
+TEST_F(ToRequestTest, Priority) {
+  EXPECT_EQ(FromX("")->priority, 0);
+  EXPECT_EQ(FromX("priority: -2147483648")->priority, std::numeric_limits<int32_t>::min());
+  EXPECT_EQ(FromX("priority: 7")->priority, 7);
 }
 
 TEST_F(ToRequestTest, CacheSalt) {

@@ -99,6 +99,7 @@ TEST_F(MetricsTest, EachEventMovesItsSeries) {
   metrics_.OnStep(StepPhase::kPrefill, 0.5, 100);
   metrics_.OnStep(StepPhase::kDecode, 0.25, 3);
   metrics_.OnPrefixCache(90, 48);
+  metrics_.OnPreemptions(3);
   metrics_.OnOverrunRows(2);
   metrics_.OnQueueTime(0.125);
   metrics_.OnPromptTokens(100);
@@ -122,6 +123,7 @@ TEST_F(MetricsTest, EachEventMovesItsSeries) {
       {"vllm:kv_cache_usage_perc{model_name=\"fake\"}", "0.25"},
       {"vllm:prefix_cache_queries_total{model_name=\"fake\"}", "90"},
       {"vllm:prefix_cache_hits_total{model_name=\"fake\"}", "48"},
+      {"vllm:num_preemptions_total{model_name=\"fake\"}", "3"},
       {"sirocco_queue_requests", "2"},
       {"sirocco_queue_tokens", "17"},
       {"sirocco_kv_blocks{state=\"used\"}", "25"},
