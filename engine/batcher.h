@@ -43,6 +43,7 @@
 #include "engine/request.h"
 #include "engine/request_queue.h"
 #include "engine/sequence.h"
+#include "engine/step_rates.h"
 #include "graphs/step.h"
 
 namespace sirocco {
@@ -50,6 +51,7 @@ namespace sirocco {
 struct BatcherOptions {
   int32_t max_batch_size = 1;        // lanes
   int32_t prefill_chunk_size = 512;  // prompt tokens a step
+  double itl_factor = 3;             // while others decode, no step longer than so many of theirs
   int32_t block_size = 16;
   std::vector<int32_t> kv_blocks;        // of each layer group
   std::vector<LayerGroup> groups = {};   // as EngineOptions'
@@ -165,6 +167,7 @@ class Batcher {
   // False: blocks are short.
   bool PlanDecode(Sequence& sequence, PlannedStep& step);
   bool PlanChunk(Sequence& sequence, int32_t* budget, PlannedStep& step);
+  int32_t PromptTokensOfAStep() const;
   static void CountPrefill(const PlannedStep& step, StepFigures* figures);
   void CountWaiting(const Live& live, int sign);
   static absl::Status CheckResult(const PlannedStep& step, const StepResult& result);
@@ -184,6 +187,7 @@ class Batcher {
   const BatcherOptions options_;
   KvCache kv_;
   std::map<uint64_t, Live> requests_;
+  StepRates rates_;
   RequestQueue queue_;  // requests that have sequences to start
   int32_t waiting_requests_ = 0;
   int64_t waiting_tokens_ = 0;

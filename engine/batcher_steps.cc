@@ -1,4 +1,5 @@
 // The batcher's steps: what one computes, and what it gave.
+#include <algorithm>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -24,7 +25,7 @@ Step Batcher::PlanStep() {
   step.prefill_rows.clear();
   step.decode_rows.clear();
   short_of_blocks_ = false;
-  int32_t budget = options_.prefill_chunk_size;
+  int32_t budget = PromptTokensOfAStep();
   for (size_t i = 0; i < running_.size();) {
     Sequence& sequence = *running_[i];
     bool planned = true;
@@ -42,6 +43,13 @@ Step Batcher::PlanStep() {
                      .decode = {.block_updates = step.decode_updates, .lanes = step.lanes}};
   if (!plan.empty()) ++planned_;
   return plan;
+}
+
+int32_t Batcher::PromptTokensOfAStep() const {
+  const bool others_decode = std::any_of(running_.begin(), running_.end(),
+                                         [](const auto& sequence) { return sequence->decoding(); });
+  const int32_t most = options_.prefill_chunk_size;
+  return others_decode ? rates_.TokensBeside(options_.itl_factor, most) : most;
 }
 
 bool Batcher::Extend(Sequence& sequence, int32_t first_position, int32_t slots,
@@ -111,6 +119,8 @@ absl::StatusOr<Batcher::StepFigures> Batcher::FinishStep(const StepResult& resul
       TokenCame(sequence, result.decode.sampled[row], time, events);
     }
   }
+  rates_.Add(figures.prefill_tokens, result.prefill_seconds, figures.decode_rows,
+             result.decode_seconds);
   ++finished_;
   Retire();
   return figures;

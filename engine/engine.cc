@@ -18,6 +18,10 @@ absl::StatusOr<std::unique_ptr<Engine>> Engine::Start(std::unique_ptr<Executor> 
         absl::StrCat("prefill_chunk_size: ", options.prefill_chunk_size, " is not in 1 ... ",
                      chunk_limit, ", what the executor was made for"));
   }
+  if (!(options.itl_factor >= 1)) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("itl_factor: ", options.itl_factor, " is not at least 1"));
+  }
   const size_t groups = executor->options().kv_blocks.size();
   if (!options.groups.empty() && options.groups.size() != groups) {
     return absl::InvalidArgumentError(

@@ -21,6 +21,9 @@ struct EngineOptions {
   int32_t max_queue_size = 1024;     // requests that wait
   int64_t max_queue_tokens = 0;      // prompt tokens that wait; 0: no bound
   int32_t prefill_chunk_size = 512;  // prompt tokens a step; at most the executor's
+  // While others decode, no step is to take longer than this many of their steps alone: it takes
+  // fewer prompt tokens, 16 at least. At least 1.
+  double itl_factor = 3;
   // The model's: how far back its layers see (ModelDescriptor::groups). Empty: all the way.
   std::vector<LayerGroup> groups = {};
   std::vector<int32_t> end_token_ids = {};

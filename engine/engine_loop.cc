@@ -21,6 +21,7 @@ BatcherOptions ToBatcherOptions(const Executor& executor, const EngineOptions& o
   const ExecutorOptions& limits = executor.options();
   return {.max_batch_size = limits.max_batch_size,
           .prefill_chunk_size = options.prefill_chunk_size,
+          .itl_factor = options.itl_factor,
           .block_size = limits.block_size,
           .kv_blocks = limits.kv_blocks,
           .groups = options.groups,

@@ -123,6 +123,13 @@ std::vector<KeyEntry> MakeTable() {
       Integer("block_size", &Config::block_size, 1, 1024, "KV slots a block"),
       Integer("prefill_chunk_size", &Config::prefill_chunk_size, 16, 65536,
               "most prompt tokens a step"),
+      {"itl_factor",
+       "while others generate, a step takes fewer prompt tokens (16 at least), so that it takes no "
+       "longer than this many of theirs alone",
+       [](std::string_view text, Config& c) {
+         return Store(ParseNumber(text, 1, 1000), c.itl_factor);
+       },
+       [](const Config& c) { return absl::StrCat(c.itl_factor); }},
       Integer("max_queue_size", &Config::max_queue_size, 1, 1'000'000,
               "requests that may wait; one more is refused with RESOURCE_EXHAUSTED"),
       Integer("max_queue_tokens", &Config::max_queue_tokens, 1, kMostInt,

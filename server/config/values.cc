@@ -67,6 +67,15 @@ absl::StatusOr<bool> ParseBool(std::string_view text) {
   return absl::InvalidArgumentError("true or false");
 }
 
+absl::StatusOr<double> ParseNumber(std::string_view text, double min, double max) {
+  double value = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+  if (error == std::errc() && end == text.data() + text.size() && value >= min && value <= max) {
+    return value;
+  }
+  return absl::InvalidArgumentError(absl::StrCat("a number from ", min, " to ", max));
+}
+
 absl::StatusOr<double> ParseShare(std::string_view text) {
   double value = 0;
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);

@@ -15,6 +15,7 @@ absl::StatusOr<int64_t> ParseInteger(std::string_view text, int64_t min, int64_t
 absl::StatusOr<bool> ParseBool(std::string_view text);
 // Above 0, at most 1.
 absl::StatusOr<double> ParseShare(std::string_view text);
+absl::StatusOr<double> ParseNumber(std::string_view text, double min, double max);
 // A whole number of bytes with an optional unit: B, KiB, MiB, GiB, TiB, KB, MB, GB, TB.
 absl::StatusOr<int64_t> ParseBytes(std::string_view text, int64_t min, int64_t max);
 // A whole number with a unit: "500ms", "30s", "2m", "1h".

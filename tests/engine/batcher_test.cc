@@ -57,17 +57,21 @@ class BatcherTest : public testing::Test {
     score.token_id = token;
     size_t samples = 0;
     size_t scores = 0;
+    double prefill_seconds = 0;
     for (const PrefillChunk& chunk : plans_.front().prefill.chunks) {
       samples += chunk.sample ? 1 : 0;
       scores += chunk.score_count;
+      prefill_seconds += chunk.count * seconds_a_prompt_token_;
     }
     const std::vector<TokenScore> sampled(samples, score), scored(scores, score);
     const std::vector<TokenScore> decoded(plans_.front().decode.lanes.size(), score);
     plans_.pop_front();
     events_.clear();
-    return batcher_->FinishStep(
-        {.prefill = {.sampled = sampled, .scored = scored}, .decode = {.sampled = decoded}},
-        Clock::now(), &events_);
+    return batcher_->FinishStep({.prefill = {.sampled = sampled, .scored = scored},
+                                 .decode = {.sampled = decoded},
+                                 .prefill_seconds = prefill_seconds,
+                                 .decode_seconds = decoded.empty() ? 0 : seconds_a_decode_},
+                                Clock::now(), &events_);
   }
 
   // Tokens of the last step, by (request, index).
@@ -97,6 +101,7 @@ class BatcherTest : public testing::Test {
   }
 
   using Ids = std::vector<std::pair<uint64_t, int32_t>>;
+  double seconds_a_prompt_token_ = 0, seconds_a_decode_ = 0;
   uint64_t next_number_ = 1;
   std::unique_ptr<Batcher> batcher_;
   Ids admitted_;
@@ -139,6 +144,29 @@ TEST_F(BatcherTest, PromptsShareAStepUpToTheChunkSize) {
   EXPECT_EQ(Step(), (std::pair{8, 1}));  // 8 of 14; the third waits for its turn
   EXPECT_EQ(Step(), (std::pair{5, 0}));  // 3 and 2
   EXPECT_EQ(Tokens().size(), 2u);
+}
+
+TEST_F(BatcherTest, WhileOthersDecodeAStepTakesAsManyPromptTokensAsTheirTimeAllows) {
+  batcher_ = std::make_unique<Batcher>(BatcherOptions{.max_batch_size = 3,
+                                                      .prefill_chunk_size = 100,
+                                                      .itl_factor = 3,
+                                                      .block_size = 4,
+                                                      .kv_blocks = {300}});
+  seconds_a_prompt_token_ = 0.001;
+  seconds_a_decode_ = 0.02;  // with which 40 prompt tokens make three of it
+  Enqueue(4, 20);
+  EXPECT_EQ(Step(), (std::pair{4, 0}));
+  Enqueue(300, 20);
+  EXPECT_EQ(Step(), (std::pair{16, 1}));  // nothing is known of a decode step yet
+  EXPECT_EQ(Step(), (std::pair{32, 1}));
+  EXPECT_EQ(Step(), (std::pair{40, 1}));
+  EXPECT_EQ(Step(), (std::pair{40, 1}));
+  seconds_a_prompt_token_ = 0.01;  // slower than any bound allows
+  for (int i = 0; i < 5; ++i) Step();
+  EXPECT_EQ(Step(), (std::pair{16, 1}));
+  batcher_->EndSequence(1, 0);
+  // Alone all that is left.
+  EXPECT_EQ(Step().first, 300 - 16 - 32 - 3 * 40 - 4 * 16 - 16);
 }
 
 TEST_F(BatcherTest, TheQueueIsServedInOrderAndNobodyOvertakes) {
