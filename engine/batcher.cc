@@ -1,6 +1,7 @@
 #include "engine/batcher.h"
 
 #include <algorithm>
+#include <chrono>
 #include <optional>
 #include <utility>
 
@@ -9,6 +10,7 @@ namespace sirocco {
 Batcher::Batcher(const BatcherOptions& options)
     : options_(options),
       kv_(options.block_size, options.kv_blocks, options.groups, options.prefill_chunk_size),
+      queue_(options.client_weights),
       steps_(static_cast<size_t>(options.run_ahead) + 1) {
   const size_t lanes = options.max_batch_size;
   for (size_t lane = lanes; lane-- > 0;) free_lanes_.push_back(static_cast<int32_t>(lane));
@@ -27,17 +29,45 @@ Batcher::Batcher(const BatcherOptions& options)
   }
 }
 
-void Batcher::Enqueue(std::shared_ptr<const RequestContext> context) {
-  const uint64_t number = context->number;
-  if (context->request.deadline) {
-    next_deadline_ = std::min(next_deadline_, *context->request.deadline);
+std::optional<Clock::duration> Batcher::Enqueue(std::shared_ptr<const RequestContext> context,
+                                                Clock::time_point now) {
+  const Request& request = context->request;
+  ClientShare* const share = queue_.Join(request.client);
+  // A deadline that has passed is none to be met; EndCancelled ends the request.
+  if (request.deadline && *request.deadline > now) {
+    const std::optional<Clock::duration> predicted = PredictFirstToken(*context, share);
+    if (predicted && now + *predicted > *request.deadline) {
+      FairQueue::Leave(share);
+      if (requests_.empty()) rates_.Doubt();
+      return predicted;
+    }
   }
+  if (request.deadline) next_deadline_ = std::min(next_deadline_, *request.deadline);
   // Its signal may have come before the request did.
   look_ |= context->stream->cancelled();
+  const uint64_t number = context->number;
+  queue_.Add(share, request.priority, number, context->prompt_length());
   Live& live = requests_[number];
   live.context = std::move(context);
-  queue_.Add(number, live.context->request.priority);
+  live.share = share;
   CountWaiting(live, +1);
+  return std::nullopt;
+}
+
+std::optional<Clock::duration> Batcher::PredictFirstToken(const RequestContext& context,
+                                                          const ClientShare* share) const {
+  const int32_t own = context.prompt_length() - kv_.CachedSlots(SharableNames(context));
+  int64_t tokens = own + queue_.TokensBefore(share, context.request.priority, own);
+  bool others_decode = false;
+  for (const std::unique_ptr<Sequence>& sequence : running_) {
+    others_decode |= sequence->decoding();
+    tokens += sequence->left_to_prefill();
+  }
+  const std::optional<double> rate = rates_.SecondsAPromptToken(others_decode);
+  if (!rate) return std::nullopt;
+  // A day is as good as anything beyond it, and no duration overflows.
+  const double seconds = std::min(86400.0, *rate * static_cast<double>(tokens));
+  return std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(seconds));
 }
 
 void Batcher::CountWaiting(const Live& live, int sign) {
@@ -78,7 +108,10 @@ std::vector<Batcher::Ended> Batcher::EndCancelled(Clock::time_point now, bool lo
       if (sequence.context().number == it->first) sequence.Cancel(since);
     });
     if (live.waits()) CountWaiting(live, -1);
-    if (!live.all_started()) queue_.Remove(it->first, live.context->request.priority);
+    if (!live.all_started()) {
+      queue_.Remove(live.share, live.context->request.priority, it->first);
+    }
+    FairQueue::Leave(live.share);
     it = requests_.erase(it);
   }
   Retire();
@@ -87,6 +120,7 @@ std::vector<Batcher::Ended> Batcher::EndCancelled(Clock::time_point now, bool lo
 
 void Batcher::EndAll() {
   ForEachLive([](Sequence& sequence) { sequence.End(); });
+  for (const auto& [number, live] : requests_) FairQueue::Leave(live.share);
   requests_.clear();
   queue_.Clear();
   waiting_requests_ = 0;
@@ -94,99 +128,17 @@ void Batcher::EndAll() {
   Retire();
 }
 
-std::span<const BlockHash> Batcher::SharableNames(const RequestContext& context) const {
-  if (context.names.empty() || context.scores_prompt()) return {};
-  return std::span(context.names).first((context.prompt_length() - 1) / options_.block_size);
-}
-
-bool Batcher::HasRoom(const Request& request, std::span<const BlockHash> names, int32_t known,
-                      int32_t preemptions) {
-  // Who was preempted may not be again soon: each time twice as many slots must be there for it and
-  // for each of those that run. So a sequence is computed anew a few times at most, however long.
-  const int64_t ahead = int64_t{options_.block_size} << std::min(preemptions, 20);
-  const auto slots = [&](const Request& asked, int32_t length) {
-    return static_cast<int32_t>(std::min<int64_t>(SlotsOf(asked), length + ahead));
-  };
-  needs_.clear();
-  for (const std::unique_ptr<Sequence>& other : running_) {
-    if (!other->prefilling() && !other->decoding()) continue;  // it gives back all it has
-    needs_.push_back({&other->blocks(), slots(other->context().request, other->length())});
-  }
-  return kv_.HasRoom(names, slots(request, known), needs_);
-}
-
-std::unique_ptr<Sequence> Batcher::ResumeNext() {
-  Sequence& next = *preempted_.front();
-  const Request& request = next.context().request;
-  if (!HasRoom(request, next.SharableNames(), next.length(), next.preemptions())) return nullptr;
-  next.Resume(free_lanes_.back(), kv_.MakeTable(SlotsOf(request)));
-  std::unique_ptr<Sequence> sequence = std::move(preempted_.front());
-  preempted_.erase(preempted_.begin());
-  return sequence;
-}
-
-std::unique_ptr<Sequence> Batcher::StartNext() {
-  const uint64_t number = queue_.front();
-  Live& live = requests_.at(number);
-  const Request& request = live.context->request;
-  if (!HasRoom(request, SharableNames(*live.context), live.context->prompt_length(), 0)) {
-    return nullptr;
-  }
-  if (live.waits()) CountWaiting(live, -1);
-  const int32_t index = live.started++;
-  ++live.running;
-  if (live.all_started()) queue_.Remove(number, request.priority);
-  return std::make_unique<Sequence>(live.context, index, free_lanes_.back(),
-                                    kv_.MakeTable(SlotsOf(request)), options_.hasher);
-}
-
-std::vector<const Sequence*> Batcher::Admit() {
-  std::vector<const Sequence*> admitted;
-  while (!free_lanes_.empty() && (!preempted_.empty() || !queue_.empty())) {
-    // Who was preempted has been waiting for longer than all of its priority that have no lane yet.
-    const bool resumes =
-        !preempted_.empty() &&
-        (queue_.empty() || preempted_.front()->context().request.priority >=
-                               requests_.at(queue_.front()).context->request.priority);
-    std::unique_ptr<Sequence> sequence = resumes ? ResumeNext() : StartNext();
-    if (sequence == nullptr) break;
-    free_lanes_.pop_back();
-    // What it begins with is held from now on.
-    sequence->BeginAt(kv_.Share(sequence->blocks(), sequence->SharableNames()));
-    admitted.push_back(sequence.get());
-    Insert(std::move(sequence), &running_);
-  }
-  return admitted;
-}
-
-void Batcher::Insert(std::unique_ptr<Sequence> sequence, Sequences* sequences) {
-  const auto at = std::upper_bound(sequences->begin(), sequences->end(), sequence,
-                                   [](const auto& a, const auto& b) { return a->ComesBefore(*b); });
-  sequences->insert(at, std::move(sequence));
-}
-
-bool Batcher::MakeRoom() {
-  // What is on its way back may be enough, and costs nothing.
-  const auto runs = [](const auto& sequence) {
-    return sequence->prefilling() || sequence->decoding();
-  };
-  if (!leaving_.empty() || !std::all_of(running_.begin(), running_.end(), runs)) return false;
-  Sequence& victim = *running_.back();
-  victim.Preempt();
-  if (victim.in_flight()) return false;  // it goes when its step has ended
-  Retire();
-  return true;
-}
-
 void Batcher::Free(Sequence& sequence) {
   kv_.Free(sequence.blocks());
   free_lanes_.push_back(sequence.lane());
+  --sequence.share()->lanes;
 }
 
 void Batcher::Forget(const Sequence& sequence) {
   // A request that was ended as a whole is gone already.
   const auto it = requests_.find(sequence.context().number);
   if (it != requests_.end() && --it->second.running == 0 && it->second.all_started()) {
+    FairQueue::Leave(it->second.share);
     requests_.erase(it);
   }
 }
@@ -194,7 +146,8 @@ void Batcher::Forget(const Sequence& sequence) {
 void Batcher::Retire() {
   for (std::unique_ptr<Sequence>& sequence : preempted_) {
     if (!sequence->ended()) continue;
-    Forget(*sequence);  // it held nothing
+    Forget(*sequence);
+    if (sequence->cancelled()) freed_.push_back(*sequence->cancelled());  // all it had is free
     sequence.reset();
   }
   std::erase(preempted_, nullptr);

@@ -2,10 +2,13 @@
 // blocks. It has no thread, no clock and no device; the engine loop gives it time and results.
 //
 // Between two steps: requests join the queue, ended sequences leave, and the queue's head takes
-// lanes while there are lanes and blocks (the higher priority first, then first come, first served;
-// nobody overtakes). A step is a prefill of the next chunks of the sequences whose prompt is not
-// done, oldest first, and a decode of all whose prompt was done before the step: a batch of exactly
-// their number.
+// lanes while there are lanes and blocks (in the order of FairQueue; nobody overtakes). A step is a
+// prefill of the next chunks of the sequences whose prompt is not done, in that order too, and a
+// decode of all whose prompt was done before the step: a batch of exactly their number.
+//
+// A client has no more of its prompts in lanes than a step may take, so that the prompt of another,
+// who comes now, waits for no more than that; and where it has more lanes than its weight gives it,
+// one is taken back for another who waits for his (MakeLane).
 //
 // A sequence is admitted when there are blocks for its prompt and for a little more of each that
 // runs; nothing is set aside for what it may generate. So blocks may become short. Then the newest
@@ -30,18 +33,20 @@
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <optional>
 #include <span>
+#include <string>
 #include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "engine/events.h"
+#include "engine/fair_queue.h"
 #include "engine/kv_cache.h"
 #include "engine/observer.h"
 #include "engine/prefix_hash.h"
 #include "engine/request.h"
-#include "engine/request_queue.h"
 #include "engine/sequence.h"
 #include "engine/step_rates.h"
 #include "graphs/step.h"
@@ -53,8 +58,9 @@ struct BatcherOptions {
   int32_t prefill_chunk_size = 512;  // prompt tokens a step
   double itl_factor = 3;             // while others decode, no step longer than so many of theirs
   int32_t block_size = 16;
-  std::vector<int32_t> kv_blocks;        // of each layer group
-  std::vector<LayerGroup> groups = {};   // as EngineOptions'
+  std::vector<int32_t> kv_blocks;                     // of each layer group
+  std::vector<LayerGroup> groups = {};                // as EngineOptions'
+  std::map<std::string, double> client_weights = {};  // positive; 1 for those not named
   int32_t run_ahead = 0;                 // steps planned beside the oldest that has not ended
   const PrefixHasher* hasher = nullptr;  // null: no prefix cache; as the contexts'; outlives all
 };
@@ -67,7 +73,10 @@ class Batcher {
   bool CanEverRun(const Request& request) const { return kv_.CanEverHold(SlotsOf(request)); }
 
   // --- between steps ---
-  void Enqueue(std::shared_ptr<const RequestContext> context);
+  // The request joins the queue; or it is refused, since at the rate at which prompts are computed
+  // its first token would come after its deadline: then the time predicted until that token.
+  std::optional<Clock::duration> Enqueue(std::shared_ptr<const RequestContext> context,
+                                         Clock::time_point now);
   // A sequence whose end the delivery has found. It may have ended meanwhile.
   void EndSequence(uint64_t request, int32_t index);
 
@@ -127,6 +136,7 @@ class Batcher {
   // A request from Enqueue until its last sequence has ended.
   struct Live {
     std::shared_ptr<const RequestContext> context;
+    ClientShare* share = nullptr;
     int32_t started = 0;  // sequences that took a lane
     int32_t running = 0;  // of them, not ended yet
 
@@ -140,6 +150,7 @@ class Batcher {
     std::vector<PrefillChunk> chunks;
     std::vector<int32_t> lanes;
     std::vector<Sequence*> prefill_rows, decode_rows;  // of chunks, of lanes
+    bool full = false;                                 // no further prompt token might be in it
   };
 
   PlannedStep& StepOf(uint64_t number) { return steps_[number % steps_.size()]; }
@@ -157,6 +168,10 @@ class Batcher {
   // The first of those preempted, or of the queue, with a lane; null: it must wait.
   std::unique_ptr<Sequence> ResumeNext();
   std::unique_ptr<Sequence> StartNext();
+  bool ResumesNext() const;
+  // Preempts a sequence of a client with more than its share of the lanes, for the queue's head.
+  // True: its lane is free now.
+  bool MakeLane();
 
   // Gives the sequence its blocks for positions up to `slots`. False: they are short, and now no
   // other may take any before it.
@@ -164,12 +179,21 @@ class Batcher {
               std::vector<BlockUpdate>* updates);
   // Preempts the last sequence of those that run. True: its blocks can be had at once.
   bool MakeRoom();
+  // True: its lane and blocks are free; else when its step has ended.
+  bool Preempt(Sequence& victim);
+  // A lane with its blocks will be free when the steps in flight have ended.
+  bool SomethingReturns() const;
+  void PlanDecodes(PlannedStep& step);
+  void PlanChunks(PlannedStep& step);
+  Sequence* NextToPrefill();
   // False: blocks are short.
   bool PlanDecode(Sequence& sequence, PlannedStep& step);
   bool PlanChunk(Sequence& sequence, int32_t* budget, PlannedStep& step);
-  int32_t PromptTokensOfAStep() const;
   static void CountPrefill(const PlannedStep& step, StepFigures* figures);
   void CountWaiting(const Live& live, int sign);
+  // At least so long takes it until the request has its first token; none: nothing is known yet.
+  std::optional<Clock::duration> PredictFirstToken(const RequestContext& context,
+                                                   const ClientShare* share) const;
   static absl::Status CheckResult(const PlannedStep& step, const StepResult& result);
   void FinishPrefill(const PlannedStep& step, const PrefillResult& result, Clock::time_point time,
                      std::vector<Event>* events);
@@ -188,7 +212,7 @@ class Batcher {
   KvCache kv_;
   std::map<uint64_t, Live> requests_;
   StepRates rates_;
-  RequestQueue queue_;  // requests that have sequences to start
+  FairQueue queue_;  // requests that have sequences to start
   int32_t waiting_requests_ = 0;
   int64_t waiting_tokens_ = 0;
   // Each in the order of Sequence::ComesBefore.
@@ -206,6 +230,7 @@ class Batcher {
   std::vector<PlannedStep> steps_;  // [run_ahead + 1]
   uint64_t planned_ = 0;            // steps, ever
   uint64_t finished_ = 0;
+  uint64_t planning_ = 0;  // calls of PlanStep, ever
 };
 
 }  // namespace sirocco

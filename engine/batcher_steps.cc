@@ -24,32 +24,54 @@ Step Batcher::PlanStep() {
   step.lanes.clear();
   step.prefill_rows.clear();
   step.decode_rows.clear();
+  ++planning_;
   short_of_blocks_ = false;
-  int32_t budget = PromptTokensOfAStep();
-  for (size_t i = 0; i < running_.size();) {
-    Sequence& sequence = *running_[i];
-    bool planned = true;
-    if (sequence.decoding()) {
-      planned = PlanDecode(sequence, step);
-    } else if (sequence.prefilling() && budget > 0) {
-      planned = PlanChunk(sequence, &budget, step);
-    }
-    // Once more where another, behind it, made room; where it was itself, its place is the next's.
-    if (!planned && !short_of_blocks_ && MakeRoom()) continue;
-    short_of_blocks_ |= !planned;
-    ++i;
-  }
+  // First those that decode: a sequence whose last chunk is planned is one of them only then.
+  PlanDecodes(step);
+  PlanChunks(step);
   const Step plan = {.prefill = {.block_updates = step.prefill_updates, .chunks = step.chunks},
                      .decode = {.block_updates = step.decode_updates, .lanes = step.lanes}};
   if (!plan.empty()) ++planned_;
   return plan;
 }
 
-int32_t Batcher::PromptTokensOfAStep() const {
-  const bool others_decode = std::any_of(running_.begin(), running_.end(),
-                                         [](const auto& sequence) { return sequence->decoding(); });
+void Batcher::PlanDecodes(PlannedStep& step) {
+  for (size_t i = 0; i < running_.size();) {
+    Sequence& sequence = *running_[i];
+    if (sequence.decoding() && !PlanDecode(sequence, step)) {
+      // Once more where another, behind it, made room; where it was itself, its place is the
+      // next's.
+      if (!short_of_blocks_ && MakeRoom()) continue;
+      short_of_blocks_ = true;
+    }
+    ++i;
+  }
+}
+
+Sequence* Batcher::NextToPrefill() {
+  Sequence* next = nullptr;
+  const auto place = [](const Sequence& sequence) {
+    return std::pair(-int64_t{sequence.context().request.priority}, sequence.share()->served);
+  };
+  // In the order of age: of one client the oldest is next.
+  for (const std::unique_ptr<Sequence>& sequence : running_) {
+    if (!sequence->prefilling() || sequence->considered(planning_)) continue;
+    if (next == nullptr || place(*sequence) < place(*next)) next = sequence.get();
+  }
+  return next;
+}
+
+void Batcher::PlanChunks(PlannedStep& step) {
   const int32_t most = options_.prefill_chunk_size;
-  return others_decode ? rates_.TokensBeside(options_.itl_factor, most) : most;
+  int32_t budget = step.lanes.empty() ? most : rates_.TokensBeside(options_.itl_factor, most);
+  for (Sequence* next; budget > 0 && (next = NextToPrefill()) != nullptr;) {
+    if (!PlanChunk(*next, &budget, step)) {
+      if (!short_of_blocks_ && MakeRoom()) continue;  // it may have been itself
+      short_of_blocks_ = true;
+    }
+    next->Consider(planning_);
+  }
+  step.full = budget == 0;
 }
 
 bool Batcher::Extend(Sequence& sequence, int32_t first_position, int32_t slots,
@@ -116,11 +138,16 @@ absl::StatusOr<Batcher::StepFigures> Batcher::FinishStep(const StepResult& resul
     if (sequence.ended()) {
       ++figures.overrun_rows;
     } else {
+      sequence.share()->Serve(1);
       TokenCame(sequence, result.decode.sampled[row], time, events);
     }
   }
   rates_.Add(figures.prefill_tokens, result.prefill_seconds, figures.decode_rows,
              result.decode_seconds);
+  if (step.full) {
+    rates_.AddFull(figures.decode_rows > 0, figures.prefill_tokens,
+                   result.prefill_seconds + result.decode_seconds);
+  }
   ++finished_;
   Retire();
   return figures;
@@ -149,6 +176,7 @@ void Batcher::FinishPrefill(const PlannedStep& step, const PrefillResult& result
     Sequence& sequence = *step.prefill_rows[row];
     sequence.StepEnded();
     if (!sequence.ended()) {
+      sequence.share()->Serve(chunk.count);
       FinishChunk(sequence, chunk, token, scored.first(chunk.score_count), time, events);
     }
     scored = scored.subspan(chunk.score_count);

@@ -22,6 +22,11 @@ absl::StatusOr<std::unique_ptr<Engine>> Engine::Start(std::unique_ptr<Executor> 
     return absl::InvalidArgumentError(
         absl::StrCat("itl_factor: ", options.itl_factor, " is not at least 1"));
   }
+  for (const auto& [client, weight] : options.client_weights) {
+    if (weight > 0) continue;
+    return absl::InvalidArgumentError(
+        absl::StrCat("client_weights: ", weight, " of ", client, " is not positive"));
+  }
   const size_t groups = executor->options().kv_blocks.size();
   if (!options.groups.empty() && options.groups.size() != groups) {
     return absl::InvalidArgumentError(

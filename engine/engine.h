@@ -3,7 +3,9 @@
 #pragma once
 
 #include <chrono>
+#include <map>
 #include <memory>
+#include <string>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -27,6 +29,8 @@ struct EngineOptions {
   // The model's: how far back its layers see (ModelDescriptor::groups). Empty: all the way.
   std::vector<LayerGroup> groups = {};
   std::vector<int32_t> end_token_ids = {};
+  // Shares of the clients that requests name; 1 for all others. Positive.
+  std::map<std::string, double> client_weights = {};
   // Whether prompts may begin with KV blocks that are there already.
   bool prefix_cache = true;
   int delivery_threads = 1;
@@ -46,7 +50,10 @@ class Engine {
   // Any thread; never blocks on a step. The request must be valid (see Request): INVALID_ARGUMENT
   // names what is not. RESOURCE_EXHAUSTED: the queue is full (reason "queue_full" or
   // "queue_tokens"), or its blocks can never be had ("kv"); UNAVAILABLE: draining ("draining") or
-  // stopped; INTERNAL: the device has failed. After OK the stream ends with one `done` update.
+  // stopped; INTERNAL: the device has failed. After OK the stream ends with one `done` update; with
+  // RESOURCE_EXHAUSTED, before anything else, where the engine finds that the deadline cannot be
+  // met
+  // ("deadline").
   virtual absl::StatusOr<std::shared_ptr<TokenStream>> Submit(Request request,
                                                               TokenStream::Listener listener) = 0;
 

@@ -25,6 +25,7 @@ BatcherOptions ToBatcherOptions(const Executor& executor, const EngineOptions& o
           .block_size = limits.block_size,
           .kv_blocks = limits.kv_blocks,
           .groups = options.groups,
+          .client_weights = options.client_weights,
           .run_ahead = executor.run_ahead(),
           .hasher = hasher ? &*hasher : nullptr};
 }
@@ -153,8 +154,23 @@ void EngineLoop::TakeArrivals() {
     batcher_.EndAll();
     arrivals_.requests.clear();
   }
-  for (auto& context : arrivals_.requests) batcher_.Enqueue(std::move(context));
+  for (auto& context : arrivals_.requests) Enqueue(std::move(context));
   for (const auto& [request, index] : arrivals_.ends) batcher_.EndSequence(request, index);
+}
+
+void EngineLoop::Enqueue(std::shared_ptr<const RequestContext> context) {
+  const Clock::time_point now = Clock::now();
+  const uint64_t number = context->number;
+  const std::optional<Clock::time_point> deadline = context->request.deadline;
+  const std::optional<Clock::duration> predicted = batcher_.Enqueue(std::move(context), now);
+  if (!predicted) return;
+  observer_->OnRejected("deadline");
+  events_.push_back(
+      {number, EndedEvent{.status = absl::ResourceExhaustedError(absl::StrCat(
+                              "the deadline cannot be met: the first token is expected in ",
+                              Seconds(*predicted), " s, the deadline is in ",
+                              Seconds(*deadline - now), " s")),
+                          .time = now}});
 }
 
 void EngineLoop::EndCancelled() {

@@ -44,6 +44,7 @@ class EngineLoop final : public Engine {
   void Run();
   absl::Status Turn();
   void TakeArrivals();
+  void Enqueue(std::shared_ptr<const RequestContext> context);
   void EndCancelled();
   absl::Status Admit();
   absl::Status RunStep();

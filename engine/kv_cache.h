@@ -57,6 +57,11 @@ class KvCache {
   };
   bool HasRoom(std::span<const BlockHash> names, int32_t slots, std::span<const Need> tables) const;
 
+  // The slots of the longest beginning of these names that is there.
+  int32_t CachedSlots(std::span<const BlockHash> names) const {
+    return FindBeginning(names, 0) * block_size_;
+  }
+
   // An empty table of a sequence that will have at most this many slots.
   BlockTable MakeTable(int32_t slots) const;
 

@@ -51,6 +51,7 @@ struct Request {
   StopOptions stop;
   std::optional<LogprobOptions> logprobs;
   int32_t priority = 0;        // the higher is served first
+  std::string client;          // who asks: clients of one priority get fair shares
   int32_t n = 1;               // sequences: 1 ... max_batch_size
   int32_t max_new_tokens = 0;  // at most max_length - prompt.size()
   std::optional<Clock::time_point> deadline;

@@ -60,12 +60,13 @@ std::shared_ptr<const RequestContext> MakeRequestContext(uint64_t number, Reques
 }
 
 Sequence::Sequence(std::shared_ptr<const RequestContext> context, int32_t index, int32_t lane,
-                   BlockTable blocks, const PrefixHasher* hasher)
+                   BlockTable blocks, const PrefixHasher* hasher, ClientShare* share)
     : context_(std::move(context)),
       index_(index),
       lane_(lane),
       blocks_(std::move(blocks)),
       hasher_(hasher),
+      share_(share),
       known_at_start_(context_->prompt_length()) {
   // A decode step adds to both and allocates nothing.
   const Request& request = context_->request;

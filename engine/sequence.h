@@ -7,6 +7,7 @@
 #include <span>
 #include <vector>
 
+#include "engine/fair_queue.h"
 #include "engine/kv_cache.h"
 #include "engine/prefix_hash.h"
 #include "engine/request.h"
@@ -51,15 +52,17 @@ std::shared_ptr<const RequestContext> MakeRequestContext(uint64_t number, Reques
 // with all tokens it knows: the next one is sampled as if nothing had happened. Engine thread.
 class Sequence {
  public:
-  // `hasher`: as the context's; outlives the sequence.
+  // `hasher`: as the context's. `share`: its client's. Both outlive the sequence.
   Sequence(std::shared_ptr<const RequestContext> context, int32_t index, int32_t lane,
-           BlockTable blocks, const PrefixHasher* hasher = nullptr);
+           BlockTable blocks, const PrefixHasher* hasher = nullptr, ClientShare* share = nullptr);
 
   const RequestContext& context() const { return *context_; }
   int32_t index() const { return index_; }
   int32_t lane() const { return lane_; }
   BlockTable& blocks() { return blocks_; }
   const BlockTable& blocks() const { return blocks_; }
+
+  ClientShare* share() const { return share_; }
 
   // Who comes first: for lanes, for blocks and in a step. The higher priority, then the older.
   bool ComesBefore(const Sequence& other) const;
@@ -83,17 +86,23 @@ class Sequence {
 
   // --- what is launched: known before the tokens are ---
   bool prefilling() const { return !preempted_ && prefilled_ < known_at_start_; }
+  int32_t left_to_prefill() const { return prefilling() ? known_at_start_ - prefilled_ : 0; }
   // Nothing of its prompt is in a launched step.
   bool untouched() const { return prefilled_ == cached_; }
   // The prompt is done and another token may be sampled: an end by length is known beforehand.
   bool decoding() const {
     return !preempted_ && !prefilling() && sampled_ < context_->request.max_new_tokens;
   }
+  // A step may still be planned with it.
+  bool goes_on() const { return prefilling() || decoding(); }
   // Tokens that the device knows when all that is launched has ended.
   int32_t length() const { return context_->prompt_length() + sampled_; }
   // A launched step that names it has not been collected.
   bool in_flight() const { return steps_in_flight_ > 0; }
 
+  // Its next chunk was considered in the planning of this number.
+  void Consider(uint64_t planning) { considered_ = planning; }
+  bool considered(uint64_t planning) const { return considered_ == planning; }
   // The next at most `budget` of the tokens that it started with.
   PrefillChunk NextChunk(int32_t budget) const;
   void ChunkLaunched(const PrefillChunk& chunk);
@@ -129,6 +138,7 @@ class Sequence {
   BlockTable blocks_;
   std::vector<int32_t> tokens_;  // known: the prompt's, and those generated
   const PrefixHasher* hasher_;
+  ClientShare* share_;
   std::vector<BlockHash> names_;  // of the full blocks of `tokens_`
   int32_t known_at_start_;  // tokens that a prefill computes: since Resume more than the prompt
   int32_t cached_ = 0;      // of them, those that need not be computed
@@ -138,6 +148,7 @@ class Sequence {
   int32_t generated_ = 0;  // tokens known
   int32_t scored_ = 0;     // of the prompt
   int32_t preemptions_ = 0;
+  uint64_t considered_ = 0;
   bool preempted_ = false;
   bool begun_ = false;
   bool ended_ = false;

@@ -55,4 +55,20 @@ int32_t StepRates::TokensBeside(double factor, int32_t most) const {
   return std::max(least, static_cast<int32_t>(room / line.slope));
 }
 
+void StepRates::AddFull(bool beside, int32_t prefill_tokens, double seconds) {
+  Rate& rate = beside ? full_beside_ : full_alone_;
+  rate.tokens = rate.tokens * kDecay + prefill_tokens;
+  rate.seconds = rate.seconds * kDecay + seconds;
+}
+
+std::optional<double> StepRates::SecondsAPromptToken(bool beside) const {
+  const Rate& rate = beside && full_beside_.tokens > 0 ? full_beside_ : full_alone_;
+  if (rate.tokens == 0) return std::nullopt;
+  return rate.seconds / rate.tokens;
+}
+
+void StepRates::Doubt() {
+  for (Rate* rate : {&full_alone_, &full_beside_}) rate->seconds *= kDecay;
+}
+
 }  // namespace sirocco

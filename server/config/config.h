@@ -32,6 +32,7 @@ struct Config {
   double itl_factor = 3;
   int64_t max_queue_size = 1024;
   std::optional<int64_t> max_queue_tokens;
+  std::map<std::string, double> client_weights;
   bool prefix_cache = true;
   std::optional<int64_t> threads;
   std::chrono::milliseconds drain_timeout{30'000};

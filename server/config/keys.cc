@@ -134,6 +134,11 @@ std::vector<KeyEntry> MakeTable() {
               "requests that may wait; one more is refused with RESOURCE_EXHAUSTED"),
       Integer("max_queue_tokens", &Config::max_queue_tokens, 1, kMostInt,
               "prompt tokens that may wait; default: no bound but max_queue_size"),
+      {"client_weights",
+       "shares of clients, as the metadata key sirocco-client names them: alice=3,bob=0.5; 1 for "
+       "all others. Who floods the server makes the others wait no longer than their share does",
+       [](std::string_view text, Config& c) { return Store(ParseWeights(text), c.client_weights); },
+       [](const Config& c) { return WeightsText(c.client_weights); }},
       Bool("prefix_cache", &Config::prefix_cache,
            "keep the KV blocks of prompts and answers, and begin with them what begins alike"),
       Integer("threads", &Config::threads, 1, 1024, "threads of the CPU backend; default: cores"),

@@ -3,9 +3,13 @@
 #include <array>
 #include <charconv>
 #include <limits>
+#include <utility>
 
 #include "absl/status/status.h"
+#include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "absl/strings/str_split.h"
 
 namespace sirocco {
 namespace {
@@ -74,6 +78,26 @@ absl::StatusOr<double> ParseNumber(std::string_view text, double min, double max
     return value;
   }
   return absl::InvalidArgumentError(absl::StrCat("a number from ", min, " to ", max));
+}
+
+absl::StatusOr<std::map<std::string, double>> ParseWeights(std::string_view text) {
+  std::map<std::string, double> weights;
+  for (const absl::string_view part :
+       absl::StrSplit(absl::string_view(text.data(), text.size()), ',', absl::SkipWhitespace())) {
+    const std::pair<std::string, std::string> entry = absl::StrSplit(part, absl::MaxSplits('=', 1));
+    const std::string name(absl::StripAsciiWhitespace(entry.first));
+    const std::string number(absl::StripAsciiWhitespace(entry.second));
+    const absl::StatusOr<double> weight = ParseNumber(number, 0.001, 1000);
+    if (name.empty() || !weight.ok() || !weights.emplace(name, *weight).second) {
+      return absl::InvalidArgumentError(
+          "client names, each once, with weights from 0.001 to 1000, such as alice=3,bob=0.5");
+    }
+  }
+  return weights;
+}
+
+std::string WeightsText(const std::map<std::string, double>& weights) {
+  return absl::StrJoin(weights, ",", absl::PairFormatter("="));
 }
 
 absl::StatusOr<double> ParseShare(std::string_view text) {

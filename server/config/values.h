@@ -3,6 +3,7 @@
 
 #include <chrono>
 #include <cstdint>
+#include <map>
 #include <string>
 #include <string_view>
 
@@ -16,6 +17,9 @@ absl::StatusOr<bool> ParseBool(std::string_view text);
 // Above 0, at most 1.
 absl::StatusOr<double> ParseShare(std::string_view text);
 absl::StatusOr<double> ParseNumber(std::string_view text, double min, double max);
+// "NAME=WEIGHT,...": each name once, weights from 0.001 to 1000.
+absl::StatusOr<std::map<std::string, double>> ParseWeights(std::string_view text);
+std::string WeightsText(const std::map<std::string, double>& weights);
 // A whole number of bytes with an optional unit: B, KiB, MiB, GiB, TiB, KB, MB, GB, TB.
 absl::StatusOr<int64_t> ParseBytes(std::string_view text, int64_t min, int64_t max);
 // A whole number with a unit: "500ms", "30s", "2m", "1h".

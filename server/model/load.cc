@@ -151,6 +151,7 @@ absl::Status StartServedModel(const Config& config, EngineObserver* observer,
   engine_options.max_queue_size = static_cast<int32_t>(config.max_queue_size);
   engine_options.max_queue_tokens = config.max_queue_tokens.value_or(0);
   engine_options.prefill_chunk_size = options->prefill_chunk_size;
+  engine_options.client_weights = config.client_weights;
   engine_options.itl_factor = config.itl_factor;
   engine_options.prefix_cache = config.prefix_cache;
   engine_options.groups = model.files.descriptor.groups;

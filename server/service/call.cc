@@ -16,6 +16,8 @@
 namespace sirocco {
 namespace {
 
+constexpr size_t kMaxClientBytes = 256;
+
 using SystemClock = std::chrono::system_clock;
 
 constexpr std::chrono::milliseconds kRetryDelay{1000};
@@ -83,6 +85,17 @@ std::optional<Clock::time_point> CallRecord::Deadline() const {
   const SystemClock::time_point now = SystemClock::now();
   if (deadline > now + std::chrono::hours(24 * 365)) return std::nullopt;
   return Clock::now() + std::chrono::duration_cast<Clock::duration>(deadline - now);
+}
+
+absl::StatusOr<std::string> CallRecord::Client() const {
+  const auto entry = context_.client_metadata().find("sirocco-client");
+  if (entry == context_.client_metadata().end()) return std::string();
+  const grpc::string_ref name = entry->second;
+  if (name.size() > kMaxClientBytes) {
+    return InvalidField("sirocco-client", absl::StrCat("has ", name.size(), " bytes"),
+                        absl::StrCat("at most ", kMaxClientBytes));
+  }
+  return std::string(name.data(), name.size());
 }
 
 absl::StatusCode CallRecord::CancelReason() {

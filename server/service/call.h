@@ -49,6 +49,9 @@ class CallRecord {
   // The client's deadline, on the engine's clock.
   std::optional<Clock::time_point> Deadline() const;
 
+  // Who asks: the metadata `sirocco-client`; empty, where there is none.
+  absl::StatusOr<std::string> Client() const;
+
   // Why a call that was cancelled was: kDeadlineExceeded or kCancelled. A client gives up at its
   // own deadline, which may come a little before the one it told us: gRPC rounds timeouts up, and
   // they count from here on. The first call decides. Any thread.

@@ -7,6 +7,16 @@
 #include "server/api/to_request.h"
 
 namespace sirocco {
+namespace {
+
+// The engine's refusals, which may be tried again in a while, wherever it found the reason.
+absl::Status Retriable(const absl::Status& status) {
+  if (!absl::IsResourceExhausted(status)) return status;
+  const absl::string_view reason = status.message();
+  return Exhausted(std::string_view(reason.data(), reason.size()));
+}
+
+}  // namespace
 
 void GenerateCall::Start(const grpc::ByteBuffer& request) {
   self_ = shared_from_this();
@@ -49,16 +59,15 @@ absl::Status GenerateCall::Submit(const grpc::ByteBuffer& bytes) {
   if (!request.ok()) return request.status();
   details_.id = request->id;
   request->deadline = record_.Deadline();
+  auto client = record_.Client();
+  if (!client.ok()) return client.status();
+  request->client = *std::move(client);
   Begin(*request, *model->facts);
   // Weak: the engine may tell news of a call that has ended.
   auto stream = model->engine->Submit(*std::move(request), [weak = weak_from_this()] {
     if (const auto call = weak.lock()) call->Notify();
   });
-  if (!stream.ok()) {
-    if (!absl::IsResourceExhausted(stream.status())) return stream.status();
-    const absl::string_view reason = stream.status().message();
-    return Exhausted(std::string_view(reason.data(), reason.size()));
-  }
+  if (!stream.ok()) return Retriable(stream.status());
   const std::lock_guard lock(mutex_);
   stream_ = *std::move(stream);
   if (cancelled_) stream_->Cancel(record_.CancelReason());
@@ -104,7 +113,7 @@ void GenerateCall::Continue() {
 
 void GenerateCall::Take(StreamUpdate update, bool gone) {
   if (update.done) {
-    result_ = update.status;
+    result_ = Retriable(update.status);
     details_.usage = update.usage;
     details_.timing = update.timing;
     details_.stage = update.stage;

@@ -1,113 +1,12 @@
-#include "engine/batcher.h"
-
-#include <gtest/gtest.h>
-
 #include <chrono>
-#include <deque>
-#include <map>
 #include <variant>
+
+#include "tests/engine/batcher_fixture.h"
 
 namespace sirocco {
 namespace {
 
 using std::chrono::seconds;
-
-constexpr int32_t kEnd = 2;
-
-class BatcherTest : public testing::Test {
- protected:
-  std::shared_ptr<const RequestContext> Enqueue(int32_t prompt, int32_t max_new_tokens,
-                                                int32_t n = 1) {
-    Request request;
-    request.prompt.assign(prompt, 5);
-    request.max_new_tokens = max_new_tokens;
-    request.n = n;
-    return Enqueue(std::move(request));
-  }
-  std::shared_ptr<const RequestContext> Enqueue(Request request) {
-    auto context = MakeRequestContext(next_number_++, std::move(request),
-                                      std::make_shared<TokenStream>(nullptr), {kEnd});
-    batcher_->Enqueue(context);
-    return context;
-  }
-
-  // One turn of the engine in which every row samples `token`; (prompt tokens, decode rows).
-  std::pair<int32_t, int32_t> Step(int32_t token = 7) {
-    admitted_.clear();
-    for (const Sequence* sequence : batcher_->Admit()) {
-      admitted_.emplace_back(sequence->context().number, sequence->index());
-    }
-    const std::pair planned = Plan();
-    if (planned != std::pair(0, 0)) {
-      EXPECT_TRUE(Finish(token).ok());
-    }
-    return planned;
-  }
-
-  // The halves of a turn: (prompt tokens, decode rows) of the step planned; the oldest step ends.
-  std::pair<int32_t, int32_t> Plan() {
-    const sirocco::Step plan = batcher_->PlanStep();
-    std::pair<int32_t, int32_t> planned(0, static_cast<int32_t>(plan.decode.lanes.size()));
-    for (const PrefillChunk& chunk : plan.prefill.chunks) planned.first += chunk.count;
-    if (!plan.empty()) plans_.push_back(plan);
-    return planned;
-  }
-  absl::StatusOr<Batcher::StepFigures> Finish(int32_t token = 7) {
-    TokenScore score = {};
-    score.token_id = token;
-    size_t samples = 0;
-    size_t scores = 0;
-    double prefill_seconds = 0;
-    for (const PrefillChunk& chunk : plans_.front().prefill.chunks) {
-      samples += chunk.sample ? 1 : 0;
-      scores += chunk.score_count;
-      prefill_seconds += chunk.count * seconds_a_prompt_token_;
-    }
-    const std::vector<TokenScore> sampled(samples, score), scored(scores, score);
-    const std::vector<TokenScore> decoded(plans_.front().decode.lanes.size(), score);
-    plans_.pop_front();
-    events_.clear();
-    return batcher_->FinishStep({.prefill = {.sampled = sampled, .scored = scored},
-                                 .decode = {.sampled = decoded},
-                                 .prefill_seconds = prefill_seconds,
-                                 .decode_seconds = decoded.empty() ? 0 : seconds_a_decode_},
-                                Clock::now(), &events_);
-  }
-
-  // Tokens of the last step, by (request, index).
-  std::map<std::pair<uint64_t, int32_t>, TokenRole> Tokens() const {
-    std::map<std::pair<uint64_t, int32_t>, TokenRole> tokens;
-    for (const Event& event : events_) {
-      const auto* token = std::get_if<TokenEvent>(&event.what);
-      if (token != nullptr) tokens[{event.request, token->index}] = token->role;
-    }
-    return tokens;
-  }
-
-  void Make(int32_t lanes, int32_t blocks, int32_t run_ahead = 0) {
-    batcher_ = std::make_unique<Batcher>(BatcherOptions{.max_batch_size = lanes,
-                                                        .prefill_chunk_size = 8,
-                                                        .block_size = 4,
-                                                        .kv_blocks = {blocks},
-                                                        .run_ahead = run_ahead});
-  }
-  void ExpectEmpty() const {
-    const EngineGauges gauges = batcher_->gauges();
-    EXPECT_TRUE(batcher_->empty());
-    EXPECT_EQ(gauges.requests_running, 0);
-    EXPECT_EQ(gauges.requests_waiting, 0);
-    EXPECT_EQ(gauges.queue_tokens, 0);
-    EXPECT_EQ(gauges.kv_blocks_used, 0);
-  }
-
-  using Ids = std::vector<std::pair<uint64_t, int32_t>>;
-  double seconds_a_prompt_token_ = 0, seconds_a_decode_ = 0;
-  uint64_t next_number_ = 1;
-  std::unique_ptr<Batcher> batcher_;
-  Ids admitted_;
-  std::deque<sirocco::Step> plans_;  // that have not ended
-  std::vector<Event> events_;
-};
 
 TEST_F(BatcherTest, ASequenceIsPrefilledThenDecodedToItsLength) {
   Make(2, 8);
@@ -181,7 +80,9 @@ TEST_F(BatcherTest, TheQueueIsServedInOrderAndNobodyOvertakes) {
   EXPECT_EQ(batcher_->startable(), 0);
   Step(kEnd);  // ends the first
   Step();
-  EXPECT_EQ(admitted_, (Ids{{2, 0}, {3, 0}}));
+  EXPECT_EQ(admitted_, (Ids{{2, 0}}));
+  Step();  // what is left of that prompt fits a step: the next may have a lane
+  EXPECT_EQ(admitted_, (Ids{{3, 0}}));
   EXPECT_EQ(batcher_->gauges().requests_waiting, 0);
   EXPECT_EQ(batcher_->startable(), 2);
 }
@@ -267,7 +168,7 @@ TEST_F(BatcherTest, ACancellationBeforeTheRequestCameIsSeen) {
   request.max_new_tokens = 1;
   auto stream = std::make_shared<TokenStream>(nullptr);
   stream->Cancel(absl::StatusCode::kUnavailable);
-  batcher_->Enqueue(MakeRequestContext(1, std::move(request), stream, {kEnd}));
+  batcher_->Enqueue(MakeRequestContext(1, std::move(request), stream, {kEnd}), now_);
   const auto ended = batcher_->EndCancelled(Clock::now(), /*look=*/false);
   ASSERT_EQ(ended.size(), 1u);
   EXPECT_EQ(ended[0].reason, absl::StatusCode::kUnavailable);
@@ -323,111 +224,6 @@ TEST_F(BatcherTest, AResultThatDoesNotFitThePlanIsAnError) {
   EXPECT_EQ(finish(result), absl::StatusCode::kInternal);
   result.decode.sampled = {};
   EXPECT_EQ(finish(result), absl::StatusCode::kOk);
-}
-
-// --- preemption ---
-
-TEST_F(BatcherTest, TheNewestIsPreemptedWhenBlocksAreShortAndGoesOnLater) {
-  Make(3, /*blocks=*/6);
-  Enqueue(8, 9);  // 2 blocks, of 4 in the end
-  Enqueue(7, 7);  // 2 blocks, of 4
-  EXPECT_EQ(Step(), (std::pair{8, 0}));
-  EXPECT_EQ(Step(), (std::pair{7, 1}));
-  for (int i = 0; i < 3; ++i) EXPECT_EQ(Step(), (std::pair{0, 2}));
-  EXPECT_EQ(batcher_->gauges().kv_blocks_used, 6);
-  EXPECT_EQ(batcher_->TakePreemptions(), 0);
-  // The first wants a fourth block, and gets one of those that the second had.
-  EXPECT_EQ(Step(), (std::pair{0, 1}));
-  EXPECT_EQ(batcher_->TakePreemptions(), 1);
-  EXPECT_EQ(Tokens().count({1, 0}), 1u);
-  EXPECT_EQ(batcher_->gauges().kv_blocks_used, 4);
-  EXPECT_EQ(batcher_->gauges().requests_running, 2);
-  EXPECT_EQ(batcher_->gauges().requests_waiting, 0);
-  EXPECT_EQ(batcher_->startable(), 0);  // who comes now is behind it
-  while (batcher_->gauges().requests_running == 2) Step();
-  // Its prompt and the four tokens it had are computed again; the fifth is sampled.
-  admitted_.clear();
-  EXPECT_EQ(Step(), (std::pair{8, 0}));
-  EXPECT_EQ(admitted_, (Ids{{2, 0}}));
-  EXPECT_TRUE(Tokens().empty());
-  EXPECT_EQ(Step(), (std::pair{3, 0}));
-  EXPECT_EQ(Tokens().at({2, 0}), TokenRole::kText);
-  EXPECT_EQ(Step(), (std::pair{0, 1}));
-  EXPECT_EQ(Step(), (std::pair{0, 1}));
-  EXPECT_EQ(Tokens().at({2, 0}), TokenRole::kLast);
-  EXPECT_EQ(batcher_->TakePreemptions(), 0);
-  ExpectEmpty();
-}
-
-TEST_F(BatcherTest, AHigherPriorityIsServedFirstAndPreemptedLast) {
-  Make(3, /*blocks=*/6);
-  const auto request = [](int32_t prompt, int32_t max_new_tokens, int32_t priority) {
-    Request made;
-    made.prompt.assign(prompt, 5);
-    made.max_new_tokens = max_new_tokens;
-    made.priority = priority;
-    return made;
-  };
-  Enqueue(request(7, 9, -1));
-  Enqueue(request(20, 2, 0));  // does not fit beside another
-  Enqueue(request(8, 9, 5));
-  EXPECT_EQ(Step(), (std::pair{8, 0}));
-  EXPECT_EQ(admitted_, (Ids{{3, 0}}));
-  // Nobody overtakes, not even where it would fit.
-  Step();
-  EXPECT_TRUE(admitted_.empty());
-  batcher_->EndSequence(3, 0);
-  Step();
-  EXPECT_EQ(admitted_, (Ids{{2, 0}}));
-  batcher_->EndSequence(2, 0);
-  Step();
-  EXPECT_EQ(admitted_, (Ids{{1, 0}}));
-  Enqueue(request(7, 9, 0));
-  Step();
-  EXPECT_EQ(admitted_, (Ids{{4, 0}}));
-  while (batcher_->TakePreemptions() == 0) Step();
-  // The older one of the lower priority.
-  EXPECT_EQ(Tokens().count({1, 0}), 0u);
-  EXPECT_EQ(Tokens().count({4, 0}), 1u);
-}
-
-TEST_F(BatcherTest, APreemptedSequenceMayEndWhileItWaits) {
-  for (const bool cancel : {false, true}) {
-    Make(3, /*blocks=*/6);
-    Enqueue(8, 9);
-    const auto second = Enqueue(7, 9);
-    while (batcher_->TakePreemptions() == 0) Step();
-    if (cancel) {
-      second->stream->Cancel(absl::StatusCode::kCancelled);
-      EXPECT_EQ(batcher_->EndCancelled(Clock::now(), /*look=*/true).size(), 1u);
-    } else {
-      batcher_->EndSequence(second->number, 0);
-    }
-    EXPECT_TRUE(batcher_->TakeFreed().empty());  // it held nothing
-    EXPECT_EQ(batcher_->gauges().requests_running, 1);
-    while (!batcher_->empty()) Step();
-    ExpectEmpty();
-  }
-}
-
-TEST_F(BatcherTest, AScoredPromptIsScoredOnceThoughItIsPreempted) {
-  Make(2, /*blocks=*/8);
-  Enqueue(8, 9);
-  Step();
-  Request request;
-  request.prompt.assign(12, 5);
-  request.max_new_tokens = 9;
-  request.logprobs = LogprobOptions{.top = 1, .prompt = true};
-  Enqueue(std::move(request));
-  int scores = 0;
-  while (!batcher_->empty()) {
-    Step();
-    for (const Event& event : events_)
-      scores += std::holds_alternative<PromptScoreEvent>(event.what);
-  }
-  EXPECT_GT(batcher_->TakePreemptions(), 0);
-  EXPECT_EQ(scores, 11);
-  ExpectEmpty();
 }
 
 // --- steps planned before the tokens of the step before are known ---
@@ -519,47 +315,6 @@ TEST_F(BatcherTest, AnEndFoundInTheTextLeavesAnOverrunRowToo) {
   EXPECT_EQ(batcher_->in_flight(), 1);
   EXPECT_EQ(Finish()->overrun_rows, 1);
   EXPECT_TRUE(batcher_->TakeFreed().empty());  // nobody cancelled it
-  ExpectEmpty();
-}
-
-TEST_F(BatcherTest, APreemptedSequenceKeepsTheTokenThatIsOnItsWay) {
-  Make(2, /*blocks=*/6, /*run_ahead=*/1);
-  Enqueue(8, 9);
-  Enqueue(7, 9);
-  batcher_->Admit();
-  EXPECT_EQ(Plan(), (std::pair{8, 0}));
-  EXPECT_EQ(Plan(), (std::pair{7, 1}));
-  int64_t tokens = 0;
-  std::pair<int32_t, int32_t> planned;
-  do {
-    ASSERT_TRUE(Finish().ok());
-    tokens += Tokens().count({2, 0});
-    planned = Plan();
-  } while (planned == std::pair(0, 2));
-  // The first must wait too: what the second has is still in a step.
-  EXPECT_EQ(planned, (std::pair{0, 0}));
-  EXPECT_EQ(batcher_->TakePreemptions(), 0);
-  EXPECT_EQ(batcher_->gauges().kv_blocks_used, 6);
-  ASSERT_TRUE(Finish().ok());
-  tokens += Tokens().count({2, 0});
-  EXPECT_EQ(batcher_->TakePreemptions(), 1);
-  EXPECT_EQ(batcher_->gauges().kv_blocks_used, 3);
-  EXPECT_TRUE(batcher_->Admit().empty());
-  EXPECT_EQ(Plan(), (std::pair{0, 1}));
-  while (batcher_->gauges().requests_running == 2) {
-    ASSERT_TRUE(Finish().ok());
-    Plan();
-  }
-  ASSERT_EQ(batcher_->Admit().size(), 1u);
-  std::pair<int32_t, int32_t> computed(0, 0);
-  while (!batcher_->empty()) {
-    const auto next = Plan();
-    computed.first += next.first;
-    ASSERT_TRUE(Finish().ok());
-    tokens += Tokens().count({2, 0});
-  }
-  EXPECT_EQ(computed.first, 7 + 4);
-  EXPECT_EQ(tokens, 9);
   ExpectEmpty();
 }
 

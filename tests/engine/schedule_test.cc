@@ -31,6 +31,7 @@ Request RandomRequest(Dice& dice, const ExecutorOptions& limits) {
   const int32_t most = limits.max_length;
   const int32_t prompt = dice.OneIn(4) ? dice.Roll(1, most - 1) : dice.Roll(1, 12);
   Request request = PromptOf(prompt, dice.Roll(1, most - prompt), dice.Roll(0, 1 << 20));
+  request.client = std::string(1, static_cast<char>('a' + dice.Roll(0, 2)));
   request.priority = dice.OneIn(4) ? dice.Roll(-1, 1) : 0;
   request.n = dice.OneIn(5) ? dice.Roll(2, limits.max_batch_size) : 1;
   request.sampling.min_new_tokens = dice.OneIn(3) ? dice.Roll(0, request.max_new_tokens) : 0;

@@ -94,5 +94,23 @@ TEST(StepRates, ItFollowsADeviceWhoseTimesChangeAndScatter) {
   }
 }
 
+TEST(StepRates, FullStepsTellHowFastPromptsAre) {
+  StepRates rates;
+  EXPECT_FALSE(rates.SecondsAPromptToken(false));
+  EXPECT_FALSE(rates.SecondsAPromptToken(true));
+  for (int i = 0; i < 3; ++i) rates.AddFull(/*beside=*/false, 512, 0.0512);
+  EXPECT_NEAR(*rates.SecondsAPromptToken(false), 0.0001, 1e-9);
+  EXPECT_NEAR(*rates.SecondsAPromptToken(true), 0.0001, 1e-9);
+  rates.AddFull(/*beside=*/true, 100, 0.03);
+  EXPECT_NEAR(*rates.SecondsAPromptToken(false), 0.0001, 1e-9);
+  EXPECT_NEAR(*rates.SecondsAPromptToken(true), 0.0003, 1e-9);
+  for (int i = 0; i < 40; ++i) rates.AddFull(/*beside=*/false, 512, 0.1024);
+  EXPECT_NEAR(*rates.SecondsAPromptToken(false), 0.0002, 1e-5);
+  for (int i = 0; i < 30; ++i) rates.Doubt();
+  EXPECT_LT(*rates.SecondsAPromptToken(false), 0.00001);
+  rates.AddFull(/*beside=*/false, 512, 0.0512);
+  EXPECT_GT(*rates.SecondsAPromptToken(false), 0.00001);
+}
+
 }  // namespace
 }  // namespace sirocco

@@ -4,6 +4,7 @@
 
 #include <cstdlib>
 #include <fstream>
+#include <map>
 #include <string>
 
 namespace sirocco {
@@ -107,7 +108,23 @@ INSTANTIATE_TEST_SUITE_P(
         BadCase{"memory_fraction", "1.01", "at most 1"}, BadCase{"memory_fraction", "nan", "0.9"},
         BadCase{"memory_fraction", "0.5x", "0.9"}, BadCase{"kv_cache_memory", "9999999TiB", "4GiB"},
         BadCase{"drain_timeout", "30", "30s"}, BadCase{"drain_timeout", "-1s", "30s"},
+        BadCase{"itl_factor", "0.9", "from 1 to 1000"}, BadCase{"itl_factor", "nan", "from 1"},
+        BadCase{"client_weights", "a", "alice=3"}, BadCase{"client_weights", "=2", "alice=3"},
+        BadCase{"client_weights", "a=0", "0.001"},
+        BadCase{"client_weights", "a=1,a=2", "each once"},
+        BadCase{"prefix_cache", "perhaps", "true or false"},
         BadCase{"vllm_metrics", "yes", "true or false"}, BadCase{"log_level", "loud", "warning"}));
+
+TEST(Config, ClientWeights) {
+  using Weights = std::map<std::string, double>;
+  EXPECT_EQ(LoadConfig("", {})->client_weights, Weights());
+  EXPECT_EQ(LoadConfig("", {{"client_weights", "alice=3, bob=0.5,"}})->client_weights,
+            (Weights{{"alice", 3}, {"bob", 0.5}}));
+  const auto config = LoadConfig(
+      WriteFile("w.yaml", ToYaml(*LoadConfig("", {{"client_weights", "b=2,a=1.5"}}))), {});
+  ASSERT_TRUE(config.ok()) << config.status();
+  EXPECT_EQ(config->client_weights, (Weights{{"a", 1.5}, {"b", 2}}));
+}
 
 TEST(Config, UnknownKeysAreNamedWithTheNearest) {
   const auto config = LoadConfig(WriteFile("u.yaml", "max_batchsize: 3\n"), {});
