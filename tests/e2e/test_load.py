@@ -162,8 +162,9 @@ def assert_counts(metrics, seen, by_id, nameless):
     assert metrics("vllm:request_queue_time_seconds_count") == len(started)
     assert metrics("vllm:e2e_request_latency_seconds_count") == len(seen.usages)
 
+    # Of what is refused at once nothing is counted; what the engine had has its prompt's length.
     ended_early = [line for line in by_id.values()
-                   if line["status"] in ("CANCELLED", "DEADLINE_EXCEEDED")]
+                   if line["status"] != "OK" and line["prompt_tokens"] > 0]
     for reason, count in (("stop", seen.finished[pb.FINISH_REASON_STOP]),
                           ("length", seen.finished[pb.FINISH_REASON_LENGTH]),
                           ("abort", len(ended_early))):
