@@ -291,8 +291,8 @@ void AttendSplitOf(const AttentionShape& shape, const KvLayer& kv, const AttendQ
   if (first > last) return;
   const Slots<T> keys = SlotsOf<T>(kv, queries, false);
   const Slots<T> values = SlotsOf<T>(kv, queries, true);
-  // Few queries wait for memory: what comes, the next run's keys and this one's values, is asked for
-  // in small parts, between computing.
+  // Few queries wait for memory: what comes, the next run's keys and this one's values, is asked
+  // for in small parts, between computing.
   const int32_t part = queries.by_dim == nullptr ? kPrefetchedSlots : kv.block_size;
   keys.EachRun(first, last, [&](int32_t slot, const T* run, int32_t count) HWY_ATTR {
     const int32_t next = slot + count;
