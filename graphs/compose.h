@@ -58,8 +58,7 @@ RmsNormParams FinalNorm(const ComposeContext& context);
 MatMulParams LmHead(const ComposeContext& context, const Rows& in);
 // Of `lanes` [R]; with `keep_logits` a copy of the logits before.
 void AddSample(const ComposeContext& context, const int32_t* lanes, Plan& plan);
-// Attention whose shape and KV cache stand in the layer table.
-DecodeAttentionParams TabledAttention(const ComposeContext& context, const LayerRef& layer);
+QkvAttentionParams QkvAttention(const ComposeContext& context, const LayerRef& layer);
 // What every fused operation knows of a layer. Without a counter: layer `index`.
 LayerRef MakeLayerRef(const ComposeContext& context, const int32_t* counter, int32_t index);
 

@@ -17,20 +17,14 @@ void AddQkv(const ComposeContext& context, std::string_view part, const LayerRef
             Plan& plan) {
   const StepBuffers& b = context.buffers;
   if (layer.index == 0) {
-    plan.Add(part, NormQkvParams{.map = b.rows,
-                                 .lanes = context.lanes,
-                                 .layer = layer,
+    plan.Add(part, NormQkvParams{.layer = layer,
                                  .hidden = b.hidden,
                                  .normed = b.normed,
-                                 .q_out = b.q,
+                                 .qkv = b.qkv,
                                  .delta = {},
                                  .sum = {}});
   } else {
-    plan.Add(part, QkvParams{.map = b.rows,
-                             .lanes = context.lanes,
-                             .layer = layer,
-                             .normed = b.normed,
-                             .q_out = b.q});
+    plan.Add(part, QkvParams{.layer = layer, .normed = b.normed, .qkv = b.qkv});
   }
 }
 
@@ -60,7 +54,7 @@ Plan ComposeDecoder(const ComposeContext& context) {
     const std::string part = absl::StrCat("layer ", i);
     const LayerRef layer = MakeLayerRef(context, nullptr, i);
     AddQkv(context, part, layer, plan);
-    plan.Add(part, TabledAttention(context, layer));
+    plan.Add(part, QkvAttention(context, layer));
     plan.Add(part, OutputResidualParams{
                        .layer = layer, .attention = b.attention, .hidden = stream, .delta = delta});
     plan.Add(part, NormGateUpParams{.layer = layer,

@@ -40,8 +40,9 @@ struct Detail {
   std::string operator()(const WriteKvParams& p) const {
     return absl::StrCat(Shape(p.k), " twice -> ", Str(NameOf(p.kv.dtype)));
   }
-  std::string operator()(const DecodeAttentionParams& p) const {
-    return p.kv.head_dim > 0 ? Attention(p.shape, p.kv) : Shape(p.out);
+  std::string operator()(const DecodeAttentionParams& p) const { return Attention(p.shape, p.kv); }
+  std::string operator()(const QkvAttentionParams& p) const {
+    return absl::StrCat(Shape(p.qkv), " -> ", Shape(p.out));
   }
   std::string operator()(const PrefillAttentionParams& p) const { return Attention(p.shape, p.kv); }
   std::string operator()(const AddParams& p) const { return Shape(p.sum); }

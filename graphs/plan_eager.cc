@@ -80,7 +80,6 @@ void AddAttention(const ComposeContext& context, std::string_view part, const La
                                          .q = b.q,
                                          .shape = layer.attention,
                                          .kv = layer.kv,
-                                         .layer = {},
                                          .out = b.attention});
   } else {
     plan.Add(part, PrefillAttentionParams{.map = b.rows,

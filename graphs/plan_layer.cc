@@ -16,6 +16,7 @@ LayerRef MakeLayerRef(const ComposeContext& context, const int32_t* counter, int
           .kv_rows = descriptor.kv_heads * descriptor.head_dim,
           .head_dim = descriptor.head_dim,
           .intermediate = descriptor.intermediate_size,
+          .kv_dtype = context.layers.front().kv.dtype,
           .host = counter == nullptr ? &context.layers[index] : nullptr};
 }
 
@@ -26,14 +27,13 @@ Plan ComposePrologue(const ComposeContext& context, int32_t* layer_counter) {
   return plan;
 }
 
-DecodeAttentionParams TabledAttention(const ComposeContext& context, const LayerRef& layer) {
+QkvAttentionParams QkvAttention(const ComposeContext& context, const LayerRef& layer) {
   const StepBuffers& b = context.buffers;
   return {.map = b.rows,
           .lanes = context.lanes,
-          .q = b.q,
-          .shape = {},
-          .kv = {},
           .layer = layer,
+          .qkv = b.qkv,
+          .q = b.q,
           .out = b.attention};
 }
 
@@ -43,15 +43,13 @@ void AddLayer(const ComposeContext& context, std::string_view part, const LayerR
   const bool post_norms = context.descriptor.post_norms;
   const Rows delta = post_norms ? b.delta : Rows();
   const Rows between = post_norms ? b.sum : b.hidden;
-  plan.Add(part, NormQkvParams{.map = b.rows,
-                               .lanes = context.lanes,
-                               .layer = layer,
+  plan.Add(part, NormQkvParams{.layer = layer,
                                .hidden = b.hidden,
                                .normed = b.normed,
-                               .q_out = b.q,
+                               .qkv = b.qkv,
                                .delta = delta,
                                .sum = post_norms ? b.sum : Rows()});
-  plan.Add(part, TabledAttention(context, layer));
+  plan.Add(part, QkvAttention(context, layer));
   plan.Add(part, OutputResidualParams{
                      .layer = layer, .attention = b.attention, .hidden = between, .delta = delta});
   plan.Add(part, NormGateUpParams{.layer = layer,

@@ -40,6 +40,7 @@ uint64_t PlaceStepBuffers(const ModelDescriptor& descriptor, const ExecutorOptio
     buffers.sum = TakeRows(carver, rows, descriptor.hidden_size, DType::kFloat32);
   }
   buffers.delta = TakeRows(carver, rows, descriptor.hidden_size, DType::kFloat32);
+  buffers.qkv = TakeRows(carver, options.max_batch_size, q_width + 2 * kv_width, DType::kFloat32);
   buffers.normed = TakeRows(carver, rows, descriptor.hidden_size, dtype);
   buffers.q = TakeRows(carver, rows, q_width, dtype);
   buffers.attention = TakeRows(carver, rows, q_width, dtype);

@@ -31,6 +31,7 @@ struct StepBuffers {
   // float32: the residual stream, and what a residual adds. Plans of models with post-norms use
   // `hidden` and `sum` for the stream in turn; other models have no `sum`.
   Rows hidden, sum, delta;  // [T, hidden]
+  Rows qkv;                 // [max_batch_size, (heads + 2 * kv_heads) * head_dim] float32
   // Of options.activation_dtype.
   Rows normed;               // [T, hidden]
   Rows q, attention;         // [T, heads * head_dim]

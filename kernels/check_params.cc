@@ -18,12 +18,12 @@ void WholeHeads(Checks& checks, const Rows& heads, int32_t head_dim) {
 }
 
 // What attention of both kinds takes: q and out are `heads` wide, which are a multiple of kv_heads.
-void CheckHeads(Checks& checks, const HeadCounts& counts, const Rows& q, const Rows& out) {
-  checks.Positive("heads", counts.heads).Positive("kv_heads", counts.kv_heads);
-  checks.Positive("head_dim", counts.head_dim);
+void CheckHeads(Checks& checks, int32_t heads, const KvLayer& kv, const Rows& q, const Rows& out) {
+  checks.Positive("heads", heads).Positive("kv_heads", kv.kv_heads);
+  checks.Positive("head_dim", kv.head_dim);
   if (!checks.ok()) return;
-  checks.That(counts.heads % counts.kv_heads == 0, "heads is no multiple of the KV's heads");
-  const int64_t width = int64_t{counts.heads} * counts.head_dim;
+  checks.That(heads % kv.kv_heads == 0, "heads is no multiple of the KV's heads");
+  const int64_t width = int64_t{heads} * kv.head_dim;
   checks.Activations("q", q, width).Activations("out", out, width);
   checks.SameType("out", out.dtype, "q", q.dtype);
 }
@@ -42,16 +42,16 @@ template <typename Params>
 Checks CheckQkv(std::string_view operation, const Params& p, const BackendTypes& types) {
   const LayerRef& layer = p.layer;
   Checks checks(operation, types);
-  checks.RowCount(p.rows).Map(p.map).Layer(layer).Positive("layer.head_dim", layer.head_dim);
+  checks.RowCount(p.rows).Layer(layer).Positive("layer.head_dim", layer.head_dim);
   checks.Positive("layer.q_rows", layer.q_rows).Positive("layer.kv_rows", layer.kv_rows);
   if (checks.ok()) {
     checks.That(layer.q_rows % layer.head_dim == 0 && layer.kv_rows % layer.head_dim == 0,
                 "layer.q_rows or layer.kv_rows is no multiple of layer.head_dim");
   }
-  checks.NotNull("lanes.block_table", p.lanes.block_table);
-  checks.Activations("normed", p.normed, p.normed.width);
-  checks.Activations("q_out", p.q_out, layer.q_rows);
-  checks.SameType("q_out", p.q_out.dtype, "normed", p.normed.dtype);
+  if (checks.ok()) {
+    checks.That(layer.q_rows % layer.kv_rows == 0, "heads is no multiple of the KV's heads");
+  }
+  checks.Residual("qkv", p.qkv, layer.q_rows + 2 * layer.kv_rows);
   return checks;
 }
 
@@ -159,22 +159,10 @@ Checks CheckParams(const GatherRowsParams& p, const BackendTypes& types) {
   return checks;
 }
 
-HeadCounts HeadsOf(const DecodeAttentionParams& p) {
-  if (p.layer.table == nullptr) return {p.shape.heads, p.kv.kv_heads, p.kv.head_dim};
-  const int32_t dim = p.layer.head_dim;
-  return {p.layer.q_rows / dim, p.layer.kv_rows / dim, dim};
-}
-
 Checks CheckParams(const DecodeAttentionParams& p, const BackendTypes& types) {
   Checks checks("attention", types);
-  checks.RowCount(p.rows).Map(p.map);
-  if (p.layer.table != nullptr) {
-    checks.Layer(p.layer).Positive("layer.head_dim", p.layer.head_dim);
-    checks.NotNull("lanes.block_table", p.lanes.block_table);
-  } else {
-    checks.Kv(p.kv, p.lanes);
-  }
-  if (checks.ok()) CheckHeads(checks, HeadsOf(p), p.q, p.out);
+  checks.RowCount(p.rows).Map(p.map).Kv(p.kv, p.lanes);
+  CheckHeads(checks, p.shape.heads, p.kv, p.q, p.out);
   return checks;
 }
 
@@ -182,7 +170,7 @@ Checks CheckParams(const PrefillAttentionParams& p, const BackendTypes& types) {
   Checks checks("prefill_attention", types);
   checks.RowCount(p.rows).Map(p.map).Kv(p.kv, p.lanes);
   checks.NotNull("segments", p.segments).NotNull("segment_count", p.segment_count);
-  CheckHeads(checks, {p.shape.heads, p.kv.kv_heads, p.kv.head_dim}, p.q, p.out);
+  CheckHeads(checks, p.shape.heads, p.kv, p.q, p.out);
   return checks;
 }
 
@@ -204,12 +192,24 @@ Checks CheckParams(const ScoreTokensParams& p, const BackendTypes& types) {
 
 Checks CheckParams(const NormQkvParams& p, const BackendTypes& types) {
   Checks checks = CheckQkv("norm_qkv", p, types);
+  checks.Activations("normed", p.normed, p.normed.width);
   CheckStream(checks, p.hidden, p.delta, p.sum, p.normed.width);
   return checks;
 }
 
 Checks CheckParams(const QkvParams& p, const BackendTypes& types) {
-  return CheckQkv("qkv", p, types);
+  Checks checks = CheckQkv("qkv", p, types);
+  checks.Activations("normed", p.normed, p.normed.width);
+  return checks;
+}
+
+Checks CheckParams(const QkvAttentionParams& p, const BackendTypes& types) {
+  Checks checks = CheckQkv("qkv_attention", p, types);
+  checks.Map(p.map).NotNull("lanes.block_table", p.lanes.block_table);
+  checks.Activations("q", p.q, p.layer.q_rows);
+  checks.Activations("out", p.out, p.layer.q_rows);
+  checks.SameType("out", p.out.dtype, "q", p.q.dtype);
+  return checks;
 }
 
 Checks CheckParams(const OutputResidualParams& p, const BackendTypes& types) {

@@ -28,21 +28,13 @@ Checks CheckParams(const SampleParams& p, const BackendTypes& types);
 Checks CheckParams(const ScoreTokensParams& p, const BackendTypes& types);
 Checks CheckParams(const NormQkvParams& p, const BackendTypes& types);
 Checks CheckParams(const QkvParams& p, const BackendTypes& types);
+Checks CheckParams(const QkvAttentionParams& p, const BackendTypes& types);
 Checks CheckParams(const OutputResidualParams& p, const BackendTypes& types);
 Checks CheckParams(const NormGateUpParams& p, const BackendTypes& types);
 Checks CheckParams(const DownResidualParams& p, const BackendTypes& types);
 Checks CheckParams(const DownNormParams& p, const BackendTypes& types);
 Checks CheckParams(const HeadNormParams& p, const BackendTypes& types);
 Checks CheckParams(const AddNormParams& p, const BackendTypes& types);
-
-// The heads of an attention: from its layer's reference where that is set.
-struct HeadCounts {
-  int32_t heads = 0;
-  int32_t kv_heads = 0;
-  int32_t head_dim = 0;
-};
-// Of parameters that were checked.
-HeadCounts HeadsOf(const DecodeAttentionParams& p);
 
 // That update `index` of a step is outside the block tables: found where the step runs.
 absl::Status OutsideBlockTables(int32_t index, const BlockUpdate& update);

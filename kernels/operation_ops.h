@@ -26,6 +26,7 @@ class OperationOps : public Ops {
   absl::Status Run(const ScoreTokensParams& p) final { return RunAny(p); }
   absl::Status Run(const NormQkvParams& p) final { return RunAny(p); }
   absl::Status Run(const QkvParams& p) final { return RunAny(p); }
+  absl::Status Run(const QkvAttentionParams& p) final { return RunAny(p); }
   absl::Status Run(const OutputResidualParams& p) final { return RunAny(p); }
   absl::Status Run(const NormGateUpParams& p) final { return RunAny(p); }
   absl::Status Run(const DownResidualParams& p) final { return RunAny(p); }

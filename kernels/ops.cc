@@ -7,11 +7,11 @@ namespace sirocco {
 std::string_view NameOf(const Operation& operation) {
   // In the order of the variant's alternatives.
   static constexpr std::array<std::string_view, std::variant_size_v<Operation>> kNames = {
-      "begin_step",      "embed",        "rms_norm",          "matmul",    "rotary",
-      "write_kv",        "attention",    "prefill_attention", "add",       "gated_activation",
-      "gather_rows",     "sample",       "score_tokens",      "norm_qkv",  "qkv",
-      "output_residual", "norm_gate_up", "down_residual",     "down_norm", "head_norm",
-      "add_norm"};
+      "begin_step",    "embed",           "rms_norm",          "matmul",        "rotary",
+      "write_kv",      "attention",       "prefill_attention", "add",           "gated_activation",
+      "gather_rows",   "sample",          "score_tokens",      "norm_qkv",      "qkv",
+      "qkv_attention", "output_residual", "norm_gate_up",      "down_residual", "down_norm",
+      "head_norm",     "add_norm"};
   return kNames[operation.index()];
 }
 

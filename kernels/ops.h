@@ -19,8 +19,9 @@ using Operation =
     std::variant<BeginStepParams, EmbedParams, RmsNormParams, MatMulParams, RotaryParams,
                  WriteKvParams, DecodeAttentionParams, PrefillAttentionParams, AddParams,
                  GatedActivationParams, GatherRowsParams, SampleParams, ScoreTokensParams,
-                 NormQkvParams, QkvParams, OutputResidualParams, NormGateUpParams,
-                 DownResidualParams, DownNormParams, HeadNormParams, AddNormParams>;
+                 NormQkvParams, QkvParams, QkvAttentionParams, OutputResidualParams,
+                 NormGateUpParams, DownResidualParams, DownNormParams, HeadNormParams,
+                 AddNormParams>;
 
 // "rms_norm", "norm_qkv", ...: for plans as people read them, and for the device's timings.
 std::string_view NameOf(const Operation& operation);
@@ -43,6 +44,7 @@ class Ops {
   virtual absl::Status Run(const ScoreTokensParams& p) = 0;
   virtual absl::Status Run(const NormQkvParams& p) = 0;
   virtual absl::Status Run(const QkvParams& p) = 0;
+  virtual absl::Status Run(const QkvAttentionParams& p) = 0;
   virtual absl::Status Run(const OutputResidualParams& p) = 0;
   virtual absl::Status Run(const NormGateUpParams& p) = 0;
   virtual absl::Status Run(const DownResidualParams& p) = 0;

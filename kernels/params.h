@@ -103,6 +103,7 @@ struct LayerRef {
   int32_t index = 0;  // where there is no counter
   // What a backend needs on the host to split the work: the same for every layer of the kind.
   int32_t q_rows = 0, kv_rows = 0, head_dim = 0, intermediate = 0;
+  DType kv_dtype = DType::kFloat32;
   // The table's entry in host memory, where the layer is a fixed one and the host has it: a backend
   // may then hand the layer's matrices to a library. Kept as long as the operation is used.
   const LayerParams* host = nullptr;
@@ -187,8 +188,7 @@ struct DecodeAttentionParams {
   Rows q;  // [R, heads * head_dim]
   AttentionShape shape;
   KvLayer kv;
-  LayerRef layer;  // where its table is set, `shape` and `kv` come from there
-  Rows out;        // [R, heads * head_dim]
+  Rows out;  // [R, heads * head_dim]
 };
 
 // The same over whole chunks of prompts: rows [first_row, first_row + count) are one lane's
@@ -274,27 +274,36 @@ struct ScoreTokensParams {
 // needs a row computes it for itself, and one of them writes it. Where w is null, sum = hidden.
 // Models without post-norms have null `delta` and `sum`.
 
-// q, k, v = norm(hidden) * W^T + bias; q and k normed by head where the layer has such norms, then
-// turned; k, v into the cache; q to q_out.
+// qkv = norm(hidden) * W^T: the bare products of q, k and v, side by side. QkvAttentionParams ends
+// them.
 struct NormQkvParams {
   int32_t rows = 0;
-  RowMap map;
-  Lanes lanes;
   LayerRef layer;
   Rows hidden;      // [R, hidden]
   Rows normed;      // [R, hidden] scratch
-  Rows q_out;       // [R, heads * head_dim]
+  Rows qkv;         // [R, q_rows + 2 * kv_rows] float32
   Rows delta, sum;  // [R, hidden], or null
 };
 
 // The same from rows that are normed already (by DownNormParams of the layer before).
 struct QkvParams {
   int32_t rows = 0;
+  LayerRef layer;
+  Rows normed;  // [R, hidden]
+  Rows qkv;     // [R, q_rows + 2 * kv_rows] float32
+};
+
+// What becomes of q, k and v, where they are read: their biases, the norms of q's and k's heads
+// where the layer has such norms, the turn; k and v into the cache; then attention as in
+// DecodeAttentionParams. No two rows of one lane.
+struct QkvAttentionParams {
+  int32_t rows = 0;
   RowMap map;
   Lanes lanes;
   LayerRef layer;
-  Rows normed;  // [R, hidden]
-  Rows q_out;   // [R, heads * head_dim]
+  Rows qkv;  // [R, q_rows + 2 * kv_rows] float32; may be overwritten
+  Rows q;    // [R, q_rows] scratch
+  Rows out;  // [R, q_rows]
 };
 
 // hidden += attention * o^T + bias; where `delta` is set, delta = attention * o^T + bias instead.

@@ -39,6 +39,7 @@ class CpuOps final : public Ops {
   absl::Status Run(const ScoreTokensParams& p) override;
   absl::Status Run(const NormQkvParams& p) override;
   absl::Status Run(const QkvParams& p) override;
+  absl::Status Run(const QkvAttentionParams& p) override;
   absl::Status Run(const OutputResidualParams& p) override;
   absl::Status Run(const NormGateUpParams& p) override;
   absl::Status Run(const DownResidualParams& p) override;

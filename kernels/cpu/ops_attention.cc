@@ -1,5 +1,6 @@
-// Attention of decode steps and of prefill. Both call AttendSplit and merge in the splits' order,
-// and differ only in how rows become tasks.
+// Attention of decode steps and of prefill. All call AttendSplit and merge in the splits' order,
+// and differ only in how rows become tasks and in where q comes from: ready, or as a product that
+// the tasks which read it end for themselves, with the k and v of their own slots.
 
 #include <algorithm>
 #include <cstring>
@@ -9,6 +10,7 @@
 #include "kernels/cpu/attend.h"
 #include "kernels/cpu/cpu_ops.h"
 #include "kernels/cpu/layer.h"
+#include "kernels/cpu/rows.h"
 #include "kernels/cpu/split.h"
 #include "kernels/cpu/types.h"
 
@@ -25,6 +27,7 @@ struct AttentionWork {
   AttentionShape shape;  // these two unless layer.table is set
   KvLayer kv;
   LayerRef layer;
+  Rows qkv;  // in place of q, where layer.table is set
   int32_t rows = 0;
   int32_t kv_heads = 0;
   int32_t heads_a_kv_head = 0;
@@ -43,11 +46,14 @@ const KvLayer& KvOf(const AttentionWork& work) {
 absl::Status CheckLayer(const AttentionWork& work) {
   if (work.layer.table == nullptr) return absl::OkStatus();
   const LayerParams& layer = LayerOf(work.layer);
-  Checks checks("attention", kTypes);
-  checks.Kv(layer.kv, work.lanes);
-  checks.That(layer.kv.kv_heads == work.kv_heads && layer.kv.head_dim == work.head_dim &&
-                  layer.attention.heads == work.heads_a_kv_head * work.kv_heads,
-              "the layer's heads are not those that were planned");
+  Checks checks("qkv_attention", kTypes);
+  checks.Kv(layer.kv, work.lanes).Rotary(layer.rotary, work.head_dim);
+  checks
+      .That(layer.kv.kv_heads == work.kv_heads && layer.kv.head_dim == work.head_dim &&
+                layer.attention.heads == work.heads_a_kv_head * work.kv_heads,
+            "the layer's heads are not those that were planned")
+      .That(layer.kv.dtype == work.layer.kv_dtype,
+            "the layer's KV type is not the one that was planned");
   return checks.status();
 }
 
@@ -76,11 +82,59 @@ struct TaskScratch {
   }
 };
 
-// The queries of `count` rows from `first_row` on for one KV head, copied side by side.
+// Heads of one kind in a row of products: from element `first` of the row on.
+struct HeadKind {
+  int64_t first;
+  const float* bias;
+  const float* norm;
+  bool turns;
+};
+HeadKind QueryHeads(const LayerParams& layer) { return {0, layer.q_bias, layer.q_norm, true}; }
+HeadKind KeyHeads(const LayerRef& ref, const LayerParams& layer) {
+  return {ref.q_rows, layer.k_bias, layer.k_norm, true};
+}
+HeadKind ValueHeads(const LayerRef& ref, const LayerParams& layer) {
+  return {ref.q_rows + ref.kv_rows, layer.v_bias, nullptr, false};
+}
+
+// Heads own ... own + count - 1 of a kind, of one row, to `out`: bias, norm, turn.
+void EndHeads(const AttentionWork& work, int32_t row, const HeadKind& kind, int32_t own,
+              int32_t count, float* out) {
+  const LayerParams& layer = LayerOf(work.layer);
+  const int32_t dim = work.head_dim;
+  const int64_t at = int64_t{own} * dim;
+  std::memcpy(
+      out,
+      static_cast<const float*>(work.qkv.data) + int64_t{row} * work.qkv.width + kind.first + at,
+      static_cast<size_t>(count) * dim * sizeof(float));
+  if (kind.bias != nullptr) AddTo(out, kind.bias + at, count * dim);
+  for (int32_t h = 0; h < count; ++h) {
+    float* head = out + int64_t{h} * dim;
+    if (kind.norm != nullptr) NormRow(head, kind.norm, layer.norm_epsilon, dim, head);
+    if (kind.turns) TurnHead(layer.rotary, work.map.position[row], head);
+  }
+}
+
+// k and v of a row's own slot, into the cache. `head`: [head_dim] of scratch.
+void EndKv(const AttentionWork& work, int32_t row, int32_t kv_head, float* head) {
+  const LayerParams& layer = LayerOf(work.layer);
+  const int32_t* block_table = work.lanes.BlockTable(work.map.lane[row], layer.kv.group);
+  EndHeads(work, row, KeyHeads(work.layer, layer), kv_head, 1, head);
+  StoreKv(layer.kv, block_table, work.map.position[row], kv_head, false, head);
+  EndHeads(work, row, ValueHeads(work.layer, layer), kv_head, 1, head);
+  StoreKv(layer.kv, block_table, work.map.position[row], kv_head, true, head);
+}
+
+// The queries of `count` rows from `first_row` on for one KV head, side by side.
 AttendQueries GatherQueries(const AttentionWork& work, int32_t first_row, int32_t count,
                             int32_t kv_head, const TaskScratch& scratch) {
   const int64_t width = int64_t{work.heads_a_kv_head} * work.head_dim;
   for (int32_t r = 0; r < count; ++r) {
+    if (work.qkv.data != nullptr) {
+      EndHeads(work, first_row + r, QueryHeads(LayerOf(work.layer)), kv_head * work.heads_a_kv_head,
+               work.heads_a_kv_head, scratch.q + r * width);
+      continue;
+    }
     const float* from = static_cast<const float*>(work.q.data) +
                         int64_t{first_row + r} * work.q.width + kv_head * width;
     std::memcpy(scratch.q + r * width, from, static_cast<size_t>(width) * sizeof(float));
@@ -114,6 +168,9 @@ void AttendRun(const AttentionWork& work, int32_t first_row, int32_t count, int3
   const int64_t floats = PartialFloats(work.head_dim);
   const TaskScratch scratch(own, int64_t{count} * heads, work.head_dim);
   const AttendQueries queries = GatherQueries(work, first_row, count, kv_head, scratch);
+  for (int32_t r = 0; work.qkv.data != nullptr && r < count; ++r) {
+    EndKv(work, first_row + r, kv_head, scratch.partials);
+  }
   const int32_t last_split = (queries.first_position + count - 1) / kSplitSlots;
   for (int32_t split = FirstSlot(shape, queries.first_position) / kSplitSlots; split <= last_split;
        ++split) {
@@ -176,6 +233,10 @@ void AttendSplits(const AttentionWork& work, int phase, int32_t task, const Scra
     if (split < first_split || split > last_split) return;
     const TaskScratch scratch(own, heads, work.head_dim);
     const AttendQueries queries = GatherQueries(work, row, 1, kv_head, scratch);
+    // The row's own slot is in its last split, and read by no other task.
+    if (work.qkv.data != nullptr && split == last_split) {
+      EndKv(work, row, kv_head, scratch.partials);
+    }
     AttendSplit(shape, KvOf(work), queries, split, partials + split * heads * floats,
                 scratch.scores);
     return;
@@ -189,36 +250,56 @@ void AttendSplits(const AttentionWork& work, int phase, int32_t task, const Scra
   }
 }
 
-}  // namespace
-
-absl::Status CpuOps::Run(const DecodeAttentionParams& p) {
-  if (const Checks checks = CheckParams(p, kTypes); !checks.ok()) return checks.status();
-  const HeadCounts counts = HeadsOf(p);
-  AttentionWork work{p.map, p.lanes, p.q, p.out, p.shape, p.kv, p.layer, p.rows};
-  work.kv_heads = counts.kv_heads;
-  work.heads_a_kv_head = counts.heads / counts.kv_heads;
-  work.head_dim = counts.head_dim;
+// A decode step's rows as tasks, and the scratch they need: of each thread, and shared.
+struct DecodeTasks {
+  Call call;
+  int64_t own_bytes;
+  int64_t shared_bytes;
+};
+DecodeTasks DecodeTasksOf(AttentionWork work, int threads) {
   work.row_chunk = 1;
-  work.splits = static_cast<int32_t>(CeilDiv(std::max(p.lanes.max_length, 1), kSplitSlots));
+  work.splits = static_cast<int32_t>(CeilDiv(std::max(work.lanes.max_length, 1), kSplitSlots));
   const int64_t pairs = int64_t{work.rows} * work.kv_heads;
-  const int64_t most_pairs = int64_t{4} * sink_.threads() - 1;  // that are cut into splits
-  const bool cuts = sink_.threads() > 1 && work.splits > 1;
+  const int64_t most_pairs = int64_t{4} * threads - 1;  // that are cut into splits
+  const bool cuts = threads > 1 && work.splits > 1;
   const bool by_splits = cuts && pairs <= most_pairs;
   // As much for many rows, so that later ones of fewer allocate nothing.
   const int64_t shared = cuts ? std::min(pairs, most_pairs) * work.splits * work.heads_a_kv_head *
                                     PartialFloats(work.head_dim) *
                                     static_cast<int64_t>(sizeof(float))
                               : 0;
-  const int64_t own = TaskScratch::Bytes(work.heads_a_kv_head, work.head_dim);
   Call call = by_splits ? Call::Of<AttendSplits>(work, {pairs * work.splits, pairs})
                         : Call::Of<AttendRows>(work, {pairs});
   call.AddCheck<CheckLayer, AttentionWork>();
-  return TakeWith(own, call, shared);
+  return {call, TaskScratch::Bytes(work.heads_a_kv_head, work.head_dim), shared};
+}
+
+}  // namespace
+
+absl::Status CpuOps::Run(const DecodeAttentionParams& p) {
+  if (const Checks checks = CheckParams(p, kTypes); !checks.ok()) return checks.status();
+  AttentionWork work{p.map, p.lanes, p.q, p.out, p.shape, p.kv, LayerRef(), Rows(), p.rows};
+  work.kv_heads = p.kv.kv_heads;
+  work.heads_a_kv_head = p.shape.heads / p.kv.kv_heads;
+  work.head_dim = p.kv.head_dim;
+  const DecodeTasks tasks = DecodeTasksOf(work, sink_.threads());
+  return TakeWith(tasks.own_bytes, tasks.call, tasks.shared_bytes);
+}
+
+absl::Status CpuOps::Run(const QkvAttentionParams& p) {
+  if (const Checks checks = CheckParams(p, kTypes); !checks.ok()) return checks.status();
+  AttentionWork work{p.map,     p.lanes, Rows(), p.out, AttentionShape(),
+                     KvLayer(), p.layer, p.qkv,  p.rows};
+  work.kv_heads = p.layer.kv_rows / p.layer.head_dim;
+  work.heads_a_kv_head = p.layer.q_rows / p.layer.kv_rows;
+  work.head_dim = p.layer.head_dim;
+  const DecodeTasks tasks = DecodeTasksOf(work, sink_.threads());
+  return TakeWith(tasks.own_bytes, tasks.call, tasks.shared_bytes);
 }
 
 absl::Status CpuOps::Run(const PrefillAttentionParams& p) {
   if (const Checks checks = CheckParams(p, kTypes); !checks.ok()) return checks.status();
-  AttentionWork work{p.map, p.lanes, p.q, p.out, p.shape, p.kv, LayerRef(), p.rows};
+  AttentionWork work{p.map, p.lanes, p.q, p.out, p.shape, p.kv, LayerRef(), Rows(), p.rows};
   work.kv_heads = p.kv.kv_heads;
   work.head_dim = p.kv.head_dim;
   work.heads_a_kv_head = p.shape.heads / work.kv_heads;

@@ -54,12 +54,10 @@ void NormStream(const Stream& stream, const float* post_norm, const float* weigh
 // Columns are the heads of q, then of k, then of v; a tile is one head.
 struct QkvWork {
   int32_t rows;
-  RowMap map;
-  Lanes lanes;
   LayerRef layer;
   Stream stream;  // normed in phase 0; null: `normed` comes ready
   Rows normed;
-  Rows q_out;
+  Rows qkv;
   Grid norm_grid;  // of phase 0
   Grid head_grid;
 };
@@ -74,12 +72,7 @@ absl::Status CheckQkvLayer(const QkvWork& work) {
   Checks checks("qkv", kTypes);
   checks.Weights("q", layer.q, work.layer.q_rows, hidden)
       .Weights("k", layer.k, work.layer.kv_rows, hidden)
-      .Weights("v", layer.v, work.layer.kv_rows, hidden)
-      .Kv(layer.kv, work.lanes)
-      .Rotary(layer.rotary, work.layer.head_dim)
-      .That(layer.kv.head_dim == work.layer.head_dim &&
-                int64_t{layer.kv.kv_heads} * layer.kv.head_dim == work.layer.kv_rows,
-            "the layer's KV heads are not those that were planned");
+      .Weights("v", layer.v, work.layer.kv_rows, hidden);
   if (work.stream.hidden.data != nullptr) {
     checks.NotNull("attention_norm", layer.attention_norm)
         .That(layer.input_post_norm == nullptr || work.stream.sum.data != nullptr,
@@ -88,7 +81,7 @@ absl::Status CheckQkvLayer(const QkvWork& work) {
   return checks.status();
 }
 
-// One head of q, k or v for a tile of rows: product, bias, norm, turn, and where it belongs.
+// The products of one head of q, k or v with a tile of rows.
 void QkvHead(const QkvWork& work, const Grid::Tile& tile, const Scratch& scratch) {
   const LayerParams& layer = LayerOf(work.layer);
   const int32_t dim = work.layer.head_dim;
@@ -99,25 +92,8 @@ void QkvHead(const QkvWork& work, const Grid::Tile& tile, const Scratch& scratch
   const bool is_v = head >= q_heads + kv_heads;
   const int32_t own = is_q ? head : is_v ? head - q_heads - kv_heads : head - q_heads;
   const Matrix& weight = is_q ? layer.q : is_v ? layer.v : layer.k;
-  const float* bias = is_q ? layer.q_bias : is_v ? layer.v_bias : layer.k_bias;
-  const float* norm = is_q ? layer.q_norm : is_v ? nullptr : layer.k_norm;
-  float* out = is_q ? RowOf(work.q_out, tile.first_row) + int64_t{own} * dim
-                    : reinterpret_cast<float*>(scratch.own);
-  const int64_t stride = is_q ? work.q_out.width : dim;
-
   DotColumnsOf(weight, own * dim, dim, RowsFor(work.normed, work.rows, scratch), tile.first_row,
-               tile.rows, out, stride);
-  if (bias != nullptr) AddBias(out, stride, tile.rows, bias + own * dim, dim);
-  for (int32_t r = 0; r < tile.rows; ++r) {
-    const int32_t row = tile.first_row + r;
-    const int32_t position = work.map.position[row];
-    float* one = out + r * stride;
-    if (norm != nullptr) NormRow(one, norm, layer.norm_epsilon, dim, one);
-    if (!is_v) TurnHead(layer.rotary, position, one);
-    if (is_q) continue;
-    StoreKv(layer.kv, work.lanes.BlockTable(work.map.lane[row], layer.kv.group), position, own,
-            is_v, one);
-  }
+               tile.rows, RowOf(work.qkv, tile.first_row) + int64_t{head} * dim, work.qkv.width);
 }
 
 void NormThenQkv(const QkvWork& work, int phase, int32_t task, const Scratch& scratch) {
@@ -300,25 +276,22 @@ void NormGateUp(const GateUpWork& work, int phase, int32_t task, const Scratch& 
 
 absl::Status CpuOps::Run(const NormQkvParams& p) {
   if (const Checks checks = CheckParams(p, kTypes); !checks.ok()) return checks.status();
-  QkvWork work{p.rows,   p.map,   p.lanes, p.layer, {p.hidden, p.delta, p.sum},
-               p.normed, p.q_out, Grid(),  Grid()};
+  QkvWork work{p.rows, p.layer, {p.hidden, p.delta, p.sum}, p.normed, p.qkv, Grid(), Grid()};
   work.norm_grid = RowGrid(p.rows, p.hidden.width);
   work.head_grid = HeadGrid(p.rows, p.layer);
   Call call = Call::Of<NormThenQkv>(work, {work.norm_grid.tasks(), work.head_grid.tasks()});
   call.AddCheck<CheckQkvLayer, QkvWork>();
-  return TakeWith(TileBytes(p.rows, p.layer.head_dim), call,
-                  QuantisedRows::Bytes(p.rows, p.normed.width));
+  return TakeWith(0, call, QuantisedRows::Bytes(p.rows, p.normed.width));
 }
 
 absl::Status CpuOps::Run(const QkvParams& p) {
   if (const Checks checks = CheckParams(p, kTypes); !checks.ok()) return checks.status();
-  QkvWork work{p.rows, p.map, p.lanes, p.layer, Stream(), p.normed, p.q_out, Grid(), Grid()};
+  QkvWork work{p.rows, p.layer, Stream(), p.normed, p.qkv, Grid(), Grid()};
   work.norm_grid = RowGrid(p.rows, p.normed.width);
   work.head_grid = HeadGrid(p.rows, p.layer);
   Call call = Call::Of<QkvOnly>(work, {work.norm_grid.tasks(), work.head_grid.tasks()});
   call.AddCheck<CheckQkvLayer, QkvWork>();
-  return TakeWith(TileBytes(p.rows, p.layer.head_dim), call,
-                  QuantisedRows::Bytes(p.rows, p.normed.width));
+  return TakeWith(0, call, QuantisedRows::Bytes(p.rows, p.normed.width));
 }
 
 absl::Status CpuOps::Run(const OutputResidualParams& p) {

@@ -5,6 +5,7 @@
 #include <cstdint>
 
 #include "kernels/cuda/common.cuh"
+#include "kernels/cuda/kernels.h"
 #include "kernels/cuda/path.h"
 #include "kernels/params.h"
 
@@ -20,7 +21,7 @@ struct AttentionHeads {
   int32_t kv_heads;
   int32_t heads_a_kv_head;
 };
-inline AttentionHeads HeadsOf(const DecodeAttentionParams& p) {
+inline AttentionHeads HeadsOf(const DecodeRows& p) {
   const bool tabled = p.layer.table != nullptr;
   AttentionHeads of;
   of.head_dim = tabled ? p.layer.head_dim : p.kv.head_dim;
@@ -48,12 +49,16 @@ __device__ __forceinline__ float LoadElement(const Rows& rows, int64_t at) {
   return static_cast<const float*>(rows.data)[at];
 }
 
-// Four elements of a head at dimensions dim ... dim + 3, those below head_dim; `at` is the head's
-// first element. A head_dim that is a multiple of 4 keeps them aligned.
+// Four elements of a head at dimensions dim ... dim + 3, those below head_dim (which may be none:
+// heads are worked on in eights); `at` is the head's first element. A head_dim that is a multiple of
+// 4 keeps them aligned.
 template <typename T>
 __device__ __forceinline__ void StoreFour(T* out, int64_t at, int dim, int head_dim,
                                           const float (&x)[4]) {
-  if (head_dim % 4 == 0) return StoreFloats<T, 4>(x, out + at + dim);
+  if (head_dim % 4 == 0) {
+    if (dim < head_dim) StoreFloats<T, 4>(x, out + at + dim);
+    return;
+  }
 #pragma unroll
   for (int i = 0; i < 4; ++i) {
     if (dim + i < head_dim) out[at + dim + i] = FromFloat<T>(x[i]);

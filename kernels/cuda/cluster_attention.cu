@@ -2,46 +2,49 @@
 // merge their parts through each other's shared memory: a few microseconds for a row of any usual
 // length. Rows of many slots get several clusters, whose parts the last block to arrive merges.
 //
-// A warp takes one slot at a time, or two or four where heads are short: each lane has eight
-// dimensions of q, k and v, straight from memory. Softmax is online (Milakov and Gimelshein, 2018),
-// parts are merged in their order (Dao et al., 2023). How many blocks share a row depends on its own
-// slots and on the number of rows.
+// The warps of a block share its slots (cluster_slots.cuh); parts are merged in their order (Dao et
+// al., 2023). How many blocks share a row depends on its own slots and on the number of rows.
+//
+// Where q, k and v come as bare products (QkvAttentionParams), every block ends its query heads for
+// itself, a warp a head, and the one that has the row's own slot also ends k and v: for the cache,
+// and for itself. All that earlier steps have written is loaded before the wait, while the products
+// are still made: a step's keys and values are written by this kernel alone, which lets the next
+// one begin only after its own wait, so that everything before its own products has ended here.
 //
 // Bytes: each key and value once, q and out once; where a row has several clusters their parts,
 // (head_dim + 2) float32 a head, written and read once.
 // Grid: (blocks of the row's clusters, groups of query heads, rows), 256 threads; blocks without
-// slots end at once. Shared memory: 9 parts of head_dim + 2 floats a query head.
+// slots end at once. Shared memory: 10 parts of head_dim + 2 floats a query head.
 //
 // Assumes: head_dim 64, 128 or 256; slots that begin at multiples of 16 bytes.
 #include <algorithm>
+#include <bit>
 
 #include "kernels/cuda/arrive.cuh"
-#include "kernels/cuda/attention.cuh"
+#include "kernels/cuda/cluster_slots.cuh"
+#include "kernels/cuda/head_end.cuh"
 #include "kernels/cuda/kernels.h"
-#include "kernels/cuda/kv_slots.cuh"
 #include "kernels/cuda/launch.cuh"
 
 #if SIROCCO_HOPPER
 namespace sirocco::cuda::SIROCCO_CUDA_PATH {
 namespace {
 
-constexpr int kThreads = 256;
-constexpr int kWarps = kThreads / kWarp;
+constexpr int kThreads = kClusterThreads;
+constexpr int kWarps = kClusterWarps;
 // Slots that a block takes before its row gets another cluster.
-constexpr int kBlockSlots = 128;
+constexpr int kBlockSlotBits = 7;
 constexpr int kMostClusters = 16;  // of a row
 // That rows are cut for; no Hopper GPU has more.
 constexpr int kMostMultiprocessors = 144;
-// Below every score, and finite: the difference of two of them is a number.
-constexpr float kLowest = -1e30f;
-constexpr float kLog2E = 1.4426950408889634f;
 
 struct ClusterArgs {
-  DecodeAttentionParams p;
+  DecodeRows p;
   int32_t kv_heads;
   int32_t heads_a_kv_head;
   int32_t passes;         // groups of query heads of a KV head
-  int32_t cluster;        // blocks of one
+  int32_t cluster;        // blocks of one: a power of two
+  int32_t cluster_bits;
   int32_t most_clusters;  // of a row
   float4* values;         // [rows * groups][most_clusters][queries][head_dim]
   float2* statistics;     // [rows * groups][most_clusters][queries]: maximum, sum
@@ -50,24 +53,20 @@ struct ClusterArgs {
 
 // What a block has to do, and where its row is.
 struct ClusterItem {
+  int row;
   int pair;        // of the row and the group
   int64_t out;     // of the first query head's first element, in q and out
-  int head_count;  // query heads
+  int first_head;  // of the query heads
+  int head_count;
   int kv_head;
+  int pass;      // among the groups of the KV head
   int clusters;  // of the row, that have slots
   int part;      // of clusters * cluster parts
-  int first;     // slots first ... end - 1 are this block's
-  int end;
+  SlotRange slots;
+  bool has_own;  // the row's own slot is among them
 };
 
 // ---- Shared memory -------------------------------------------------------------------------------
-
-// Sums of one part, weighted by 2^(score - maximum).
-template <int kQueries, int kDim>
-struct Part {
-  float4 values[kQueries][kDim / 4];
-  float2 statistics[kQueries];  // maximum, sum of weights
-};
 
 // Four dimensions of a head as one block has them.
 struct QuadPart {
@@ -75,244 +74,17 @@ struct QuadPart {
   float2 statistics;
 };
 
-template <int kQueries, int kDim>
+template <typename Kv, int kQueries, int kDim>
 struct ClusterShared {
   static constexpr int kQuads = kQueries * kDim / 4;
   Part<kQueries, kDim> warps[kWarps];
   // What the cluster's blocks have of this block's share of the quads: of its `cluster` blocks
   // [kQuads / cluster] each.
   QuadPart quads[kQuads];
+  // Ended; the last two places are of k and v, on their way to `kv`.
+  float heads[kQueries + 2][kDim];
+  alignas(16) Kv kv[2][kDim];  // of the row's own slot, as the cache has them
 };
-
-// ---- A warp's part -------------------------------------------------------------------------------
-
-__device__ __forceinline__ void LoadEight(const Rows& rows, int64_t at, float (&to)[8]) {
-  switch (rows.dtype) {
-    case DType::kBFloat16:
-      return LoadFloats<__nv_bfloat16, 8>(static_cast<const __nv_bfloat16*>(rows.data) + at, to);
-    case DType::kFloat16:
-      return LoadFloats<__half, 8>(static_cast<const __half*>(rows.data) + at, to);
-    case DType::kFloat32:
-      break;
-  }
-  LoadFloats<float, 8>(static_cast<const float*>(rows.data) + at, to);
-}
-
-// Eight elements as they are in memory: 16-bit ones take half the registers.
-template <typename Kv>
-struct Eight {
-  static constexpr int kPack = 16 / sizeof(Kv);
-  Pack<Kv, kPack> at[8 / kPack];
-
-  __device__ __forceinline__ void Load(const Kv* from) {
-#pragma unroll
-    for (int i = 0; i < 8 / kPack; ++i) at[i] = LoadPack<Kv, kPack>(from + i * kPack);
-  }
-  __device__ __forceinline__ float operator[](int i) const {
-    return ToFloat(at[i / kPack].at[i % kPack]);
-  }
-};
-
-// Of a lane: eight dimensions of each query head, and the softmax of kOwn (slot, head) pairs of a
-// batch. The lanes of a slot share the batch's pairs, v = slot * kQueries + head: lane s has pairs
-// s * kPairs / kLanes and on, or, where lanes are more than pairs, the one that s * kPairs / kLanes
-// is in.
-template <typename Kv, int kQueries, int kLanes>
-struct LaneSums {
-  static constexpr int kBatch = sizeof(Kv) == 4 || kQueries > 4 ? 2 : 4;  // loads that wait together
-  static constexpr int kPairs = kBatch * kQueries;
-  static constexpr int kOwn = kPairs > kLanes ? kPairs / kLanes : 1;
-
-  float maximum[kOwn];  // of the pair's head, over all slots so far
-  float sum[kOwn];      // of weights of the pair's place in the batches
-  float values[kQueries][8];
-
-  __device__ LaneSums() {
-#pragma unroll
-    for (int m = 0; m < kOwn; ++m) {
-      maximum[m] = kLowest;
-      sum[m] = 0;
-    }
-#pragma unroll
-    for (int h = 0; h < kQueries; ++h) {
-#pragma unroll
-      for (int i = 0; i < 8; ++i) values[h][i] = 0;
-    }
-  }
-
-  __device__ __forceinline__ static int FirstPair() {
-    return static_cast<int>(threadIdx.x) % kLanes * kPairs / kLanes;
-  }
-  // x of pair `pair`, from the lane that has it.
-  __device__ __forceinline__ static float OfPair(const float (&x)[kOwn], int pair) {
-    const int lane = static_cast<int>(threadIdx.x) % kWarp / kLanes * kLanes;
-    return __shfl_sync(kAllLanes, x[pair % kOwn], lane + pair / kOwn * (kLanes * kOwn / kPairs));
-  }
-  // Over the pairs of a head: the lanes of the batch's other slots.
-  template <typename Join>
-  __device__ __forceinline__ static float OverBatch(float x, const Join& join) {
-#pragma unroll
-    for (int offset = kLanes / kBatch; offset < kLanes; offset *= 2) {
-      x = join(x, __shfl_xor_sync(kAllLanes, x, offset));
-    }
-    return x;
-  }
-
-  __device__ __forceinline__ void Scale(const float (&factor)[kOwn]) {
-#pragma unroll
-    for (int m = 0; m < kOwn; ++m) sum[m] *= factor[m];
-#pragma unroll
-    for (int h = 0; h < kQueries; ++h) {
-      const float of_head = OfPair(factor, h);
-#pragma unroll
-      for (int i = 0; i < 8; ++i) values[h][i] *= of_head;
-    }
-  }
-};
-
-// Sums each of kCount values over kLanes lanes by halves: a lane gives away one half of what it has
-// and gets the other's part of the half it keeps. It ends with those that LaneSums says, at the
-// front.
-template <int kCount, int kLanes>
-__device__ __forceinline__ void SumByHalves(float (&x)[kCount]) {
-  int count = kCount;
-#pragma unroll
-  for (int offset = kLanes / 2; offset > 0; offset /= 2) {
-    if (count == 1) {
-      x[0] += __shfl_xor_sync(kAllLanes, x[0], offset);
-      continue;
-    }
-    count /= 2;
-    const bool upper = (threadIdx.x & offset) != 0;
-#pragma unroll
-    for (int i = 0; i < kCount / 2; ++i) {
-      if (i >= count) break;
-      const float kept = upper ? x[i + count] : x[i];
-      const float given = upper ? x[i] : x[i + count];
-      x[i] = kept + __shfl_xor_sync(kAllLanes, given, offset);
-    }
-  }
-}
-
-template <typename Kv, int kQueries, int kLanes>
-__device__ __forceinline__ void AttendSlots(const KvLayer& kv, const AttentionShape& shape,
-                                            const int32_t* block_table, const ClusterItem& item,
-                                            const float (&q)[kQueries][8],
-                                            LaneSums<Kv, kQueries, kLanes>& sums) {
-  using Sums = LaneSums<Kv, kQueries, kLanes>;
-  constexpr int kBatch = Sums::kBatch;
-  constexpr int kOwn = Sums::kOwn;
-  constexpr int kAtOnce = kWarp / kLanes;    // slots of a warp
-  constexpr int kStride = kWarps * kAtOnce;  // of the block
-  const int lane = threadIdx.x % kWarp;
-  const Kv* const data = static_cast<const Kv*>(kv.data) + lane % kLanes * 8;
-  // The same number of rounds for all lanes of a warp.
-#pragma unroll 1
-  for (int base = item.first + static_cast<int>(threadIdx.x) / kWarp * kAtOnce; base < item.end;
-       base += kBatch * kStride) {
-    const auto slot_of = [&](int j) { return base + lane / kLanes + j * kStride; };
-    Eight<Kv> k[kBatch], v[kBatch];
-#pragma unroll
-    for (int j = 0; j < kBatch; ++j) {
-      // The last slot in place of those beyond it: their scores are not used.
-      const int slot = min(slot_of(j), item.end - 1);
-      const Kv* key = data + SlotOffset(kv, block_table, item.kv_head, slot);
-      k[j].Load(key);
-      v[j].Load(key + kv.value_offset);
-    }
-    float score[Sums::kPairs];
-#pragma unroll
-    for (int j = 0; j < kBatch; ++j) {
-#pragma unroll
-      for (int h = 0; h < kQueries; ++h) {
-        float product = 0;
-#pragma unroll
-        for (int i = 0; i < 8; ++i) product = fmaf(q[h][i], k[j][i], product);
-        score[j * kQueries + h] = product;
-      }
-    }
-    SumByHalves<Sums::kPairs, kLanes>(score);
-    float factor[kOwn], weight[kOwn];
-#pragma unroll
-    for (int m = 0; m < kOwn; ++m) {
-      const bool inside = slot_of((Sums::FirstPair() + m) / kQueries) < item.end;
-      const float own = inside ? AdjustScore(shape, score[m]) * kLog2E : -INFINITY;
-      const float highest = Sums::OverBatch(own, [](float a, float b) { return fmaxf(a, b); });
-      const float maximum = fmaxf(sums.maximum[m], highest);
-      factor[m] = Exp2(sums.maximum[m] - maximum);
-      weight[m] = Exp2(own - maximum);
-      sums.maximum[m] = maximum;
-    }
-    sums.Scale(factor);
-#pragma unroll
-    for (int m = 0; m < kOwn; ++m) sums.sum[m] += weight[m];
-#pragma unroll
-    for (int j = 0; j < kBatch; ++j) {
-#pragma unroll
-      for (int h = 0; h < kQueries; ++h) {
-        const float of_pair = Sums::OfPair(weight, j * kQueries + h);
-#pragma unroll
-        for (int i = 0; i < 8; ++i) {
-          sums.values[h][i] = fmaf(of_pair, v[j][i], sums.values[h][i]);
-        }
-      }
-    }
-  }
-}
-
-// Joins what the warp's lanes have of different slots, and leaves it in shared memory.
-template <typename Kv, int kQueries, int kLanes>
-__device__ __forceinline__ void StoreWarp(LaneSums<Kv, kQueries, kLanes>& sums,
-                                          Part<kQueries, 8 * kLanes>& part) {
-  using Sums = LaneSums<Kv, kQueries, kLanes>;
-  constexpr int kOwn = Sums::kOwn;
-  const int lane = threadIdx.x % kWarp;
-#pragma unroll
-  for (int m = 0; m < kOwn; ++m) {
-    sums.sum[m] = Sums::OverBatch(sums.sum[m], [](float a, float b) { return a + b; });
-  }
-#pragma unroll
-  for (int offset = kLanes; offset < kWarp; offset *= 2) {
-    float factor[kOwn];
-#pragma unroll
-    for (int m = 0; m < kOwn; ++m) {
-      const float maximum =
-          fmaxf(sums.maximum[m], __shfl_xor_sync(kAllLanes, sums.maximum[m], offset));
-      factor[m] = Exp2(sums.maximum[m] - maximum);
-      sums.maximum[m] = maximum;
-    }
-    sums.Scale(factor);
-#pragma unroll
-    for (int m = 0; m < kOwn; ++m) sums.sum[m] += __shfl_xor_sync(kAllLanes, sums.sum[m], offset);
-#pragma unroll
-    for (int h = 0; h < kQueries; ++h) {
-#pragma unroll
-      for (int i = 0; i < 8; ++i) {
-        sums.values[h][i] += __shfl_xor_sync(kAllLanes, sums.values[h][i], offset);
-      }
-    }
-  }
-#pragma unroll
-  for (int h = 0; h < kQueries; ++h) {
-    const float2 statistics = {Sums::OfPair(sums.maximum, h), Sums::OfPair(sums.sum, h)};
-    if (lane == 0) part.statistics[h] = statistics;
-    if (lane >= kLanes) continue;
-    const float(&x)[8] = sums.values[h];
-    part.values[h][2 * lane] = make_float4(x[0], x[1], x[2], x[3]);
-    part.values[h][2 * lane + 1] = make_float4(x[4], x[5], x[6], x[7]);
-  }
-}
-
-// A warp's part of the block's slots.
-template <typename Kv, int kQueries, int kLanes>
-__device__ __forceinline__ void AttendWarp(const KvLayer& kv, const AttentionShape& shape,
-                                           const int32_t* block_table, const ClusterItem& item,
-                                           const float (&q)[kQueries][8],
-                                           Part<kQueries, 8 * kLanes>& part) {
-  LaneSums<Kv, kQueries, kLanes> sums;
-  AttendSlots(kv, shape, block_table, item, q, sums);
-  StoreWarp(sums, part);
-}
 
 // ---- Merging parts -------------------------------------------------------------------------------
 
@@ -349,7 +121,8 @@ template <int kDim>
 __device__ __forceinline__ void StoreOut(const ClusterArgs& args, const ClusterItem& item, int head,
                                          int quad, const float4& total, float sum) {
   if (head >= item.head_count) return;
-  const float x[4] = {total.x / sum, total.y / sum, total.z / sum, total.w / sum};
+  const float part = 1.0f / sum;
+  const float x[4] = {total.x * part, total.y * part, total.z * part, total.w * part};
   StoreFour(args.p.out, item.out + head * kDim, 4 * quad, kDim, x);
 }
 
@@ -372,12 +145,12 @@ __device__ void MergeClusters(const ClusterArgs& args, const ClusterItem& item) 
 
 // This block's share of the cluster's dimensions, over all its blocks: to `out`, or, where the row
 // has more clusters, to scratch.
-template <int kQueries, int kDim>
+template <typename Kv, int kQueries, int kDim>
 __device__ __forceinline__ void MergeBlocks(const ClusterArgs& args, const ClusterItem& item,
-                                            const ClusterShared<kQueries, kDim>& shared) {
+                                            const ClusterShared<Kv, kQueries, kDim>& shared) {
   constexpr int kQuads = kDim / 4;
-  const int share = kQueries * kQuads / args.cluster;
-  const int rank = item.part % args.cluster;
+  const int share = kQueries * kQuads >> args.cluster_bits;
+  const int rank = item.part & (args.cluster - 1);
   for (int i = threadIdx.x; i < share; i += kThreads) {
     const int head = (rank * share + i) / kQuads;
     const int quad = (rank * share + i) % kQuads;
@@ -389,7 +162,7 @@ __device__ __forceinline__ void MergeBlocks(const ClusterArgs& args, const Clust
       StoreOut<kDim>(args, item, head, quad, total, merged.y);
       continue;
     }
-    const int cluster = item.part / args.cluster;
+    const int cluster = item.part >> args.cluster_bits;
     const int64_t at = (int64_t{item.pair} * args.most_clusters + cluster) * kQueries + head;
     args.values[at * kQuads + quad] = total;
     if (quad == 0) args.statistics[at] = merged;
@@ -398,70 +171,214 @@ __device__ __forceinline__ void MergeBlocks(const ClusterArgs& args, const Clust
 
 // ---- The kernel ----------------------------------------------------------------------------------
 
-// After the wait. A block without slots has first >= end.
+__device__ __forceinline__ void LoadEight(const Rows& rows, int64_t at, float (&to)[8]) {
+  switch (rows.dtype) {
+    case DType::kBFloat16:
+      return LoadFloats<__nv_bfloat16, 8>(static_cast<const __nv_bfloat16*>(rows.data) + at, to);
+    case DType::kFloat16:
+      return LoadFloats<__half, 8>(static_cast<const __half*>(rows.data) + at, to);
+    case DType::kFloat32:
+      break;
+  }
+  LoadFloats<float, 8>(static_cast<const float*>(rows.data) + at, to);
+}
+
+// A block without slots has first >= end. Divisions are many instructions: none where numbers are
+// powers of two, or one.
 template <int kQueries, int kDim>
 __device__ __forceinline__ ClusterItem ItemOf(const ClusterArgs& args, const AttentionShape& shape,
                                               int position) {
   ClusterItem item;
-  const int groups = args.kv_heads * args.passes;
-  const int group = blockIdx.y;
-  const int row = blockIdx.z;
-  const int pass_head = group % args.passes * kQueries;
-  item.kv_head = group / args.passes;
-  item.pair = row * groups + group;
-  item.head_count = min(kQueries, args.heads_a_kv_head - pass_head);
-  const int first_head = item.kv_head * args.heads_a_kv_head + pass_head;
-  item.out = int64_t{row} * args.p.out.width + int64_t{first_head} * kDim;
+  item.row = blockIdx.z;
+  item.kv_head = blockIdx.y;
+  item.pass = 0;
+  if (args.passes > 1) {
+    item.kv_head = blockIdx.y / args.passes;
+    item.pass = blockIdx.y - item.kv_head * args.passes;
+  }
+  item.pair = item.row * static_cast<int>(gridDim.y) + static_cast<int>(blockIdx.y);
+  item.head_count = min(kQueries, args.heads_a_kv_head - item.pass * kQueries);
+  item.first_head = item.kv_head * args.heads_a_kv_head + item.pass * kQueries;
+  item.out = int64_t{item.row} * args.p.out.width + int64_t{item.first_head} * kDim;
   const int first_slot = FirstSlot(shape, position);
   const int slots = position - first_slot + 1;
-  const int cluster_slots = args.cluster * kBlockSlots;
-  item.clusters = min((slots + cluster_slots - 1) / cluster_slots, args.most_clusters);
-  const int parts = item.clusters * args.cluster;
-  const int size = (slots + parts - 1) / parts;
+  const auto share = [](int all, int bits) { return (all + (1 << bits) - 1) >> bits; };
+  item.clusters = min(share(slots, args.cluster_bits + kBlockSlotBits), args.most_clusters);
+  int size = share(slots, args.cluster_bits);
+  if (item.clusters > 1) {
+    const int parts = item.clusters << args.cluster_bits;
+    size = (slots + parts - 1) / parts;
+  }
   item.part = blockIdx.x;
-  item.first = first_slot + item.part * size;
-  item.end = item.part < parts ? min(item.first + size, position + 1) : item.first;
+  const int first = first_slot + item.part * size;
+  const bool has_slots = item.part >> args.cluster_bits < item.clusters;
+  item.slots = {first, has_slots ? min(first + size, position + 1) : first};
+  item.has_own = first <= position && item.slots.end == position + 1;
   return item;
 }
 
-template <int kQueries, int kLanes>
+// The ends of the heads that a block needs: its query heads, then k and v, dealt out to the warps.
+template <typename Kv, int kQueries, int kDim>
+class BlockEnds {
+ public:
+  // Before the wait.
+  __device__ __forceinline__ BlockEnds(const LayerRef& ref, const LayerParams& layer,
+                                       const ClusterItem& item, int position)
+      : ref_(ref), layer_(layer), item_(item), position_(position) {
+    ForEachHead([&](int place) { HeadAt(place).Prefetch(); });
+  }
+
+  // After it, of the row's products: to `shared`, k and v also to the cache, at `slot` (of k);
+  // visible after the next barrier.
+  __device__ __forceinline__ void operator()(const float* row, Kv* slot, int64_t value_offset,
+                                             ClusterShared<Kv, kQueries, kDim>& shared) const {
+    ForEachHead([&](int place) {
+      float* const head = shared.heads[place];
+      typename Head::Half x[2];
+      HeadAt(place)(row + SumsOf(place), head, x);
+#pragma unroll
+      for (int half = 0; half < 2; ++half) {
+        constexpr int kVec = Head::kVec;
+        const int begin = Head::Begin(half);
+        if (place < kQueries) {
+          StoreFloats<float, kVec>(x[half].at, head + begin);
+          continue;
+        }
+        const int is_v = place - kQueries;
+        StoreFloats<Kv, kVec>(x[half].at, &shared.kv[is_v][begin]);
+        if (item_.pass == 0) {
+          StoreFloats<Kv, kVec>(x[half].at, slot + (is_v ? value_offset : 0) + begin);
+        }
+      }
+    });
+  }
+
+ private:
+  using Head = HeadEnd<kDim>;
+
+  // Of this warp: places below kQueries are query heads, then k, then v, which the block ends that
+  // has the row's own slot.
+  template <typename Body>
+  __device__ __forceinline__ void ForEachHead(const Body& body) const {
+#pragma unroll 1
+    for (int place = static_cast<int>(threadIdx.x) / kWarp; place < kQueries + 2;
+         place += kWarps) {
+      if (place < kQueries ? place < item_.head_count : item_.has_own) body(place);
+    }
+  }
+  // Among its kind, in elements.
+  __device__ __forceinline__ int Own(int place) const {
+    return (place < kQueries ? item_.first_head + place : item_.kv_head) * kDim;
+  }
+  // In the row of products.
+  __device__ __forceinline__ int SumsOf(int place) const {
+    return Own(place) + (place < kQueries    ? 0
+                         : place == kQueries ? ref_.q_rows
+                                             : ref_.q_rows + ref_.kv_rows);
+  }
+  __device__ __forceinline__ Head HeadAt(int place) const {
+    const bool is_q = place < kQueries;
+    const bool is_k = place == kQueries;
+    const float* const bias = is_q ? layer_.q_bias : is_k ? layer_.k_bias : layer_.v_bias;
+    const int turned = is_q || is_k ? layer_.rotary.dim : 0;
+    return {bias != nullptr ? bias + Own(place) : nullptr,
+            is_q   ? layer_.q_norm
+            : is_k ? layer_.k_norm
+                   : nullptr,
+            layer_.rotary.cos_sin + int64_t{position_} * turned, turned, layer_.norm_epsilon};
+  }
+
+  const LayerRef& ref_;
+  const LayerParams& layer_;
+  const ClusterItem& item_;
+  int position_;
+};
+
+// k and v of the row's own slot, in place of what the cache had there before this step.
+template <typename Kv, int kQueries, int kLanes>
+__device__ __forceinline__ void TakeOwnSlot(const ClusterShared<Kv, kQueries, 8 * kLanes>& shared,
+                                            int base, const SlotRange& range, int position,
+                                            SlotBatch<Kv, kQueries, kLanes>& batch) {
+  using Batch = SlotBatch<Kv, kQueries, kLanes>;
+  const int dim = static_cast<int>(threadIdx.x) % kLanes * 8;
+#pragma unroll
+  for (int j = 0; j < Batch::kBatch; ++j) {
+    // Also in place of those beyond it, whose weight is zero: zero times what no one has written
+    // need not be zero.
+    if (min(Batch::Slot(base, j), range.end - 1) != position) continue;
+    batch.k[j].LoadShared(&shared.kv[0][dim]);
+    batch.v[j].LoadShared(&shared.kv[1][dim]);
+  }
+}
+
+// kEnds: q, k and v come as bare products.
+template <bool kEnds, typename Kv, int kQueries, int kLanes>
 __global__ void __launch_bounds__(kThreads, kQueries > 4 ? 1 : 2)
     ClusterAttentionKernel(const __grid_constant__ ClusterArgs args) {
   constexpr int kDim = 8 * kLanes;
   constexpr int kQuads = kDim / 4;
-  using Shared = ClusterShared<kQueries, kDim>;
+  using Batch = SlotBatch<Kv, kQueries, kLanes>;
+  using Shared = ClusterShared<Kv, kQueries, kDim>;
   Shared& shared = *reinterpret_cast<Shared*>(DynamicShared());
-  const bool tabled = args.p.layer.table != nullptr;
+  const bool tabled = kEnds || args.p.layer.table != nullptr;
   const LayerParams* const layer = tabled ? &LayerOf(args.p.layer) : nullptr;
   const AttentionShape shape = tabled ? layer->attention : args.p.shape;
   const KvLayer kv = tabled ? layer->kv : args.p.kv;
   ArriveCluster();  // all blocks have begun when its second part is over
-  WaitForDependency();
-  LaunchDependents();
-
-  const int row = blockIdx.z;
-  const int position = args.p.map.position[row];
-  const int32_t* const block_table = args.p.lanes.BlockTable(args.p.map.lane[row], kv.group);
+  if (!kEnds) {     // the kernel before writes the cache
+    WaitForDependency();
+    LaunchDependents();
+  }
+  const int position = __ldcg(args.p.map.position + blockIdx.z);
+  const int32_t* const block_table =
+      args.p.lanes.BlockTable(__ldcg(args.p.map.lane + blockIdx.z), kv.group);
   const ClusterItem item = ItemOf<kQueries, kDim>(args, shape, position);
   // All blocks of a cluster or none.
-  if (item.part >= item.clusters * args.cluster) return;
+  if (item.part >> args.cluster_bits >= item.clusters) {
+    if (kEnds) WaitForDependency();
+    return;
+  }
+
+  const int dim = static_cast<int>(threadIdx.x) % kLanes * 8;
+  const BlockOf block_of(kv.block_size);
   float q[kQueries][8];
+  LaneSums<Kv, kQueries, kLanes> sums;
+  // The first keys and values are on their way while the products are still made. One loop, for few
+  // instructions: a kernel of a few microseconds waits for them more than for anything else.
+  bool first = true;
+#pragma unroll 1
+  for (int base = Batch::First(item.slots);; base += Batch::kBatch * Batch::kStride) {
+    const bool some = base < item.slots.end;  // of all lanes of a warp or none
+    Batch batch;
+    if (some) batch.Load(kv, block_table, item.kv_head, base, item.slots, block_of);
+    if (first) {
+      first = false;
+      if constexpr (kEnds) {
+        const BlockEnds<Kv, kQueries, kDim> ends(args.p.layer, *layer, item, position);
+        const int block = __ldcg(block_table + block_of(position));
+        Kv* const slot =
+            static_cast<Kv*>(kv.data) + OffsetInBlock(kv, block, item.kv_head, position);
+        WaitForDependency();
+        LaunchDependents();
+        ends(static_cast<const float*>(args.p.qkv.data) + int64_t{item.row} * args.p.qkv.width,
+             slot, kv.value_offset, shared);
+        __syncthreads();
+      }
 #pragma unroll
-  for (int h = 0; h < kQueries; ++h) {
-    const int head = min(h, item.head_count - 1);
-    LoadEight(args.p.q, item.out + head * kDim + threadIdx.x % kLanes * 8, q[h]);
+      for (int h = 0; h < kQueries; ++h) {
+        const int head = min(h, item.head_count - 1);
+        if constexpr (kEnds) {
+          LoadFloats<float, 8>(&shared.heads[head][dim], q[h]);
+        } else {
+          LoadEight(args.p.q, item.out + head * kDim + dim, q[h]);
+        }
+      }
+    }
+    if (!some) break;
+    if constexpr (kEnds) TakeOwnSlot<Kv, kQueries, kLanes>(shared, base, item.slots, position, batch);
+    AttendBatch(batch, base, item.slots, shape, q, sums);
   }
-  Part<kQueries, kDim>& part = shared.warps[threadIdx.x / kWarp];
-  switch (kv.dtype) {
-    case DType::kBFloat16:
-      AttendWarp<__nv_bfloat16, kQueries, kLanes>(kv, shape, block_table, item, q, part);
-      break;
-    case DType::kFloat16:
-      AttendWarp<__half, kQueries, kLanes>(kv, shape, block_table, item, q, part);
-      break;
-    default:
-      AttendWarp<float, kQueries, kLanes>(kv, shape, block_table, item, q, part);
-  }
+  StoreWarp(sums, shared.warps[threadIdx.x / kWarp]);
   __syncthreads();
 
   const bool alone = args.cluster == 1 && item.clusters == 1;
@@ -478,17 +395,19 @@ __global__ void __launch_bounds__(kThreads, kQueries > 4 ? 1 : 2)
       continue;
     }
     // To the block of the cluster whose share it is.
-    const int share = kQueries * kQuads / args.cluster;
-    QuadPart* const own = &shared.quads[item.part % args.cluster * share + i % share];
-    *SharedOfBlock(own, i / share) = {total, merged};
+    constexpr int kQuadBits = std::bit_width(unsigned{kQueries * kQuads}) - 1;
+    const int share_bits = kQuadBits - args.cluster_bits;
+    const int rank = item.part & (args.cluster - 1);
+    QuadPart* const own = &shared.quads[(rank << share_bits) + (i & ((1 << share_bits) - 1))];
+    *SharedOfBlock(own, i >> share_bits) = {total, merged};
   }
   if (alone) return;
   ArriveCluster();
   WaitCluster();
-  MergeBlocks<kQueries, kDim>(args, item, shared);
+  MergeBlocks<Kv, kQueries, kDim>(args, item, shared);
   if (item.clusters == 1) return;
   if (LastToArrive(&args.arrived[item.pair],
-                   static_cast<uint32_t>(item.clusters * args.cluster))) {
+                   static_cast<uint32_t>(item.clusters << args.cluster_bits))) {
     MergeClusters<kQueries, kDim>(args, item);
   }
 }
@@ -501,43 +420,58 @@ struct ClusterLayout {
   ClusterArgs args;
 };
 
-ClusterLayout LayoutOf(const DecodeAttentionParams& p, int multiprocessors) {
+// Query heads of a block. Fewer are fewer instructions and more blocks, which each read the row's
+// keys and values, all but the first from the L2 cache: where there are few blocks, and little is
+// read. Measured on an H200 with 1 to 128 rows of 20 to 276 slots: one KV head of 256 dimensions,
+// and eight of 64. With eight of 128, on the other hand, blocks of one or two query heads made the
+// step of an 8B model a quarter longer (5.4 ms), though not the kernel by itself.
+int QueriesOf(const DecodeRows& p, const AttentionHeads& heads) {
+  constexpr int64_t kMostReadAgain = int64_t{64} << 20;  // bytes; 10 us of the L2 cache's
+  const DType dtype = p.layer.table != nullptr ? p.layer.kv_dtype : p.kv.dtype;
+  const int64_t row_bytes = std::min<int64_t>(p.lanes.max_length, 4096) * heads.kv_heads *
+                            heads.head_dim * 2 * static_cast<int64_t>(BytesOf(dtype));
+  const int fewest = heads.head_dim == 128 ? 8 : 1;
+  for (int queries = fewest; queries < std::min(heads.heads_a_kv_head, 8); queries *= 2) {
+    const int64_t passes = CeilDiv(heads.heads_a_kv_head, queries);
+    const int64_t most_pairs = queries == 1 ? 32 : 512;
+    if (p.rows * heads.kv_heads * passes <= most_pairs &&
+        p.rows * passes * row_bytes < kMostReadAgain) {
+      return queries;
+    }
+  }
+  return heads.heads_a_kv_head <= 1   ? 1
+         : heads.heads_a_kv_head <= 2 ? 2
+         : heads.heads_a_kv_head <= 4 ? 4
+                                      : 8;
+}
+
+ClusterLayout LayoutOf(const DecodeRows& p, int multiprocessors) {
   const AttentionHeads heads = HeadsOf(p);
   ClusterLayout layout = {};
   layout.head_dim = heads.head_dim;
-  layout.queries = heads.heads_a_kv_head <= 1   ? 1
-                   : heads.heads_a_kv_head <= 2 ? 2
-                   : heads.heads_a_kv_head <= 4 ? 4
-                                                : 8;
+  layout.queries = QueriesOf(p, heads);
   ClusterArgs& args = layout.args;
   args.p = p;
   args.kv_heads = heads.kv_heads;
   args.heads_a_kv_head = heads.heads_a_kv_head;
   args.passes = static_cast<int32_t>(CeilDiv(heads.heads_a_kv_head, layout.queries));
-  // About two blocks a multiprocessor.
+  // About one block a multiprocessor: more share their instructions' way, which is what short rows
+  // wait for.
   const int64_t pairs = int64_t{p.rows} * args.kv_heads * args.passes;
-  const int64_t blocks = std::max<int64_t>(1, 2 * multiprocessors / pairs);
-  args.cluster = 1;
-  while (args.cluster < kMostCluster && 2 * args.cluster <= blocks) args.cluster *= 2;
-  const int64_t useful = CeilDiv(p.lanes.max_length, int64_t{args.cluster} * kBlockSlots);
+  const int64_t blocks = std::max<int64_t>(1, multiprocessors / pairs);
+  args.cluster_bits = 0;
+  while ((2 << args.cluster_bits) <= std::min<int64_t>(kMostCluster, blocks)) ++args.cluster_bits;
+  args.cluster = 1 << args.cluster_bits;
+  const int64_t useful = CeilDiv(p.lanes.max_length, int64_t{args.cluster} << kBlockSlotBits);
   args.most_clusters =
       static_cast<int32_t>(std::min({blocks / args.cluster, useful, int64_t{kMostClusters}}));
   return layout;
 }
 
-bool Takes(const ClusterLayout& layout) {
-  const ClusterArgs& args = layout.args;
-  const bool dim = layout.head_dim == 64 || layout.head_dim == 128 || layout.head_dim == 256;
-  return dim && int64_t{args.p.rows} * args.kv_heads * args.passes <= kCounters &&
-         args.p.rows <= 65535 && args.kv_heads * args.passes <= 65535 &&
-         // A layer's table cannot be asked: there all slots are wide (engine's KV layout).
-         (args.p.layer.table != nullptr || SlotsAreWide(args.p.kv)) && IsAligned(args.p.q.data, 16);
-}
-
-template <int kQueries, int kLanes>
+template <bool kEnds, typename Kv, int kQueries, int kLanes>
 cudaError_t Launch(const ClusterArgs& args, const LaunchContext& context) {
-  constexpr size_t kShared = sizeof(ClusterShared<kQueries, 8 * kLanes>);
-  const auto kernel = ClusterAttentionKernel<kQueries, kLanes>;
+  constexpr size_t kShared = sizeof(ClusterShared<Kv, kQueries, 8 * kLanes>);
+  const auto kernel = ClusterAttentionKernel<kEnds, Kv, kQueries, kLanes>;
   if (const cudaError_t error = AllowShared(kernel, kShared); error != cudaSuccess) return error;
   const dim3 grid(static_cast<unsigned>(args.cluster * args.most_clusters),
                   static_cast<unsigned>(args.kv_heads * args.passes),
@@ -546,49 +480,66 @@ cudaError_t Launch(const ClusterArgs& args, const LaunchContext& context) {
                         context, args);
 }
 
-template <int kQueries>
+template <bool kEnds, typename Kv, int kQueries>
 cudaError_t Launch(const ClusterLayout& layout, const LaunchContext& context) {
   switch (layout.head_dim) {
     case 64:
-      return Launch<kQueries, 8>(layout.args, context);
+      return Launch<kEnds, Kv, kQueries, 8>(layout.args, context);
     case 128:
-      return Launch<kQueries, 16>(layout.args, context);
+      return Launch<kEnds, Kv, kQueries, 16>(layout.args, context);
     default:
-      return Launch<kQueries, 32>(layout.args, context);
+      return Launch<kEnds, Kv, kQueries, 32>(layout.args, context);
   }
+}
+
+template <bool kEnds>
+cudaError_t Launch(const ClusterLayout& layout, const LaunchContext& context) {
+  const DecodeRows& p = layout.args.p;
+  return WithType(p.layer.table != nullptr ? p.layer.kv_dtype : p.kv.dtype, [&](auto zero) {
+    using Kv = decltype(zero);
+    switch (layout.queries) {
+      case 1:
+        return Launch<kEnds, Kv, 1>(layout, context);
+      case 2:
+        return Launch<kEnds, Kv, 2>(layout, context);
+      case 4:
+        return Launch<kEnds, Kv, 4>(layout, context);
+      default:
+        return Launch<kEnds, Kv, 8>(layout, context);
+    }
+  });
 }
 
 }  // namespace
 
-size_t ClusterAttentionScratch(const DecodeAttentionParams& p) {
-  const AttentionHeads heads = HeadsOf(p);
-  if (heads.head_dim > 256) return 0;
+bool ClusterAttentionTakes(const DecodeRows& p) {
+  const ClusterLayout layout = LayoutOf(p, kMostMultiprocessors);
+  const ClusterArgs& args = layout.args;
+  const bool dim = layout.head_dim == 64 || layout.head_dim == 128 || layout.head_dim == 256;
+  const Rows& in = p.qkv.data != nullptr ? p.qkv : p.q;
+  return dim && int64_t{args.p.rows} * args.kv_heads * args.passes <= kCounters &&
+         args.p.rows <= 65535 && args.kv_heads * args.passes <= 65535 &&
+         // A layer's table cannot be asked: there all slots are wide (engine's KV layout).
+         (p.layer.table != nullptr || SlotsAreWide(p.kv)) && IsAligned(in.data, 16);
+}
+
+size_t ClusterAttentionScratch(const DecodeRows& p) {
   // Where several clusters share a row, there are no more of them than fit: of all rows together.
   constexpr int64_t kMostBlocks = 2 * kMostMultiprocessors;
   constexpr int64_t kMostQueries = 8;
-  return static_cast<size_t>(kMostBlocks * kMostQueries * (heads.head_dim * sizeof(float) +
-                                                           sizeof(float2)));
+  return static_cast<size_t>(kMostBlocks * kMostQueries) *
+         (HeadsOf(p).head_dim * sizeof(float) + sizeof(float2));
 }
 
-cudaError_t LaunchClusterAttention(const DecodeAttentionParams& p, const LaunchContext& context) {
+cudaError_t LaunchClusterAttention(const DecodeRows& p, const LaunchContext& context) {
   ClusterLayout layout = LayoutOf(p, std::min(context.multiprocessors, kMostMultiprocessors));
-  if (!Takes(layout)) return cudaErrorNotSupported;
   const int64_t pairs = int64_t{p.rows} * layout.args.kv_heads * layout.args.passes;
   const int64_t heads = pairs * layout.args.most_clusters * layout.queries;
   layout.args.values = static_cast<float4*>(context.scratch);
   layout.args.statistics =
       reinterpret_cast<float2*>(layout.args.values + heads * (layout.head_dim / 4));
   layout.args.arrived = context.counters;
-  switch (layout.queries) {
-    case 1:
-      return Launch<1>(layout, context);
-    case 2:
-      return Launch<2>(layout, context);
-    case 4:
-      return Launch<4>(layout, context);
-    default:
-      return Launch<8>(layout, context);
-  }
+  return p.qkv.data != nullptr ? Launch<true>(layout, context) : Launch<false>(layout, context);
 }
 
 }  // namespace sirocco::cuda::SIROCCO_CUDA_PATH

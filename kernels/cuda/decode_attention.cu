@@ -42,7 +42,7 @@ struct DecodeLayout : SplitLayout {
 };
 
 struct DecodeArgs {
-  DecodeAttentionParams p;
+  DecodeRows p;
   DecodeLayout layout;
   int32_t first_row;  // of the launch's
   int32_t rows;
@@ -328,7 +328,7 @@ int HeadsAThread(const DecodeLayout& layout) {
   return layout.heads_a_kv_head <= 4 || layout.chunks > kSplitThreads / 4 ? 4 : 8;
 }
 
-DecodeLayout LayoutOf(const DecodeAttentionParams& p) {
+DecodeLayout LayoutOf(const DecodeRows& p) {
   DecodeLayout layout;
   const AttentionHeads heads = HeadsOf(p);
   layout.head_dim = heads.head_dim;
@@ -349,7 +349,7 @@ DecodeLayout LayoutOf(const DecodeAttentionParams& p) {
 }
 
 // Rows of one launch: as many as can be counted in shared memory and have counters.
-int RowsALaunch(const DecodeAttentionParams& p, const DecodeLayout& layout) {
+int RowsALaunch(const DecodeRows& p, const DecodeLayout& layout) {
   return std::min(
       {p.rows, kLaunchRows, std::max(1, kCounters / (layout.kv_heads * layout.passes))});
 }
@@ -358,20 +358,15 @@ int64_t PairsOf(const DecodeLayout& layout, int rows) {
   return int64_t{rows} * layout.kv_heads * layout.passes;
 }
 
-}  // namespace
-
-size_t DecodeAttentionScratch(const DecodeAttentionParams& p) {
+size_t ScratchOf(const DecodeRows& p) {
+  if (ClusterAttentionTakes(p)) return ClusterAttentionScratch(p);
   const DecodeLayout layout = LayoutOf(p);
   const int64_t pairs = PairsOf(layout, RowsALaunch(p, layout));
   const int64_t partials = MostSplitsOfAll(pairs, p.lanes.max_length) * layout.queries;
-  const size_t bytes =
-      static_cast<size_t>(partials) * (layout.chunks * 8 * sizeof(float) + sizeof(float2));
-  return std::max(bytes, ClusterAttentionScratch(p));
+  return static_cast<size_t>(partials) * (layout.chunks * 8 * sizeof(float) + sizeof(float2));
 }
 
-cudaError_t LaunchDecodeAttention(const DecodeAttentionParams& p, const LaunchContext& context) {
-  const cudaError_t by_clusters = LaunchClusterAttention(p, context);
-  if (by_clusters != cudaErrorNotSupported) return by_clusters;
+cudaError_t LaunchSplits(const DecodeRows& p, const LaunchContext& context) {
   DecodeArgs args;
   args.p = p;
   args.layout = LayoutOf(p);
@@ -408,6 +403,48 @@ cudaError_t LaunchDecodeAttention(const DecodeAttentionParams& p, const LaunchCo
     default:
       return launch(DecodeAttentionKernel<8>, kResidentBlocks<8>);
   }
+}
+
+DecodeRows RowsOf(const DecodeAttentionParams& p) {
+  DecodeRows rows;
+  rows.rows = p.rows;
+  rows.map = p.map;
+  rows.lanes = p.lanes;
+  rows.q = p.q;
+  rows.shape = p.shape;
+  rows.kv = p.kv;
+  rows.out = p.out;
+  return rows;
+}
+
+DecodeRows RowsOf(const QkvAttentionParams& p) {
+  DecodeRows rows;
+  rows.rows = p.rows;
+  rows.map = p.map;
+  rows.lanes = p.lanes;
+  rows.q = p.q;
+  rows.layer = p.layer;
+  rows.qkv = p.qkv;
+  rows.out = p.out;
+  return rows;
+}
+
+}  // namespace
+
+size_t DecodeAttentionScratch(const DecodeAttentionParams& p) { return ScratchOf(RowsOf(p)); }
+size_t QkvAttentionScratch(const QkvAttentionParams& p) { return ScratchOf(RowsOf(p)); }
+
+cudaError_t LaunchDecodeAttention(const DecodeAttentionParams& p, const LaunchContext& context) {
+  const DecodeRows rows = RowsOf(p);
+  return ClusterAttentionTakes(rows) ? LaunchClusterAttention(rows, context)
+                                     : LaunchSplits(rows, context);
+}
+
+cudaError_t LaunchQkvAttention(const QkvAttentionParams& p, const LaunchContext& context) {
+  const DecodeRows rows = RowsOf(p);
+  if (ClusterAttentionTakes(rows)) return LaunchClusterAttention(rows, context);
+  const cudaError_t error = LaunchQkvEnd(p, context);
+  return error != cudaSuccess ? error : LaunchSplits(rows, context);
 }
 
 }  // namespace sirocco::cuda::SIROCCO_CUDA_PATH

@@ -8,7 +8,6 @@
 
 #include "kernels/cuda/arrive.cuh"
 #include "kernels/cuda/common.cuh"
-#include "kernels/cuda/kv_slots.cuh"
 #include "kernels/cuda/path.h"
 #include "kernels/params.h"
 
@@ -158,9 +157,26 @@ struct GateUpEnd {
   }
 };
 
-// ---- Whole heads of q, k and v ------------------------------------------------------------------
+// ---- Outputs of q, k and v ----------------------------------------------------------------------
 
-// Heads are numbered through q's, then k's, then v's.
+// An output, counted through q's, then k's, then v's.
+struct QkvPlace {
+  bool is_q, is_v;
+  int row;   // of its matrix
+  int rows;  // that the matrix has
+
+  __device__ __forceinline__ QkvPlace(const LayerRef& ref, int output) {
+    is_q = output < ref.q_rows;
+    is_v = output >= ref.q_rows + ref.kv_rows;
+    row = is_q ? output : output - ref.q_rows - (is_v ? ref.kv_rows : 0);
+    rows = is_q ? ref.q_rows : ref.kv_rows;
+  }
+  __device__ __forceinline__ const Matrix& Weight(const LayerParams& layer) const {
+    return is_q ? layer.q : is_v ? layer.v : layer.k;
+  }
+};
+
+// A head, counted in the same way.
 struct HeadPlace {
   bool is_q, is_v;
   int own;  // among its kind
@@ -172,190 +188,13 @@ struct HeadPlace {
     is_v = head >= q_heads + kv_heads;
     own = is_q ? head : is_v ? head - q_heads - kv_heads : head - q_heads;
   }
-  __device__ __forceinline__ const Matrix& Weight(const LayerParams& layer) const {
-    return is_q ? layer.q : is_v ? layer.v : layer.k;
-  }
   __device__ __forceinline__ const float* Bias(const LayerParams& layer) const {
     return is_q ? layer.q_bias : is_v ? layer.v_bias : layer.k_bias;
   }
-};
-
-// Where a row's new slot is in the cache.
-struct SlotPlace {
-  int position;
-  int block;
-};
-
-// Bias, the head's norm, the turn, and then q to q_out, k and v to their slot of the cache.
-template <typename T>
-struct QkvEnd {
-  RowMap map;
-  Lanes lanes;
-  T* q_out;  // [R, q_rows]
-  int q_rows;
-  int head_dim;
-  const LayerParams* layer;
-
-  // Params: NormQkvParams or QkvParams.
-  template <typename Params>
-  __device__ QkvEnd(const Params& p, const LayerParams& of)
-      : map(p.map),
-        lanes(p.lanes),
-        q_out(static_cast<T*>(p.q_out.data)),
-        q_rows(p.layer.q_rows),
-        head_dim(p.layer.head_dim),
-        layer(&of) {}
-
-  // Ends one head of a row. Called by all lanes of a warp. sums: [head_dim] in shared or global
-  // memory, aligned to 16 bytes, visible to the warp, and overwritten.
-  __device__ __forceinline__ void EndHead(const HeadPlace& place, int row, const SlotPlace& slot,
-                                          float* sums) const;
-  __device__ __forceinline__ void operator()(const HeadPlace& place, int row, float* sums) const {
-    EndHead(place, row, PlaceOf(row), sums);
-  }
-
-  __device__ __forceinline__ SlotPlace PlaceOf(int row) const {
-    const int position = map.position[row];
-    return {position, BlockOf(map.lane[row], position)};
-  }
-  // The block of a position, and where element 0 of a head of k or v goes in it.
-  __device__ __forceinline__ int BlockOf(int lane, int position) const {
-    return lanes.BlockTable(lane, layer->kv.group)[position / layer->kv.block_size];
-  }
-  __device__ __forceinline__ int64_t SlotOf(const HeadPlace& place, int block, int position) const {
-    return OffsetInBlock(layer->kv, block, place.own, position) +
-           (place.is_v ? layer->kv.value_offset : 0);
+  // Null: none.
+  __device__ __forceinline__ const float* Norm(const LayerParams& layer) const {
+    return is_q ? layer.q_norm : is_v ? nullptr : layer.k_norm;
   }
 };
-
-// A lane's elements of both halves of a head.
-template <typename T, int kVec>
-__device__ __forceinline__ void StoreHalves(const Pack<float, kVec>& low,
-                                            const Pack<float, kVec>& high, T* to, int half) {
-  StoreFloats<T, kVec>(low.at, to);
-  StoreFloats<T, kVec>(high.at, to + half);
-}
-
-// A head that lanes hold whole: lane l has kVec elements from l * kVec on of both halves, which turn
-// together. All loads are made before the first is used.
-template <int kVec, typename T>
-__device__ __forceinline__ void EndHeldHead(const QkvEnd<T>& end, const HeadPlace& place, int row,
-                                            const SlotPlace& slot, const float* sums) {
-  using Packed = Pack<float, kVec>;
-  const LayerParams& layer = *end.layer;
-  const int half = end.head_dim / 2;
-  const int i = static_cast<int>(threadIdx.x) % kWarp * kVec;
-  const float* bias = place.Bias(layer);
-  const float* norm = place.is_q ? layer.q_norm : place.is_v ? nullptr : layer.k_norm;
-  const bool turns = !place.is_v && layer.rotary.dim != 0;
-  const auto load = [&](const float* from) { return LoadPack<float, kVec>(from + i); };
-  Packed low = load(sums), high = load(sums + half);
-  Packed cosine, sine, weight[2], add[2] = {};
-  if (turns) {
-    const float* turn = layer.rotary.cos_sin + int64_t{slot.position} * end.head_dim;
-    cosine = load(turn);
-    sine = load(turn + half);
-  }
-  if (norm != nullptr) {
-    weight[0] = load(norm);
-    weight[1] = load(norm + half);
-  }
-  if (bias != nullptr) {
-    bias += int64_t{place.own} * end.head_dim;
-    add[0] = load(bias);
-    add[1] = load(bias + half);
-  }
-#pragma unroll
-  for (int k = 0; k < kVec; ++k) {
-    low.at[k] += add[0].at[k];
-    high.at[k] += add[1].at[k];
-  }
-  if (norm != nullptr) {
-    float squares = 0;
-#pragma unroll
-    for (int k = 0; k < kVec; ++k) squares += low.at[k] * low.at[k] + high.at[k] * high.at[k];
-    const float inverse = 1.0f / sqrtf(WarpSum(squares) / end.head_dim + layer.norm_epsilon);
-#pragma unroll
-    for (int k = 0; k < kVec; ++k) {
-      low.at[k] *= inverse * weight[0].at[k];
-      high.at[k] *= inverse * weight[1].at[k];
-    }
-  }
-  if (turns) {
-#pragma unroll
-    for (int k = 0; k < kVec; ++k) {
-      const float turned = low.at[k] * cosine.at[k] - high.at[k] * sine.at[k];
-      high.at[k] = high.at[k] * cosine.at[k] + low.at[k] * sine.at[k];
-      low.at[k] = turned;
-    }
-  }
-  if (place.is_q) {
-    T* to = end.q_out + int64_t{row} * end.q_rows + int64_t{place.own} * end.head_dim + i;
-    StoreHalves(low, high, to, half);
-    return;
-  }
-  const int64_t to = end.SlotOf(place, slot.block, slot.position) + i;
-  switch (layer.kv.dtype) {
-    case DType::kBFloat16:
-      return StoreHalves(low, high, static_cast<__nv_bfloat16*>(layer.kv.data) + to, half);
-    case DType::kFloat16:
-      return StoreHalves(low, high, static_cast<__half*>(layer.kv.data) + to, half);
-    case DType::kFloat32:
-      return StoreHalves(low, high, static_cast<float*>(layer.kv.data) + to, half);
-  }
-}
-
-// Any other head: element by element, several times through `sums`.
-template <typename T>
-__device__ __noinline__ void EndAnyHead(const QkvEnd<T> end, const HeadPlace place, int row,
-                                        const SlotPlace slot, float* sums) {
-  const LayerParams& layer = *end.layer;
-  const int lane = static_cast<int>(threadIdx.x) % kWarp;
-  const int head_dim = end.head_dim;
-  const int turned = place.is_v ? 0 : layer.rotary.dim;
-  const int half = turned / 2;
-  const float* bias = place.Bias(layer);
-  const float* norm = place.is_q ? layer.q_norm : place.is_v ? nullptr : layer.k_norm;
-  float squares = 0;
-  for (int i = lane; i < head_dim; i += kWarp) {
-    const float value = sums[i] + BiasAt(bias, int64_t{place.own} * head_dim + i);
-    squares += value * value;
-    sums[i] = value;
-  }
-  if (norm != nullptr) {
-    const float inverse = 1.0f / sqrtf(WarpSum(squares) / head_dim + layer.norm_epsilon);
-    for (int i = lane; i < head_dim; i += kWarp) sums[i] *= inverse * norm[i];
-  }
-  __syncwarp();
-  const float* turn = layer.rotary.cos_sin + int64_t{slot.position} * turned;
-  const int64_t to = place.is_q
-                         ? int64_t{row} * end.q_rows + int64_t{place.own} * head_dim
-                         : end.SlotOf(place, slot.block, slot.position);
-  for (int i = lane; i < head_dim; i += kWarp) {
-    float value = sums[i];
-    if (i < turned) {
-      const int angle = i < half ? i : i - half;
-      const float other = sums[i < half ? i + half : angle];
-      value = value * turn[angle] + (i < half ? -other : other) * turn[half + angle];
-    }
-    if (place.is_q) {
-      end.q_out[to + i] = FromFloat<T>(value);
-    } else {
-      StoreAs(layer.kv.dtype, layer.kv.data, to + i, value);
-    }
-  }
-  __syncwarp();  // the caller may write `sums` again
-}
-
-template <typename T>
-__device__ __forceinline__ void QkvEnd<T>::EndHead(const HeadPlace& place, int row,
-                                                   const SlotPlace& slot, float* sums) const {
-  const bool turns_whole =
-      place.is_v || layer->rotary.dim == 0 || layer->rotary.dim == head_dim;
-  if (turns_whole && head_dim == 256) return EndHeldHead<4>(*this, place, row, slot, sums);
-  if (turns_whole && head_dim == 128) return EndHeldHead<2>(*this, place, row, slot, sums);
-  if (turns_whole && head_dim == 64) return EndHeldHead<1>(*this, place, row, slot, sums);
-  EndAnyHead(*this, place, row, slot, sums);
-}
 
 }  // namespace sirocco::cuda::SIROCCO_CUDA_PATH

@@ -56,33 +56,26 @@ FusedProducts ToStream(int32_t rows, const Rows& in, const Matrix& weight, const
   return products;
 }
 
+// Matrices that do not follow each other come to several products, which no buffer of rows takes
+// side by side: then there are none.
 template <typename Params>
-FusedProducts QkvProducts(const Params& p, void* scratch) {
+FusedProducts QkvProducts(const Params& p) {
   const LayerParams& layer = *p.layer.host;
-  // In float32: the heads' norms and the turn come before any rounding.
-  return IntoScratch(p.rows, p.normed, {layer.q, layer.k, layer.v}, DType::kFloat32, scratch);
-}
-
-template <typename Params>
-QkvEndParams QkvEndOf(const Params& p, const FusedProducts& products) {
-  QkvEndParams end;
-  end.rows = p.rows;
-  end.map = p.map;
-  end.lanes = p.lanes;
-  end.layer = p.layer;
-  end.q = SumsFrom(products, 0);
-  end.k = SumsFrom(products, p.layer.q_rows);
-  end.v = SumsFrom(products, p.layer.q_rows + p.layer.kv_rows);
-  end.q_out = p.q_out;
-  return end;
+  FusedProducts products =
+      IntoScratch(p.rows, p.normed, {layer.q, layer.k, layer.v}, p.qkv.dtype, nullptr);
+  products.scratch_bytes = 0;
+  if (products.count == 1) {
+    products.at[0].out = p.qkv;
+  } else {
+    products.count = 0;
+  }
+  return products;
 }
 
 }  // namespace
 
-FusedProducts FusedProductsOf(const NormQkvParams& p, void* scratch) {
-  return QkvProducts(p, scratch);
-}
-FusedProducts FusedProductsOf(const QkvParams& p, void* scratch) { return QkvProducts(p, scratch); }
+FusedProducts FusedProductsOf(const NormQkvParams& p, void* /*scratch*/) { return QkvProducts(p); }
+FusedProducts FusedProductsOf(const QkvParams& p, void* /*scratch*/) { return QkvProducts(p); }
 
 FusedProducts FusedProductsOf(const OutputResidualParams& p, void* /*scratch*/) {
   return ToStream(p.rows, p.attention, p.layer.host->o, p.layer.host->o_bias, p.hidden,
@@ -103,13 +96,6 @@ FusedProducts FusedProductsOf(const DownNormParams& p, void* /*scratch*/) {
   const LayerParams& layer = *p.layer.host;
   return ToStream(p.rows, p.in, layer.down, layer.down_bias, p.hidden,
                   layer.mlp_post_norm != nullptr ? &p.delta : nullptr);
-}
-
-QkvEndParams EndOf(const NormQkvParams& p, const FusedProducts& products) {
-  return QkvEndOf(p, products);
-}
-QkvEndParams EndOf(const QkvParams& p, const FusedProducts& products) {
-  return QkvEndOf(p, products);
 }
 
 GateUpEndParams EndOf(const NormGateUpParams& p, const FusedProducts& products) {

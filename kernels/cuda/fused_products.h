@@ -16,7 +16,7 @@ namespace sirocco::cuda {
 struct FusedProducts {
   static constexpr int kMost = 3;
   MatMulParams at[kMost];
-  int count = 0;
+  int count = 0;             // 0: another kernel must make them
   bool add = false;          // to what the outputs hold
   size_t scratch_bytes = 0;  // of the outputs that only the operation's last kernel reads
 
@@ -37,16 +37,6 @@ struct Sums {
   int32_t pitch = 0;
 };
 
-// The end of QkvParams: bias, the heads' norms, the turn; q to q_out, k and v into the cache.
-struct QkvEndParams {
-  int32_t rows = 0;
-  RowMap map;
-  Lanes lanes;
-  LayerRef layer;  // with the host's entry
-  Sums q, k, v;    // [R, heads * head_dim] float32; overwritten
-  Rows q_out;      // [R, heads * head_dim]
-};
-
 // The end of NormGateUpParams: out = activation(gate + its bias) * (up + its bias).
 struct GateUpEndParams {
   int32_t rows = 0;
@@ -58,8 +48,6 @@ struct GateUpEndParams {
 };
 
 // `products`: what FusedProductsOf has made of `p`.
-QkvEndParams EndOf(const NormQkvParams& p, const FusedProducts& products);
-QkvEndParams EndOf(const QkvParams& p, const FusedProducts& products);
 GateUpEndParams EndOf(const NormGateUpParams& p, const FusedProducts& products);
 
 }  // namespace sirocco::cuda

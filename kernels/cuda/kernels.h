@@ -34,14 +34,30 @@ cudaError_t LaunchAddBias(int32_t rows, const Rows& out, const float* bias,
 cudaError_t LaunchReadStream(const void* data, size_t bytes, uint32_t* sink,
                              const LaunchContext& context);
 
-// cluster_attention.cu: cudaErrorNotSupported, with nothing enqueued, for what decode_attention.cu
-// must do: other head dimensions, and all of it where there are no clusters.
+// The rows of a decode step's attention, of either operation: q, shape and kv are given, or stand
+// in `qkv` and in the layer's table.
+struct DecodeRows {
+  int32_t rows = 0;
+  RowMap map;
+  Lanes lanes;
+  Rows q;
+  AttentionShape shape;
+  KvLayer kv;
+  LayerRef layer;  // where its table is set, `shape` and `kv` come from there
+  Rows qkv;        // where it is set, q, k and v are still to be ended (params.h)
+  Rows out;
+};
+
+// cluster_attention.cu. What it does not take, for any number of rows up to these,
+// decode_attention.cu must do: other head dimensions, and all of it where there are no clusters.
 #if SIROCCO_HOPPER
-size_t ClusterAttentionScratch(const DecodeAttentionParams& p);
-cudaError_t LaunchClusterAttention(const DecodeAttentionParams& p, const LaunchContext& context);
+bool ClusterAttentionTakes(const DecodeRows& p);
+size_t ClusterAttentionScratch(const DecodeRows& p);
+cudaError_t LaunchClusterAttention(const DecodeRows& p, const LaunchContext& context);
 #else
-inline size_t ClusterAttentionScratch(const DecodeAttentionParams&) { return 0; }
-inline cudaError_t LaunchClusterAttention(const DecodeAttentionParams&, const LaunchContext&) {
+inline bool ClusterAttentionTakes(const DecodeRows&) { return false; }
+inline size_t ClusterAttentionScratch(const DecodeRows&) { return 0; }
+inline cudaError_t LaunchClusterAttention(const DecodeRows&, const LaunchContext&) {
   return cudaErrorNotSupported;
 }
 #endif
@@ -49,6 +65,8 @@ inline cudaError_t LaunchClusterAttention(const DecodeAttentionParams&, const La
 // decode_attention.cu
 size_t DecodeAttentionScratch(const DecodeAttentionParams& p);
 cudaError_t LaunchDecodeAttention(const DecodeAttentionParams& p, const LaunchContext& context);
+size_t QkvAttentionScratch(const QkvAttentionParams& p);
+cudaError_t LaunchQkvAttention(const QkvAttentionParams& p, const LaunchContext& context);
 
 // prefill_attention.cu
 cudaError_t LaunchPrefillAttention(const PrefillAttentionParams& p, const LaunchContext& context);
@@ -79,8 +97,8 @@ cudaError_t LaunchDownResidual(const DownResidualParams& p, const LaunchContext&
 size_t DownNormScratch(const DownNormParams& p);
 cudaError_t LaunchDownNorm(const DownNormParams& p, const LaunchContext& context);
 
-// qkv_end.cu
-cudaError_t LaunchQkvEnd(const QkvEndParams& p, const LaunchContext& context);
+// qkv_end.cu: ends q, k and v; k and v into the cache, q to p.q.
+cudaError_t LaunchQkvEnd(const QkvAttentionParams& p, const LaunchContext& context);
 
 // gate_up_end.cu
 cudaError_t LaunchGateUpEnd(const GateUpEndParams& p, const LaunchContext& context);

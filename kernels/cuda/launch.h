@@ -64,6 +64,8 @@ struct Launchers {
   // decode_attention.cu
   size_t (*decode_attention_scratch)(const DecodeAttentionParams&);
   cudaError_t (*decode_attention)(const DecodeAttentionParams&, const LaunchContext&);
+  size_t (*qkv_attention_scratch)(const QkvAttentionParams&);
+  cudaError_t (*qkv_attention)(const QkvAttentionParams&, const LaunchContext&);
   // prefill_attention.cu
   cudaError_t (*prefill_attention)(const PrefillAttentionParams&, const LaunchContext&);
 
@@ -89,11 +91,10 @@ struct Launchers {
   size_t (*down_norm_scratch)(const DownNormParams&);
   cudaError_t (*down_norm)(const DownNormParams&, const LaunchContext&);
 
-  // fused_norm.cu, qkv_end.cu, gate_up_end.cu: what stands around the products of a library.
+  // fused_norm.cu, gate_up_end.cu: what stands around the products of a library.
   cudaError_t (*norms_before_qkv)(const NormQkvParams&, const LaunchContext&);
   cudaError_t (*norms_before_gate_up)(const NormGateUpParams&, const LaunchContext&);
   cudaError_t (*norms_after_down)(const DownNormParams&, const LaunchContext&);
-  cudaError_t (*qkv_end)(const QkvEndParams&, const LaunchContext&);
   cudaError_t (*gate_up_end)(const GateUpEndParams&, const LaunchContext&);
 };
 

@@ -23,6 +23,8 @@ const Launchers& KernelLaunchers() {
       // decode_attention.cu
       .decode_attention_scratch = DecodeAttentionScratch,
       .decode_attention = LaunchDecodeAttention,
+      .qkv_attention_scratch = QkvAttentionScratch,
+      .qkv_attention = LaunchQkvAttention,
       // prefill_attention.cu
       .prefill_attention = LaunchPrefillAttention,
       // sample.cu, score.cu
@@ -46,11 +48,10 @@ const Launchers& KernelLaunchers() {
       .down_residual = LaunchDownResidual,
       .down_norm_scratch = DownNormScratch,
       .down_norm = LaunchDownNorm,
-      // fused_norm.cu, qkv_end.cu, gate_up_end.cu
+      // fused_norm.cu, gate_up_end.cu
       .norms_before_qkv = LaunchNorms,
       .norms_before_gate_up = LaunchNorms,
       .norms_after_down = LaunchNorms,
-      .qkv_end = LaunchQkvEnd,
       .gate_up_end = LaunchGateUpEnd,
   };
   return kLaunchers;

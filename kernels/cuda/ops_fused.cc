@@ -35,13 +35,10 @@ cudaError_t AddBias(const Launchers& launchers, const MatMulParams& product,
   return launchers.add_bias(product.rows, product.out, product.bias, context);
 }
 
-cudaError_t End(const Launchers& launchers, const NormQkvParams& p, const FusedProducts& products,
-                const LaunchContext& context) {
-  return launchers.qkv_end(EndOf(p, products), context);
-}
-cudaError_t End(const Launchers& launchers, const QkvParams& p, const FusedProducts& products,
-                const LaunchContext& context) {
-  return launchers.qkv_end(EndOf(p, products), context);
+template <typename Params>
+cudaError_t End(const Launchers& /*launchers*/, const Params& /*p*/,
+                const FusedProducts& /*products*/, const LaunchContext& /*context*/) {
+  return cudaSuccess;
 }
 cudaError_t End(const Launchers& launchers, const OutputResidualParams& /*p*/,
                 const FusedProducts& products, const LaunchContext& context) {
@@ -70,10 +67,11 @@ concept IsOfProducts = requires(const Params& p) {
 template <typename Params>
 bool IsLibrarys(const Params& p) {
   if (p.layer.host == nullptr || p.rows <= LtMatMul::kOwnRows) return false;
-  for (const MatMulParams& product : FusedProductsOf(p, nullptr).all()) {
+  const FusedProducts products = FusedProductsOf(p, nullptr);
+  for (const MatMulParams& product : products.all()) {
     if (!LtMatMul::Takes(product)) return false;
   }
-  return true;
+  return products.count > 0;
 }
 
 }  // namespace
@@ -141,6 +139,11 @@ absl::Status CudaOps::Run(const NormQkvParams& p) {
 
 absl::Status CudaOps::Run(const QkvParams& p) {
   return EnqueueFused(CheckParams(p, kTypes), launchers_.qkv, launchers_.qkv_scratch, p);
+}
+
+absl::Status CudaOps::Run(const QkvAttentionParams& p) {
+  return Enqueue(CheckParams(p, kTypes), launchers_.qkv_attention, launchers_.qkv_attention_scratch,
+                 p);
 }
 
 absl::Status CudaOps::Run(const OutputResidualParams& p) {

@@ -1,15 +1,16 @@
-// What becomes of a library's products of q, k and v: bias, the heads' norms, the turn; then q to
-// q_out, k and v to their slots of the cache.
+// The ends of q, k and v as a kernel of their own, where attention does not make them: bias, the
+// heads' norms, the turn; then q to `q`, k and v to their slots of the cache.
 //
 // A head of a row is a few lanes', which hold all of it: a lane has four elements of the part that
 // is turned and the four that they are turned with. All loads of a head are under way at once.
 //
 // Bytes: the sums once, q, k and v once; rotary tables, norms and biases from caches. Grid:
 // kThreads / lanes a head heads a block, through all heads of the first row, then of the next. No
-// shared memory. Heads that cannot be cut by fours, or are not aligned, take a plain kernel: a warp
-// a head, in passes over its sums (QkvEnd).
+// shared memory. Heads that cannot be cut by fours, are not aligned, or whose layer the host does
+// not know, take a plain kernel: a warp a head, in passes over its sums.
 #include "kernels/cuda/epilogue.cuh"
 #include "kernels/cuda/kernels.h"
+#include "kernels/cuda/kv_slots.cuh"
 #include "kernels/cuda/launch.cuh"
 #include "kernels/cuda/rows.cuh"
 
@@ -22,7 +23,7 @@ constexpr int kWide = 4;  // elements of a pack
 struct WideQkvEnd {
   RowMap map;
   Lanes lanes;
-  Sums q, k, v;         // [R, heads * head_dim] float32
+  const float* qkv;     // [R, heads * head_dim]
   const float* q_bias;  // [heads * head_dim] or null
   const float* k_bias;
   const float* v_bias;
@@ -105,7 +106,6 @@ __global__ void __launch_bounds__(kThreads) WideQkvEndKernel(const __grid_consta
   const bool is_q = head < p.q_heads;
   const bool is_v = head >= p.q_heads + p.kv.kv_heads;
   const int own = is_q ? head : is_v ? head - p.q_heads - p.kv.kv_heads : head - p.q_heads;
-  const Sums& sums = is_q ? p.q : is_v ? p.v : p.k;
   const float* const bias = is_q ? p.q_bias : is_v ? p.v_bias : p.k_bias;
   const float* const norm = is_q ? p.q_norm : is_v ? nullptr : p.k_norm;
   const int turned = is_v ? 0 : p.rotary.dim;
@@ -129,8 +129,7 @@ __global__ void __launch_bounds__(kThreads) WideQkvEndKernel(const __grid_consta
   LaunchDependents();
   const int position = p.map.position[row];
   const int lane = is_q ? 0 : p.map.lane[row];
-  const float* const from =
-      static_cast<const float*>(sums.data) + int64_t{row} * sums.pitch + own * head_dim;
+  const float* const from = p.qkv + (int64_t{row} * p.heads + head) * head_dim;
 #pragma unroll
   for (int j = 0; j < kPairs; ++j) {
     const PackPair pair = pair_of(j);
@@ -190,49 +189,79 @@ __global__ void __launch_bounds__(kThreads) WideQkvEndKernel(const __grid_consta
   }
 }
 
-// A warp a head.
+// A warp a head, element by element, several times through its sums.
 template <typename T>
 __global__ void __launch_bounds__(kThreads)
-    PlainQkvEndKernel(const __grid_constant__ QkvEndParams p) {
-  const LayerRef& layer = p.layer;
-  const int heads = (layer.q_rows + 2 * layer.kv_rows) / layer.head_dim;
+    PlainQkvEndKernel(const __grid_constant__ QkvAttentionParams p) {
+  const LayerParams& layer = LayerOf(p.layer);
+  const int head_dim = p.layer.head_dim;
+  const int heads = p.qkv.width / head_dim;
   const int item = static_cast<int>((blockIdx.x * kThreads + threadIdx.x) / kWarp);
-  const QkvEnd<T> end(p, LayerOf(layer));
   WaitForDependency();
   LaunchDependents();
   if (item >= p.rows * heads) return;
   const int row = item / heads;
-  const HeadPlace place(layer, item % heads);
-  const Sums& sums = place.is_q ? p.q : place.is_v ? p.v : p.k;
-  end(place, row,
-      static_cast<float*>(sums.data) + int64_t{row} * sums.pitch +
-          int64_t{place.own} * layer.head_dim);
+  const int lane = static_cast<int>(threadIdx.x) % kWarp;
+  const HeadPlace place(p.layer, item % heads);
+  float* const sums = static_cast<float*>(p.qkv.data) + int64_t{item} * head_dim;
+  const float* const bias = place.Bias(layer);
+  const float* const norm = place.Norm(layer);
+  const int position = p.map.position[row];
+  float squares = 0;
+  for (int i = lane; i < head_dim; i += kWarp) {
+    const float value = sums[i] + BiasAt(bias, int64_t{place.own} * head_dim + i);
+    squares += value * value;
+    sums[i] = value;
+  }
+  if (norm != nullptr) {
+    const float inverse = 1.0f / sqrtf(WarpSum(squares) / head_dim + layer.norm_epsilon);
+    for (int i = lane; i < head_dim; i += kWarp) sums[i] *= inverse * norm[i];
+  }
+  __syncwarp();
+  const int turned = place.is_v ? 0 : layer.rotary.dim;
+  const int half = turned / 2;
+  const float* const turn = layer.rotary.cos_sin + int64_t{position} * turned;
+  int64_t to = (int64_t{row} * (p.layer.q_rows / head_dim) + place.own) * head_dim;
+  if (!place.is_q) {
+    const int32_t* const blocks = p.lanes.BlockTable(p.map.lane[row], layer.kv.group);
+    to = SlotOffset(layer.kv, blocks, place.own, position) +
+         (place.is_v ? layer.kv.value_offset : 0);
+  }
+  for (int i = lane; i < head_dim; i += kWarp) {
+    float value = sums[i];
+    if (i < turned) {
+      const int angle = i < half ? i : i - half;
+      const float other = sums[i < half ? i + half : angle];
+      value = value * turn[angle] + (i < half ? -other : other) * turn[half + angle];
+    }
+    if (place.is_q) {
+      static_cast<T*>(p.q.data)[to + i] = FromFloat<T>(value);
+    } else {
+      StoreAs(layer.kv.dtype, layer.kv.data, to + i, value);
+    }
+  }
 }
 
-bool IsWide(const QkvEndParams& p) {
+bool IsWide(const QkvAttentionParams& p) {
+  if (p.layer.host == nullptr) return false;
   const LayerParams& layer = *p.layer.host;
   bool wide = layer.kv.head_dim % kWide == 0 && layer.rotary.dim % (2 * kWide) == 0 &&
               layer.kv.block_stride % kWide == 0 && layer.kv.value_offset % kWide == 0;
-  for (const Sums& sums : {p.q, p.k, p.v}) {
-    wide = wide && sums.pitch % kWide == 0 && IsAligned(sums.data, 16);
-  }
   for (const void* pointer : std::initializer_list<const void*>{
            layer.q_bias, layer.k_bias, layer.v_bias, layer.q_norm, layer.k_norm,
-           layer.rotary.cos_sin, layer.kv.data, p.q_out.data}) {
+           layer.rotary.cos_sin, layer.kv.data, p.qkv.data, p.q.data}) {
     wide = wide && IsAligned(pointer, 16);
   }
   return wide;
 }
 
 template <typename T, int kLanes, int kPairs>
-cudaError_t LaunchWide(const QkvEndParams& p, const LaunchContext& context) {
+cudaError_t LaunchWide(const QkvAttentionParams& p, const LaunchContext& context) {
   const LayerParams& layer = *p.layer.host;
   const int32_t q_heads = p.layer.q_rows / p.layer.head_dim;
   const WideQkvEnd wide = {.map = p.map,
                            .lanes = p.lanes,
-                           .q = p.q,
-                           .k = p.k,
-                           .v = p.v,
+                           .qkv = static_cast<const float*>(p.qkv.data),
                            .q_bias = layer.q_bias,
                            .k_bias = layer.k_bias,
                            .v_bias = layer.v_bias,
@@ -241,7 +270,7 @@ cudaError_t LaunchWide(const QkvEndParams& p, const LaunchContext& context) {
                            .rotary = layer.rotary,
                            .kv = layer.kv,
                            .epsilon = layer.norm_epsilon,
-                           .q_out = p.q_out.data,
+                           .q_out = p.q.data,
                            .q_heads = q_heads,
                            .heads = q_heads + 2 * layer.kv.kv_heads,
                            .rows = p.rows};
@@ -252,8 +281,8 @@ cudaError_t LaunchWide(const QkvEndParams& p, const LaunchContext& context) {
 
 }  // namespace
 
-cudaError_t LaunchQkvEnd(const QkvEndParams& p, const LaunchContext& context) {
-  return WithType(p.q_out.dtype, [&](auto zero) {
+cudaError_t LaunchQkvEnd(const QkvAttentionParams& p, const LaunchContext& context) {
+  return WithType(p.q.dtype, [&](auto zero) {
     using T = decltype(zero);
     const int64_t pairs = CeilDiv(p.layer.head_dim, 2 * kWide);
     if (IsWide(p)) {

@@ -4,17 +4,12 @@
 
 #include <cuda_runtime_api.h>
 
-#include <cstddef>
-
 #include "kernels/cuda/launch.h"
 #include "kernels/cuda/path.h"
 #include "kernels/cuda/stream_plan.h"
 #include "kernels/params.h"
 
 namespace sirocco::cuda::SIROCCO_CUDA_PATH {
-
-// Bytes of LaunchContext::scratch for up to `rows` rows.
-size_t StreamQkvScratch(const LayerRef& layer, int32_t rows);
 
 // cudaErrorNotSupported, with nothing enqueued, for what another kernel must do: the stream takes 1
 // ... kStreamRows rows whose width is a multiple of 8 elements and that fit the shared memory. The

@@ -41,7 +41,7 @@ class MatMulStream {
     return tiles_.At(unit, end);
   }
   __device__ __forceinline__ void Prefetch() const {}
-  __device__ __forceinline__ void FillRows(const StreamPlan& plan, int, float*, T* x) const {
+  __device__ __forceinline__ void FillRows(const StreamPlan& plan, float*, T* x) const {
     CopyRows(plan, in_, x);
   }
   __device__ __forceinline__ Before Load(int unit, int /*row*/) const {
@@ -80,7 +80,7 @@ class ResidualStream {
   __device__ __forceinline__ void Prefetch() const {
     if constexpr (std::is_same_v<P, DownNormParams>) PrefetchNorms(Norms(operation_, layer_));
   }
-  __device__ __forceinline__ void FillRows(const StreamPlan& plan, int, float*, T* x) const {
+  __device__ __forceinline__ void FillRows(const StreamPlan& plan, float*, T* x) const {
     CopyRows(plan, in_, x);
   }
   __device__ __forceinline__ Before Load(int unit, int row) const {

@@ -40,8 +40,7 @@ struct StreamParams {
 //   TileAt(unit, end)            the rows of the tile that begins at `unit`
 //   Prefetch()                   asks for what no kernel writes and the rest of Op reads; before
 //                                the wait
-//   FillRows(plan, row, shared, x)    the activations to shared memory; `row` is
-//                                the one whose units this thread ends, or plan.rows
+//   FillRows(plan, shared, x)    the activations to shared memory
 //   Load(unit, row)              what End needs from memory, ahead of the sums: Before
 //   End(unit, row, sums, before) sums: [kParts]
 //   Finish(p, shared)            the operation's end, of every block
@@ -70,7 +69,7 @@ __global__ void __launch_bounds__(kStreamThreads, 2)
   const int threads_a_row = kStreamThreads / plan.rows;
   const int own_row = static_cast<int>(threadIdx.x) / threads_a_row;
   const int own_unit = static_cast<int>(threadIdx.x) % threads_a_row;
-  op.FillRows(plan, own_row, norm_sums, x);
+  op.FillRows(plan, norm_sums, x);
   __syncthreads();
   const int most_units = kStreamPartials / (Op::kParts * plan.rows);
   const typename StreamSums<T>::Places places(plan, x);

@@ -26,12 +26,21 @@ template <typename T>
 __device__ __forceinline__ void CopyRows(const StreamPlan& plan, const T* in, T* x) {
   constexpr int kChunk = 16 / sizeof(T);
   const int chunks = plan.columns / kChunk;
+  // Of chunk i, and how they change from a thread's chunk to its next: one division for all.
+  const int step_rows = kStreamThreads / chunks;
+  const int step_chunks = kStreamThreads - step_rows * chunks;
+  int row = static_cast<int>(threadIdx.x) / chunks;
+  int chunk = static_cast<int>(threadIdx.x) - row * chunks;
 #pragma unroll 4
   for (int i = threadIdx.x; i < plan.rows * chunks; i += kStreamThreads) {
-    const int row = i / chunks;
-    const int column = (i - row * chunks) * kChunk;
-    StorePack(LoadPack<T, kChunk>(in + int64_t{row} * plan.columns + column),
-              x + row * plan.x_stride + column);
+    StorePack(LoadPack<T, kChunk>(in + int64_t{i} * kChunk),
+              x + row * plan.x_stride + chunk * kChunk);
+    row += step_rows;
+    chunk += step_chunks;
+    if (chunk >= chunks) {
+      chunk -= chunks;
+      ++row;
+    }
   }
   ClearPadding(plan, x);
 }
@@ -119,7 +128,7 @@ __device__ __forceinline__ void NormRows(const Norms& norms, int rows, bool writ
     float squares = 0;
 #pragma unroll
     for (int j = 0; j < kNormHeld; ++j) squares += square(deltas[j]);
-#pragma unroll 4
+#pragma unroll 1
     for (int i = rest; i < packs; i += share.threads) squares += square(delta(i));
     delta_inverse = norms.InverseRms(row_sum(squares, shared));
   }
@@ -136,7 +145,7 @@ __device__ __forceinline__ void NormRows(const Norms& norms, int rows, bool writ
     if (joins) join(held[j], deltas[j], posts[j], delta_inverse);
     squares += square(held[j]);
   }
-#pragma unroll 4
+#pragma unroll 1
   for (int i = rest; i < packs; i += share.threads) squares += square(joined(i));
   const float inverse = norms.InverseRms(row_sum(squares, shared + kStreamWarps));
 
@@ -153,7 +162,7 @@ __device__ __forceinline__ void NormRows(const Norms& norms, int rows, bool writ
     const int i = share.first + j * share.threads;
     if (i < packs) finish(held[j], weights[j], i);
   }
-#pragma unroll 2
+#pragma unroll 1
   for (int i = rest; i < packs; i += share.threads) {
     finish(joined(i), weight(i), i);
   }

@@ -17,6 +17,7 @@ struct Bytes {
     return BytesOf(p.table.dtype, uint64_t{1} * p.rows * p.table.cols);
   }
   uint64_t operator()(const DecodeAttentionParams&) const { return Kv(); }
+  uint64_t operator()(const QkvAttentionParams&) const { return Kv(); }
   uint64_t operator()(const PrefillAttentionParams&) const { return Kv(); }
   uint64_t operator()(const NormQkvParams&) const { return Qkv(); }
   uint64_t operator()(const QkvParams&) const { return Qkv(); }
@@ -56,6 +57,7 @@ std::string StageName(const Operation& operation) {
 
 bool IsAttention(const Operation& operation) {
   return std::holds_alternative<DecodeAttentionParams>(operation) ||
+         std::holds_alternative<QkvAttentionParams>(operation) ||
          std::holds_alternative<PrefillAttentionParams>(operation);
 }
 

@@ -35,6 +35,7 @@ struct Bench {
     w = std::make_unique<LayerWorld>(memory, kLayer, rows, DType::kFloat32, DType::kBFloat16);
     hidden = Empty(kLayer.hidden);
     normed = Empty(kLayer.hidden);
+    qkv = Empty(w->ref.q_rows + 2 * w->ref.kv_rows);
     q = Empty(w->ref.q_rows);
     mlp = Empty(kLayer.intermediate);
   }
@@ -43,7 +44,7 @@ struct Bench {
   std::unique_ptr<Device> device;
   Memory memory;
   std::unique_ptr<LayerWorld> w;
-  Rows hidden, normed, q, mlp;
+  Rows hidden, normed, qkv, q, mlp;
 };
 
 double LayerWeights() {
@@ -104,10 +105,8 @@ void BM_DecodeLayers(benchmark::State& state) {
   MustBeOk(b.device->BeginRecord());
   for (const auto& w : layers) {
     const LayerRef ref = w->Ref();
-    const Lanes lanes = w->world.lanes();
-    MustBeOk(ops.Run(NormQkvParams{rows, w->map, lanes, ref, b.hidden, b.normed, b.q}));
-    MustBeOk(ops.Run(
-        DecodeAttentionParams{rows, w->map, lanes, b.q, AttentionShape(), KvLayer(), ref, b.q}));
+    MustBeOk(ops.Run(NormQkvParams{rows, ref, b.hidden, b.normed, b.qkv}));
+    MustBeOk(ops.Run(QkvAttentionParams{rows, w->map, w->world.lanes(), ref, b.qkv, b.q, b.q}));
     MustBeOk(ops.Run(OutputResidualParams{rows, ref, b.q, b.hidden}));
     MustBeOk(ops.Run(NormGateUpParams{rows, ref, b.hidden, b.normed, b.mlp}));
     MustBeOk(ops.Run(DownResidualParams{rows, ref, b.mlp, b.hidden, nullptr}));

@@ -1,5 +1,5 @@
 // Every streamed product of a layer, and the LM head, against plain ones: sums by one thread each,
-// norms, turns and activations on the host in double precision.
+// norms and activations on the host in double precision.
 #pragma once
 
 #include <algorithm>
@@ -72,11 +72,10 @@ class Checker {
     const NormQkvParams p = world_.QkvOf(rows_, index_);
     const Floats x = Normed(p, layer_.input_post_norm, layer_.attention_norm);
     MUST(LaunchStream(p, context_));
-    const KvLayer& kv = layer_.kv;
-    const Floats q = Heads(Product(x, layer_.q), layer_.q_norm, true);
-    const Floats k = Heads(Product(x, layer_.k), layer_.k_norm, true);
-    return std::max({ErrorOf(Download(p.q_out, rows_), q), ErrorOf(Cached(0), k),
-                     ErrorOf(Cached(kv.value_offset), Product(x, layer_.v))});
+    // q, k and v follow each other in memory, as in the table of World.
+    Matrix all = layer_.q;
+    all.rows = p.qkv.width;
+    return ErrorOf(Download(p.qkv, rows_), Product(x, all));
   }
   double Output() const {
     world_.FillRows();
@@ -146,41 +145,6 @@ class Checker {
     MUST(cudaFree(in));
     MUST(cudaFree(out));
     return sums;
-  }
-
-  // Heads normed where there is a norm, and turned.
-  Floats Heads(Floats x, const float* norm, bool turned) const {
-    const int dim = world_.model().head_dim;
-    if (norm != nullptr) Norm(x, norm, dim);
-    const Floats table =
-        Download(layer_.rotary.cos_sin, DType::kFloat32, int64_t{rows_} * layer_.rotary.dim);
-    const size_t row_width = x.size() / rows_;
-    for (size_t head = 0; turned && head < x.size(); head += dim) {
-      const float* turn = &table[head / row_width * dim];  // the row is its position
-      for (int i = 0; i < dim / 2; ++i) {
-        const float low = x[head + i], high = x[head + dim / 2 + i];
-        const float cosine = turn[i], sine = turn[dim / 2 + i];
-        x[head + i] = low * cosine - high * sine;
-        x[head + dim / 2 + i] = high * cosine + low * sine;
-      }
-    }
-    return x;
-  }
-
-  // Keys (offset 0) or values that the rows wrote: row r is in slot r of block r.
-  Floats Cached(int64_t offset) const {
-    const KvLayer& kv = layer_.kv;
-    Floats rows;
-    for (int r = 0; r < rows_; ++r) {
-      for (int head = 0; head < kv.kv_heads; ++head) {
-        const int64_t at =
-            r * kv.block_stride + offset + (int64_t{head} * kv.block_size + r) * kv.head_dim;
-        const Floats slot =
-            Download(static_cast<const Element*>(kv.data) + at, kv.dtype, kv.head_dim);
-        rows.insert(rows.end(), slot.begin(), slot.end());
-      }
-    }
-    return rows;
   }
 
   template <typename Params>

@@ -32,7 +32,6 @@ using cuda::SIROCCO_CUDA_PATH::StreamTuning;
 using Element = __nv_bfloat16;
 inline constexpr DType kDType = DType::kBFloat16;
 inline constexpr int kRows = 8;        // at most
-inline constexpr int kBlockSize = 16;  // slots a block of the KV cache
 
 struct Model {
   const char* name;
@@ -82,7 +81,7 @@ inline void FillFloats(float* to, int64_t count, float value) {
 
 // In attention's place: what the output product reads comes from what q, k, v wrote.
 struct StandInParams {
-  const Element* q;
+  const float* qkv;
   Element* out;
   int count;
 };
@@ -90,7 +89,7 @@ __global__ void StandIn(const __grid_constant__ StandInParams p) {
   cuda::SIROCCO_CUDA_PATH::LaunchDependents();
   cuda::SIROCCO_CUDA_PATH::WaitForDependency();
   const int i = blockIdx.x * blockDim.x + threadIdx.x;
-  if (i < p.count) p.out[i] = p.q[i];
+  if (i < p.count) p.out[i] = __float2bfloat16_rn(p.qkv[i]);
 }
 
 // A model's weights, and buffers for up to 8 rows.
@@ -108,14 +107,12 @@ class World {
     FillElements(weights_, Bytes() / 2);
     norm_ = Allocate<float>(65536);
     FillFloats(norm_, 65536, 1.0f);
-    cos_sin_ = Allocate<float>(kRows * int64_t{m_.head_dim});
-    FillFloats(cos_sin_, kRows * int64_t{m_.head_dim}, 0.5f);
     const int64_t widest = kRows * int64_t{std::max(m_.vocab, 2 * m_.intermediate)};
     hidden_ = Allocate<float>(kRows * int64_t{m_.hidden});
     delta_ = Allocate<float>(kRows * int64_t{m_.hidden});
     sum_ = Allocate<float>(kRows * int64_t{m_.hidden});
     logits_ = Allocate<float>(widest);
-    q_ = Allocate<Element>(widest);
+    qkv_ = Allocate<float>(widest);
     attention_ = Allocate<Element>(widest);
     wide_ = Allocate<Element>(widest);
     normed_ = Allocate<Element>(kRows * int64_t{m_.hidden});
@@ -125,11 +122,10 @@ class World {
   }
   ~World() {
     for (void* data :
-         {static_cast<void*>(weights_), static_cast<void*>(norm_), static_cast<void*>(cos_sin_),
+         {static_cast<void*>(weights_), static_cast<void*>(norm_),
           static_cast<void*>(hidden_), static_cast<void*>(delta_), static_cast<void*>(sum_),
-          static_cast<void*>(logits_), static_cast<void*>(q_), static_cast<void*>(attention_),
-          static_cast<void*>(wide_), static_cast<void*>(normed_), static_cast<void*>(table_),
-          static_cast<void*>(kv_), static_cast<void*>(ints_)}) {
+          static_cast<void*>(logits_), static_cast<void*>(qkv_), static_cast<void*>(attention_),
+          static_cast<void*>(wide_), static_cast<void*>(normed_), static_cast<void*>(table_)}) {
       MUST(cudaFree(data));
     }
   }
@@ -155,12 +151,10 @@ class World {
   NormQkvParams QkvOf(int rows, int layer) const {
     NormQkvParams p;
     p.rows = rows;
-    p.map = {ints_, ints_ + kRows};
-    p.lanes = lanes_;
     p.layer = Ref(layer);
     p.hidden = Floats(hidden_);
     p.normed = {normed_, kDType, m_.hidden};
-    p.q_out = {q_, kDType, m_.q_rows()};
+    p.qkv = {qkv_, DType::kFloat32, m_.qkv_rows()};
     if (m_.post_norms) {
       p.delta = Floats(delta_);
       p.sum = Floats(sum_);
@@ -236,7 +230,7 @@ class World {
       Qkv(rows, layer, context, tuning);
       const int count = rows * m_.q_rows();
       MUST(LaunchKernel(StandIn, dim3((count + 255) / 256), dim3(256), 0, context,
-                        StandInParams{q_, attention_, count}));
+                        StandInParams{qkv_, attention_, count}));
       Output(rows, layer, context, tuning);
       GateUp(rows, layer, context, tuning);
       Down(rows, layer, context, tuning);
@@ -251,18 +245,6 @@ class World {
   }
 
   void MakeTable() {
-    // Row r is lane r at position r; each lane has one block.
-    std::vector<int32_t> ints(3 * kRows);
-    for (int i = 0; i < 3 * kRows; ++i) ints[i] = i % kRows;
-    ints_ = Allocate<int32_t>(ints.size());
-    MUST(cudaMemcpy(ints_, ints.data(), ints.size() * 4, cudaMemcpyHostToDevice));
-    lanes_.block_table = ints_ + 2 * kRows;
-    lanes_.max_lanes = kRows;
-    lanes_.groups = 1;
-    lanes_.max_blocks = 1;
-
-    const int64_t half_block = int64_t{m_.kv_rows()} * kBlockSize;
-    kv_ = Allocate<Element>(kRows * 2 * half_block * m_.layers);
     std::vector<LayerParams>& table = host_table_;
     table.resize(m_.layers);
     Element* at = weights_;
@@ -287,15 +269,6 @@ class World {
         layer.input_post_norm = i == 0 ? nullptr : norm_;
         layer.activation = Activation::kGeluTanh;
       }
-      layer.rotary = {cos_sin_, m_.head_dim};
-      layer.kv = {kv_ + 2 * half_block * i,
-                  kDType,
-                  2 * half_block * m_.layers,
-                  half_block,
-                  kBlockSize,
-                  m_.kv_heads,
-                  m_.head_dim,
-                  0};
       layer.norm_epsilon = 1e-6f;
     }
     table_ = Allocate<LayerParams>(table.size());
@@ -307,12 +280,9 @@ class World {
   int64_t layer_elements_ = 0;
   int64_t head_elements_ = 0;
   Element* weights_;
-  float *norm_, *cos_sin_, *hidden_, *delta_, *sum_, *logits_;
-  Element *q_, *attention_, *wide_, *normed_;
+  float *norm_, *hidden_, *delta_, *sum_, *logits_, *qkv_;
+  Element *attention_, *wide_, *normed_;
   LayerParams* table_ = nullptr;
-  Element* kv_ = nullptr;
-  int32_t* ints_ = nullptr;
-  Lanes lanes_ = {};
   std::vector<LayerParams> host_table_;
 };
 

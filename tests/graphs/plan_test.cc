@@ -67,8 +67,9 @@ TEST(PlanTest, EagerHasAnEntryForEveryNorm) {
 TEST(PlanTest, NormsAddNoOperationToTheFusedPlans) {
   for (const Mode mode : {Mode::kLayerGraph, Mode::kLayer}) {
     const std::vector<PlanEntry> plan = PlanOf(mode, RandomNorms::kAll);
-    EXPECT_THAT(Operations(plan, "layer"), ElementsAre("norm_qkv", "attention", "output_residual",
-                                                       "norm_gate_up", "down_residual"));
+    EXPECT_THAT(Operations(plan, "layer"),
+                ElementsAre("norm_qkv", "qkv_attention", "output_residual", "norm_gate_up",
+                            "down_residual"));
     EXPECT_THAT(Operations(plan, "epilogue"), ElementsAre("add_norm", "matmul", "sample"));
     EXPECT_EQ(plan.size(), 2u + 5 + 3);
   }
@@ -84,8 +85,9 @@ TEST(PlanTest, LayerIsOnePlanOfFiveForAllLayers) {
   for (const Mode mode : {Mode::kLayerGraph, Mode::kLayer}) {
     const std::vector<PlanEntry> plan = PlanOf(mode);
     EXPECT_THAT(Operations(plan, "prologue"), ElementsAre("begin_step", "embed"));
-    EXPECT_THAT(Operations(plan, "layer"), ElementsAre("norm_qkv", "attention", "output_residual",
-                                                       "norm_gate_up", "down_residual"));
+    EXPECT_THAT(Operations(plan, "layer"),
+                ElementsAre("norm_qkv", "qkv_attention", "output_residual", "norm_gate_up",
+                            "down_residual"));
     EXPECT_THAT(Operations(plan, "epilogue"), ElementsAre("rms_norm", "matmul", "sample"));
     EXPECT_EQ(plan.size(), 2u + 5 + 3);
   }
@@ -95,11 +97,12 @@ TEST(PlanTest, DecoderFusesAcrossEveryLayerBoundary) {
   for (const Mode mode : {Mode::kDecoderGraph, Mode::kDecoder}) {
     const std::vector<PlanEntry> plan = PlanOf(mode);
     EXPECT_THAT(Operations(plan, "prologue"), ElementsAre("begin_step", "embed"));
-    EXPECT_THAT(Operations(plan, "layer 0"), ElementsAre("norm_qkv", "attention", "output_residual",
-                                                         "norm_gate_up", "down_norm"));
+    EXPECT_THAT(
+        Operations(plan, "layer 0"),
+        ElementsAre("norm_qkv", "qkv_attention", "output_residual", "norm_gate_up", "down_norm"));
     for (const char* part : {"layer 1", "layer 2"}) {
-      EXPECT_THAT(Operations(plan, part),
-                  ElementsAre("qkv", "attention", "output_residual", "norm_gate_up", "down_norm"));
+      EXPECT_THAT(Operations(plan, part), ElementsAre("qkv", "qkv_attention", "output_residual",
+                                                      "norm_gate_up", "down_norm"));
     }
     // No norm is left: the last layer's last operation did it.
     EXPECT_THAT(Operations(plan, "epilogue"), ElementsAre("matmul", "sample"));
@@ -113,8 +116,9 @@ TEST(PlanTest, DecoderIsOneChainWhereNormsAreRead) {
     const std::vector<PlanEntry> plan = PlanOf(Mode::kDecoder, norms, true);
     EXPECT_THAT(Operations(plan, "prologue"), ElementsAre("begin_step", "embed"));
     for (const char* part : {"layer 0", "layer 1", "layer 2"}) {
-      EXPECT_THAT(Operations(plan, part), ElementsAre("norm_qkv", "attention", "output_residual",
-                                                      "norm_gate_up", "down_residual"));
+      EXPECT_THAT(Operations(plan, part),
+                  ElementsAre("norm_qkv", "qkv_attention", "output_residual", "norm_gate_up",
+                              "down_residual"));
     }
     const char* last = norms == RandomNorms::kAll ? "add_norm" : "rms_norm";
     EXPECT_THAT(Operations(plan, "epilogue"), ElementsAre(last, "matmul", "sample"));
@@ -187,7 +191,7 @@ TEST_F(ComposeTest, LayerPlanFindsItsLayerByTheCounter) {
   ASSERT_EQ(down.size(), 1u);
   EXPECT_EQ(down[0].advance, buffers_.layer_counter);
   for (const LayerRef& ref :
-       {All<NormQkvParams>(layer).at(0).layer, All<DecodeAttentionParams>(layer).at(0).layer,
+       {All<NormQkvParams>(layer).at(0).layer, All<QkvAttentionParams>(layer).at(0).layer,
         All<OutputResidualParams>(layer).at(0).layer, All<NormGateUpParams>(layer).at(0).layer,
         down[0].layer}) {
     EXPECT_EQ(ref.table, layers_.data());

@@ -276,31 +276,6 @@ TEST_P(AttentionTest, LargeScoresDoNotOverflow) {
   ExpectRows(Decode(q, kLanes, kPositions), Want(kLanes, kPositions), 1e-3 + tolerance());
 }
 
-TEST_P(AttentionTest, DecodeTakesItsLayerFromTheTable) {
-  Prepare({4, 2, 32}, {.window = 300, .scale = 0.2f}, 16);
-  const Rows q = Queries(7);
-  const auto want = Decode(q, kLanes, kPositions);
-  std::vector<LayerParams> table(3);
-  table[2].attention = shape_;
-  table[2].kv = cache_->layer();
-  DecodeAttentionParams p;
-  p.rows = 7;
-  p.map = world_->Map(kLanes, kPositions);
-  p.lanes = world_->lanes();
-  p.q = q;
-  p.layer.table = memory().Upload(table);
-  p.layer.q_rows = 4 * 32;
-  p.layer.kv_rows = 2 * 32;
-  p.layer.head_dim = 32;
-  for (const bool counted : {false, true}) {
-    p.layer.counter = counted ? memory().Upload(std::vector<int32_t>{2}) : nullptr;
-    p.layer.index = counted ? 0 : 2;
-    p.out = memory().Empty(7, activations(), 4 * 32);
-    Execute(p);
-    EXPECT_EQ(memory().Download(p.out, 7), want);
-  }
-}
-
 TEST_P(AttentionTest, Prefill) {
   for (const int32_t window : {0, 70}) {
     Prepare({6, 2, 24}, {.window = window, .scale = 0.3f}, 16);

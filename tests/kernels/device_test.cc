@@ -219,7 +219,7 @@ TEST_P(DeviceTest, ProductsOfFewRowsAreNotTuned) {
   many.weight = memory().Weights(std::vector<float>(16 * 32, 1.0f), activations(), 16, 32);
   many.out = memory().Empty(20, activations(), 16);
   MatMulParams few = many;
-  few.rows = 8;
+  few.rows = 4;
   const auto entries = device().TuneProducts(std::vector<MatMulParams>{few, many});
   if (device().backend() == "cpu") {
     EXPECT_EQ(entries.status().code(), absl::StatusCode::kUnimplemented);
@@ -306,11 +306,11 @@ TEST(CpuDeviceTest, ALayerWithPostNormsNeedsTheirBuffers) {
     }
     EXPECT_THAT(run(down), HasSubstr("delta is null"));
     const Rows q = memory.Empty(2, DType::kFloat32, w.ref.q_rows);
+    const Rows qkv = memory.EmptyResidual(2, w.ref.q_rows + 2 * w.ref.kv_rows);
     EXPECT_THAT(run(OutputResidualParams{2, w.Ref(), q, hidden, Rows()}),
                 HasSubstr("delta is null"));
-    EXPECT_THAT(
-        run(NormQkvParams{2, w.map, w.world.lanes(), w.Ref(), hidden, normed, q, Rows(), Rows()}),
-        HasSubstr("input_post_norm"));
+    EXPECT_THAT(run(NormQkvParams{2, w.Ref(), hidden, normed, qkv, Rows(), Rows()}),
+                HasSubstr("input_post_norm"));
     EXPECT_THAT(run(NormGateUpParams{2, w.Ref(), hidden, normed, mlp, Rows(), Rows()}),
                 HasSubstr("attention_post_norm"));
   }

@@ -71,7 +71,7 @@ class FusedOpsTest : public TypedOpsTest {
       if (InBlocks(dtype())) continue;  // no library's
       LayerShape known = shape;
       known.on_host = true;
-      OnShape(known, 9, check);
+      OnShape(known, 7, check);
       known.adjacent = true;
       OnShape(known, 70, check);
     }
@@ -104,6 +104,9 @@ class FusedOpsTest : public TypedOpsTest {
   Rows Hidden(const LayerWorld& w) { return memory().Residual(w.hidden_values, w.shape.hidden); }
   Rows Delta(const LayerWorld& w) { return memory().Residual(w.delta_values, w.shape.hidden); }
   Rows EmptyResidual(const LayerWorld& w) { return memory().EmptyResidual(w.rows, w.shape.hidden); }
+  Rows EmptyQkv(const LayerWorld& w) {
+    return memory().EmptyResidual(w.rows, w.ref.q_rows + 2 * w.ref.kv_rows);
+  }
   std::vector<float> Get(const LayerWorld& w, const Rows& rows) {
     return memory().Download(rows, w.rows);
   }
@@ -132,8 +135,25 @@ class FusedOpsTest : public TypedOpsTest {
     Execute(RotaryParams{w.rows, w.map, heads, w.shape.head_dim, w.layer.rotary});
   }
 
+  // The products of q, k and v, side by side.
+  std::vector<float> EagerQkv(const LayerWorld& w, const Rows& normed) {
+    std::vector<std::vector<float>> parts;
+    for (const Matrix* weight : {&w.layer.q, &w.layer.k, &w.layer.v}) {
+      parts.push_back(Get(
+          w, Product(w, normed, *weight, nullptr, memory().EmptyResidual(w.rows, weight->rows))));
+    }
+    std::vector<float> all;
+    for (int32_t row = 0; row < w.rows; ++row) {
+      for (const std::vector<float>& part : parts) {
+        const int64_t width = static_cast<int64_t>(part.size()) / w.rows;
+        all.insert(all.end(), part.begin() + row * width, part.begin() + (row + 1) * width);
+      }
+    }
+    return all;
+  }
+
   // q, and the KV cache written, one operation at a time.
-  Rows EagerQkv(const LayerWorld& w, const Rows& normed) {
+  Rows EagerQueries(const LayerWorld& w, const Rows& normed) {
     const Rows q = Product(w, normed, w.layer.q, w.layer.q_bias);
     const Rows k = Product(w, normed, w.layer.k, w.layer.k_bias);
     const Rows v = Product(w, normed, w.layer.v, w.layer.v_bias);
@@ -162,17 +182,54 @@ class FusedOpsTest : public TypedOpsTest {
   NormQkvParams NormQkv(const LayerWorld& w) {
     NormQkvParams p;
     p.rows = w.rows;
-    p.map = w.map;
-    p.lanes = w.world.lanes();
     p.layer = w.Ref();
     p.hidden = Hidden(w);
     p.normed = Empty(w, w.shape.hidden);
-    p.q_out = Empty(w, w.ref.q_rows);
+    p.qkv = EmptyQkv(w);
     if (w.shape.post_norms) {
       p.delta = Delta(w);
       p.sum = EmptyResidual(w);
     }
     return p;
+  }
+
+  QkvAttentionParams QkvAttention(const LayerWorld& w, const Rows& qkv) {
+    QkvAttentionParams p;
+    p.rows = w.rows;
+    p.map = w.map;
+    p.lanes = w.world.lanes();
+    p.layer = w.Ref();
+    p.qkv = qkv;
+    p.q = Empty(w, w.ref.q_rows);
+    p.out = Empty(w, w.ref.q_rows);
+    return p;
+  }
+
+  // Of normed rows: products and attention, against the operations one by one.
+  void ExpectQkvAttention(const LayerWorld& w) {
+    QkvParams products;
+    products.rows = w.rows;
+    products.layer = w.Ref();
+    products.normed = Upload(Rounded(w.hidden_values, activations()), w.shape.hidden);
+    products.qkv = EmptyQkv(w);
+    Execute(products);
+    const std::vector<float> clean = w.cache.Download(memory());
+    const QkvAttentionParams p = QkvAttention(w, products.qkv);
+    Execute(p);
+    const std::vector<float> fused_kv = w.cache.Download(memory());
+    EXPECT_NE(fused_kv, clean);
+
+    DecodeAttentionParams decode;
+    decode.rows = w.rows;
+    decode.map = w.map;
+    decode.lanes = w.world.lanes();
+    decode.q = EagerQueries(w, products.normed);
+    decode.shape = w.layer.attention;
+    decode.kv = w.layer.kv;
+    decode.out = Empty(w, w.ref.q_rows);
+    Execute(decode);
+    ExpectSame(fused_kv, w.cache.Download(memory()));
+    ExpectSame(Get(w, p.out), Get(w, decode.out));
   }
 
   // The layer's table with one field changed.

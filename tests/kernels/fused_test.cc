@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <utility>
 
 #include "tests/kernels/fused_ops_test.h"
 
@@ -15,11 +16,8 @@ class FusedTest : public FusedOpsTest {};
 
 TEST_P(FusedTest, NormQkv) {
   OnShapes([&](const LayerWorld& w) {
-    const Floats clean = w.cache.Download(memory());
     const NormQkvParams p = NormQkv(w);
     Execute(p);
-    const Floats fused_kv = w.cache.Download(memory());
-    EXPECT_NE(fused_kv, clean);
     EXPECT_EQ(Get(w, p.hidden), w.hidden_values);
     Rows stream = p.hidden;
     if (w.shape.post_norms) {
@@ -27,9 +25,7 @@ TEST_P(FusedTest, NormQkv) {
       ExpectSame(Get(w, p.sum), Get(w, stream));
       EXPECT_EQ(Get(w, p.delta), w.delta_values);
     }
-    const Rows q = EagerQkv(w, Norm(w, stream, w.layer.attention_norm));
-    ExpectSame(Get(w, p.q_out), Get(w, q));
-    ExpectSame(fused_kv, w.cache.Download(memory()));
+    ExpectSame(Get(w, p.qkv), EagerQkv(w, Norm(w, stream, w.layer.attention_norm)));
   });
 }
 
@@ -41,29 +37,66 @@ TEST_P(FusedTest, NormQkvWithoutAnInputPostNormCopiesTheStream) {
   p.delta = memory().Residual(Floats(w.delta_values.size(), std::nanf("")), w.shape.hidden);
   Execute(p);
   EXPECT_EQ(Get(w, p.sum), w.hidden_values);
-  const Rows q = EagerQkv(w, Norm(w, p.hidden, w.layer.attention_norm));
-  ExpectSame(Get(w, p.q_out), Get(w, q));
+  ExpectSame(Get(w, p.qkv), EagerQkv(w, Norm(w, p.hidden, w.layer.attention_norm)));
 }
 
 TEST_P(FusedTest, Qkv) {
   OnShapes([&](const LayerWorld& w) {
     QkvParams p;
     p.rows = w.rows;
-    p.map = w.map;
-    p.lanes = w.world.lanes();
     p.layer = w.Ref();
     if (!w.shape.on_host) {
       p.layer.counter = memory().Upload(std::vector<int32_t>{1});
       p.layer.index = 0;
     }
     p.normed = Upload(Rounded(w.hidden_values, activations()), w.shape.hidden);
-    p.q_out = Empty(w, w.ref.q_rows);
+    p.qkv = EmptyQkv(w);
     Execute(p);
-    const Floats fused_kv = w.cache.Download(memory());
-    const Rows q = EagerQkv(w, p.normed);
-    ExpectSame(Get(w, p.q_out), Get(w, q));
-    ExpectSame(fused_kv, w.cache.Download(memory()));
+    ExpectSame(Get(w, p.qkv), EagerQkv(w, p.normed));
   });
+}
+
+TEST_P(FusedTest, QkvAttention) {
+  OnShapes([&](const LayerWorld& w) { ExpectQkvAttention(w); });
+}
+
+// Heads of every size that a kernel may cut in its own way, turned whole, in part or not at all;
+// few that share a KV head and many.
+TEST_P(FusedTest, QkvAttentionOfHeadsOfAllSizes) {
+  if (InBlocks(dtype())) GTEST_SKIP() << "the same products, of other weights";
+  for (const auto& [head_dim, rotary_dim] :
+       {std::pair(12, 8), std::pair(64, 64), std::pair(64, 24), std::pair(68, 24),
+        std::pair(128, 0), std::pair(128, 128), std::pair(256, 256), std::pair(256, 64),
+        std::pair(512, 512), std::pair(1024, 64)}) {
+    for (const int32_t heads : {1, 2, 4, 7, 20}) {
+      if (heads * head_dim > 4096) continue;  // nothing new, and slow
+      const LayerShape shape{.hidden = 64,
+                             .heads = heads,
+                             .kv_heads = 1,
+                             .head_dim = head_dim,
+                             .rotary_dim = rotary_dim,
+                             .head_norms = heads != 2,
+                             .on_host = heads != 4,
+                             .adjacent = true};
+      OnShape(shape, heads == 4 ? 3 : 11, [&](const LayerWorld& w) { ExpectQkvAttention(w); });
+    }
+  }
+}
+
+TEST_P(FusedTest, QkvAttentionTakesItsLayerFromTheTable) {
+  const LayerWorld w(memory(), Shape(), 5, activations(), dtype());
+  const Rows qkv =
+      memory().Residual(Values(3).Floats(int64_t{w.rows} * (w.ref.q_rows + 2 * w.ref.kv_rows)),
+                        w.ref.q_rows + 2 * w.ref.kv_rows);
+  const Floats sums = Get(w, qkv);
+  QkvAttentionParams p = QkvAttention(w, qkv);
+  Execute(p);
+  const Floats want = Get(w, p.out);
+  p.qkv = memory().Residual(sums, qkv.width);  // the first may be overwritten
+  p.layer.counter = memory().Upload(std::vector<int32_t>{1});
+  p.layer.index = 0;
+  Execute(p);
+  EXPECT_EQ(Get(w, p.out), want);
 }
 
 TEST_P(FusedTest, OutputResidual) {

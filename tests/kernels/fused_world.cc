@@ -13,8 +13,7 @@ constexpr int32_t kMaxLength = 300;
 RowMap MapOf(World& world, int32_t rows) {
   std::vector<int32_t> lane, position;
   for (int32_t r = 0; r < rows; ++r) {
-    // Distinct slots: no two rows write the same KV.
-    lane.push_back(r % world.shape().lanes);
+    lane.push_back(r);
     position.push_back(r * 7 % kMaxLength);
   }
   return world.Map(lane, position);
@@ -26,7 +25,7 @@ LayerWorld::LayerWorld(Memory& memory, const LayerShape& layer_shape, int32_t ro
                        DType activations, DType weights)
     : shape(layer_shape),
       rows(row_count),
-      world(memory, {.lanes = 16, .max_length = kMaxLength}, 31),
+      world(memory, {.lanes = row_count, .max_length = kMaxLength}, 31),
       cache(memory, world, InBlocks(weights) ? DType::kBFloat16 : weights, layer_shape.kv_heads,
             layer_shape.head_dim, 1, 32),
       map(MapOf(world, row_count)) {
@@ -85,6 +84,7 @@ LayerWorld::LayerWorld(Memory& memory, const LayerShape& layer_shape, int32_t ro
   ref.kv_rows = kv_rows;
   ref.head_dim = shape.head_dim;
   ref.intermediate = shape.intermediate;
+  ref.kv_dtype = layer.kv.dtype;
   hidden_values = values.Floats(int64_t{rows} * shape.hidden);
   attention_values = Rounded(values.Floats(int64_t{rows} * q_rows), activations);
   mlp_values = Rounded(values.Floats(int64_t{rows} * shape.intermediate), activations);

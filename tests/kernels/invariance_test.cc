@@ -48,6 +48,7 @@ class Step {
     map_ = {w_->map.lane + first, w_->map.position + first};
     hidden_ = memory_.Empty(rows, DType::kFloat32, hidden);
     normed_ = memory_.Empty(rows, DType::kFloat32, hidden);
+    qkv_ = memory_.EmptyResidual(rows, w_->ref.q_rows + 2 * w_->ref.kv_rows);
     q_ = memory_.Empty(rows, DType::kFloat32, w_->ref.q_rows);
     attention_ = memory_.Empty(rows, DType::kFloat32, w_->ref.q_rows);
     mlp_ = memory_.Empty(rows, DType::kFloat32, w_->shape.intermediate);
@@ -65,9 +66,8 @@ class Step {
     Take(EmbedParams{rows_, map_, lanes, Vocabulary(w.shape.hidden), 1.0f, hidden_});
     // Stands for what a layer before would add.
     if (norms) Take(EmbedParams{rows_, map_, lanes, Vocabulary(w.shape.hidden), 0.5f, delta_});
-    Take(NormQkvParams{rows_, map_, lanes, w.Ref(), hidden_, normed_, q_, delta_, sum_});
-    Take(DecodeAttentionParams{rows_, map_, lanes, q_, AttentionShape(), KvLayer(), w.Ref(),
-                               attention_});
+    Take(NormQkvParams{rows_, w.Ref(), hidden_, normed_, qkv_, delta_, sum_});
+    Take(QkvAttentionParams{rows_, map_, lanes, w.Ref(), qkv_, q_, attention_});
     const Rows stream = norms ? sum_ : hidden_;
     Take(OutputResidualParams{rows_, w.Ref(), attention_, stream, delta_});
     Take(NormGateUpParams{rows_, w.Ref(), stream, normed_, mlp_, delta_, norms ? hidden_ : Rows()});
@@ -98,7 +98,7 @@ class Step {
   std::unique_ptr<LayerWorld> w_;
   Matrix table_;
   RowMap map_;
-  Rows hidden_, normed_, q_, attention_, mlp_, logits_;
+  Rows hidden_, normed_, qkv_, q_, attention_, mlp_, logits_;
   Rows delta_, sum_;  // null without norms
 };
 

@@ -163,8 +163,9 @@ TEST_P(MeasureTest, StagesAreTheWholeStep) {
   uint64_t bytes = 0, attention = 0;
   for (const Stage& stage : stages->decode) {
     if (stage.name == "embed") continue;
-    (stage.name == "attention" ? attention : bytes) += stage.bytes;
-    if (stage.name == "attention") {
+    const bool is_attention = stage.name == "attention" || stage.name == "qkv_attention";
+    (is_attention ? attention : bytes) += stage.bytes;
+    if (is_attention) {
       EXPECT_EQ(stage.operations, 3);
     }
   }
