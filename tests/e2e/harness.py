@@ -126,7 +126,8 @@ class Server:
 
     def __init__(self, model, *flags, mode="decoder_graph", env=None, wait=True,
                  listen=("127.0.0.1:0", "127.0.0.1:0")):
-        self.stderr_file = tempfile.TemporaryFile(mode="w+")
+        # Appended to: reading moves the place at which the server would write otherwise.
+        self.stderr_file = tempfile.TemporaryFile(mode="a+")
         self.process = subprocess.Popen(
             [BINARY, "serve", "--model", str(model), "--listen", listen[0],
              "--metrics-listen", listen[1], *map(str, flags)],
