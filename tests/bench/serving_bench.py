@@ -1,0 +1,189 @@
+#!/usr/bin/env python3
+"""What users feel of a loaded server, on the real one: long prompts beside running streams, prompts
+with a beginning that was read before, and one client beside another's flood. Prints Markdown.
+
+Before: `deploy/build`. SIROCCO_BIN names another program, SIROCCO_TEST_MODEL another file of the
+default model.
+
+usage: tests/bench/serving_bench.py [--model MODEL] [--backend cpu] [--streams N] [--long N]
+       [--shared N] [--seconds N]
+"""
+import argparse
+import itertools
+import os
+import statistics
+import sys
+import threading
+import time
+
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+sys.path.insert(0, os.path.join(ROOT, "tests", "e2e"))
+
+import harness  # noqa: E402
+from stubs import pb  # noqa: E402
+
+TIMEOUT = 600
+SMALLEST_CHUNK = 16  # tokens of a prompt that a step takes at least
+UNBOUNDED = 1000  # an itl_factor that no step reaches
+numbers = itertools.count()
+
+
+def request(length, new, beginning=()):
+    """Prompts that no two requests share, but for `beginning`."""
+    own = next(numbers)
+    ids = list(beginning) + [100 + (own * 7919 + i * 31) % 40000 for i in range(length)]
+    return {"prompt_token_ids": {"ids": ids}, "max_new_tokens": new, "stop": {"ignore_eos": True}}
+
+
+def percentile(values, part):
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, int(part * len(ordered)))]
+
+
+def seconds(call):
+    begin = time.monotonic()
+    call()
+    return time.monotonic() - begin
+
+
+class Streams:
+    """Streams that are always under way: when each token came, and how long after the one before."""
+
+    def __init__(self, server, count, length):
+        self.gaps = []
+        self.ends = False
+        self.threads = [threading.Thread(target=self.run, args=(server, length))
+                        for _ in range(count)]
+        for thread in self.threads:
+            thread.start()
+
+    def run(self, server, length):
+        while not self.ends:
+            last = None
+            call = server.stream(timeout=TIMEOUT, **request(20, length))
+            for _ in call:
+                now = time.monotonic()
+                if last is not None:
+                    self.gaps.append((now, now - last))
+                last = now
+                if self.ends:
+                    call.cancel()
+                    return
+
+    def stop(self):
+        self.ends = True
+        for thread in self.threads:
+            thread.join()
+
+    def between(self, begin, end):
+        return [gap for at, gap in self.gaps if begin < at < end]
+
+
+def beside_prompts(args, factor):
+    """A row: the gaps of running streams without and with long prompts back to back."""
+    with harness.Server(args.model, "--backend", args.backend, "--max-batch-size",
+                        args.streams + 2, "--max-length", args.long + 4096, "--itl-factor",
+                        factor) as server:
+        small = [seconds(lambda: server.generate(timeout=TIMEOUT, **request(SMALLEST_CHUNK, 1)))
+                 for _ in range(9)]
+        streams = Streams(server, args.streams, 4000)
+        time.sleep(2)
+        idle_from = time.monotonic()
+        time.sleep(args.seconds / 2)
+        idle_to = time.monotonic()
+        first = []
+        while time.monotonic() < idle_to + args.seconds:
+            first.append(seconds(
+                lambda: server.generate(timeout=TIMEOUT, **request(args.long, 1))))
+        busy_to = time.monotonic()
+        streams.stop()
+    idle = streams.between(idle_from, idle_to)
+    busy = streams.between(idle_to + 0.5, busy_to)
+    step = statistics.median(idle)
+    bound = max(3.3 * step, 1.1 * (step + statistics.median(small)))
+    rates = len(idle) / (idle_to - idle_from), len(busy) / (busy_to - idle_to - 0.5)
+    tail = percentile(busy, 0.99)
+    print(f"| {factor} | {step * 1e3:.1f}, {percentile(idle, 0.99) * 1e3:.1f} | "
+          f"{statistics.median(busy) * 1e3:.1f}, {tail * 1e3:.1f}, {max(busy) * 1e3:.1f} | "
+          f"{tail / step:.1f}x | {bound * 1e3:.1f} ms, {'kept' if tail <= bound else 'not kept'} | "
+          f"{statistics.median(small) * 1e3:.1f} | {rates[0]:.0f}, {rates[1]:.0f} | "
+          f"{statistics.median(first):.2f} s ({len(first)}) |", flush=True)
+
+
+def shared_beginning(args):
+    """The first token's time of a long prompt whose beginning was read before, or was not."""
+    shared = [200 + i * 17 % 40000 for i in range(args.shared)]
+    with harness.Server(args.model, "--backend", args.backend, "--max-batch-size", 4,
+                        "--max-length", args.shared + 64) as server:
+        def first(salt):
+            return seconds(lambda: server.generate(timeout=TIMEOUT, cache_salt=salt,
+                                                   **request(20, 1, shared)))
+        cold = statistics.median(first(f"cold {i}") for i in range(5))
+        first("warm")
+        warm = statistics.median(first("warm") for _ in range(9))
+    print(f"{args.shared} shared tokens and 20 of its own: {cold * 1e3:.0f} ms where they were not "
+          f"read before, {warm * 1e3:.0f} ms where they were: {cold / warm:.0f} times faster "
+          f"(medians of 5 and 9).", flush=True)
+
+
+def beside_a_flood(args):
+    """The first token's time of a client alone, and beside one that always has many requests."""
+    with harness.Server(args.model, "--backend", args.backend, "--max-batch-size", args.streams,
+                        "--max-length", 1024) as server:
+        def first(client):
+            call = server.stub.GenerateStream(pb.GenerateRequest(**request(100, 16)),
+                                              timeout=TIMEOUT,
+                                              metadata=[("sirocco-client", client)])
+            begin = time.monotonic()
+            next(call)
+            taken = time.monotonic() - begin
+            for _ in call:
+                pass
+            return taken
+        ends = threading.Event()
+
+        def flood():
+            while not ends.is_set():
+                first("flood")
+        alone = statistics.median(first("quiet") for _ in range(9))
+        floods = [threading.Thread(target=flood) for _ in range(8 * args.streams)]
+        for thread in floods:
+            thread.start()
+        time.sleep(3)
+        beside = [first("quiet") for _ in range(15)]
+        flooded = statistics.median(first("flood") for _ in range(3))
+        ends.set()
+        for thread in floods:
+            thread.join()
+    print(f"Alone {alone * 1e3:.0f} ms, beside {len(floods)} requests of another client "
+          f"{statistics.median(beside) * 1e3:.0f} ms (worst {max(beside) * 1e3:.0f}): "
+          f"{statistics.median(beside) / alone:.1f} times; the other client waits "
+          f"{flooded * 1e3:.0f} ms.", flush=True)
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--model", help="the default model unless given")
+    parser.add_argument("--backend", default="cpu")
+    parser.add_argument("--streams", type=int, default=4)
+    parser.add_argument("--long", type=int, default=1000, help="tokens of the long prompts")
+    parser.add_argument("--shared", type=int, default=2000, help="tokens of the beginning")
+    parser.add_argument("--seconds", type=float, default=12)
+    args = parser.parse_args()
+    args.model = args.model or harness.smollm2()
+
+    print(f"## {args.streams} running streams, prompts of {args.long} tokens back to back\n")
+    print("| itl_factor | gaps without prompts, ms: median, p99 | with: median, p99, most | p99 / "
+          "idle median | bound | a prompt of 16 alone, ms | tokens/s of the streams, without and "
+          "with | first token of the long prompts |")
+    print("|---|---|---|---|---|---|---|---|")
+    for factor in (3, UNBOUNDED):
+        beside_prompts(args, factor)
+    print("\n## A beginning that many prompts share\n")
+    shared_beginning(args)
+    print("\n## One client beside another's flood\n")
+    beside_a_flood(args)
+
+
+if __name__ == "__main__":
+    main()
