@@ -52,8 +52,7 @@ class Engine {
   // "queue_tokens"), or its blocks can never be had ("kv"); UNAVAILABLE: draining ("draining") or
   // stopped; INTERNAL: the device has failed. After OK the stream ends with one `done` update; with
   // RESOURCE_EXHAUSTED, before anything else, where the engine finds that the deadline cannot be
-  // met
-  // ("deadline").
+  // met ("deadline").
   virtual absl::StatusOr<std::shared_ptr<TokenStream>> Submit(Request request,
                                                               TokenStream::Listener listener) = 0;
 

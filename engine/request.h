@@ -14,7 +14,7 @@ namespace sirocco {
 
 using Clock = std::chrono::steady_clock;
 
-// See api.md for what each does, and in which order. Off: the defaults here.
+// The order in which they act: SampleParams in kernels/params.h. Off: the defaults here.
 struct SamplingParams {
   float temperature = 0;  // 0: greedy
   int32_t top_k = 0;

@@ -245,7 +245,9 @@ struct GatherRowsParams {
 
 // Chooses each row's next token as its lane asks, reports it in out[r], and advances the lane:
 // history[length] = token, length + 1, counts. A lane whose history is full is left as it is.
-// Order and meaning: api.md; draws: Gumbel-max with Philox-4x32-10 (Salmon et al., 2011), key =
+// In this order: allowed and banned ids, bias, repetition, presence and frequency penalties,
+// n-grams, min_new_tokens, temperature, top_k, top_p (of what top_k left), min_p; a filter that
+// would leave no id is skipped. Draws: Gumbel-max with Philox-4x32-10 (Salmon et al., 2011), key =
 // seed, counter = (position, index, id / 4, 0), word id % 4.
 struct SampleParams {
   int32_t rows = 0;

@@ -406,27 +406,11 @@ cudaError_t LaunchSplits(const DecodeRows& p, const LaunchContext& context) {
 }
 
 DecodeRows RowsOf(const DecodeAttentionParams& p) {
-  DecodeRows rows;
-  rows.rows = p.rows;
-  rows.map = p.map;
-  rows.lanes = p.lanes;
-  rows.q = p.q;
-  rows.shape = p.shape;
-  rows.kv = p.kv;
-  rows.out = p.out;
-  return rows;
+  return {p.rows, p.map, p.lanes, p.q, p.shape, p.kv, LayerRef(), Rows(), p.out};
 }
 
 DecodeRows RowsOf(const QkvAttentionParams& p) {
-  DecodeRows rows;
-  rows.rows = p.rows;
-  rows.map = p.map;
-  rows.lanes = p.lanes;
-  rows.q = p.q;
-  rows.layer = p.layer;
-  rows.qkv = p.qkv;
-  rows.out = p.out;
-  return rows;
+  return {p.rows, p.map, p.lanes, p.q, AttentionShape(), KvLayer(), p.layer, p.qkv, p.out};
 }
 
 }  // namespace
