@@ -10,7 +10,7 @@ namespace sirocco {
 Batcher::Batcher(const BatcherOptions& options)
     : options_(options),
       kv_(options.block_size, options.kv_blocks, options.groups, options.prefill_chunk_size),
-      queue_(options.client_weights),
+      queue_(options.client_weights, options.prefill_chunk_size),
       steps_(static_cast<size_t>(options.run_ahead) + 1) {
   const size_t lanes = options.max_batch_size;
   for (size_t lane = lanes; lane-- > 0;) free_lanes_.push_back(static_cast<int32_t>(lane));
@@ -37,8 +37,8 @@ std::optional<Clock::duration> Batcher::Enqueue(std::shared_ptr<const RequestCon
   if (request.deadline && *request.deadline > now) {
     const std::optional<Clock::duration> predicted = PredictFirstToken(*context, share);
     if (predicted && now + *predicted > *request.deadline) {
-      FairQueue::Leave(share);
-      if (requests_.empty()) rates_.Doubt();
+      queue_.Leave(share);
+      if (requests_.empty()) prompt_rate_.Doubt();
       return predicted;
     }
   }
@@ -63,7 +63,7 @@ std::optional<Clock::duration> Batcher::PredictFirstToken(const RequestContext& 
     others_decode |= sequence->decoding();
     tokens += sequence->left_to_prefill();
   }
-  const std::optional<double> rate = rates_.SecondsAPromptToken(others_decode);
+  const std::optional<double> rate = prompt_rate_.SecondsAToken(others_decode);
   if (!rate) return std::nullopt;
   // A day is as good as anything beyond it, and no duration overflows.
   const double seconds = std::min(86400.0, *rate * static_cast<double>(tokens));
@@ -111,7 +111,7 @@ std::vector<Batcher::Ended> Batcher::EndCancelled(Clock::time_point now, bool lo
     if (!live.all_started()) {
       queue_.Remove(live.share, live.context->request.priority, it->first);
     }
-    FairQueue::Leave(live.share);
+    queue_.Leave(live.share);
     it = requests_.erase(it);
   }
   Retire();
@@ -120,7 +120,7 @@ std::vector<Batcher::Ended> Batcher::EndCancelled(Clock::time_point now, bool lo
 
 void Batcher::EndAll() {
   ForEachLive([](Sequence& sequence) { sequence.End(); });
-  for (const auto& [number, live] : requests_) FairQueue::Leave(live.share);
+  for (const auto& [number, live] : requests_) queue_.Leave(live.share);
   requests_.clear();
   queue_.Clear();
   waiting_requests_ = 0;
@@ -138,7 +138,7 @@ void Batcher::Forget(const Sequence& sequence) {
   // A request that was ended as a whole is gone already.
   const auto it = requests_.find(sequence.context().number);
   if (it != requests_.end() && --it->second.running == 0 && it->second.all_started()) {
-    FairQueue::Leave(it->second.share);
+    queue_.Leave(it->second.share);
     requests_.erase(it);
   }
 }

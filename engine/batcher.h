@@ -46,9 +46,10 @@
 #include "engine/kv_cache.h"
 #include "engine/observer.h"
 #include "engine/prefix_hash.h"
+#include "engine/prompt_rate.h"
 #include "engine/request.h"
 #include "engine/sequence.h"
-#include "engine/step_rates.h"
+#include "engine/step_cost.h"
 #include "graphs/step.h"
 
 namespace sirocco {
@@ -150,7 +151,7 @@ class Batcher {
     std::vector<PrefillChunk> chunks;
     std::vector<int32_t> lanes;
     std::vector<Sequence*> prefill_rows, decode_rows;  // of chunks, of lanes
-    bool full = false;                                 // no further prompt token might be in it
+    bool full = false;                                 // no further prompt token may be in it
   };
 
   PlannedStep& StepOf(uint64_t number) { return steps_[number % steps_.size()]; }
@@ -188,7 +189,8 @@ class Batcher {
   Sequence* NextToPrefill();
   // False: blocks are short.
   bool PlanDecode(Sequence& sequence, PlannedStep& step);
-  bool PlanChunk(Sequence& sequence, int32_t* budget, PlannedStep& step);
+  bool PlanChunk(Sequence& sequence, PrefillBudget& budget, PlannedStep& step);
+  void Learn(const PlannedStep& step, const StepResult& result, const StepFigures& figures);
   static void CountPrefill(const PlannedStep& step, StepFigures* figures);
   void CountWaiting(const Live& live, int sign);
   // At least so long takes it until the request has its first token; none: nothing is known yet.
@@ -211,7 +213,8 @@ class Batcher {
   const BatcherOptions options_;
   KvCache kv_;
   std::map<uint64_t, Live> requests_;
-  StepRates rates_;
+  StepCost cost_;
+  PromptRate prompt_rate_;
   FairQueue queue_;  // requests that have sequences to start
   int32_t waiting_requests_ = 0;
   int64_t waiting_tokens_ = 0;

@@ -63,15 +63,16 @@ Sequence* Batcher::NextToPrefill() {
 
 void Batcher::PlanChunks(PlannedStep& step) {
   const int32_t most = options_.prefill_chunk_size;
-  int32_t budget = step.lanes.empty() ? most : rates_.TokensBeside(options_.itl_factor, most);
-  for (Sequence* next; budget > 0 && (next = NextToPrefill()) != nullptr;) {
-    if (!PlanChunk(*next, &budget, step)) {
+  PrefillBudget budget =
+      step.lanes.empty() ? PrefillBudget(most) : cost_.Beside(options_.itl_factor, most);
+  step.full = false;
+  for (Sequence* next; !step.full && (next = NextToPrefill()) != nullptr;) {
+    if (!PlanChunk(*next, budget, step)) {
       if (!short_of_blocks_ && MakeRoom()) continue;  // it may have been itself
       short_of_blocks_ = true;
     }
     next->Consider(planning_);
   }
-  step.full = budget == 0;
 }
 
 bool Batcher::Extend(Sequence& sequence, int32_t first_position, int32_t slots,
@@ -91,19 +92,23 @@ bool Batcher::PlanDecode(Sequence& sequence, PlannedStep& step) {
   return true;
 }
 
-bool Batcher::PlanChunk(Sequence& sequence, int32_t* budget, PlannedStep& step) {
+bool Batcher::PlanChunk(Sequence& sequence, PrefillBudget& budget, PlannedStep& step) {
   if (sequence.untouched()) {
     // More may be there than when it was admitted.
     sequence.BeginAt(kv_.Share(sequence.blocks(), sequence.SharableNames()));
   }
-  const PrefillChunk chunk = sequence.NextChunk(*budget);
+  const int32_t most = budget.TokensFrom(sequence.prefilled());
+  step.full = most == 0;
+  if (step.full) return true;
+  const PrefillChunk chunk = sequence.NextChunk(most);
   const int32_t end = chunk.first_position + chunk.count;
   if (!Extend(sequence, chunk.first_position, end, &step.prefill_updates)) return false;
   kv_.Name(sequence.blocks(), sequence.FilledNames(end));
   step.chunks.push_back(chunk);
   step.prefill_rows.push_back(&sequence);
   sequence.ChunkLaunched(chunk);
-  *budget -= chunk.count;
+  budget.Take(chunk.first_position, chunk.count);
+  step.full = chunk.count == most;
   return true;
 }
 
@@ -138,19 +143,24 @@ absl::StatusOr<Batcher::StepFigures> Batcher::FinishStep(const StepResult& resul
     if (sequence.ended()) {
       ++figures.overrun_rows;
     } else {
-      sequence.share()->Serve(1);
+      queue_.Serve(sequence.share(), 1);
       TokenCame(sequence, result.decode.sampled[row], time, events);
     }
   }
-  rates_.Add(figures.prefill_tokens, result.prefill_seconds, figures.decode_rows,
-             result.decode_seconds);
-  if (step.full) {
-    rates_.AddFull(figures.decode_rows > 0, figures.prefill_tokens,
-                   result.prefill_seconds + result.decode_seconds);
-  }
+  Learn(step, result, figures);
   ++finished_;
   Retire();
   return figures;
+}
+
+void Batcher::Learn(const PlannedStep& step, const StepResult& result, const StepFigures& figures) {
+  PrefillWork prefill;
+  for (const PrefillChunk& chunk : step.chunks) prefill.Add(chunk.first_position, chunk.count);
+  cost_.Add(prefill, result.prefill_seconds, figures.decode_rows, result.decode_seconds);
+  if (step.full && figures.prefill_tokens > 0) {
+    prompt_rate_.Add(figures.decode_rows > 0, figures.prefill_tokens,
+                     result.prefill_seconds + result.decode_seconds);
+  }
 }
 
 void Batcher::CountPrefill(const PlannedStep& step, StepFigures* figures) {
@@ -176,7 +186,7 @@ void Batcher::FinishPrefill(const PlannedStep& step, const PrefillResult& result
     Sequence& sequence = *step.prefill_rows[row];
     sequence.StepEnded();
     if (!sequence.ended()) {
-      sequence.share()->Serve(chunk.count);
+      queue_.Serve(sequence.share(), chunk.count);
       FinishChunk(sequence, chunk, token, scored.first(chunk.score_count), time, events);
     }
     scored = scored.subspan(chunk.score_count);

@@ -15,20 +15,38 @@ ClientShare* FairQueue::Join(const std::string& client) {
     if (weight != weights_.end()) it->second.weight = weight->second;
   }
   ClientShare& share = it->second;
-  if (share.requests++ > 0) return &share;
-  share.served = std::numeric_limits<double>::max();
-  for (const auto& [name, other] : clients_) {
-    if (other.requests > 0 && &other != &share) share.served = std::min(share.served, other.served);
+  if (share.requests++ == 0) {
+    ++wanting_;
+    wanting_weight_ += share.weight;
   }
-  if (share.served == std::numeric_limits<double>::max()) share.served = 0;
+  share.served = std::max(share.served, level_ - head_start_);
   return &share;
 }
 
-// Names are the clients' own: what is remembered of those that are gone is bounded by what is
-// there.
+void FairQueue::Leave(ClientShare* share) {
+  if (--share->requests > 0) return;
+  --wanting_;
+  // Exactly 0 where nobody is left, whatever was rounded.
+  wanting_weight_ = wanting_ == 0 ? 0 : wanting_weight_ - share->weight;
+  if (wanting_ != 1) return;
+  // Who is alone has all that it could have.
+  for (auto& [name, other] : clients_) {
+    if (other.requests > 0) other.served = std::max(other.served, level_);
+  }
+}
+
+void FairQueue::Serve(ClientShare* share, int32_t tokens) {
+  share->served += tokens / share->weight;
+  // A sequence that was cancelled may have a row when its client has left.
+  if (wanting_ > 0) level_ += tokens / wanting_weight_;
+}
+
+// Names are the clients' own: remembered are those that are there, and those that have been given
+// more than their share, until that is made up for.
 void FairQueue::ForgetIdle() {
-  std::erase_if(clients_, [](const auto& client) {
-    return client.second.requests == 0 && client.second.lanes == 0;
+  std::erase_if(clients_, [this](const auto& client) {
+    const ClientShare& share = client.second;
+    return share.requests == 0 && share.lanes == 0 && share.served <= level_ - head_start_;
   });
 }
 

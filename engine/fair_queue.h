@@ -1,8 +1,14 @@
 // The requests that have sequences to start, in the order in which they are served: the higher
 // priority first; then the client that has been given the fewest tokens for its weight; then who
-// came first. Only clients that want something compete: one that comes (again) begins where the
-// least served of those that are there is, so that nobody saves up, nor pays for a time alone.
-// (Y. Sheng et al., Fairness in Serving Large Language Models, OSDI 2024: a virtual token counter.)
+// came first. (Y. Sheng et al., Fairness in Serving Large Language Models, OSDI 2024: a virtual
+// token counter.)
+//
+// Only clients that want something compete. What each would have had by now, had all that wanted
+// something always had their shares, is the level (virtual time, as of fair queueing). Who asks for
+// something is put no further behind it than the head start: so nobody saves up, but one that asks
+// now and then has its first tokens before those who always ask. One that was given more than its
+// share stays ahead of the level until that has come up, whether it leaves meanwhile or not; who is
+// alone takes the level along, and so pays nothing for that time.
 #pragma once
 
 #include <cstddef>
@@ -16,25 +22,27 @@ namespace sirocco {
 // What a client, as requests name it, has of the engine.
 struct ClientShare {
   double weight = 1;
-  double served = 0;     // tokens computed for it, over its weight
+  double served = 0;     // tokens computed for it, over its weight, and what it was forgiven
   int32_t requests = 0;  // of it, in the engine
   int32_t lanes = 0;     // that its sequences have
 
   // The lanes for its weight, if it had `more` of them.
   double Lanes(int32_t more) const { return (lanes + more) / weight; }
-
-  void Serve(int32_t tokens) { served += tokens / weight; }
 };
 
 // Engine thread.
 class FairQueue {
  public:
-  // Clients that are not named have the weight 1. All are positive.
-  explicit FairQueue(std::map<std::string, double> weights) : weights_(std::move(weights)) {}
+  // Clients that are not named have the weight 1. All are positive. `head_start`: tokens, of a
+  // client of the weight 1.
+  explicit FairQueue(std::map<std::string, double> weights, int32_t head_start = 0)
+      : weights_(std::move(weights)), head_start_(head_start) {}
 
   // A request of this client has come, or gone. The share stays where it is in between.
   ClientShare* Join(const std::string& client);
-  static void Leave(ClientShare* share) { --share->requests; }
+  void Leave(ClientShare* share);
+  // So many tokens were computed for it.
+  void Serve(ClientShare* share, int32_t tokens);
 
   // `tokens`: of its prompt.
   void Add(const ClientShare* share, int32_t priority, uint64_t number, int32_t tokens);
@@ -56,6 +64,10 @@ class FairQueue {
   void ForgetIdle();
 
   std::map<std::string, double> weights_;
+  const double head_start_;
+  double level_ = 0;
+  int32_t wanting_ = 0;  // clients that have requests
+  double wanting_weight_ = 0;
   std::map<std::string, ClientShare> clients_;
   std::map<const ClientShare*, Waiting> waiting_;  // none of them empty
 };

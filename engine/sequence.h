@@ -86,6 +86,8 @@ class Sequence {
 
   // --- what is launched: known before the tokens are ---
   bool prefilling() const { return !preempted_ && prefilled_ < known_at_start_; }
+  // So many of the tokens that it started with are cached, or in launched steps.
+  int32_t prefilled() const { return prefilled_; }
   int32_t left_to_prefill() const { return prefilling() ? known_at_start_ - prefilled_ : 0; }
   // Nothing of its prompt is in a launched step.
   bool untouched() const { return prefilled_ == cached_; }

@@ -19,19 +19,48 @@ TEST_F(BatcherTest, ClientsAreServedInTurnByTokens) {
     made.client = client;
     return made;
   };
-  for (int i = 0; i < 4; ++i) Enqueue(request("flood", 4));  // 1 to 4
+  for (int i = 0; i < 4; ++i) Enqueue(request("flood", 8));  // 1 to 4
   Step();
-  Enqueue(request("other", 2));  // 5 to 7
-  Enqueue(request("other", 2));
-  Enqueue(request("other", 2));
+  for (int i = 0; i < 4; ++i) Enqueue(request("other", 4));  // 5 to 8
   Ids order = admitted_;
   while (!batcher_->empty()) {
     Step();
     order.insert(order.end(), admitted_.begin(), admitted_.end());
   }
-  // The other begins where the flood is: at 4. Then 6 against 4, 6 against 8, 8 against 8.
-  EXPECT_EQ(order, (Ids{{1, 0}, {2, 0}, {5, 0}, {6, 0}, {3, 0}, {7, 0}, {4, 0}}));
+  // The flood has had 8. The other begins a step's tokens, 8, before that: at 0; 4; 8, and then,
+  // the one that came first, the flood to 16; the other to 12 and 16.
+  EXPECT_EQ(order, (Ids{{1, 0}, {5, 0}, {6, 0}, {2, 0}, {7, 0}, {8, 0}, {3, 0}, {4, 0}}));
   ExpectEmpty();
+}
+
+// The prompt of a client that has nothing running gets whole steps, though the other's prompts were
+// there before: its first token comes as many steps later as its prompt alone needs beside others.
+TEST_F(BatcherTest, APromptBesideAnothersFloodTakesNoMoreStepsThanItsOwn) {
+  seconds_a_prompt_token_ = 0.01;  // so that a step has the least
+  seconds_a_decode_ = 0.01;
+  for (const int32_t prompt : {5, 16, 40, 64}) {
+    batcher_ = std::make_unique<Batcher>(BatcherOptions{
+        .max_batch_size = 4, .prefill_chunk_size = 64, .block_size = 4, .kv_blocks = {400}});
+    const auto request = [](const char* client, int32_t length, int32_t max_new_tokens) {
+      Request made;
+      made.prompt.assign(length, 5);
+      made.max_new_tokens = max_new_tokens;
+      made.client = client;
+      return made;
+    };
+    for (int i = 0; i < 64; ++i) Enqueue(request("flood", 60, 30));
+    for (int i = 0; i < 13; ++i) Step();
+    for (int round = 0; round < 5; ++round) {
+      const uint64_t number = Enqueue(request("quiet", prompt, 2))->number;
+      int steps = 0;
+      do {
+        EXPECT_LE(Step().first, StepCost::kLeast);
+        ++steps;
+      } while (Tokens().count({number, 0}) == 0 && steps < 100);
+      EXPECT_EQ(steps, (prompt + StepCost::kLeast - 1) / StepCost::kLeast) << prompt;
+      for (int i = 0; i < 20; ++i) Step();
+    }
+  }
 }
 
 TEST_F(BatcherTest, ALaneIsTakenBackForAClientThatHasFewer) {

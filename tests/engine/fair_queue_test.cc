@@ -11,6 +11,8 @@ namespace {
 
 class FairQueueTest : public testing::Test {
  protected:
+  explicit FairQueueTest(int32_t head_start = 0) : queue_({{"double", 2.0}}, head_start) {}
+
   void Add(const std::string& client, int32_t tokens = 10, int32_t priority = 0) {
     ClientShare* const share = queue_.Join(client);
     requests_[++last_] = {share, tokens, priority};
@@ -21,8 +23,8 @@ class FairQueueTest : public testing::Test {
     const uint64_t number = queue_.front();
     const Asked& asked = requests_.at(number);
     queue_.Remove(asked.share, asked.priority, number);
-    asked.share->Serve(asked.tokens);
-    FairQueue::Leave(asked.share);
+    queue_.Serve(asked.share, asked.tokens);
+    queue_.Leave(asked.share);
     return number;
   }
   std::vector<uint64_t> All() {
@@ -36,7 +38,7 @@ class FairQueueTest : public testing::Test {
     int32_t tokens = 0;
     int32_t priority = 0;
   };
-  FairQueue queue_{{{"double", 2.0}}};
+  FairQueue queue_;
   std::map<uint64_t, Asked> requests_;
   uint64_t last_ = 0;
 };
@@ -80,6 +82,26 @@ TEST_F(FairQueueTest, NobodySavesUpNorPaysForATimeAlone) {
   EXPECT_EQ(All(), (std::vector<uint64_t>{13, 14, 15}));
 }
 
+TEST_F(FairQueueTest, WhoWasGivenMoreThanItsShareWaitsAlsoIfItLeavesInBetween) {
+  for (int i = 0; i < 4; ++i) Add("a");  // 1 to 4
+  Add("b", 30);                          // 5
+  EXPECT_EQ(Next(), 1u);
+  EXPECT_EQ(Next(), 5u);                                  // b leaves with 30 for a's 10
+  Add("b");                                               // 6
+  EXPECT_EQ(All(), (std::vector<uint64_t>{2, 3, 6, 4}));  // from 20; b from 30
+}
+
+// Each a client of its own, that comes and goes, while one asks all the time.
+TEST_F(FairQueueTest, NewNamesDoNotStarveWhoIsThere) {
+  for (int i = 0; i < 40; ++i) Add("a");  // 1 to 40
+  int served = 0;
+  for (int i = 0; i < 100; ++i) {
+    Add("name " + std::to_string(i));
+    served += Next() <= 40 ? 1 : 0;
+  }
+  EXPECT_GE(served, 8);  // all that wait have shares too
+}
+
 TEST_F(FairQueueTest, NamesOfThoseThatAreGoneAreForgotten) {
   ClientShare* const stays = queue_.Join("stays");
   for (int i = 0; i < 1000; ++i) {
@@ -87,14 +109,14 @@ TEST_F(FairQueueTest, NamesOfThoseThatAreGoneAreForgotten) {
     Next();
   }
   EXPECT_EQ(queue_.Join("stays"), stays);
-  EXPECT_LE(queue_.clients(), 2u);
+  EXPECT_LE(queue_.clients(), 5u);
 }
 
 TEST_F(FairQueueTest, TokensBefore) {
   const auto before = [&](const std::string& client, int32_t tokens, int32_t priority = 0) {
     ClientShare* const share = queue_.Join(client);
     const int64_t count = queue_.TokensBefore(share, priority, tokens);
-    FairQueue::Leave(share);
+    queue_.Leave(share);
     return count;
   };
   EXPECT_EQ(before("a", 10), 0);
@@ -109,6 +131,40 @@ TEST_F(FairQueueTest, TokensBefore) {
   EXPECT_EQ(before("b", 30), 40 + 70);
   Add("c", 7, 2);
   EXPECT_EQ(before("b", 30), 40 + 70 + 7);
+}
+
+class HeadStartTest : public FairQueueTest {
+ protected:
+  HeadStartTest() : FairQueueTest(/*head_start=*/25) {}
+};
+
+TEST_F(HeadStartTest, WhoAsksNowAndThenGoesFirst) {
+  for (int i = 0; i < 20; ++i) Add("a");  // 1 to 20
+  for (int i = 0; i < 5; ++i) Next();
+  for (int i = 0; i < 4; ++i) Add("b");  // 21 to 24: three begin within the head start
+  const std::vector<uint64_t> order = {Next(), Next(), Next(), Next(), Next()};
+  EXPECT_EQ(order, (std::vector<uint64_t>{21, 22, 23, 6, 24}));
+}
+
+// It is no gain for one that comes again and again: in the long run each gets half.
+TEST_F(HeadStartTest, WhoComesAgainAtOnceHasNoMoreThanItsShare) {
+  for (int i = 0; i < 300; ++i) Add("a");  // 1 to 300
+  int a = 0, b = 0;
+  uint64_t asked = 0;  // by b: one after the other
+  for (int i = 0; i < 200; ++i) {
+    if (asked == 0) {
+      Add("b");
+      asked = last_;
+    }
+    if (Next() == asked) {
+      asked = 0;
+      ++b;
+    } else {
+      ++a;
+    }
+  }
+  EXPECT_NEAR(a, 100, 4);
+  EXPECT_NEAR(b, 100, 4);
 }
 
 }  // namespace

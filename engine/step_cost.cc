@@ -1,0 +1,139 @@
+#include "engine/step_cost.h"
+
+#include <algorithm>
+#include <cmath>
+#include <numeric>
+
+namespace sirocco {
+namespace {
+
+constexpr double kDecay = 0.98;  // a prefill counts for about 50 steps
+
+// Of the newest step in the time of a decode batch.
+constexpr double kDecodeShare = 0.25;
+// The same where it took longer than the batch alone is thought to take: beside prompts its
+// weights come from further away, and others hold it up. A batch that grows is believed within some
+// tens of steps.
+constexpr double kLongerShare = 0.05;
+
+// How far beyond the largest prefill of late the fit is believed.
+constexpr double kReach = 2;
+
+// A term's own variation over the prefills, relative to its square, below which it would be made
+// of noise: then it tends to 0. Tokens explain what is left.
+constexpr double kRidge[] = {1.0 / 400, 0, 1.0 / 1600};
+
+// A step slower than caution allows for raises it by this at most, any other lowers it by so much
+// less that one slow step in 20 holds it where it is.
+constexpr double kCautionStep = 0.05;
+constexpr double kSlowShare = 0.05;
+constexpr double kMostCaution = 1.5;
+
+}  // namespace
+
+int32_t PrefillBudget::TokensFrom(int32_t position) const {
+  // n (one + pair / 2 n) = seconds, solved so that a cost of 0 divides nothing.
+  const double one = a_token_ + a_pair_ * (position + 0.5);
+  const double seconds = std::max(0.0, seconds_);
+  const double divisor = one + std::sqrt(one * one + 2 * a_pair_ * seconds);
+  double tokens = tokens_;
+  if (2 * seconds < tokens * divisor) tokens = 2 * seconds / divisor;
+  return std::max(std::min(least_, tokens_), static_cast<int32_t>(tokens));
+}
+
+void PrefillBudget::Take(int32_t position, int32_t count) {
+  PrefillWork work;
+  work.Add(position, count);
+  seconds_ -= a_token_ * work.tokens + a_pair_ * work.pairs;
+  tokens_ -= count;
+  least_ = std::max(0, least_ - count);
+}
+
+void StepCost::Add(const PrefillWork& prefill, double prefill_seconds, int32_t decode_rows,
+                   double decode_seconds) {
+  if (decode_rows > 0 && prefill.tokens > 0) {
+    LearnCaution(prefill, prefill_seconds + decode_seconds);
+  }
+  if (decode_rows > 0) {
+    if (decode_ < 0) decode_ = alone_ = decode_seconds;
+    decode_ += kDecodeShare * (decode_seconds - decode_);
+    alone_ += (decode_seconds > alone_ ? kLongerShare : kDecodeShare) * (decode_seconds - alone_);
+  }
+  if (prefill.tokens == 0) return;
+  largest_ = std::max(prefill.tokens, largest_ * kDecay);
+  if (prefill_seconds <= 0) return;  // below what the device's clock tells
+  Terms terms = TermsOf(prefill);
+  for (double& term : terms) term /= prefill_seconds;
+  for (int i = 0; i < kTerms; ++i) {
+    for (int j = 0; j < kTerms; ++j) {
+      squares_[i][j] = squares_[i][j] * kDecay + terms[i] * terms[j];
+    }
+    products_[i] = products_[i] * kDecay + terms[i];
+  }
+  Fit();
+}
+
+void StepCost::LearnCaution(const PrefillWork& prefill, double seconds) {
+  if (decode_ <= 0 || largest_ == 0) return;
+  const Terms terms = TermsOf(prefill);
+  double expected = decode_;
+  for (int i = 0; i < kTerms; ++i) expected += cost_[i] * terms[i];
+  const double beyond = seconds / expected - caution_;
+  caution_ +=
+      beyond > 0 ? std::min(beyond, kCautionStep) : -kCautionStep * kSlowShare / (1 - kSlowShare);
+  caution_ = std::clamp(caution_, 1.0, kMostCaution);
+}
+
+// Gauss's elimination; the matrix is positive definite but for terms that explain the same.
+bool StepCost::Solve(const std::array<bool, kTerms>& used, Terms* out) const {
+  double rows[kTerms][kTerms + 1];
+  for (int i = 0; i < kTerms; ++i) {
+    for (int j = 0; j < kTerms; ++j) rows[i][j] = used[i] && used[j] ? squares_[i][j] : 0;
+    rows[i][i] = used[i] ? squares_[i][i] * (1 + kRidge[i]) : 1;
+    rows[i][kTerms] = used[i] ? products_[i] : 0;
+  }
+  for (int i = 0; i < kTerms; ++i) {
+    if (used[i] && rows[i][i] <= 1e-9 * squares_[i][i]) return false;
+    for (int k = i + 1; k < kTerms; ++k) {
+      const double factor = rows[k][i] / rows[i][i];
+      for (int j = i; j <= kTerms; ++j) rows[k][j] -= factor * rows[i][j];
+    }
+  }
+  for (int i = kTerms; i-- > 0;) {
+    (*out)[i] = rows[i][kTerms];
+    for (int j = i + 1; j < kTerms; ++j) (*out)[i] -= rows[i][j] * (*out)[j];
+    (*out)[i] /= rows[i][i];
+  }
+  return true;
+}
+
+void StepCost::Fit() {
+  // Of the fits with and without `start` and `a_pair` that have nothing negative, the best.
+  static constexpr std::array<bool, kTerms> kUsed[] = {
+      {false, true, false}, {true, true, false}, {false, true, true}, {true, true, true}};
+  double best = -1;
+  for (const auto& used : kUsed) {
+    Terms cost;
+    if (!Solve(used, &cost) || *std::min_element(cost.begin(), cost.end()) < 0) continue;
+    // By so much its squared error is less than that of a cost of 0.
+    const double explained = std::inner_product(cost.begin(), cost.end(), products_.begin(), 0.0);
+    if (explained <= best) continue;
+    best = explained;
+    cost_ = cost;
+  }
+}
+
+PrefillBudget StepCost::Beside(double factor, int32_t most) const {
+  PrefillBudget budget(std::min(kLeast, most));
+  budget.least_ = budget.tokens_;
+  if (decode_ < 0 || largest_ == 0) return budget;
+  const double believed = std::max<double>(kLeast, kReach * largest_);
+  budget.seconds_ = factor * alone_ / caution_ - decode_ - cost_[0];
+  if (budget.seconds_ <= 0) return budget;
+  budget.tokens_ = static_cast<int32_t>(std::min<double>(most, believed));
+  budget.a_token_ = cost_[1];
+  budget.a_pair_ = cost_[2];
+  return budget;
+}
+
+}  // namespace sirocco

@@ -1,0 +1,89 @@
+// What a step costs in time, learned from those that have ended, and so how many prompt tokens may
+// go beside a decode batch. Pure arithmetic; engine thread.
+//
+// A prefill is taken to need
+//   start + a_token * tokens + a_pair * pairs
+// seconds. Pairs are a token and a slot that it attends to: deep in a long prompt they are most of
+// what a token costs. The three are the non-negative numbers that fit the prefills of late best
+// (least squares of relative errors, each step weighing a little less than the next).
+//
+// What is bounded is not the mean but the slow step that a client feels: `caution` is how much
+// longer than expected all but a twentieth of the steps beside a batch take.
+#pragma once
+
+#include <array>
+#include <cstdint>
+
+namespace sirocco {
+
+// The prompts' part of a step, or what it may be.
+struct PrefillWork {
+  double tokens = 0;
+  double pairs = 0;
+
+  // `count` tokens, the first at this position.
+  void Add(int32_t first_position, int32_t count) {
+    tokens += count;
+    pairs += count * (first_position + (count + 1) / 2.0);
+  }
+};
+
+class StepCost;
+
+// What a step may still take of prompts.
+class PrefillBudget {
+ public:
+  // So many tokens, at any cost.
+  explicit PrefillBudget(int32_t tokens) : tokens_(tokens) {}
+
+  // How many tokens it may take of a prompt from this position on.
+  int32_t TokensFrom(int32_t position) const;
+  void Take(int32_t position, int32_t count);
+
+ private:
+  friend class StepCost;
+
+  int32_t tokens_;
+  int32_t least_ = 0;  // tokens that it may take whatever they cost
+  // A tokens_'s cost; 0: nothing.
+  double a_token_ = 0, a_pair_ = 0;
+  double seconds_ = 0;  // that are left; negative: none are
+};
+
+class StepCost {
+ public:
+  // A step beside a decode batch may have so many prompt tokens, whatever they cost: prompts go on.
+  static constexpr int32_t kLeast = 16;
+
+  // What a step was, with the device's time for each part.
+  void Add(const PrefillWork& prefill, double prefill_seconds, int32_t decode_rows,
+           double decode_seconds);
+
+  // Of at most `most` prompt tokens as many as keep a step of the present decode batch within
+  // `factor` steps of the batch alone; kLeast (or `most`, if that is less) at least, and no more as
+  // long as nothing is known.
+  PrefillBudget Beside(double factor, int32_t most) const;
+
+  double caution() const { return caution_; }
+
+ private:
+  // In the order of `start`, `a_token`, `a_pair`.
+  static constexpr int kTerms = 3;
+  using Terms = std::array<double, kTerms>;
+  static Terms TermsOf(const PrefillWork& work) { return {1, work.tokens, work.pairs}; }
+
+  void LearnCaution(const PrefillWork& prefill, double seconds);
+  void Fit();
+  bool Solve(const std::array<bool, kTerms>& used, Terms* out) const;
+
+  // Of a decode batch; negative: none has ended. `alone_`: where nothing held it up.
+  double decode_ = -1, alone_ = -1;
+  // Sums over prefills: of products of terms over their seconds, and of such terms.
+  std::array<Terms, kTerms> squares_ = {};
+  Terms products_ = {};
+  Terms cost_ = {};     // a prefill's, by term
+  double largest_ = 0;  // prefill of late, in tokens; 0: there was none
+  double caution_ = 1;
+};
+
+}  // namespace sirocco

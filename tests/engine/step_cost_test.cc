@@ -1,0 +1,232 @@
+#include "engine/step_cost.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <functional>
+#include <random>
+#include <vector>
+
+namespace sirocco {
+namespace {
+
+constexpr double kDecode = 0.010;
+constexpr double kFactor = 3;
+constexpr int32_t kMost = 512;
+
+// A device and its clock: what steps take there, exactly or with noise.
+struct Device {
+  double start = 0;
+  double a_token = 0;
+  double a_pair = 0;
+  std::function<double()> noise = [] { return 1.0; };
+
+  double Prefill(const PrefillWork& work) const {
+    return start + a_token * work.tokens + a_pair * work.pairs;
+  }
+  // The largest chunk from `position` on that takes no more than this.
+  int32_t Fits(double seconds, int32_t position) const {
+    for (int32_t count = kMost; count > 0; --count) {
+      if (Prefill(WorkOf(position, count)) <= seconds) return count;
+    }
+    return 0;
+  }
+  static PrefillWork WorkOf(int32_t position, int32_t count) {
+    PrefillWork work;
+    work.Add(position, count);
+    return work;
+  }
+};
+
+// A batch that decodes while prompts come back to back.
+class StepCostTest : public testing::Test {
+ protected:
+  // One step with a chunk from `position` on, cut after `left` tokens; its tokens.
+  int32_t Step(int32_t position, int32_t left = kMost) {
+    PrefillBudget budget = cost_.Beside(kFactor, kMost);
+    const int32_t tokens = std::min(left, budget.TokensFrom(position));
+    const PrefillWork work = Device::WorkOf(position, tokens);
+    const double prefill = device_.Prefill(work) * device_.noise();
+    const double decode = kDecode * device_.noise();
+    cost_.Add(work, prefill, 4, decode);
+    seconds_.push_back(prefill + decode);
+    return tokens;
+  }
+  void Prompt(int32_t length) {
+    for (int32_t position = 0; position < length;) position += Step(position, length - position);
+  }
+  void DecodeAlone(int steps) {
+    for (int i = 0; i < steps; ++i) cost_.Add({}, 0, 4, kDecode * device_.noise());
+  }
+  double Percentile(double part) {
+    std::sort(seconds_.begin(), seconds_.end());
+    return seconds_[static_cast<size_t>(part * (seconds_.size() - 1))];
+  }
+
+  Device device_;
+  StepCost cost_;
+  std::vector<double> seconds_;  // that steps with a chunk took
+};
+
+TEST_F(StepCostTest, NothingIsKnownAtFirst) {
+  EXPECT_EQ(cost_.Beside(3, 512).TokensFrom(0), StepCost::kLeast);
+  EXPECT_EQ(cost_.Beside(3, 10).TokensFrom(0), 10);
+  cost_.Add(Device::WorkOf(0, 512), 0.05, 0, 0);
+  EXPECT_EQ(cost_.Beside(3, 512).TokensFrom(0), StepCost::kLeast);  // no decode step has ended
+}
+
+// The step settles just below the bound, wherever prefills began.
+TEST_F(StepCostTest, ChunksSettleAtTheBound) {
+  for (const Device& device : {Device{0, 0.0001}, Device{0.005, 0.0001}, Device{0.002, 0.0005}}) {
+    for (const int32_t first : {1, 20, 512}) {
+      device_ = device;
+      cost_ = StepCost();
+      const PrefillWork work = Device::WorkOf(0, first);
+      cost_.Add(work, device_.Prefill(work), 4, kDecode);
+      int32_t tokens = 0;
+      for (int step = 0; step < 60; ++step) tokens = Step(0);
+      const int32_t expected = device_.Fits((kFactor - 1) * kDecode, 0);
+      EXPECT_LE(tokens, expected + 1) << device_.start << " " << first;
+      EXPECT_GE(tokens, expected * 0.94) << device_.start << " " << first;
+    }
+  }
+}
+
+TEST_F(StepCostTest, NeverFewerThanTheLeastNorMoreThanTheMost) {
+  device_.start = 0.5;
+  for (int step = 0; step < 20; ++step) EXPECT_EQ(Step(0), StepCost::kLeast);
+  device_ = {.a_token = 1e-9};
+  cost_ = StepCost();
+  for (int step = 0; step < 20; ++step) Step(0);
+  EXPECT_EQ(cost_.Beside(kFactor, kMost).TokensFrom(0), kMost);
+  EXPECT_EQ(cost_.Beside(1, kMost).TokensFrom(0), StepCost::kLeast);
+}
+
+// It grows by doubling, not by what a fit of two small prefills promises.
+TEST_F(StepCostTest, AGuessReachesTwiceAsFarAsWhatWasSeen) {
+  device_.a_token = 1e-7;
+  EXPECT_EQ(Step(0), 16);
+  EXPECT_EQ(Step(0), 32);
+  EXPECT_EQ(Step(0), 64);
+}
+
+// Deep in a prompt a token costs three times what it costs at the beginning. Chunks shrink on the
+// way, and are as large again as they may be where the next prompt begins.
+TEST_F(StepCostTest, ChunksFollowThePosition) {
+  device_ = {.start = 0.002, .a_token = 0.0001, .a_pair = 1e-7};
+  for (int prompt = 0; prompt < 8; ++prompt) Prompt(2000);
+  const double room = (kFactor - 1) * kDecode;
+  seconds_.clear();
+  for (const int32_t position : {0, 1500, 100, 1900, 1000}) {
+    const int32_t fits = device_.Fits(room, position);
+    const int32_t tokens = Step(position);
+    EXPECT_LE(tokens, fits * 1.05) << position;
+    EXPECT_GE(tokens, fits * 0.85) << position;
+  }
+  EXPECT_LE(Percentile(1), kFactor * kDecode * 1.05);
+}
+
+// What a step may take is shared by all its prompts.
+TEST_F(StepCostTest, SeveralPromptsShareAStep) {
+  device_ = {.start = 0.002, .a_token = 0.0001, .a_pair = 1e-7};
+  for (int prompt = 0; prompt < 8; ++prompt) Prompt(2000);
+  PrefillBudget budget = cost_.Beside(kFactor, kMost);
+  PrefillWork work;
+  for (const auto& [position, left] :
+       {std::pair(1900, 20), std::pair(0, 30), std::pair(800, 512)}) {
+    const int32_t tokens = std::min(left, budget.TokensFrom(position));
+    EXPECT_GT(tokens, 0);
+    budget.Take(position, tokens);
+    work.Add(position, tokens);
+  }
+  EXPECT_LE(budget.TokensFrom(0), 1);
+  EXPECT_NEAR(device_.Prefill(work), (kFactor - 1) * kDecode, 0.1 * kDecode);
+}
+
+TEST_F(StepCostTest, TheLeastIsOfTheStepNotOfEachPrompt) {
+  device_.start = 1;
+  Step(0);
+  PrefillBudget budget = cost_.Beside(kFactor, kMost);
+  budget.Take(0, 10);
+  EXPECT_EQ(budget.TokensFrom(0), 6);
+  budget.Take(0, 6);
+  EXPECT_EQ(budget.TokensFrom(0), 0);
+  PrefillBudget alone(512);
+  alone.Take(100, 500);
+  EXPECT_EQ(alone.TokensFrom(5000), 12);
+}
+
+// Prompts that are mostly cached take a whole start for a token or two: no reason to think that
+// every token takes as long.
+TEST_F(StepCostTest, TinyPrefillsDoNotSpoilTheRate) {
+  device_ = {.start = 0.004, .a_token = 0.0001};
+  for (int step = 0; step < 60; ++step) Step(0, step % 2 == 0 ? 1 : kMost);
+  EXPECT_GE(cost_.Beside(kFactor, kMost).TokensFrom(0), 150);
+  EXPECT_LE(cost_.Beside(kFactor, kMost).TokensFrom(0), 161);
+}
+
+// Beside prompts a batch takes longer than alone. That makes no room for more.
+TEST_F(StepCostTest, ABatchThatPromptsHoldUpAllowsNoMore) {
+  device_.a_token = 0.0001;
+  double step_seconds = 0;
+  for (int round = 0; round < 20; ++round) {
+    for (int i = 0; i < 20; ++i) cost_.Add({}, 0, 4, kDecode);
+    for (int i = 0; i < 5; ++i) {
+      const int32_t tokens = cost_.Beside(kFactor, kMost).TokensFrom(0);
+      const PrefillWork work = Device::WorkOf(0, tokens);
+      step_seconds = device_.Prefill(work) + 1.4 * kDecode;
+      cost_.Add(work, device_.Prefill(work), 4, 1.4 * kDecode);
+    }
+  }
+  EXPECT_LE(step_seconds, kFactor * kDecode * 1.1);
+  EXPECT_GE(step_seconds, kFactor * kDecode * 0.8);
+}
+
+TEST_F(StepCostTest, ABatchThatHasGrownIsBelieved) {
+  device_.a_token = 0.0001;
+  Prompt(4000);
+  for (int i = 0; i < 100; ++i) cost_.Add({}, 0, 16, 4 * kDecode);
+  EXPECT_NEAR(cost_.Beside(kFactor, kMost).TokensFrom(0), 400, 400 * 0.6);
+  EXPECT_GE(cost_.Beside(kFactor, kMost).TokensFrom(0), 300);
+}
+
+// One step in 20 may be slower than the bound says, not half of them.
+TEST_F(StepCostTest, NoiseIsAllowedFor) {
+  std::mt19937 random(1);
+  std::lognormal_distribution<double> noise(0, 0.15);
+  device_ = {
+      .start = 0.001, .a_token = 0.0002, .a_pair = 1e-7, .noise = [&] { return noise(random); }};
+  DecodeAlone(50);
+  for (int prompt = 0; prompt < 20; ++prompt) Prompt(2000);
+  seconds_.clear();
+  for (int prompt = 0; prompt < 40; ++prompt) Prompt(2000);
+  EXPECT_LE(Percentile(0.92), kFactor * kDecode);
+  EXPECT_LE(Percentile(0.99), kFactor * kDecode * 1.1);
+  EXPECT_GE(Percentile(0.5), kFactor * kDecode * 0.7);
+  EXPECT_GT(cost_.caution(), 1.0);
+}
+
+TEST_F(StepCostTest, CautionGoesWithTheNoise) {
+  device_ = {.start = 0.001, .a_token = 0.0002};
+  DecodeAlone(5);
+  Prompt(4000);
+  int parts = 0;
+  device_.noise = [&] { return ++parts / 2 % 3 == 0 ? 1.5 : 1.0; };  // of every third step
+  Prompt(8000);
+  EXPECT_GT(cost_.caution(), 1.1);
+  device_.noise = [] { return 1.0; };
+  for (int prompt = 0; prompt < 10; ++prompt) Prompt(8000);
+  EXPECT_LT(cost_.caution(), 1.01);
+}
+
+TEST_F(StepCostTest, ItFollowsADeviceWhoseTimesChange) {
+  for (const double a_token : {0.0001, 0.0004, 0.00005}) {
+    device_ = {.start = 0.001, .a_token = a_token};
+    for (int step = 0; step < 150; ++step) Step(0);
+    EXPECT_LE(seconds_.back(), kFactor * kDecode * 1.05) << a_token;
+    EXPECT_GE(seconds_.back(), kFactor * kDecode * 0.8) << a_token;
+  }
+}
+
+}  // namespace
+}  // namespace sirocco
