@@ -114,7 +114,7 @@ bool CallRecord::generates() const {
   return method_ == RpcMethod::kGenerate || method_ == RpcMethod::kGenerateStream;
 }
 
-grpc::Status CallRecord::End(const absl::Status& status, const CallDetails& details) {
+void CallRecord::Tell(const absl::Status& status, const CallDetails& details) {
   // Of a call that is already broken the client has learnt so from its own side.
   const absl::StatusCode code = context_.IsCancelled() ? CancelReason() : status.code();
   if (generates() && code == absl::StatusCode::kDeadlineExceeded) {
@@ -122,6 +122,20 @@ grpc::Status CallRecord::End(const absl::Status& status, const CallDetails& deta
   }
   metrics_.OnCall(method_, code);
   Log(code, status, details);
+}
+
+void CallRecord::Done() {
+  if (!untold_.ok()) Tell(untold_, untold_details_);
+}
+
+grpc::Status CallRecord::End(const absl::Status& status, const CallDetails& details) {
+  if (has_message_) {
+    // Before the client can know.
+    Tell(status, details);
+  } else {
+    untold_ = status;
+    untold_details_ = details;
+  }
   context_.AddTrailingMetadata("sirocco-mode", std::string(NameOf(mode_)));
   context_.AddTrailingMetadata("sirocco-queue-ms", MillisecondsText(details.timing.queue));
   context_.AddTrailingMetadata("sirocco-prefill-ms", MillisecondsText(details.timing.prefill));

@@ -52,16 +52,24 @@ class CallRecord {
   // Who asks: the metadata `sirocco-client`; empty, where there is none.
   absl::StatusOr<std::string> Client() const;
 
-  // Why a call that was cancelled was: kDeadlineExceeded or kCancelled. A client gives up at its
-  // own deadline, which may come a little before the one it told us: gRPC rounds timeouts up, and
-  // they count from here on. The first call decides. Any thread.
+  // Why a call that was cancelled was: kDeadlineExceeded or kCancelled. Clients reset a stream with
+  // the same code for both, so only the clock can tell them apart. A client gives up at its own
+  // deadline, which may come a little before the one it told us: gRPC rounds timeouts up, and they
+  // count from here on. The first call decides. Any thread.
   absl::StatusCode CancelReason();
+
+  // The call came without a message. Its client has gone, or never sends one: which of them gRPC
+  // tells only when the call is done.
+  void HasNoMessage() { has_message_ = false; }
 
   // Sets the trailing metadata, counts the call and logs it; returns what to finish it with. Once,
   // right before it is finished.
   grpc::Status End(const absl::Status& status, const CallDetails& details);
+  // In OnDone: counts and logs a call without a message.
+  void Done();
 
  private:
+  void Tell(const absl::Status& status, const CallDetails& details);
   void Log(absl::StatusCode code, const absl::Status& status, const CallDetails& details) const;
   bool generates() const;
 
@@ -72,6 +80,9 @@ class CallRecord {
   const std::chrono::system_clock::time_point start_ = std::chrono::system_clock::now();
   const Clock::time_point came_ = Clock::now();
   std::atomic<absl::StatusCode> cancel_reason_{absl::StatusCode::kOk};  // kOk: not decided
+  bool has_message_ = true;
+  absl::Status untold_;  // how it ended, until Done; not OK without a message
+  CallDetails untold_details_;
 };
 
 }  // namespace sirocco

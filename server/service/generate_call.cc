@@ -21,6 +21,7 @@ absl::Status Retriable(const absl::Status& status) {
 void GenerateCall::Start(const grpc::ByteBuffer& request) {
   self_ = shared_from_this();
   shared_.calls.Add(this);
+  if (!request.Valid()) record_.HasNoMessage();
   if (const auto model = Model(); !model.ok()) return End(model.status());
   const bool posted =
       shared_.pool.Post(request.Length(), [self = self_, request] { self->Prepare(request); });
@@ -152,6 +153,7 @@ void GenerateCall::Cancelled() {
 }
 
 void GenerateCall::Done() {
+  record_.Done();
   shared_.calls.Remove(this);
   // Released here, not by a delivery thread that is inside the stream's listener.
   std::shared_ptr<TokenStream> stream;

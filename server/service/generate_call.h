@@ -21,6 +21,7 @@
 
 #include "server/api/to_response.h"
 #include "server/service/call.h"
+#include "server/service/open_calls.h"
 #include "server/service/serving_state.h"
 #include "server/service/work_pool.h"
 
@@ -34,6 +35,7 @@ struct CallContext {
   Metrics& metrics;
   WorkPool& pool;
   GenerateCalls& calls;
+  OpenCalls& open;
   Mode mode;
   bool log_prompts = false;
 };
@@ -51,6 +53,7 @@ class GenerateCall : public std::enable_shared_from_this<GenerateCall> {
  protected:
   GenerateCall(RpcMethod method, const CallContext& shared, grpc::CallbackServerContext& context)
       : shared_(shared),
+        open_(shared.open),
         context_(&context),
         record_(method, shared.mode, shared.metrics, context) {}
 
@@ -84,6 +87,7 @@ class GenerateCall : public std::enable_shared_from_this<GenerateCall> {
 
  private:
   const CallContext shared_;
+  const OpenCalls::Call open_;
   std::shared_ptr<GenerateCall> self_;
 
   std::mutex mutex_;                      // to `cancelled_`

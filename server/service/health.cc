@@ -11,7 +11,8 @@ using grpc::health::v1::HealthCheckResponse;
 // Writes its name's status whenever it is not the one written last.
 class HealthService::Watcher final : public grpc::ServerWriteReactor<HealthCheckResponse> {
  public:
-  Watcher(HealthService& service, std::string name) : service_(service), name_(std::move(name)) {}
+  Watcher(HealthService& service, std::string name)
+      : open_(service.open_), service_(service), name_(std::move(name)) {}
 
   // Looks again. Any thread. A status that is stale by the time it is written is followed by
   // another look.
@@ -59,6 +60,7 @@ class HealthService::Watcher final : public grpc::ServerWriteReactor<HealthCheck
   void OnDone() override { service_.Forget(this); }
 
  private:
+  const OpenCalls::Call open_;
   HealthService& service_;
   const std::string name_;
   HealthCheckResponse response_;  // of the thread that is busy
@@ -68,7 +70,7 @@ class HealthService::Watcher final : public grpc::ServerWriteReactor<HealthCheck
   std::optional<ServingStatus> written_;
 };
 
-HealthService::HealthService(const std::vector<std::string>& names) {
+HealthService::HealthService(const std::vector<std::string>& names, OpenCalls& open) : open_(open) {
   for (const std::string& name : names) statuses_[name] = HealthCheckResponse::NOT_SERVING;
 }
 

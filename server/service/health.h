@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "grpc/health/v1/health.grpc.pb.h"
+#include "server/service/open_calls.h"
 
 namespace sirocco {
 
@@ -22,8 +23,8 @@ class HealthService final : public grpc::health::v1::Health::CallbackService {
  public:
   using ServingStatus = grpc::health::v1::HealthCheckResponse::ServingStatus;
 
-  // All of `names` start as NOT_SERVING; there are no others.
-  explicit HealthService(const std::vector<std::string>& names);
+  // All of `names` start as NOT_SERVING; there are no others. Watches are counted in `open`.
+  HealthService(const std::vector<std::string>& names, OpenCalls& open);
 
   void Set(std::string_view name, bool serving);
   // All names NOT_SERVING, for good; watches end with UNAVAILABLE after they have said so.
@@ -46,6 +47,7 @@ class HealthService final : public grpc::health::v1::Health::CallbackService {
   void Forget(Watcher* watcher);
   std::vector<std::shared_ptr<Watcher>> Watchers() const;
 
+  OpenCalls& open_;
   mutable std::mutex mutex_;
   std::map<std::string, ServingStatus, std::less<>> statuses_;
   std::map<Watcher*, std::shared_ptr<Watcher>> watchers_;

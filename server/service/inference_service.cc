@@ -18,11 +18,14 @@ class FunctionCall final : public grpc::ServerUnaryReactor {
   FunctionCall(RpcMethod method, const CallContext& shared, grpc::CallbackServerContext& context,
                grpc::ByteBuffer request, grpc::ByteBuffer* response, Function function)
       : shared_(shared),
+        open_(shared.open),
         context_(context),
         record_(method, shared.mode, shared.metrics, context),
         request_(std::move(request)),
         response_(response),
-        function_(std::move(function)) {}
+        function_(std::move(function)) {
+    if (!request_.Valid()) record_.HasNoMessage();
+  }
 
   void RunOnPool() {
     const bool posted = shared_.pool.Post(request_.Length(), [this] { Run(); });
@@ -31,7 +34,10 @@ class FunctionCall final : public grpc::ServerUnaryReactor {
 
   void Run() { End(context_.IsCancelled() ? absl::CancelledError("the client has gone") : Call()); }
 
-  void OnDone() override { delete this; }
+  void OnDone() override {
+    record_.Done();
+    delete this;
+  }
 
  private:
   absl::Status Call() {
@@ -47,6 +53,7 @@ class FunctionCall final : public grpc::ServerUnaryReactor {
   void End(const absl::Status& status) { Finish(record_.End(status, details_)); }
 
   const CallContext shared_;
+  const OpenCalls::Call open_;
   grpc::CallbackServerContext& context_;
   CallRecord record_;
   CallDetails details_;

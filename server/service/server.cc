@@ -27,6 +27,9 @@ constexpr std::chrono::milliseconds kMaxSilence{60'000};
 constexpr std::chrono::milliseconds kMaxUnanswered{20'000};
 constexpr std::chrono::milliseconds kLeastPatience{1'000};
 
+// When all calls have ended, so long has a client to close its connection itself.
+constexpr std::chrono::milliseconds kFarewell{100};
+
 int PatienceMs(std::chrono::milliseconds most, std::chrono::milliseconds write_stall_timeout) {
   return static_cast<int>(std::clamp(write_stall_timeout, kLeastPatience, most).count());
 }
@@ -35,9 +38,9 @@ int PatienceMs(std::chrono::milliseconds most, std::chrono::milliseconds write_s
 
 GrpcServer::GrpcServer(const GrpcServerOptions& options, Metrics& metrics)
     : options_(options),
-      health_({kAll, kInference, kLiveness}),
+      health_({kAll, kInference, kLiveness}, open_),
       pool_(options.work),
-      service_({state_, metrics, pool_, calls_, options.mode, options.log_prompts}),
+      service_({state_, metrics, pool_, calls_, open_, options.mode, options.log_prompts}),
       stall_(options.health_stall_timeout),
       failed_accepts_(FailedAccepts()) {
   UpdateHealth();
@@ -141,7 +144,11 @@ void GrpcServer::Shutdown(std::chrono::milliseconds grace) {
   if (server_ != nullptr) {
     SetDraining();
     health_.Shutdown();
-    server_->Shutdown(std::chrono::system_clock::now() + grace);
+    // gRPC would wait for connections, not for calls; and clients that are idle may not look at
+    // theirs for seconds.
+    const bool ended = open_.WaitUntilNone(Clock::now() + grace);
+    const auto left = ended ? std::min(grace, kFarewell) : std::chrono::milliseconds(0);
+    server_->Shutdown(std::chrono::system_clock::now() + left);
     server_->Wait();
     server_ = nullptr;
   }

@@ -31,6 +31,7 @@
 #include "server/service/generate_call.h"
 #include "server/service/health.h"
 #include "server/service/inference_service.h"
+#include "server/service/open_calls.h"
 #include "server/service/serving_state.h"
 #include "server/service/stall_detector.h"
 #include "server/service/work_pool.h"
@@ -88,6 +89,7 @@ class GrpcServer {
   const GrpcServerOptions options_;
   std::string address_;
   ServingState state_;
+  OpenCalls open_;
   HealthService health_;
   GenerateCalls calls_;
   WorkPool pool_;

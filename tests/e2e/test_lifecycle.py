@@ -194,6 +194,15 @@ class TestDrain:
         assert server.stop() == 0
         assert time.monotonic() - started < 5
 
+    def test_an_idle_client_does_not_hold_up_the_end(self, bare):
+        server = Server(bare, "--max-batch-size", 1)
+        server.generate(prompt_token_ids={"ids": [5]}, max_new_tokens=1)
+        time.sleep(0.5)  # the client does not look at its connection any more
+        started = time.monotonic()
+        server.terminate()
+        assert server.process.wait(30) == 0
+        assert time.monotonic() - started < 1  # 0.13 s; two, where the connection was waited for
+
 
 def free_port():
     with socket.socket() as probe:

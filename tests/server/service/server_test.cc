@@ -48,6 +48,44 @@ TEST_F(ServerTest, BytesThatAreNoMessage) {
   }
 }
 
+// A call whose message never comes: since its client has cancelled it, or has nothing to say.
+TEST_F(ServerTest, CallsWithoutAMessage) {
+  Start();
+  for (const char* method : {"Generate", "GenerateStream", "Tokenize", "GetModel"}) {
+    for (const bool cancel : {true, false}) {
+      grpc::GenericStub stub(channel_);
+      grpc::ClientContext context;
+      grpc::CompletionQueue queue;
+      const auto next = [&] {
+        void* tag = nullptr;
+        bool ok = false;
+        queue.Next(&tag, &ok);
+      };
+      const auto call =
+          stub.PrepareCall(&context, std::string("/sirocco.v1.Inference/") + method, &queue);
+      call->StartCall(nullptr);
+      next();
+      if (cancel) {
+        // The server has the call, and waits for the message.
+        std::this_thread::sleep_for(milliseconds(50));
+        context.TryCancel();
+      } else {
+        call->WritesDone(nullptr);
+        next();
+      }
+      grpc::Status status;
+      call->Finish(&status, nullptr);
+      next();
+      const std::string code = cancel ? "CANCELLED" : "INVALID_ARGUMENT";
+      EXPECT_EQ(status.error_code(),
+                cancel ? grpc::StatusCode::CANCELLED : grpc::StatusCode::INVALID_ARGUMENT);
+      EXPECT_TRUE(Eventually([&] { return Calls(method, code) == 1; })) << method << code;
+    }
+    EXPECT_EQ(Calls(method, "CANCELLED"), 1) << method;
+    EXPECT_EQ(Calls(method, "INVALID_ARGUMENT"), 1) << method;
+  }
+}
+
 TEST_F(ServerTest, InvalidUtf8NamesItsField) {
   Start();
   const std::string chat("\x22\x08\x0a\x06\x0a\x01u\x12\x01\xff", 10);
@@ -190,7 +228,7 @@ TEST_F(ServerTest, AWatchTellsEachChangeAndDoesNotHoldUpTheEnd) {
   EXPECT_EQ(response.status(), HealthCheckResponse::NOT_SERVING);
   const auto start = Clock::now();
   server_->Shutdown(std::chrono::seconds(60));
-  EXPECT_LT(Clock::now() - start, std::chrono::seconds(30));
+  EXPECT_LT(Clock::now() - start, std::chrono::seconds(1));
   EXPECT_FALSE(watch->Read(&response));
   EXPECT_EQ(watch->Finish().error_code(), grpc::StatusCode::UNAVAILABLE);
 }
