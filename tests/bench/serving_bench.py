@@ -6,7 +6,7 @@ Before: `deploy/build`. SIROCCO_BIN names another program, SIROCCO_TEST_MODEL an
 default model.
 
 usage: tests/bench/serving_bench.py [--model MODEL] [--backend cpu] [--streams N] [--long N]
-       [--shared N] [--seconds N]
+       [--shared N] [--seconds N] [--only prompts|beginning|flood]
 """
 import argparse
 import itertools
@@ -24,6 +24,7 @@ from stubs import pb  # noqa: E402
 
 TIMEOUT = 600
 SMALLEST_CHUNK = 16  # tokens of a prompt that a step takes at least
+BLOCK = 16  # tokens that the prefix cache shares at once
 UNBOUNDED = 1000  # an itl_factor that no step reaches
 numbers = itertools.count()
 
@@ -79,13 +80,33 @@ class Streams:
         return [gap for at, gap in self.gaps if begin < at < end]
 
 
+def all_beside_prompts(args):
+    print(f"## {args.streams} running streams, prompts of {args.long} tokens back to back\n")
+    print("| itl_factor | gaps without prompts, ms: median, p99 | with: median, p99, most | p99 over "
+          "idle median, p99 | a prompt's last 16 tokens alone, ms | bounds of p99, ms: 3.3 idle "
+          "medians, 1.1 (idle + last 16 tokens) | tokens/s of the streams, without and with | first "
+          "token of the long prompts |")
+    print("|---|---|---|---|---|---|---|---|")
+    for factor in (3, UNBOUNDED):
+        beside_prompts(args, factor)
+
+
+def last_chunk_alone(server, args):
+    """What the last chunk of a long prompt takes alone: all before it was read already."""
+    beginning = list(range(300, 300 + (args.long - SMALLEST_CHUNK) // BLOCK * BLOCK))
+
+    def read():
+        server.generate(timeout=TIMEOUT, **request(SMALLEST_CHUNK, 1, beginning))
+    read()
+    return statistics.median(seconds(read) for _ in range(9))
+
+
 def beside_prompts(args, factor):
     """A row: the gaps of running streams without and with long prompts back to back."""
     with harness.Server(args.model, "--backend", args.backend, "--max-batch-size",
                         args.streams + 2, "--max-length", args.long + 4096, "--itl-factor",
                         factor) as server:
-        small = [seconds(lambda: server.generate(timeout=TIMEOUT, **request(SMALLEST_CHUNK, 1)))
-                 for _ in range(9)]
+        chunk = last_chunk_alone(server, args)
         streams = Streams(server, args.streams, 4000)
         time.sleep(2)
         idle_from = time.monotonic()
@@ -100,19 +121,22 @@ def beside_prompts(args, factor):
     idle = streams.between(idle_from, idle_to)
     busy = streams.between(idle_to + 0.5, busy_to)
     step = statistics.median(idle)
-    bound = max(3.3 * step, 1.1 * (step + statistics.median(small)))
+    by_factor, by_chunk = 3.3 * step, 1.1 * (step + chunk)
+    bound = max(by_factor, by_chunk)
     rates = len(idle) / (idle_to - idle_from), len(busy) / (busy_to - idle_to - 0.5)
     tail = percentile(busy, 0.99)
     print(f"| {factor} | {step * 1e3:.1f}, {percentile(idle, 0.99) * 1e3:.1f} | "
           f"{statistics.median(busy) * 1e3:.1f}, {tail * 1e3:.1f}, {max(busy) * 1e3:.1f} | "
-          f"{tail / step:.1f}x | {bound * 1e3:.1f} ms, {'kept' if tail <= bound else 'not kept'} | "
-          f"{statistics.median(small) * 1e3:.1f} | {rates[0]:.0f}, {rates[1]:.0f} | "
+          f"{tail / step:.1f}, {tail / percentile(idle, 0.99):.1f} | {chunk * 1e3:.1f} | "
+          f"{by_factor * 1e3:.1f}, {by_chunk * 1e3:.1f}: "
+          f"{'kept' if tail <= bound else 'not kept'} | {rates[0]:.0f}, {rates[1]:.0f} | "
           f"{statistics.median(first):.2f} s ({len(first)}) |", flush=True)
 
 
 def shared_beginning(args):
     """The first token's time of a long prompt whose beginning was read before, or was not."""
     shared = [200 + i * 17 % 40000 for i in range(args.shared)]
+    print("\n## A beginning that many prompts share\n")
     with harness.Server(args.model, "--backend", args.backend, "--max-batch-size", 4,
                         "--max-length", args.shared + 64) as server:
         def first(salt):
@@ -128,6 +152,7 @@ def shared_beginning(args):
 
 def beside_a_flood(args):
     """The first token's time of a client alone, and beside one that always has many requests."""
+    print("\n## One client beside another's flood\n")
     with harness.Server(args.model, "--backend", args.backend, "--max-batch-size", args.streams,
                         "--max-length", 1024) as server:
         def first(client):
@@ -145,7 +170,7 @@ def beside_a_flood(args):
         def flood():
             while not ends.is_set():
                 first("flood")
-        alone = statistics.median(first("quiet") for _ in range(9))
+        alone = statistics.median(first("quiet") for _ in range(15))
         floods = [threading.Thread(target=flood) for _ in range(8 * args.streams)]
         for thread in floods:
             thread.start()
@@ -169,20 +194,14 @@ def main():
     parser.add_argument("--long", type=int, default=1000, help="tokens of the long prompts")
     parser.add_argument("--shared", type=int, default=2000, help="tokens of the beginning")
     parser.add_argument("--seconds", type=float, default=12)
+    parser.add_argument("--only", choices=["prompts", "beginning", "flood"])
     args = parser.parse_args()
     args.model = args.model or harness.smollm2()
 
-    print(f"## {args.streams} running streams, prompts of {args.long} tokens back to back\n")
-    print("| itl_factor | gaps without prompts, ms: median, p99 | with: median, p99, most | p99 / "
-          "idle median | bound | a prompt of 16 alone, ms | tokens/s of the streams, without and "
-          "with | first token of the long prompts |")
-    print("|---|---|---|---|---|---|---|---|")
-    for factor in (3, UNBOUNDED):
-        beside_prompts(args, factor)
-    print("\n## A beginning that many prompts share\n")
-    shared_beginning(args)
-    print("\n## One client beside another's flood\n")
-    beside_a_flood(args)
+    parts = {"prompts": all_beside_prompts, "beginning": shared_beginning, "flood": beside_a_flood}
+    for name, part in parts.items():
+        if args.only in (None, name):
+            part(args)
 
 
 if __name__ == "__main__":
