@@ -6,7 +6,7 @@
 #include <string>
 #include <thread>
 
-#include "tests/engine/engine_harness.h"
+#include "tests/engine/engine_fixture.h"
 #include "tests/engine/simulation.h"
 
 namespace sirocco {
@@ -15,27 +15,7 @@ namespace {
 using std::chrono::milliseconds;
 using std::chrono::seconds;
 
-// With executors that do not run ahead, and that do.
-class EngineTest : public testing::TestWithParam<int> {
- protected:
-  void SetUp() override { h_.run_ahead = GetParam(); }
-  void TearDown() override {
-    h_.gate.Open();
-    h_.engine.reset();
-    EXPECT_EQ(h_.device->violation(), "");
-    EXPECT_FALSE(h_.observer.counts().negative_time);
-  }
-  // A request that goes on to the end of max_length.
-  Request Long(int32_t salt = 1) {
-    Request request = PromptOf(4, h_.executor.max_length - 4, salt);
-    request.stop.ignore_eos = true;
-    return request;
-  }
-  absl::Status Refusal(Request request) {
-    return Client::Submit(*h_.engine, std::move(request)).status();
-  }
-  EngineHarness h_;
-};
+using EngineTest = EngineFixture;
 
 INSTANTIATE_TEST_SUITE_P(RunAhead, EngineTest, testing::Values(0, 1));
 
@@ -299,84 +279,6 @@ TEST_P(EngineTest, TimesAddUp) {
   EXPECT_LE(timing.queue + timing.prefill + timing.decode, Clock::now() - before);
 }
 
-TEST_P(EngineTest, DrainingRefusesAndLetsFinish) {
-  h_.Start();
-  h_.gate.Close();
-  auto client = h_.Submit(Long());
-  h_.gate.AwaitWaiter();
-  bool finished = false;
-  std::thread drain([&] { finished = h_.engine->Drain(seconds(60)); });
-  // Until the drain has begun.
-  while (Refusal(PromptOf(1, 1)).code() != absl::StatusCode::kUnavailable) {
-    std::this_thread::sleep_for(milliseconds(1));
-  }
-  EXPECT_EQ(h_.observer.counts().rejected.at("draining"), 1);
-  h_.gate.Open();
-  drain.join();
-  EXPECT_TRUE(finished);
-  h_.ExpectAnswer(*client, Long());
-}
-
-TEST_P(EngineTest, DrainEndsWhatIsLeftEvenIfTheDeviceHangs) {
-  h_.Start();
-  h_.gate.Close();
-  auto running = h_.Submit(Long(1));
-  h_.gate.AwaitWaiter();
-  auto arrived = h_.Submit(Long(2));
-  EXPECT_FALSE(h_.engine->Drain(milliseconds(10)));
-  for (Client* client : {running.get(), arrived.get()}) {
-    ASSERT_TRUE(client->Wait());
-    EXPECT_EQ(client->output().end.status.code(), absl::StatusCode::kUnavailable);
-  }
-  h_.gate.Open();
-  EXPECT_TRUE(h_.AwaitIdle());
-}
-
-TEST_P(EngineTest, AFaultEndsEveryStreamAndRefusesFromThenOn) {
-  h_.executor = FakeOptions(1, 64, 64);
-  h_.Start();
-  EXPECT_TRUE(h_.engine->fault().ok());
-  auto running = h_.Submit(Long(1));
-  ASSERT_TRUE(running->WaitForToken());
-  h_.gate.Close();
-  auto waiting = h_.Submit(Long(2));
-  h_.device->fails = true;
-  h_.gate.Open();
-  for (Client* client : {running.get(), waiting.get()}) {
-    ASSERT_TRUE(client->Wait());
-    const absl::Status status = client->output().end.status;
-    if (status.ok()) continue;  // it was faster
-    EXPECT_EQ(status.code(), absl::StatusCode::kInternal);
-    EXPECT_EQ(status.message(), "the device has failed: the fake device broke");
-  }
-  EXPECT_EQ(waiting->output().end.status.code(), absl::StatusCode::kInternal);
-  EXPECT_EQ(h_.engine->fault().code(), absl::StatusCode::kInternal);
-  EXPECT_EQ(Refusal(Long()).code(), absl::StatusCode::kInternal);
-  EXPECT_TRUE(h_.AwaitIdle());
-}
-
-TEST_P(EngineTest, AFaultFoundAtTheEndOfAStepEndsAllToo) {
-  h_.executor = FakeOptions(2, 64, 64);
-  h_.Start();
-  // A step is under way when the device breaks.
-  h_.gate.Close();
-  std::vector<std::unique_ptr<Client>> clients;
-  for (int32_t i = 0; i < 3; ++i) clients.push_back(h_.Submit(Long(i)));
-  h_.gate.AwaitWaiter();
-  h_.device->breaks = true;
-  h_.gate.Open();
-  for (const auto& client : clients) {
-    ASSERT_TRUE(client->Wait());
-    const absl::Status status = client->output().end.status;
-    EXPECT_EQ(status.code(), absl::StatusCode::kInternal);
-    EXPECT_EQ(status.message(), "the device has failed: the fake device broke");
-  }
-  EXPECT_EQ(h_.engine->fault().code(), absl::StatusCode::kInternal);
-  EXPECT_EQ(Refusal(Long()).code(), absl::StatusCode::kInternal);
-  EXPECT_TRUE(h_.AwaitIdle());
-  EXPECT_TRUE(h_.engine->Drain(seconds(60)));
-}
-
 TEST_P(EngineTest, AnEndByLengthComputesNothingInVain) {
   h_.executor = FakeOptions(4, 64, 64);
   h_.Start();
@@ -417,23 +319,6 @@ TEST_P(EngineTest, AnEndByATokenHasOneOverrunRow) {
   EXPECT_EQ(counts.decode_rows, tokens - sequences + counts.overrun_rows);
   EXPECT_EQ(counts.generated_tokens, tokens);
   EXPECT_EQ(counts.inter_tokens, tokens - sequences);
-}
-
-TEST_P(EngineTest, TheEndOfTheEngineEndsItsStreams) {
-  h_.executor = FakeOptions(1, 64, 64);
-  h_.Start();
-  h_.gate.Close();
-  auto running = h_.Submit(Long(1));
-  auto waiting = h_.Submit(Long(2));
-  h_.gate.AwaitWaiter();
-  std::thread stop([&] { h_.engine.reset(); });
-  h_.gate.Open();
-  stop.join();
-  for (Client* client : {running.get(), waiting.get()}) {
-    ASSERT_TRUE(client->Wait());
-    const absl::Status status = client->output().end.status;
-    EXPECT_TRUE(status.ok() || status.code() == absl::StatusCode::kUnavailable) << status;
-  }
 }
 
 TEST_P(EngineTest, HealthSeesWorkAndSteps) {

@@ -6,7 +6,7 @@
 #include <vector>
 
 #include "engine/sequence_blocks.h"
-#include "tests/engine/engine_harness.h"
+#include "tests/engine/engine_fixture.h"
 #include "tests/engine/simulation.h"
 
 namespace sirocco {
@@ -14,15 +14,8 @@ namespace {
 
 constexpr int32_t kBlock = 4;  // FakeOptions
 
-// With executors that do not run ahead, and that do.
-class PrefixCacheTest : public testing::TestWithParam<int> {
+class PrefixCacheTest : public EngineFixture {
  protected:
-  void SetUp() override { h_.run_ahead = GetParam(); }
-  void TearDown() override {
-    h_.gate.Open();
-    h_.engine.reset();
-    EXPECT_EQ(h_.device->violation(), "");
-  }
   // Tokens of the prompt that were not computed.
   int32_t Cached(const Request& request) {
     auto client = h_.Submit(request);
@@ -36,7 +29,6 @@ class PrefixCacheTest : public testing::TestWithParam<int> {
     EXPECT_EQ(counts.prefix_hits, hits);
     EXPECT_EQ(counts.prefill_tokens, h_.device->prefill_tokens.load());
   }
-  EngineHarness h_;
 };
 
 INSTANTIATE_TEST_SUITE_P(RunAhead, PrefixCacheTest, testing::Values(0, 1));
