@@ -22,12 +22,6 @@ inline __m256i LoadWords(const std::byte* from) {
 inline __m256 LoadHalves(const std::byte* from) {
   return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from)));
 }
-// Four activations, for every weight row of the vector.
-inline __m256i BroadcastWord(const int8_t* from) {
-  int32_t word;
-  __builtin_memcpy(&word, from, sizeof(word));
-  return _mm256_set1_epi32(word);
-}
 
 // Keeps a sum a running one: compilers reorder a block's additions into a tree, all of whose leaves
 // then wait in memory, for there are more than registers.
@@ -35,7 +29,7 @@ inline void KeepRunning(__m256i& sum) { asm("" : "+x"(sum)); }
 
 // Exact products of one block column with 8 weight rows, for kRows rows: in int32.
 template <DType kType, int kRows>
-inline void MultiplyBlock(const std::byte* words, const int8_t* const (&x)[kRows],
+inline void MultiplyBlock(const std::byte* words, const BlockRows<kRows>& rows,
                           __m256i (&products)[kRows]) {
   constexpr int kWords = WordsOf(kType);
   const __m256i ones = _mm256_set1_epi16(1);
@@ -46,7 +40,7 @@ inline void MultiplyBlock(const std::byte* words, const int8_t* const (&x)[kRows
       const __m256i magnitude = _mm256_abs_epi8(q);
 #pragma GCC unroll 4
       for (int r = 0; r < kRows; ++r) {
-        const __m256i turned = _mm256_sign_epi8(BroadcastWord(x[r] + 4 * w), q);
+        const __m256i turned = _mm256_sign_epi8(_mm256_set1_epi32(rows.WordOf(r, 4 * w)), q);
         const __m256i sum = _mm256_madd_epi16(_mm256_maddubs_epi16(magnitude, turned), ones);
         products[r] = w == 0 ? sum : _mm256_add_epi32(products[r], sum);
         KeepRunning(products[r]);
@@ -62,9 +56,9 @@ inline void MultiplyBlock(const std::byte* words, const int8_t* const (&x)[kRows
       const __m256i high = _mm256_and_si256(_mm256_srli_epi16(q, 4), low_bits);
 #pragma GCC unroll 4
       for (int r = 0; r < kRows; ++r) {
-        const __m256i a = _mm256_maddubs_epi16(low, BroadcastWord(x[r] + 4 * w));
-        const __m256i b =
-            _mm256_maddubs_epi16(high, BroadcastWord(x[r] + kBlockElements / 2 + 4 * w));
+        const __m256i a = _mm256_maddubs_epi16(low, _mm256_set1_epi32(rows.WordOf(r, 4 * w)));
+        const __m256i b = _mm256_maddubs_epi16(
+            high, _mm256_set1_epi32(rows.WordOf(r, kBlockElements / 2 + 4 * w)));
         pairs[r] = _mm256_add_epi16(w == 0 ? b : _mm256_add_epi16(pairs[r], b), a);
         KeepRunning(pairs[r]);
       }
@@ -78,14 +72,8 @@ inline void MultiplyBlock(const std::byte* words, const int8_t* const (&x)[kRows
 // rows from 8 * `half` on.
 template <DType kType, int kRows, int kGroups, int kHalves>
 void MultiplyRows(const GroupProduct& product, int32_t first, int32_t group, int half) {
-  const int8_t* x[kRows];
-  const BlockScale* scales[kRows];
+  BlockRows<kRows> rows(product, first);
   __m256 sums[kGroups][kHalves][kRows];
-#pragma GCC unroll 4
-  for (int r = 0; r < kRows; ++r) {
-    x[r] = product.x.values(product.first_row + first + r);
-    scales[r] = product.x.scales(product.first_row + first + r);
-  }
 #pragma GCC unroll 8
   for (int i = 0; i < kGroups * kHalves * kRows; ++i) (&sums[0][0][0])[i] = _mm256_setzero_ps();
   const int32_t blocks = product.x.blocks();
@@ -99,27 +87,26 @@ void MultiplyRows(const GroupProduct& product, int32_t first, int32_t group, int
 #pragma GCC unroll 2
       for (int h = 0; h < kHalves; ++h) {
         __m256i products[kRows];
-        MultiplyBlock<kType, kRows>(at + WordsAt(kType) + 4 * (half + h) * kLanes, x, products);
+        MultiplyBlock<kType, kRows>(at + WordsAt(kType) + 4 * (half + h) * kLanes, rows, products);
         const std::byte* const halves = at + 2 * (half + h) * kLanes;
         const __m256 d = LoadHalves(halves);
 #pragma GCC unroll 4
         for (int r = 0; r < kRows; ++r) {
           __m256i exact = products[r];
           if constexpr (kType == DType::kQ4_0) {
-            exact = _mm256_sub_epi32(exact, _mm256_set1_epi32(8 * scales[r][b].total));
+            exact = _mm256_sub_epi32(exact, _mm256_set1_epi32(8 * rows.scales[r][b].total));
           }
           __m256& sum = sums[g][h][r];
-          const __m256 scale = _mm256_mul_ps(d, _mm256_set1_ps(scales[r][b].scale));
+          const __m256 scale = _mm256_mul_ps(d, _mm256_set1_ps(rows.scales[r][b].scale));
           sum = _mm256_fmadd_ps(_mm256_cvtepi32_ps(exact), scale, sum);
           if constexpr (kType == DType::kQ4_1) {
             sum = _mm256_fmadd_ps(LoadHalves(halves + MinimaAt()),
-                                  _mm256_set1_ps(scales[r][b].scaled_total), sum);
+                                  _mm256_set1_ps(rows.scales[r][b].scaled_total), sum);
           }
         }
       }
     }
-#pragma GCC unroll 4
-    for (int r = 0; r < kRows; ++r) x[r] += kBlockElements;
+    rows.NextBlock();
   }
 #pragma GCC unroll 4
   for (int r = 0; r < kRows; ++r) {
@@ -140,7 +127,7 @@ void MultiplyRows(const GroupProduct& product, int32_t first, int32_t group, int
 constexpr int64_t kLongStream = 12 << 10;
 
 // kRows rows with all groups, long ones as many side by side as their sums fit the registers; tiles
-// have three groups or six (split.h).
+// have a multiple of three groups (split.h).
 template <DType kType, int kRows>
 void MultiplyGroups(const GroupProduct& product, int32_t first) {
   constexpr int kGroups = kRows == 1 ? 3 : 2;
@@ -169,14 +156,7 @@ void MultiplyGroupOf(const GroupProduct& product) {
 }  // namespace
 
 void MultiplyGroupAvx2(const GroupProduct& product) {
-  switch (product.type) {
-    case DType::kQ8_0:
-      return MultiplyGroupOf<DType::kQ8_0>(product);
-    case DType::kQ4_0:
-      return MultiplyGroupOf<DType::kQ4_0>(product);
-    default:
-      return MultiplyGroupOf<DType::kQ4_1>(product);
-  }
+  ForBlockType(product.type, [&](auto type) { MultiplyGroupOf<type()>(product); });
 }
 
 }  // namespace sirocco::cpu

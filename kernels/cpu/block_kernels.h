@@ -4,6 +4,8 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
+#include <type_traits>
 
 #include "kernels/cpu/blocks.h"
 #include "kernels/cpu/pack.h"
@@ -34,6 +36,45 @@ inline GroupProduct GroupOf(GroupProduct product, int32_t index) {
   product.out += index * kGroupRows;
   return product;
 }
+
+// Of kRows rows of a product from `first` on, what the weights of one block after the other meet.
+template <int kRows>
+struct BlockRows {
+  const int8_t* x[kRows];  // at the block's first value
+  const BlockScale* scales[kRows];
+
+  BlockRows(const GroupProduct& product, int32_t first) {
+#pragma GCC unroll 8
+    for (int r = 0; r < kRows; ++r) {
+      x[r] = product.x.values(product.first_row + first + r);
+      scales[r] = product.x.scales(product.first_row + first + r);
+    }
+  }
+  // Four values of row r, from the block's `at`-th on.
+  int32_t WordOf(int r, int at) const {
+    int32_t word;
+    std::memcpy(&word, x[r] + at, sizeof(word));
+    return word;
+  }
+  void NextBlock() {
+#pragma GCC unroll 8
+    for (int r = 0; r < kRows; ++r) x[r] += kBlockElements;
+  }
+};
+
+// Calls multiply(std::integral_constant<DType, type>()).
+template <typename Multiply>
+inline void ForBlockType(DType type, const Multiply& multiply) {
+  switch (type) {
+    case DType::kQ8_0:
+      return multiply(std::integral_constant<DType, DType::kQ8_0>());
+    case DType::kQ4_0:
+      return multiply(std::integral_constant<DType, DType::kQ4_0>());
+    default:
+      return multiply(std::integral_constant<DType, DType::kQ4_1>());
+  }
+}
+
 using GroupKernel = void (*)(const GroupProduct& product);
 
 void MultiplyGroupPortable(const GroupProduct& product);

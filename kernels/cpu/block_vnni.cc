@@ -22,16 +22,10 @@ inline __m512i LoadWords(const std::byte* from) { return _mm512_loadu_si512(from
 inline __m512 LoadHalves(const std::byte* from) {
   return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(from)));
 }
-// Four activations, for every weight row.
-inline __m512i BroadcastWord(const int8_t* from) {
-  int32_t word;
-  __builtin_memcpy(&word, from, sizeof(word));
-  return _mm512_set1_epi32(word);
-}
 
 // Sums of one block column: rows x 16 weight rows.
 template <DType kType, int kRows>
-inline void MultiplyBlock(const std::byte* words, const int8_t* const (&x)[kRows],
+inline void MultiplyBlock(const std::byte* words, const BlockRows<kRows>& rows,
                           __m512i (&products)[kRows]) {
   constexpr int kWords = WordsOf(kType);
 #pragma GCC unroll 8
@@ -41,7 +35,8 @@ inline void MultiplyBlock(const std::byte* words, const int8_t* const (&x)[kRows
       const __m512i raised = _mm512_xor_si512(q, _mm512_set1_epi8(-128));
 #pragma GCC unroll 8
       for (int r = 0; r < kRows; ++r) {
-        products[r] = _mm512_dpbusd_epi32(products[r], raised, BroadcastWord(x[r] + 4 * w));
+        products[r] =
+            _mm512_dpbusd_epi32(products[r], raised, _mm512_set1_epi32(rows.WordOf(r, 4 * w)));
       }
     } else {
       const __m512i low_bits = _mm512_set1_epi8(15);
@@ -49,9 +44,10 @@ inline void MultiplyBlock(const std::byte* words, const int8_t* const (&x)[kRows
       const __m512i high = _mm512_and_si512(_mm512_srli_epi16(q, 4), low_bits);
 #pragma GCC unroll 8
       for (int r = 0; r < kRows; ++r) {
-        products[r] = _mm512_dpbusd_epi32(products[r], low, BroadcastWord(x[r] + 4 * w));
-        products[r] = _mm512_dpbusd_epi32(products[r], high,
-                                          BroadcastWord(x[r] + kBlockElements / 2 + 4 * w));
+        products[r] =
+            _mm512_dpbusd_epi32(products[r], low, _mm512_set1_epi32(rows.WordOf(r, 4 * w)));
+        products[r] = _mm512_dpbusd_epi32(
+            products[r], high, _mm512_set1_epi32(rows.WordOf(r, kBlockElements / 2 + 4 * w)));
       }
     }
   }
@@ -64,15 +60,10 @@ constexpr int32_t Raised(DType type) {
 
 template <DType kType, int kRows>
 void MultiplyRows(const GroupProduct& product, int32_t first) {
-  const int8_t* x[kRows];
-  const BlockScale* scales[kRows];
+  BlockRows<kRows> rows(product, first);
   __m512 sums[kRows];
 #pragma GCC unroll 8
-  for (int r = 0; r < kRows; ++r) {
-    x[r] = product.x.values(product.first_row + first + r);
-    scales[r] = product.x.scales(product.first_row + first + r);
-    sums[r] = _mm512_setzero_ps();
-  }
+  for (int r = 0; r < kRows; ++r) sums[r] = _mm512_setzero_ps();
   const std::byte* block = product.group;
   const int32_t blocks = product.x.blocks();
   for (int32_t b = 0; b < blocks; ++b, block += GroupBlockBytes(kType)) {
@@ -80,20 +71,20 @@ void MultiplyRows(const GroupProduct& product, int32_t first) {
     __m512i products[kRows];
 #pragma GCC unroll 8
     for (int r = 0; r < kRows; ++r) {
-      products[r] = _mm512_set1_epi32(-Raised(kType) * scales[r][b].total);
+      products[r] = _mm512_set1_epi32(-Raised(kType) * rows.scales[r][b].total);
     }
-    MultiplyBlock<kType, kRows>(block + WordsAt(kType), x, products);
+    MultiplyBlock<kType, kRows>(block + WordsAt(kType), rows, products);
     const __m512 d = LoadHalves(block);
 #pragma GCC unroll 8
     for (int r = 0; r < kRows; ++r) {
-      const __m512 scale = _mm512_mul_ps(d, _mm512_set1_ps(scales[r][b].scale));
+      const __m512 scale = _mm512_mul_ps(d, _mm512_set1_ps(rows.scales[r][b].scale));
       sums[r] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(products[r]), scale, sums[r]);
       if constexpr (kType == DType::kQ4_1) {
         sums[r] = _mm512_fmadd_ps(LoadHalves(block + MinimaAt()),
-                                  _mm512_set1_ps(scales[r][b].scaled_total), sums[r]);
+                                  _mm512_set1_ps(rows.scales[r][b].scaled_total), sums[r]);
       }
-      x[r] += kBlockElements;
     }
+    rows.NextBlock();
   }
 #pragma GCC unroll 8
   for (int r = 0; r < kRows; ++r) {
@@ -124,14 +115,7 @@ void MultiplyGroupOf(const GroupProduct& product) {
 }  // namespace
 
 void MultiplyGroupVnni(const GroupProduct& product) {
-  switch (product.type) {
-    case DType::kQ8_0:
-      return MultiplyGroupOf<DType::kQ8_0>(product);
-    case DType::kQ4_0:
-      return MultiplyGroupOf<DType::kQ4_0>(product);
-    default:
-      return MultiplyGroupOf<DType::kQ4_1>(product);
-  }
+  ForBlockType(product.type, [&](auto type) { MultiplyGroupOf<type()>(product); });
 }
 
 }  // namespace sirocco::cpu
