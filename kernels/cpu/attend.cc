@@ -8,7 +8,7 @@
 #define HWY_TARGET_INCLUDE "kernels/cpu/attend.cc"
 #include "hwy/foreach_target.h"
 // After foreach_target.h, which includes this file once a target.
-#include "kernels/cpu/dot-inl.h"
+#include "kernels/cpu/score-inl.h"
 #include "kernels/cpu/vec-inl.h"
 
 HWY_BEFORE_NAMESPACE();
@@ -39,14 +39,6 @@ struct Slots {
     }
   }
 };
-
-// Asks for `count` elements: runs are too short for the processor's own prefetching. kLocality 2:
-// into the second cache.
-template <int kLocality, typename T>
-HWY_INLINE void PrefetchRun(const T* from, int64_t count) {
-  constexpr int64_t kLine = 64 / sizeof(T);
-  for (int64_t i = 0; i < count; i += kLine) __builtin_prefetch(from + i, 0, kLocality);
-}
 
 template <typename T>
 Slots<T> SlotsOf(const KvLayer& kv, const AttendQueries& queries, bool value) {
@@ -172,112 +164,6 @@ void WeighSlots(const Slots<T>& values, int32_t first, int32_t last, const float
   take(std::integral_constant<int, 1>());
 }
 
-// ---- Scores ------------------------------------------------------------------------------
-
-static_assert(kQueryLanes == kPack);
-// Groups of 16 queries side by side.
-inline constexpr int kScoreGroups = kParts == 1 ? 2 : 1;
-
-// Dot products of kSlots rows of k, in float32, with kGroups groups of 16 queries (AttendQueries::
-// by_dim): for each element what DotTile does, 16 chains along the dimensions and their sum by
-// Sum's tree, here one chain after the other. to[query][slot].
-template <int kSlots, int kGroups>
-HWY_INLINE void ScoreTile(const float* HWY_RESTRICT k, int32_t dim, const float* HWY_RESTRICT q,
-                          int32_t queries, float* HWY_RESTRICT to) {
-  // Chain j and chain j + 8 are added, then sums whose j differ by 4, and so on: in the order of j
-  // with its bits reversed, what is to be added next is always the sum made last.
-  constexpr int kOrder[kPack] = {0, 8, 4, 12, 2, 10, 6, 14, 1, 9, 5, 13, 3, 11, 7, 15};
-  float by_slot[kSlots][kGroups * kPack];
-  // Through memory: a Pack that is indexed at run time would be copied piece by piece.
-  float waiting[4][kSlots][kGroups * kPack];
-  Pack sum[kSlots][kGroups];
-  for (int n = 0; n < kPack; ++n) {
-#pragma GCC unroll 4
-    for (int s = 0; s < kSlots; ++s) {
-#pragma GCC unroll 4
-      for (int g = 0; g < kGroups; ++g) sum[s][g] = Zero();
-    }
-    for (int32_t d = kOrder[n]; d < dim; d += kPack) {
-      Pack in[kGroups];
-#pragma GCC unroll 4
-      for (int g = 0; g < kGroups; ++g) in[g] = Load(q + (int64_t{g} * dim + d) * kPack);
-#pragma GCC unroll 4
-      for (int s = 0; s < kSlots; ++s) {
-        const PackVec element = hn::Set(PackTag(), k[int64_t{s} * dim + d]);
-#pragma GCC unroll 4
-        for (int g = 0; g < kGroups; ++g) {
-          for (int i = 0; i < kParts; ++i) {
-            sum[s][g].part[i] = hn::MulAdd(element, in[g].part[i], sum[s][g].part[i]);
-          }
-        }
-      }
-    }
-    int level = 0;
-    for (; (n >> level & 1) != 0; ++level) {
-#pragma GCC unroll 4
-      for (int s = 0; s < kSlots; ++s) {
-#pragma GCC unroll 4
-        for (int g = 0; g < kGroups; ++g) {
-          sum[s][g] = Add(Load(waiting[level][s] + g * kPack), sum[s][g]);
-        }
-      }
-    }
-    float(*const to_wait)[kGroups * kPack] = level < 4 ? waiting[level] : by_slot;
-#pragma GCC unroll 4
-    for (int s = 0; s < kSlots; ++s) {
-#pragma GCC unroll 4
-      for (int g = 0; g < kGroups; ++g) Store(sum[s][g], to_wait[s] + g * kPack);
-    }
-  }
-  for (int32_t i = 0; i < std::min(queries, kGroups * kPack); ++i) {
-    for (int s = 0; s < kSlots; ++s) to[int64_t{i} * kScoreStride + s] = by_slot[s][i];
-  }
-}
-
-// The scores of all queries with kSlots rows of k.
-template <int kSlots, typename T>
-HWY_NOINLINE void ScoreSlots(const T* k, const AttendQueries& queries, int32_t dim, float* to) {
-  const float* rows = nullptr;
-  if constexpr (sizeof(T) == sizeof(float)) {
-    rows = k;
-  } else {
-    const int32_t count = kSlots * dim;
-    int32_t i = 0;
-    for (; i + kPack <= count; i += kPack) Store(Load(k + i), queries.key_rows + i);
-    for (; i < count; ++i) queries.key_rows[i] = k[i].ToFloat();
-    rows = queries.key_rows;
-  }
-  const int32_t all = queries.rows * queries.heads;
-  int32_t i = 0;
-  for (; i + kPack < all; i += kScoreGroups * kPack) {
-    ScoreTile<kSlots, kScoreGroups>(rows, dim, queries.by_dim + int64_t{i} * dim, all - i,
-                                    to + int64_t{i} * kScoreStride);
-  }
-  if (i < all) {
-    ScoreTile<kSlots, 1>(rows, dim, queries.by_dim + int64_t{i} * dim, all - i,
-                         to + int64_t{i} * kScoreStride);
-  }
-}
-
-// The scores of all queries with `count` slots side by side in memory: many queries as lanes, which
-// need no sum across a vector; few against slots one by one. The bits are the same.
-template <typename T>
-HWY_INLINE void ScoreRun(const T* run, int32_t count, const AttendQueries& queries, int32_t dim,
-                         float* to) {
-  if (queries.by_dim == nullptr) {
-    DotBlock(queries.q, dim, queries.rows * queries.heads, run, dim, count, dim, to, kScoreStride);
-    return;
-  }
-  int32_t s = 0;
-  for (; s + kScoreSlots <= count; s += kScoreSlots) {
-    ScoreSlots<kScoreSlots>(run + int64_t{s} * dim, queries, dim, to + s);
-  }
-  for (; s < count; ++s) ScoreSlots<1>(run + int64_t{s} * dim, queries, dim, to + s);
-}
-
-// Slots whose scores with few queries are computed between two requests for what comes.
-inline constexpr int32_t kPrefetchedSlots = 6;
-
 template <typename T>
 void AttendSplitOf(const AttentionShape& shape, const KvLayer& kv, const AttendQueries& queries,
                    int32_t split, float* partials, float* scores) {
@@ -291,20 +177,10 @@ void AttendSplitOf(const AttentionShape& shape, const KvLayer& kv, const AttendQ
   if (first > last) return;
   const Slots<T> keys = SlotsOf<T>(kv, queries, false);
   const Slots<T> values = SlotsOf<T>(kv, queries, true);
-  // Few queries wait for memory: what comes, the next run's keys and this one's values, is asked
-  // for in small parts, between computing.
-  const int32_t part = queries.by_dim == nullptr ? kPrefetchedSlots : kv.block_size;
   keys.EachRun(first, last, [&](int32_t slot, const T* run, int32_t count) HWY_ATTR {
     const int32_t next = slot + count;
-    const T* const next_run = next <= last ? keys.At(next) : run;
-    const T* const value_run = values.At(slot);
-    for (int32_t s = 0; s < count; s += part) {
-      const int32_t taken = std::min(part, count - s);
-      const int64_t offset = int64_t{s} * dim;
-      PrefetchRun<3>(next_run + offset, int64_t{taken} * dim);
-      PrefetchRun<2>(value_run + offset, int64_t{taken} * dim);
-      ScoreRun(run + offset, taken, queries, dim, scores + (slot + s - first));
-    }
+    const Coming<T> coming{next <= last ? keys.At(next) : run, values.At(slot)};
+    ScoreRun(run, count, queries, dim, coming, scores + (slot - first));
   });
   const int64_t stride = PartialFloats(dim);
   const auto first_of = [&](int32_t row) {
