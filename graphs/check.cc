@@ -34,6 +34,12 @@ absl::Status CheckLayers(const ModelDescriptor& descriptor) {
     if (absl::Status s = InRange("a rotary dimension", dim, 2, descriptor.head_dim); !s.ok()) {
       return s;
     }
+    const int64_t long_dim = 2 * static_cast<int64_t>(rotary.long_inverse_frequencies.size());
+    if (long_dim == 0) continue;
+    if (absl::Status s = InRange("a rotary dimension of long sequences", long_dim, dim, dim);
+        !s.ok()) {
+      return s;
+    }
   }
   return absl::OkStatus();
 }
@@ -55,10 +61,12 @@ absl::Status CheckNorms(const ModelDescriptor& descriptor, const LayerWeights& g
     const float* given;
     bool wanted;
   } kNorms[] = {
-      {"attention_norm", given.attention_norm, true},
-      {"mlp_norm", given.mlp_norm, true},
+      {"attention_norm", given.attention_norm, descriptor.pre_norms},
+      {"mlp_norm", given.mlp_norm, descriptor.pre_norms},
       {"q_norm", given.q_norm, descriptor.head_norms},
       {"k_norm", given.k_norm, descriptor.head_norms},
+      {"q_whole_norm", given.q_whole_norm, descriptor.whole_norms},
+      {"k_whole_norm", given.k_whole_norm, descriptor.whole_norms},
       {"attention_post_norm", given.attention_post_norm, descriptor.post_norms},
       {"mlp_post_norm", given.mlp_post_norm, descriptor.post_norms},
   };

@@ -55,10 +55,13 @@ BeginStepParams DecodeBegin(const ComposeContext& context, int32_t* layer_counte
 EmbedParams Embed(const ComposeContext& context);
 // Of `hidden`, into `normed`.
 RmsNormParams FinalNorm(const ComposeContext& context);
-MatMulParams LmHead(const ComposeContext& context, const Rows& in);
+// The LM head of `in`, into `logits`, which are then scaled and capped where the model has that.
+void AddHead(const ComposeContext& context, const Rows& in, Plan& plan);
 // Of `lanes` [R]; with `keep_logits` a copy of the logits before.
 void AddSample(const ComposeContext& context, const int32_t* lanes, Plan& plan);
-QkvAttentionParams QkvAttention(const ComposeContext& context, const LayerRef& layer);
+// From the products of q, k and v on.
+void AddQkvAttention(const ComposeContext& context, std::string_view part, const LayerRef& layer,
+                     Plan& plan);
 // What every fused operation knows of a layer. Without a counter: layer `index`.
 LayerRef MakeLayerRef(const ComposeContext& context, const int32_t* counter, int32_t index);
 

@@ -14,6 +14,12 @@ namespace sirocco {
 // Scaling rules (linear, llama3, ...) are applied when the descriptor is made.
 struct RotaryDescriptor {
   std::vector<float> inverse_frequencies;  // [dim / 2]
+  // The rates instead of them where sequences may be longer than `original_context`; empty: the
+  // same for any length. One choice for all sequences, by ExecutorOptions::max_length, so that keys
+  // in the cache never depend on what is still to come.
+  std::vector<float> long_inverse_frequencies = {};  // [dim / 2]
+  int32_t original_context = 0;
+  float scale = 1;  // of cosines and sines: turned parts of q and k are so much longer
   bool operator==(const RotaryDescriptor&) const = default;
 };
 
@@ -39,14 +45,19 @@ struct ModelDescriptor {
   int32_t max_position = 0;  // the longest sequence the model was made for
   float norm_epsilon = 0;
   float attention_scale = 0;
+  float attention_soft_cap = 0;  // of scores; 0: none
+  float logit_scale = 1;
+  float logit_soft_cap = 0;  // 0: none
   float embedding_scale = 1;
   Activation activation = Activation::kSilu;
   bool qkv_bias = false;
   bool output_bias = false;
   bool mlp_bias = false;
-  bool head_norms = false;  // each head of q and k is normed before it is turned
-  bool post_norms = false;  // what attention and MLP add to the stream is normed first
-  bool tied_head = false;   // the LM head is the embedding
+  bool pre_norms = true;     // what attention and MLP take from the stream is normed
+  bool head_norms = false;   // each head of q and k is normed before it is turned
+  bool whole_norms = false;  // all heads of q together, and all of k
+  bool post_norms = false;   // what attention and MLP add to the stream is normed first
+  bool tied_head = false;    // the LM head is the embedding
   std::vector<RotaryDescriptor> rotaries;
   std::vector<LayerGroup> groups;
   std::vector<LayerDescriptor> layers;

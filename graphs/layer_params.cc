@@ -24,6 +24,8 @@ std::vector<LayerParams> MakeLayerParams(const ModelDescriptor& descriptor,
     to.o_bias = from.o_bias;
     to.q_norm = from.q_norm;
     to.k_norm = from.k_norm;
+    to.q_whole_norm = from.q_whole_norm;
+    to.k_whole_norm = from.k_whole_norm;
     to.attention_post_norm = from.attention_post_norm;
     to.mlp_post_norm = from.mlp_post_norm;
     to.input_post_norm = i > 0 ? weights.layers[i - 1].mlp_post_norm : nullptr;
@@ -31,6 +33,7 @@ std::vector<LayerParams> MakeLayerParams(const ModelDescriptor& descriptor,
     to.attention.heads = descriptor.heads;
     to.attention.window = descriptor.groups[layer.group].window;
     to.attention.scale = descriptor.attention_scale;
+    to.attention.soft_cap = descriptor.attention_soft_cap;
     to.kv = kv[i];
     to.mlp_norm = from.mlp_norm;
     to.gate = from.gate;

@@ -54,7 +54,7 @@ Plan ComposeDecoder(const ComposeContext& context) {
     const std::string part = absl::StrCat("layer ", i);
     const LayerRef layer = MakeLayerRef(context, nullptr, i);
     AddQkv(context, part, layer, plan);
-    plan.Add(part, QkvAttention(context, layer));
+    AddQkvAttention(context, part, layer, plan);
     plan.Add(part, OutputResidualParams{
                        .layer = layer, .attention = b.attention, .hidden = stream, .delta = delta});
     plan.Add(part, NormGateUpParams{.layer = layer,
@@ -72,7 +72,7 @@ Plan ComposeDecoder(const ComposeContext& context) {
                                   .normed = b.normed,
                                   .delta = delta});
   }
-  plan.Add("epilogue", LmHead(context, b.normed));
+  AddHead(context, b.normed, plan);
   AddSample(context, b.rows.lane, plan);
   return plan;
 }

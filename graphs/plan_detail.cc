@@ -41,6 +41,9 @@ struct Detail {
     return absl::StrCat(Shape(p.k), " twice -> ", Str(NameOf(p.kv.dtype)));
   }
   std::string operator()(const DecodeAttentionParams& p) const { return Attention(p.shape, p.kv); }
+  std::string operator()(const NormQkParams& p) const {
+    return absl::StrCat("first ", p.layer.q_rows, " + ", p.layer.kv_rows, " of ", Shape(p.qkv));
+  }
   std::string operator()(const QkvAttentionParams& p) const {
     return absl::StrCat(Shape(p.qkv), " -> ", Shape(p.out));
   }
@@ -48,6 +51,10 @@ struct Detail {
   std::string operator()(const AddParams& p) const { return Shape(p.sum); }
   std::string operator()(const GatedActivationParams& p) const { return Shape(p.out); }
   std::string operator()(const GatherRowsParams& p) const { return Shape(p.out); }
+  std::string operator()(const AdjustLogitsParams& p) const {
+    return absl::StrCat(Shape(p.logits), " * ", p.scale,
+                        p.soft_cap > 0 ? absl::StrCat(", soft-cap ", p.soft_cap) : "");
+  }
   std::string operator()(const SampleParams& p) const { return Shape(p.logits); }
   std::string operator()(const ScoreTokensParams& p) const { return Shape(p.logits); }
   std::string operator()(const NormQkvParams& p) const { return Qkv(p.hidden, p.layer); }

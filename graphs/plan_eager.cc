@@ -68,6 +68,10 @@ void AddAttention(const ComposeContext& context, std::string_view part, const La
     AddHeadNorm(part, b.q, layer.q_norm, layer, head_dim, plan);
     AddHeadNorm(part, b.k, layer.k_norm, layer, head_dim, plan);
   }
+  if (context.descriptor.whole_norms) {
+    AddHeadNorm(part, b.q, layer.q_whole_norm, layer, b.q.width, plan);
+    AddHeadNorm(part, b.k, layer.k_whole_norm, layer, b.k.width, plan);
+  }
   for (const Rows& heads : {b.q, b.k}) {
     plan.Add(part, RotaryParams{
                        .map = b.rows, .heads = heads, .head_dim = head_dim, .table = layer.rotary});
@@ -108,7 +112,8 @@ void AddMlp(const ComposeContext& context, std::string_view part, const LayerPar
 
 void AddLayers(const ComposeContext& context, Pass pass, Plan& plan) {
   const std::span<const LayerParams> layers = context.layers;
-  const bool one_by_one = pass == Pass::kDecode;
+  // Without a norm there is nothing that a residual's pass could end with.
+  const bool one_by_one = pass == Pass::kDecode || !context.descriptor.pre_norms;
   for (size_t i = 0; i < layers.size(); ++i) {
     const std::string part = absl::StrCat("layer ", i);
     const LayerParams& layer = layers[i];
@@ -149,8 +154,14 @@ RmsNormParams FinalNorm(const ComposeContext& context) {
           .out = context.buffers.normed};
 }
 
-MatMulParams LmHead(const ComposeContext& context, const Rows& in) {
-  return {.in = in, .weight = context.weights.head, .out = context.buffers.logits};
+void AddHead(const ComposeContext& context, const Rows& in, Plan& plan) {
+  const ModelDescriptor& descriptor = context.descriptor;
+  const Rows& logits = context.buffers.logits;
+  plan.Add("epilogue", MatMulParams{.in = in, .weight = context.weights.head, .out = logits});
+  if (descriptor.logit_scale == 1 && descriptor.logit_soft_cap == 0) return;
+  plan.Add("epilogue", AdjustLogitsParams{.logits = logits,
+                                          .scale = descriptor.logit_scale,
+                                          .soft_cap = descriptor.logit_soft_cap});
 }
 
 void AddSample(const ComposeContext& context, const int32_t* lanes, Plan& plan) {
@@ -168,7 +179,7 @@ Plan ComposeEagerDecode(const ComposeContext& context) {
   Plan plan = ComposePrologue(context, nullptr);
   AddLayers(context, Pass::kDecode, plan);
   plan.Add("epilogue", FinalNorm(context));
-  plan.Add("epilogue", LmHead(context, context.buffers.normed));
+  AddHead(context, context.buffers.normed, plan);
   AddSample(context, context.buffers.rows.lane, plan);
   return plan;
 }
@@ -192,7 +203,7 @@ Plan ComposePrefillHead(const ComposeContext& context) {
   norm.in = b.head_hidden;
   norm.out = b.head_normed;
   plan.Add("epilogue", norm);
-  plan.Add("epilogue", LmHead(context, b.head_normed));
+  AddHead(context, b.head_normed, plan);
   return plan;
 }
 

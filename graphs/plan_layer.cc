@@ -27,14 +27,16 @@ Plan ComposePrologue(const ComposeContext& context, int32_t* layer_counter) {
   return plan;
 }
 
-QkvAttentionParams QkvAttention(const ComposeContext& context, const LayerRef& layer) {
+void AddQkvAttention(const ComposeContext& context, std::string_view part, const LayerRef& layer,
+                     Plan& plan) {
   const StepBuffers& b = context.buffers;
-  return {.map = b.rows,
-          .lanes = context.lanes,
-          .layer = layer,
-          .qkv = b.qkv,
-          .q = b.q,
-          .out = b.attention};
+  if (context.descriptor.whole_norms) plan.Add(part, NormQkParams{.layer = layer, .qkv = b.qkv});
+  plan.Add(part, QkvAttentionParams{.map = b.rows,
+                                    .lanes = context.lanes,
+                                    .layer = layer,
+                                    .qkv = b.qkv,
+                                    .q = b.q,
+                                    .out = b.attention});
 }
 
 void AddLayer(const ComposeContext& context, std::string_view part, const LayerRef& layer,
@@ -49,7 +51,7 @@ void AddLayer(const ComposeContext& context, std::string_view part, const LayerR
                                .qkv = b.qkv,
                                .delta = delta,
                                .sum = post_norms ? b.sum : Rows()});
-  plan.Add(part, QkvAttention(context, layer));
+  AddQkvAttention(context, part, layer, plan);
   plan.Add(part, OutputResidualParams{
                      .layer = layer, .attention = b.attention, .hidden = between, .delta = delta});
   plan.Add(part, NormGateUpParams{.layer = layer,
@@ -85,7 +87,7 @@ Plan ComposeLayerEpilogue(const ComposeContext& context) {
   } else {
     plan.Add("epilogue", FinalNorm(context));
   }
-  plan.Add("epilogue", LmHead(context, context.buffers.normed));
+  AddHead(context, context.buffers.normed, plan);
   AddSample(context, context.buffers.rows.lane, plan);
   return plan;
 }

@@ -22,12 +22,17 @@ uint64_t Place(const ModelDescriptor& descriptor, int32_t max_length, void* memo
 
 }  // namespace
 
-void RotaryEntry(const RotaryDescriptor& rotary, int32_t position, float* cos_sin) {
-  const size_t half = rotary.inverse_frequencies.size();
+void RotaryEntry(const RotaryDescriptor& rotary, int32_t max_length, int32_t position,
+                 float* cos_sin) {
+  const bool is_long =
+      !rotary.long_inverse_frequencies.empty() && max_length > rotary.original_context;
+  const std::vector<float>& rates =
+      is_long ? rotary.long_inverse_frequencies : rotary.inverse_frequencies;
+  const size_t half = rates.size();
   for (size_t i = 0; i < half; ++i) {
-    const float angle = static_cast<float>(position) * rotary.inverse_frequencies[i];
-    cos_sin[i] = std::cos(angle);
-    cos_sin[half + i] = std::sin(angle);
+    const float angle = static_cast<float>(position) * rates[i];
+    cos_sin[i] = std::cos(angle) * rotary.scale;
+    cos_sin[half + i] = std::sin(angle) * rotary.scale;
   }
 }
 
@@ -51,7 +56,8 @@ absl::StatusOr<RotaryTables> RotaryTables::Create(Device& device, const ModelDes
     const RotaryDescriptor& rotary = descriptor.rotaries[t];
     const size_t dim = 2 * rotary.inverse_frequencies.size();
     host.resize(dim * max_length);
-    for (int32_t p = 0; p < max_length; ++p) RotaryEntry(rotary, p, host.data() + dim * p);
+    for (int32_t p = 0; p < max_length; ++p)
+      RotaryEntry(rotary, max_length, p, host.data() + dim * p);
     if (absl::Status status =
             device.CopyToDevice(places[t], host.data(), host.size() * sizeof(float));
         !status.ok()) {

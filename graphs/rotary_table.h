@@ -26,8 +26,10 @@ class RotaryTables {
   std::vector<RotaryTable> tables_;
 };
 
-// One position's entry, [2][dim / 2]: cosines, then sines. Computed in float32 throughout, as
+// One position's entry, [2][dim / 2]: cosines, then sines, of sequences of up to `max_length`
+// tokens. Computed in float32 throughout, as
 // transformers does: the angles of long contexts differ visibly if the product is kept wider.
-void RotaryEntry(const RotaryDescriptor& rotary, int32_t position, float* cos_sin);
+void RotaryEntry(const RotaryDescriptor& rotary, int32_t max_length, int32_t position,
+                 float* cos_sin);
 
 }  // namespace sirocco

@@ -22,6 +22,8 @@ struct LayerWeights {
   const float* o_bias = nullptr;
   const float* q_norm = nullptr;  // [head_dim]
   const float* k_norm = nullptr;
+  const float* q_whole_norm = nullptr;         // [heads * head_dim]
+  const float* k_whole_norm = nullptr;         // [kv_heads * head_dim]
   const float* attention_post_norm = nullptr;  // [hidden]
   const float* mlp_norm = nullptr;             // [hidden]
   Matrix gate, up;                             // [intermediate, hidden]

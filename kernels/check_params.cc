@@ -92,7 +92,7 @@ Checks CheckParams(const EmbedParams& p, const BackendTypes& types) {
 
 Checks CheckParams(const RmsNormParams& p, const BackendTypes& types) {
   Checks checks("rms_norm", types);
-  checks.RowCount(p.rows).Activations("in", p.in, p.in.width).NotNull("weight", p.weight);
+  checks.RowCount(p.rows).Activations("in", p.in, p.in.width);
   checks.Activations("out", p.out, p.in.width);
   OneTypeBesideFloat32(checks, p.in, p.out);
   return checks;
@@ -174,6 +174,13 @@ Checks CheckParams(const PrefillAttentionParams& p, const BackendTypes& types) {
   return checks;
 }
 
+Checks CheckParams(const AdjustLogitsParams& p, const BackendTypes& types) {
+  Checks checks("adjust_logits", types);
+  checks.RowCount(p.rows).Residual("logits", p.logits, p.logits.width);
+  checks.That(p.soft_cap >= 0, "soft_cap is below 0");
+  return checks;
+}
+
 Checks CheckParams(const SampleParams& p, const BackendTypes& types) {
   Checks checks("sample", types);
   checks.RowCount(p.rows).NotNull("row_lane", p.row_lane).NotNull("out", p.out);
@@ -201,6 +208,10 @@ Checks CheckParams(const QkvParams& p, const BackendTypes& types) {
   Checks checks = CheckQkv("qkv", p, types);
   checks.Activations("normed", p.normed, p.normed.width);
   return checks;
+}
+
+Checks CheckParams(const NormQkParams& p, const BackendTypes& types) {
+  return CheckQkv("norm_qk", p, types);
 }
 
 Checks CheckParams(const QkvAttentionParams& p, const BackendTypes& types) {
@@ -232,7 +243,7 @@ Checks CheckParams(const DownResidualParams& p, const BackendTypes& types) {
 
 Checks CheckParams(const DownNormParams& p, const BackendTypes& types) {
   Checks checks = CheckResidual("down_norm", p, "in", p.in, types);
-  checks.Activations("normed", p.normed, p.hidden.width).NotNull("next_norm", p.next_norm);
+  checks.Activations("normed", p.normed, p.hidden.width);
   checks.SameType("normed", p.normed.dtype, "in", p.in.dtype);
   return checks;
 }

@@ -33,6 +33,8 @@ class OperationOps : public Ops {
   absl::Status Run(const DownNormParams& p) final { return RunAny(p); }
   absl::Status Run(const HeadNormParams& p) final { return RunAny(p); }
   absl::Status Run(const AddNormParams& p) final { return RunAny(p); }
+  absl::Status Run(const AdjustLogitsParams& p) final { return RunAny(p); }
+  absl::Status Run(const NormQkParams& p) final { return RunAny(p); }
 
  protected:
   virtual absl::Status RunAny(const Operation& operation) = 0;

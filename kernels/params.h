@@ -72,7 +72,7 @@ struct AttentionShape {
 // All that one decoder layer computes with. Fused operations find it in a table in device memory.
 // Null pointers: no such bias.
 struct LayerParams {
-  const float* attention_norm = nullptr;  // [hidden]
+  const float* attention_norm = nullptr;  // [hidden]; null: the stream goes in as it is
   Matrix q, k, v, o;                      // [heads*dim, hidden], ..., [hidden, heads*dim]
   const float* q_bias = nullptr;
   const float* k_bias = nullptr;
@@ -80,6 +80,9 @@ struct LayerParams {
   const float* o_bias = nullptr;
   const float* q_norm = nullptr;  // [head_dim], of each head before it is turned; null: none
   const float* k_norm = nullptr;
+  // Of all heads together, for NormQkParams. A layer has these, or those of each head, or none.
+  const float* q_whole_norm = nullptr;  // [q_rows]
+  const float* k_whole_norm = nullptr;  // [kv_rows]
   // Post-norms: what a block adds to the residual stream is normed first. Null: it is not.
   const float* attention_post_norm = nullptr;  // [hidden]
   const float* mlp_post_norm = nullptr;        // [hidden]
@@ -87,7 +90,7 @@ struct LayerParams {
   RotaryTable rotary;
   AttentionShape attention;
   KvLayer kv;
-  const float* mlp_norm = nullptr;  // [hidden]
+  const float* mlp_norm = nullptr;  // [hidden]; null: the stream goes in as it is
   Matrix gate, up, down;            // [intermediate, hidden] twice, [hidden, intermediate]
   const float* gate_bias = nullptr;
   const float* up_bias = nullptr;
@@ -135,11 +138,12 @@ struct EmbedParams {
   Rows out;  // [R, hidden]
 };
 
-// out = in / sqrt(mean(in^2) + epsilon) * weight (Zhang and Sennrich, 2019). `out` may be `in`.
+// out = in / sqrt(mean(in^2) + epsilon) * weight (Zhang and Sennrich, 2019); without a weight
+// out = in. `out` may be `in`.
 struct RmsNormParams {
   int32_t rows = 0;
   Rows in;                        // [R, width]
-  const float* weight = nullptr;  // [width]
+  const float* weight = nullptr;  // [width] or null
   float epsilon = 0;
   Rows out;  // [R, width]
 };
@@ -243,6 +247,14 @@ struct GatherRowsParams {
   Rows out;                        // [R, width]
 };
 
+// logits = logits * scale; where soft_cap > 0 then soft_cap * tanh(logits / soft_cap).
+struct AdjustLogitsParams {
+  int32_t rows = 0;
+  Rows logits;  // [R, vocab] float32, in place
+  float scale = 1;
+  float soft_cap = 0;
+};
+
 // Chooses each row's next token as its lane asks, reports it in out[r], and advances the lane:
 // history[length] = token, length + 1, counts. A lane whose history is full is left as it is.
 // In this order: allowed and banned ids, bias, repetition, presence and frequency penalties,
@@ -276,6 +288,8 @@ struct ScoreTokensParams {
 // needs a row computes it for itself, and one of them writes it. Where w is null, sum = hidden.
 // Models without post-norms have null `delta` and `sum`.
 
+// "norm" is none where the layer has no such norm: then it stands for its argument.
+
 // qkv = norm(hidden) * W^T: the bare products of q, k and v, side by side. QkvAttentionParams ends
 // them.
 struct NormQkvParams {
@@ -293,6 +307,14 @@ struct QkvParams {
   LayerRef layer;
   Rows normed;  // [R, hidden]
   Rows qkv;     // [R, q_rows + 2 * kv_rows] float32
+};
+
+// q's and k's part of `qkv` normed whole, by the layer's q_whole_norm and k_whole_norm: in models
+// that have these, between the products and QkvAttentionParams. They have no biases.
+struct NormQkParams {
+  int32_t rows = 0;
+  LayerRef layer;
+  Rows qkv;  // [R, q_rows + 2 * kv_rows] float32, in place
 };
 
 // What becomes of q, k and v, where they are read: their biases, the norms of q's and k's heads
@@ -346,7 +368,7 @@ struct DownNormParams {
   LayerRef layer;
   Rows in;                           // [R, intermediate]
   Rows hidden;                       // [R, hidden]
-  const float* next_norm = nullptr;  // [hidden]
+  const float* next_norm = nullptr;  // [hidden] or null
   Rows normed;                       // [R, hidden]
   Rows delta;                        // [R, hidden], or null
 };

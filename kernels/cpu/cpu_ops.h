@@ -46,6 +46,8 @@ class CpuOps final : public Ops {
   absl::Status Run(const DownNormParams& p) override;
   absl::Status Run(const HeadNormParams& p) override;
   absl::Status Run(const AddNormParams& p) override;
+  absl::Status Run(const AdjustLogitsParams& p) override;
+  absl::Status Run(const NormQkParams& p) override;
 
  private:
   // A call that needs so much scratch: of each thread, and shared.

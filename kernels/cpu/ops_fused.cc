@@ -74,9 +74,8 @@ absl::Status CheckQkvLayer(const QkvWork& work) {
       .Weights("k", layer.k, work.layer.kv_rows, hidden)
       .Weights("v", layer.v, work.layer.kv_rows, hidden);
   if (work.stream.hidden.data != nullptr) {
-    checks.NotNull("attention_norm", layer.attention_norm)
-        .That(layer.input_post_norm == nullptr || work.stream.sum.data != nullptr,
-              "the layer has an input_post_norm, but delta and sum are null");
+    checks.That(layer.input_post_norm == nullptr || work.stream.sum.data != nullptr,
+                "the layer has an input_post_norm, but delta and sum are null");
   }
   return checks.status();
 }
@@ -117,6 +116,30 @@ void QkvOnly(const QkvWork& work, int phase, int32_t task, const Scratch& scratc
 
 Grid HeadGrid(int32_t rows, const LayerRef& layer) {
   return {rows, (layer.q_rows + 2 * layer.kv_rows) / layer.head_dim, std::min(rows, kTileRows), 1};
+}
+
+struct NormQkWork {
+  NormQkParams p;
+  Grid grid;
+};
+
+absl::Status CheckNormQkLayer(const NormQkWork& work) {
+  const LayerParams& layer = LayerOf(work.p.layer);
+  Checks checks("norm_qk", kTypes);
+  checks.NotNull("q_whole_norm", layer.q_whole_norm).NotNull("k_whole_norm", layer.k_whole_norm);
+  return checks.status();
+}
+
+void NormQk(const NormQkWork& work, int /*phase*/, int32_t task, const Scratch&) {
+  const LayerParams& layer = LayerOf(work.p.layer);
+  const LayerRef& ref = work.p.layer;
+  const Grid::Tile tile = work.grid.At(task);
+  for (int32_t r = tile.first_row; r < tile.first_row + tile.rows; ++r) {
+    float* const q = RowOf(work.p.qkv, r);
+    float* const k = q + ref.q_rows;
+    NormRow(q, layer.q_whole_norm, layer.norm_epsilon, ref.q_rows, q);
+    NormRow(k, layer.k_whole_norm, layer.norm_epsilon, ref.kv_rows, k);
+  }
 }
 
 // ---- Products that add to the residual, or go to `delta` to be normed first ------------------
@@ -237,7 +260,6 @@ absl::Status CheckGateUpLayer(const GateUpWork& work) {
   Checks checks("norm_gate_up", kTypes);
   checks.Weights("gate", layer.gate, work.p.out.width, work.p.hidden.width)
       .Weights("up", layer.up, work.p.out.width, work.p.hidden.width)
-      .NotNull("mlp_norm", layer.mlp_norm)
       .That(layer.attention_post_norm == nullptr || work.p.sum.data != nullptr,
             "the layer has an attention_post_norm, but delta and sum are null");
   return checks.status();
@@ -292,6 +314,14 @@ absl::Status CpuOps::Run(const QkvParams& p) {
   Call call = Call::Of<QkvOnly>(work, {work.norm_grid.tasks(), work.head_grid.tasks()});
   call.AddCheck<CheckQkvLayer, QkvWork>();
   return TakeWith(0, call, QuantisedRows::Bytes(p.rows, p.normed.width));
+}
+
+absl::Status CpuOps::Run(const NormQkParams& p) {
+  if (const Checks checks = CheckParams(p, kTypes); !checks.ok()) return checks.status();
+  const NormQkWork work{p, RowGrid(p.rows, p.qkv.width)};
+  Call call = Call::Of<NormQk>(work, {work.grid.tasks()});
+  call.AddCheck<CheckNormQkLayer, NormQkWork>();
+  return sink_.Take(call);
 }
 
 absl::Status CpuOps::Run(const OutputResidualParams& p) {

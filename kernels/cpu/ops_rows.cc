@@ -118,6 +118,16 @@ void GatherOne(const GatherRowsParams& p, int32_t row) {
               static_cast<size_t>(p.out.width) * sizeof(float));
 }
 
+// Few rows, each a vocabulary wide: tasks are parts of a row.
+constexpr int32_t kLogitsTile = 8192;
+
+void AdjustLogits(const ByRows<AdjustLogitsParams>& work, int /*phase*/, int32_t task,
+                  const Scratch&) {
+  const Grid::Tile tile = work.grid.At(task);
+  AdjustLogitsRow(work.p.scale, work.p.soft_cap, tile.columns,
+                  RowOf(work.p.logits, tile.first_row) + tile.first_column);
+}
+
 // Checks, and the call of kRow for every row; `width` is the widest of what a row touches.
 template <auto kRow, typename Params>
 absl::Status EachRow(CallSink& sink, const Params& p, int32_t width) {
@@ -162,6 +172,12 @@ absl::Status CpuOps::Run(const GatedActivationParams& p) {
 
 absl::Status CpuOps::Run(const GatherRowsParams& p) {
   return EachRow<GatherOne>(sink_, p, p.out.width);
+}
+
+absl::Status CpuOps::Run(const AdjustLogitsParams& p) {
+  if (const Checks checks = CheckParams(p, kTypes); !checks.ok()) return checks.status();
+  const ByRows<AdjustLogitsParams> work{p, {p.rows, p.logits.width, 1, kLogitsTile}};
+  return sink_.Take(Call::Of<AdjustLogits>(work, {work.grid.tasks()}));
 }
 
 }  // namespace sirocco::cpu

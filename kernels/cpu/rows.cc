@@ -119,6 +119,18 @@ void GatedActivationRowTarget(Activation activation, const float* gate, const fl
   }
 }
 
+void AdjustLogitsRowTarget(float scale, float soft_cap, int32_t count, float* values) {
+  const auto adjust = [&](const Pack& x) {
+    const Pack scaled = Mul(x, Broadcast(scale));
+    if (soft_cap <= 0) return scaled;
+    const Pack cap = Broadcast(soft_cap);
+    return Mul(cap, Tanh(Div(scaled, cap)));
+  };
+  int32_t i = 0;
+  for (; i + kPack <= count; i += kPack) Store(adjust(Load(values + i)), values + i);
+  if (i < count) StoreFirst(adjust(LoadFirst(values + i, count - i)), values + i, count - i);
+}
+
 }  // namespace HWY_NAMESPACE
 }  // namespace sirocco::cpu
 HWY_AFTER_NAMESPACE();
@@ -129,6 +141,7 @@ namespace sirocco::cpu {
 HWY_EXPORT(DotColumnsOfTarget);
 HWY_EXPORT(NormRowTarget);
 HWY_EXPORT(GatedActivationRowTarget);
+HWY_EXPORT(AdjustLogitsRowTarget);
 
 void DotColumnsOf(const Matrix& weight, int32_t first_column, int32_t columns,
                   const ProductRows& in, int32_t first_row, int32_t rows, float* out,
@@ -144,12 +157,20 @@ void DotColumnsOf(const Matrix& weight, int32_t first_column, int32_t columns,
 }
 
 void NormRow(const float* in, const float* weight, float epsilon, int32_t width, float* out) {
+  if (weight == nullptr) {
+    if (in != out) std::copy_n(in, width, out);
+    return;
+  }
   HWY_DYNAMIC_DISPATCH(NormRowTarget)(in, weight, epsilon, width, out);
 }
 
 void GatedActivationRow(Activation activation, const float* gate, const float* up, int32_t width,
                         float* out) {
   HWY_DYNAMIC_DISPATCH(GatedActivationRowTarget)(activation, gate, up, width, out);
+}
+
+void AdjustLogitsRow(float scale, float soft_cap, int32_t count, float* values) {
+  HWY_DYNAMIC_DISPATCH(AdjustLogitsRowTarget)(scale, soft_cap, count, values);
 }
 
 void TurnHead(const RotaryTable& table, int32_t position, float* head) {

@@ -21,13 +21,17 @@ void DotColumnsOf(const Matrix& weight, int32_t first_column, int32_t columns,
                   const ProductRows& in, int32_t first_row, int32_t rows, float* out,
                   int64_t out_stride);
 
-// out[i] = in[i] / sqrt(mean(in^2) + epsilon) * weight[i]; `out` may be `in`.
+// out[i] = in[i] / sqrt(mean(in^2) + epsilon) * weight[i]; without a weight out[i] = in[i]. `out`
+// may be `in`.
 void NormRow(const float* in, const float* weight, float epsilon, int32_t width, float* out);
 
 // out[i] = activation(gate[i]) * up[i]; `out` may be one of them. SiLU: Elfwing et al., 2017;
 // GELU in its tanh form: Hendrycks and Gimpel, 2016.
 void GatedActivationRow(Activation activation, const float* gate, const float* up, int32_t width,
                         float* out);
+
+// Of AdjustLogitsParams: values[i] = values[i] * scale, capped where soft_cap > 0.
+void AdjustLogitsRow(float scale, float soft_cap, int32_t count, float* values);
 
 // Turns the first table.dim elements of one head to `position`.
 void TurnHead(const RotaryTable& table, int32_t position, float* head);

@@ -61,6 +61,8 @@ class CudaOps final : public Ops {
   absl::Status Run(const DownNormParams& p) override;
   absl::Status Run(const HeadNormParams& p) override;
   absl::Status Run(const AddNormParams& p) override;
+  absl::Status Run(const AdjustLogitsParams& p) override;
+  absl::Status Run(const NormQkParams& p) override;
   std::vector<MatMulParams> ProductsOf(const Operation& operation) override;
 
  private:

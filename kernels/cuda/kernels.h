@@ -22,11 +22,13 @@ cudaError_t LaunchWriteKv(const WriteKvParams& p, const LaunchContext& context);
 cudaError_t LaunchRmsNorm(const RmsNormParams& p, const LaunchContext& context);
 cudaError_t LaunchHeadNorm(const HeadNormParams& p, const LaunchContext& context);
 cudaError_t LaunchAddNorm(const AddNormParams& p, const LaunchContext& context);
+cudaError_t LaunchNormQk(const NormQkParams& p, const LaunchContext& context);
 
 // rows.cu
 cudaError_t LaunchAdd(const AddParams& p, const LaunchContext& context);
 cudaError_t LaunchGatedActivation(const GatedActivationParams& p, const LaunchContext& context);
 cudaError_t LaunchGatherRows(const GatherRowsParams& p, const LaunchContext& context);
+cudaError_t LaunchAdjustLogits(const AdjustLogitsParams& p, const LaunchContext& context);
 cudaError_t LaunchAddBias(int32_t rows, const Rows& out, const float* bias,
                           const LaunchContext& context);
 

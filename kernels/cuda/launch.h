@@ -50,11 +50,13 @@ struct Launchers {
   cudaError_t (*rms_norm)(const RmsNormParams&, const LaunchContext&);
   cudaError_t (*head_norm)(const HeadNormParams&, const LaunchContext&);
   cudaError_t (*add_norm)(const AddNormParams&, const LaunchContext&);
+  cudaError_t (*norm_qk)(const NormQkParams&, const LaunchContext&);
   cudaError_t (*rotary)(const RotaryParams&, const LaunchContext&);
   cudaError_t (*write_kv)(const WriteKvParams&, const LaunchContext&);
   cudaError_t (*add)(const AddParams&, const LaunchContext&);
   cudaError_t (*gated_activation)(const GatedActivationParams&, const LaunchContext&);
   cudaError_t (*gather_rows)(const GatherRowsParams&, const LaunchContext&);
+  cudaError_t (*adjust_logits)(const AdjustLogitsParams&, const LaunchContext&);
   // out[r] += bias, for products of a library that adds none.
   cudaError_t (*add_bias)(int32_t rows, const Rows& out, const float* bias, const LaunchContext&);
 

@@ -12,11 +12,13 @@ const Launchers& KernelLaunchers() {
       .rms_norm = LaunchRmsNorm,
       .head_norm = LaunchHeadNorm,
       .add_norm = LaunchAddNorm,
+      .norm_qk = LaunchNormQk,
       .rotary = LaunchRotary,
       .write_kv = LaunchWriteKv,
       .add = LaunchAdd,
       .gated_activation = LaunchGatedActivation,
       .gather_rows = LaunchGatherRows,
+      .adjust_logits = LaunchAdjustLogits,
       .add_bias = LaunchAddBias,
       // read_stream.cu
       .read_stream = LaunchReadStream,

@@ -13,7 +13,7 @@ namespace sirocco::cuda::SIROCCO_CUDA_PATH {
 // One operation's norms, for all rows:
 //   s      = hidden + norm(delta) * post    (null post: s = hidden)
 //   sum    = s                              (null sum: it is not written; may be `hidden`)
-//   normed = norm(s) * weight
+//   normed = norm(s) * weight       (null weight: normed = s)
 // Made from an operation's parameters and its layer before WaitForDependency.
 struct Norms {
   const float* hidden;  // [R, width]
@@ -21,7 +21,7 @@ struct Norms {
   float* sum;           // [R, width] or null
   void* normed;         // [R, width] of the kernel's T
   const float* post;    // [width] or null
-  const float* weight;  // [width]
+  const float* weight;  // [width] or null
   int width;
   float epsilon;
 
@@ -121,6 +121,7 @@ __device__ __forceinline__ void NormRow(const Norms& norms, int row, float* kept
         if (norms.sum != nullptr) StorePack(x[j], norms.sum + at + i * kWide);
       });
   const float inverse = norms.InverseRms(BlockSum<kThreads>(squares, shared + kThreads / kWarp));
+  const bool scales = norms.weight != nullptr;
   // Where `sum` is `hidden`, joining again would add the delta twice. Each thread reads what it
   // wrote.
   const float* joined = (norms.sum != nullptr ? norms.sum : norms.hidden) + at;
@@ -128,13 +129,13 @@ __device__ __forceinline__ void NormRow(const Norms& norms, int row, float* kept
       packs,
       [&](int i, int j) {
         x[j] = i * kWide < kKept ? from(kept, i) : from(joined, i);
-        weight[j] = from(norms.weight, i);
+        if (scales) weight[j] = from(norms.weight, i);
       },
       [&](int i, int j) {
         Pack<T, kWide> out;
 #pragma unroll
         for (int e = 0; e < kWide; ++e) {
-          out.at[e] = FromFloat<T>(x[j].at[e] * inverse * weight[j].at[e]);
+          out.at[e] = FromFloat<T>(scales ? x[j].at[e] * inverse * weight[j].at[e] : x[j].at[e]);
         }
         StorePack(out, static_cast<T*>(norms.normed) + at + i * kWide);
       });

@@ -1,5 +1,5 @@
-// Norms of rows and of heads, one by one: x / sqrt(mean(x^2) + epsilon) * weight (Zhang and
-// Sennrich, 2019). Sums in float32, in one order.
+// Norms of rows, of heads, and of q and k whole, one by one: x / sqrt(mean(x^2) + epsilon) * weight
+// (Zhang and Sennrich, 2019). Sums in float32, in one order.
 #include "kernels/cuda/kernels.h"
 #include "kernels/cuda/launch.cuh"
 #include "kernels/cuda/rows.cuh"
@@ -38,7 +38,8 @@ __device__ __forceinline__ float Squares(const float (&x)[kCount]) {
   return squares;
 }
 
-// Reads in, writes out; the weight stays in caches. Grid: a row a block. Shared: 32 bytes.
+// Reads in, writes out; the weight stays in caches. Without a weight the row goes through as it is.
+// Grid: a row a block. Shared: 32 bytes.
 template <typename In, typename Out, int kCount>
 __global__ void __launch_bounds__(kRowThreads)
     RmsNormKernel(const __grid_constant__ RmsNormParams p) {
@@ -48,6 +49,7 @@ __global__ void __launch_bounds__(kRowThreads)
   const int width = p.in.width;
   const In* const in = static_cast<const In*>(p.in.data) + int64_t{blockIdx.x} * width;
   Out* const out = static_cast<Out*>(p.out.data) + int64_t{blockIdx.x} * width;
+  const bool norms = p.weight != nullptr;
   float kept[kKept][kCount];
   float squares = 0;
   EachGroup<kCount>(width, [&](int i, int k) {
@@ -67,9 +69,11 @@ __global__ void __launch_bounds__(kRowThreads)
 #pragma unroll
       for (int j = 0; j < kCount; ++j) x[j] = kept[k][j];
     }
-    LoadFloats<float, kCount>(p.weight + i, weight);
+    if (norms) {
+      LoadFloats<float, kCount>(p.weight + i, weight);
 #pragma unroll
-    for (int j = 0; j < kCount; ++j) x[j] = x[j] * inverse * weight[j];
+      for (int j = 0; j < kCount; ++j) x[j] = x[j] * inverse * weight[j];
+    }
     StoreFloats<Out, kCount>(x, out + i);
   });
 }
@@ -170,6 +174,28 @@ __global__ void __launch_bounds__(kRowThreads)
   }
 }
 
+// Reads and writes q's and k's part of each row twice; the weights stay in caches. Grid: (rows, q
+// and k). Shared: 32 bytes.
+__global__ void __launch_bounds__(kRowThreads)
+    NormQkKernel(const __grid_constant__ NormQkParams p) {
+  __shared__ float shared[kRowThreads / kWarp];
+  const LayerParams& layer = LayerOf(p.layer);
+  const bool is_k = blockIdx.y == 1;
+  const int width = is_k ? p.layer.kv_rows : p.layer.q_rows;
+  float* const x = static_cast<float*>(p.qkv.data) + int64_t{blockIdx.x} * p.qkv.width +
+                   (is_k ? p.layer.q_rows : 0);
+  WaitForDependency();
+  LaunchDependents();
+  const float* const weight = is_k ? layer.k_whole_norm : layer.q_whole_norm;
+  float squares = 0;
+  for (int i = static_cast<int>(threadIdx.x); i < width; i += kRowThreads) squares += x[i] * x[i];
+  const float inverse =
+      InverseRms(BlockSum<kRowThreads>(squares, shared), width, layer.norm_epsilon);
+  for (int i = static_cast<int>(threadIdx.x); i < width; i += kRowThreads) {
+    x[i] = x[i] * inverse * weight[i];
+  }
+}
+
 template <typename In, typename Out>
 cudaError_t LaunchRmsNormOf(const RmsNormParams& p, const LaunchContext& context) {
   return WithCount<8>({p.in.width}, {p.in.data, p.out.data, p.weight}, [&](auto count) {
@@ -208,6 +234,11 @@ cudaError_t LaunchHeadNorm(const HeadNormParams& p, const LaunchContext& context
                           dim3(kRowThreads), 0, context, work);
     });
   });
+}
+
+cudaError_t LaunchNormQk(const NormQkParams& p, const LaunchContext& context) {
+  return LaunchKernel(NormQkKernel, dim3(static_cast<uint32_t>(p.rows), 2), dim3(kRowThreads), 0,
+                      context, p);
 }
 
 cudaError_t LaunchAddNorm(const AddNormParams& p, const LaunchContext& context) {

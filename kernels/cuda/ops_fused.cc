@@ -141,6 +141,10 @@ absl::Status CudaOps::Run(const QkvParams& p) {
   return EnqueueFused(CheckParams(p, kTypes), launchers_.qkv, launchers_.qkv_scratch, p);
 }
 
+absl::Status CudaOps::Run(const NormQkParams& p) {
+  return Enqueue(CheckParams(p, kTypes), launchers_.norm_qk, nullptr, p);
+}
+
 absl::Status CudaOps::Run(const QkvAttentionParams& p) {
   return Enqueue(CheckParams(p, kTypes), launchers_.qkv_attention, launchers_.qkv_attention_scratch,
                  p);

@@ -46,6 +46,10 @@ absl::Status CudaOps::Run(const GatherRowsParams& p) {
   return Enqueue(CheckParams(p, kTypes), launchers_.gather_rows, nullptr, p);
 }
 
+absl::Status CudaOps::Run(const AdjustLogitsParams& p) {
+  return Enqueue(CheckParams(p, kTypes), launchers_.adjust_logits, nullptr, p);
+}
+
 absl::Status CudaOps::Run(const MatMulParams& p) {
   Checks checks = CheckParams(p, kTypes);
   checks.SameType("in", p.in.dtype, "weight", p.weight.dtype);

@@ -1,5 +1,5 @@
-// Operations element by element: addition, gated activation, gathering of rows, bias. Each moves
-// its operands once; no shared memory.
+// Operations element by element: addition, gated activation, gathering of rows, logits' scale and
+// soft-cap, bias. Each moves its operands once; no shared memory.
 #include "kernels/cuda/epilogue.cuh"
 #include "kernels/cuda/kernels.h"
 #include "kernels/cuda/launch.cuh"
@@ -73,6 +73,31 @@ __global__ void __launch_bounds__(kRowThreads)
       static_cast<const Unit*>(p.in)[from];
 }
 
+struct FlatLogitsParams {
+  float* logits;  // [count]
+  int64_t count;
+  float scale;
+  float soft_cap;  // 0: none
+};
+
+// Reads and writes the logits. Grid: kRowThreads * kCount elements a block.
+template <int kCount>
+__global__ void __launch_bounds__(kRowThreads)
+    AdjustLogitsKernel(const __grid_constant__ FlatLogitsParams p) {
+  WaitForDependency();
+  LaunchDependents();
+  const int64_t i = (int64_t{blockIdx.x} * kRowThreads + threadIdx.x) * kCount;
+  if (i >= p.count) return;
+  float x[kCount];
+  LoadFloats<float, kCount>(p.logits + i, x);
+#pragma unroll
+  for (int j = 0; j < kCount; ++j) {
+    x[j] *= p.scale;
+    if (p.soft_cap > 0) x[j] = p.soft_cap * tanhf(x[j] / p.soft_cap);
+  }
+  StoreFloats<float, kCount>(x, p.logits + i);
+}
+
 struct AddBiasParams {
   void* out;          // [R, width]
   const float* bias;  // [width]
@@ -139,6 +164,16 @@ cudaError_t LaunchGatherRows(const GatherRowsParams& p, const LaunchContext& con
   if (places % 16 == 0) return launch(uint4{});
   if (places % 4 == 0) return launch(uint32_t{});
   return launch(uint16_t{});
+}
+
+cudaError_t LaunchAdjustLogits(const AdjustLogitsParams& p, const LaunchContext& context) {
+  const FlatLogitsParams flat = {static_cast<float*>(p.logits.data),
+                                 int64_t{p.rows} * p.logits.width, p.scale, p.soft_cap};
+  return WithCount<4>({flat.count}, {flat.logits}, [&](auto count) {
+    constexpr int kCount = decltype(count)::value;
+    return LaunchKernel(AdjustLogitsKernel<kCount>, dim3(Blocks(flat.count, kRowThreads * kCount)),
+                        dim3(kRowThreads), 0, context, flat);
+  });
 }
 
 cudaError_t LaunchAddBias(int32_t rows, const Rows& out, const float* bias,

@@ -15,7 +15,8 @@ namespace sirocco::cuda::SIROCCO_CUDA_PATH {
 // Columns beyond the last, which the sums read: zeros.
 template <typename T>
 __device__ __forceinline__ void ClearPadding(const StreamPlan& plan, T* x) {
-  const int padding = plan.groups * (kStreamGroupBytes / static_cast<int>(sizeof(T))) - plan.columns;
+  const int padding =
+      plan.groups * (kStreamGroupBytes / static_cast<int>(sizeof(T))) - plan.columns;
   for (int i = threadIdx.x; i < plan.rows * padding; i += kStreamThreads) {
     x[i / padding * plan.x_stride + plan.columns + i % padding] = FromFloat<T>(0.0f);
   }
@@ -53,7 +54,10 @@ struct NormShare {
   int threads;
 
   __device__ explicit NormShare(int rows)
-      : warps(rows == 1 ? 8 : rows == 2 ? 4 : rows <= 4 ? 2 : 1),
+      : warps(rows == 1   ? 8
+              : rows == 2 ? 4
+              : rows <= 4 ? 2
+                          : 1),
         row(static_cast<int>(threadIdx.x) / kWarp / warps),
         first(static_cast<int>(threadIdx.x) % (warps * kWarp)),
         threads(warps * kWarp) {}
@@ -66,12 +70,12 @@ inline constexpr int kNormHeld = 3;
 // Asks for what the norms read of the layer, before WaitForDependency: no kernel writes it, and it
 // comes from memory, not from a cache.
 __device__ __forceinline__ void PrefetchNorms(const Norms& norms) {
-  PrefetchFloats<kStreamThreads>(norms.weight, norms.width);
+  if (norms.weight != nullptr) PrefetchFloats<kStreamThreads>(norms.weight, norms.width);
   if (norms.post != nullptr) PrefetchFloats<kStreamThreads>(norms.post, norms.width);
 }
 
-// The norms of up to kStreamRows rows at once. Ends every four elements by store(row, column, pack).
-// `shared`: [2 * kStreamWarps] floats. `write_sum`: also writes norms.sum.
+// The norms of up to kStreamRows rows at once. Ends every four elements by store(row, column,
+// pack). `shared`: [2 * kStreamWarps] floats. `write_sum`: also writes norms.sum.
 template <typename Store>
 __device__ __forceinline__ void NormRows(const Norms& norms, int rows, bool write_sum,
                                          float* shared, const Store& store) {
@@ -81,6 +85,7 @@ __device__ __forceinline__ void NormRows(const Norms& norms, int rows, bool writ
   const int packs = share.row < rows ? norms.width / 4 : 0;
   const int64_t at = int64_t{share.row} * norms.width;
   const bool joins = norms.post != nullptr;
+  const bool scales = norms.weight != nullptr;
 
   const auto row_sum = [&](float value, float* partial) {
     value = WarpSum(value);
@@ -105,7 +110,9 @@ __device__ __forceinline__ void NormRows(const Norms& norms, int rows, bool writ
   const auto hidden = [&](int i) { return LoadPack<float, 4>(norms.hidden + at + 4 * i); };
   const auto delta = [&](int i) { return LoadPack<float, 4>(norms.delta + at + 4 * i); };
   const auto post = [&](int i) { return LoadPack<float, 4>(norms.post + 4 * i); };
-  const auto weight = [&](int i) { return LoadPack<float, 4>(norms.weight + 4 * i); };
+  const auto weight = [&](int i) {
+    return scales ? LoadPack<float, 4>(norms.weight + 4 * i) : Pack4{{1, 1, 1, 1}};
+  };
 
   // All loads of the held packs wait together.
   Pack4 held[kNormHeld] = {};
@@ -147,7 +154,8 @@ __device__ __forceinline__ void NormRows(const Norms& norms, int rows, bool writ
   }
 #pragma unroll 1
   for (int i = rest; i < packs; i += share.threads) squares += square(joined(i));
-  const float inverse = norms.InverseRms(row_sum(squares, shared + kStreamWarps));
+  const float rms = norms.InverseRms(row_sum(squares, shared + kStreamWarps));
+  const float inverse = scales ? rms : 1.0f;
 
   const auto finish = [&](const Pack4& s, const Pack4& w, int i) {
     Pack4 normed;

@@ -116,7 +116,8 @@ class DeviceScheduleTest
 std::string ScheduleName(const testing::TestParamInfo<DeviceScheduleTest::ParamType>& info) {
   return CaseName(std::get<0>(info.param)) + "_" + std::string(NameOf(std::get<1>(info.param))) +
          (std::get<2>(info.param) == RandomNorms::kHeads ? "_head_norms" : "") +
-         (std::get<2>(info.param) == RandomNorms::kAll ? "_all_norms" : "");
+         (std::get<2>(info.param) == RandomNorms::kAll ? "_all_norms" : "") +
+         (std::get<2>(info.param) == RandomNorms::kPost ? "_post_norms" : "");
 }
 
 INSTANTIATE_TEST_SUITE_P(All, DeviceScheduleTest,
@@ -124,11 +125,13 @@ INSTANTIATE_TEST_SUITE_P(All, DeviceScheduleTest,
                                             ::testing::ValuesIn(kAllModes),
                                             ::testing::Values(RandomNorms::kFew)),
                          ScheduleName);
-INSTANTIATE_TEST_SUITE_P(
-    Norms, DeviceScheduleTest,
-    ::testing::Combine(::testing::ValuesIn(TypedCases()), ::testing::ValuesIn(kAllModes),
-                       ::testing::Values(RandomNorms::kHeads, RandomNorms::kAll)),
-    ScheduleName);
+INSTANTIATE_TEST_SUITE_P(Norms, DeviceScheduleTest,
+                         ::testing::Combine(::testing::ValuesIn(TypedCases()),
+                                            ::testing::ValuesIn(kAllModes),
+                                            ::testing::Values(RandomNorms::kHeads,
+                                                              RandomNorms::kAll,
+                                                              RandomNorms::kPost)),
+                         ScheduleName);
 
 void ExpectEveryBit(const std::vector<TestSequence>& sequences,
                     const std::vector<TestOutput>& outputs, Executor& alone) {
@@ -238,7 +241,7 @@ INSTANTIATE_TEST_SUITE_P(
     All, TwinTest,
     ::testing::Combine(::testing::ValuesIn(AllCases()),
                        ::testing::Values(Mode::kDecoderGraph, Mode::kLayerGraph),
-                       ::testing::Values(RandomNorms::kFew, RandomNorms::kAll)),
+                       ::testing::Values(RandomNorms::kFew, RandomNorms::kAll, RandomNorms::kPost)),
     ScheduleName);
 
 TEST_P(TwinTest, GraphsChangeNoBit) {

@@ -81,6 +81,32 @@ TEST(PlanTest, NormsAddNoOperationToTheFusedPlans) {
   }
 }
 
+// Norms of q and k whole are an operation of their own: none of the others has a row to itself.
+TEST(PlanTest, NormsOfWholeRowsOfHeadsAreAnOperation) {
+  EXPECT_THAT(
+      Operations(PlanOf(Mode::kEager, RandomNorms::kPost), "layer 1"),
+      ElementsAre("rms_norm", "matmul", "matmul", "matmul", "head_norm", "head_norm", "rotary",
+                  "rotary", "write_kv", "attention", "matmul", "rms_norm", "add", "rms_norm",
+                  "matmul", "matmul", "gated_activation", "matmul", "rms_norm", "add"));
+  EXPECT_THAT(Operations(PlanOf(Mode::kLayer, RandomNorms::kPost), "layer"),
+              ElementsAre("norm_qkv", "norm_qk", "qkv_attention", "output_residual", "norm_gate_up",
+                          "down_residual"));
+  EXPECT_THAT(Operations(PlanOf(Mode::kDecoder, RandomNorms::kPost), "layer 1"),
+              ElementsAre("qkv", "norm_qk", "qkv_attention", "output_residual", "norm_gate_up",
+                          "down_norm"));
+}
+
+TEST(PlanTest, LogitsAreAdjustedWhereTheModelHasThat) {
+  ModelDescriptor model = RandomModelDescriptor();
+  const ModelWeights weights = WeightShapes(model, DType::kBFloat16);
+  model.logit_soft_cap = 30;
+  for (const Mode mode : kAllModes) {
+    EXPECT_THAT(
+        Operations(DescribeDecodePlan(model, mode, weights, DType::kBFloat16, true), "epilogue"),
+        ElementsAre("rms_norm", "matmul", "adjust_logits", "sample"));
+  }
+}
+
 TEST(PlanTest, LayerIsOnePlanOfFiveForAllLayers) {
   for (const Mode mode : {Mode::kLayerGraph, Mode::kLayer}) {
     const std::vector<PlanEntry> plan = PlanOf(mode);
@@ -128,7 +154,7 @@ TEST(PlanTest, DecoderIsOneChainWhereNormsAreRead) {
 
 TEST(PlanTest, EveryEntryHasADetail) {
   for (const Mode mode : {Mode::kEager, Mode::kDecoder, Mode::kLayer}) {
-    for (const RandomNorms norms : {RandomNorms::kFew, RandomNorms::kAll}) {
+    for (const RandomNorms norms : {RandomNorms::kFew, RandomNorms::kAll, RandomNorms::kPost}) {
       for (const PlanEntry& entry : PlanOf(mode, norms)) {
         EXPECT_THAT(entry.detail, Not(IsEmpty())) << entry.operation;
       }

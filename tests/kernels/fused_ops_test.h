@@ -48,6 +48,8 @@ class FusedOpsTest : public TypedOpsTest {
                            .head_norms = true,
                            .post_norms = true,
                            .activation = Activation::kGeluTanh};
+    LayerShape post_norms = norms;  // and no others
+    post_norms.pre_norms = post_norms.head_norms = false;
     LayerShape norms_in_blocks = norms;
     norms_in_blocks.hidden = 96;
     LayerShape odd_norms = odd;
@@ -61,8 +63,9 @@ class FusedOpsTest : public TypedOpsTest {
                           .head_norms = true,
                           .post_norms = true};
     const std::vector<LayerShape> shapes =
-        InBlocks(dtype()) ? std::vector<LayerShape>{Shape(), norms_in_blocks}
-                          : std::vector<LayerShape>{Shape(), odd, norms, odd_norms, deep};
+        InBlocks(dtype())
+            ? std::vector<LayerShape>{Shape(), norms_in_blocks}
+            : std::vector<LayerShape>{Shape(), odd, norms, post_norms, odd_norms, deep};
     for (const LayerShape& shape : shapes) {
       for (const int32_t rows : {1, 3, 37, 150}) {
         if (shape.hidden == deep.hidden && rows == 150) continue;  // nothing new, and slow
@@ -81,7 +84,8 @@ class FusedOpsTest : public TypedOpsTest {
   void OnShape(const LayerShape& shape, int32_t rows, const Check& check) {
     SCOPED_TRACE(::testing::Message()
                  << "hidden " << shape.hidden << ", heads of " << shape.head_dim << ", rows "
-                 << rows << (shape.post_norms ? ", with all norms" : "")
+                 << rows << (shape.post_norms ? ", with post-norms" : "")
+                 << (shape.pre_norms ? "" : ", without pre-norms")
                  << (shape.on_host ? ", on the host" : "") << (shape.adjacent ? ", adjacent" : ""));
     const LayerWorld world(memory(), shape, rows, activations(), dtype());
     check(world);

@@ -54,7 +54,7 @@ LayerWorld::LayerWorld(Memory& memory, const LayerShape& layer_shape, int32_t ro
   const auto norm = [&](bool has, int32_t count) -> const float* {
     return has ? vector(count) : nullptr;
   };
-  layer.attention_norm = vector(shape.hidden);
+  layer.attention_norm = norm(shape.pre_norms, shape.hidden);
   matrices({{&layer.q, q_rows}, {&layer.k, kv_rows}, {&layer.v, kv_rows}});
   layer.o = matrix(shape.hidden, q_rows);
   layer.q_bias = bias(q_rows);
@@ -63,6 +63,8 @@ LayerWorld::LayerWorld(Memory& memory, const LayerShape& layer_shape, int32_t ro
   layer.o_bias = bias(shape.hidden);
   layer.q_norm = norm(shape.head_norms, shape.head_dim);
   layer.k_norm = norm(shape.head_norms, shape.head_dim);
+  layer.q_whole_norm = norm(shape.whole_norms, q_rows);
+  layer.k_whole_norm = norm(shape.whole_norms, kv_rows);
   layer.input_post_norm = norm(shape.post_norms, shape.hidden);
   layer.attention_post_norm = norm(shape.post_norms, shape.hidden);
   layer.mlp_post_norm = norm(shape.post_norms, shape.hidden);
@@ -70,7 +72,7 @@ LayerWorld::LayerWorld(Memory& memory, const LayerShape& layer_shape, int32_t ro
                   shape.rotary_dim};
   layer.attention = {.heads = shape.heads, .scale = 0.2f};
   layer.kv = cache.layer();
-  layer.mlp_norm = vector(shape.hidden);
+  layer.mlp_norm = norm(shape.pre_norms, shape.hidden);
   matrices({{&layer.gate, shape.intermediate}, {&layer.up, shape.intermediate}});
   layer.down = matrix(shape.hidden, shape.intermediate);
   layer.gate_bias = bias(shape.intermediate);
@@ -89,7 +91,7 @@ LayerWorld::LayerWorld(Memory& memory, const LayerShape& layer_shape, int32_t ro
   attention_values = Rounded(values.Floats(int64_t{rows} * q_rows), activations);
   mlp_values = Rounded(values.Floats(int64_t{rows} * shape.intermediate), activations);
   delta_values = values.Floats(int64_t{rows} * shape.hidden);
-  next_norm = vector(shape.hidden);
+  next_norm = norm(shape.pre_norms, shape.hidden);
 }
 
 }  // namespace sirocco

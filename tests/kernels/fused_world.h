@@ -17,7 +17,9 @@ struct LayerShape {
   int32_t rotary_dim = 20;
   int32_t intermediate = 150;
   bool biases = true;
+  bool pre_norms = true;
   bool head_norms = false;  // of q and k
+  bool whole_norms = false;
   bool post_norms = false;
   Activation activation = Activation::kSilu;
   bool on_host = false;   // the host knows the layer too
@@ -46,7 +48,7 @@ struct LayerWorld {
   std::vector<float> delta_values;      // [rows, hidden]: what the block before adds
   std::vector<float> attention_values;  // [rows, heads * head_dim]
   std::vector<float> mlp_values;        // [rows, intermediate]
-  const float* next_norm;               // [hidden]
+  const float* next_norm;               // [hidden]; null without pre-norms
 };
 
 }  // namespace sirocco

@@ -2,6 +2,8 @@
 // addition, gathering.
 #include <gtest/gtest.h>
 
+#include <cmath>
+
 #include "tests/kernels/ops_test.h"
 #include "tests/kernels/reference.h"
 #include "tests/kernels/world.h"
@@ -63,6 +65,18 @@ TEST_P(OpsTest, RmsNorm) {
     p.out = p.in;  // in place
     Execute(p);
     ExpectNear(memory().Download(p.out, rows), want, residual_tolerance());
+  }
+}
+
+TEST_P(OpsTest, RmsNormWithoutAWeightOnlyChangesTheType) {
+  for (const int32_t width : {15, 64}) {
+    const auto in = Values(3).Floats(int64_t{5} * width, 3);
+    RmsNormParams p;
+    p.rows = 5;
+    p.in = memory().Residual(in, width);
+    p.out = memory().Empty(5, activations(), width);
+    Execute(p);
+    EXPECT_EQ(memory().Download(p.out, 5), Rounded(in, activations()));
   }
 }
 
@@ -213,6 +227,29 @@ TEST_P(OpsTest, GatedActivationFarFromZero) {
     EXPECT_EQ(got[1], gate[1]);
     EXPECT_NEAR(got[2], 0, 1e-20);
     EXPECT_EQ(got[3], gate[3]);
+  }
+}
+
+TEST_P(OpsTest, AdjustLogitsScalesAndCaps) {
+  for (const int32_t width : {1, 37, 8192, 9000}) {
+    for (const float soft_cap : {0.0f, 3.0f}) {
+      SCOPED_TRACE(::testing::Message() << width << " " << soft_cap);
+      const int32_t rows = 3;
+      auto logits = Values(static_cast<uint32_t>(width)).Floats(int64_t{rows} * width, 20);
+      logits[0] = 1000;  // far beyond the cap
+      AdjustLogitsParams p;
+      p.rows = rows;
+      p.logits = memory().Residual(logits, width);
+      p.scale = 0.25f;
+      p.soft_cap = soft_cap;
+      Execute(p);
+      Doubles want = Wide(logits);
+      for (double& value : want) {
+        value *= 0.25;
+        if (soft_cap > 0) value = soft_cap * std::tanh(value / soft_cap);
+      }
+      ExpectNear(memory().Download(p.logits, rows), want, residual_tolerance());
+    }
   }
 }
 

@@ -73,16 +73,20 @@ LayerWeights MakeLayer(const ModelDescriptor& d, DType dtype, Maker& maker) {
   const int32_t q_rows = d.heads * d.head_dim;
   const int32_t kv_rows = d.kv_heads * d.head_dim;
   LayerWeights layer;
-  layer.attention_norm = maker.MakeVector(d.hidden_size, 1, 0.2f);
+  if (d.pre_norms) {
+    layer.attention_norm = maker.MakeVector(d.hidden_size, 1, 0.2f);
+    layer.mlp_norm = maker.MakeVector(d.hidden_size, 1, 0.2f);
+  }
   layer.q = maker.MakeMatrix(dtype, q_rows, d.hidden_size, 1);
   layer.k = maker.MakeMatrix(dtype, kv_rows, d.hidden_size, 1);
   layer.v = maker.MakeMatrix(dtype, kv_rows, d.hidden_size, 1);
   layer.o = maker.MakeMatrix(dtype, d.hidden_size, q_rows, 1);
-  layer.q_bias = maker.MakeVector(q_rows, 0, 0.2f);
-  layer.k_bias = maker.MakeVector(kv_rows, 0, 0.2f);
-  layer.v_bias = maker.MakeVector(kv_rows, 0, 0.2f);
+  if (d.qkv_bias) {
+    layer.q_bias = maker.MakeVector(q_rows, 0, 0.2f);
+    layer.k_bias = maker.MakeVector(kv_rows, 0, 0.2f);
+    layer.v_bias = maker.MakeVector(kv_rows, 0, 0.2f);
+  }
   layer.o_bias = maker.MakeVector(d.hidden_size, 0, 0.2f);
-  layer.mlp_norm = maker.MakeVector(d.hidden_size, 1, 0.2f);
   layer.gate = maker.MakeMatrix(dtype, d.intermediate_size, d.hidden_size, 1);
   layer.up = maker.MakeMatrix(dtype, d.intermediate_size, d.hidden_size, 1);
   layer.down = maker.MakeMatrix(dtype, d.hidden_size, d.intermediate_size, 1);
@@ -92,6 +96,10 @@ LayerWeights MakeLayer(const ModelDescriptor& d, DType dtype, Maker& maker) {
   if (d.head_norms) {
     layer.q_norm = maker.MakeVector(d.head_dim, 1, 0.2f);
     layer.k_norm = maker.MakeVector(d.head_dim, 1, 0.2f);
+  }
+  if (d.whole_norms) {
+    layer.q_whole_norm = maker.MakeVector(q_rows, 1, 0.2f);
+    layer.k_whole_norm = maker.MakeVector(kv_rows, 1, 0.2f);
   }
   if (d.post_norms) {
     layer.attention_post_norm = maker.MakeVector(d.hidden_size, 1, 0.2f);
@@ -123,9 +131,12 @@ ModelDescriptor RandomModelDescriptor(RandomNorms norms) {
   d.norm_epsilon = 1e-5f;
   d.attention_scale = 0.25f;
   d.embedding_scale = 1.5f;
-  d.qkv_bias = d.output_bias = d.mlp_bias = true;
-  d.head_norms = norms != RandomNorms::kFew;
-  d.post_norms = norms == RandomNorms::kAll;
+  d.output_bias = d.mlp_bias = true;
+  d.qkv_bias = norms != RandomNorms::kPost;
+  d.pre_norms = norms != RandomNorms::kPost;
+  d.head_norms = norms == RandomNorms::kHeads || norms == RandomNorms::kAll;
+  d.whole_norms = norms == RandomNorms::kPost;
+  d.post_norms = norms == RandomNorms::kAll || norms == RandomNorms::kPost;
   if (norms == RandomNorms::kAll) d.activation = Activation::kGeluTanh;
   d.rotaries = {MakeRotary(16, 10000.0f), MakeRotary(8, 500.0f)};
   d.groups = {{.window = 0}, {.window = 24}};

@@ -1,6 +1,7 @@
 // Tiny models with random weights: two layer groups (full attention and a window), two rotary
-// embeddings, every bias; with the norms that every model has, with those of heads too (as Qwen 3),
-// or with every norm there is (as Gemma 3).
+// embeddings, every bias; with the norms that most models have, with those of heads too (as Qwen
+// 3), with both and post-norms (as Gemma 3), or with post-norms and norms of q and k whole, and
+// then no biases of q, k and v (as OLMo 2).
 #pragma once
 
 #include <cstdint>
@@ -12,7 +13,7 @@
 
 namespace sirocco {
 
-enum class RandomNorms : uint8_t { kFew, kHeads, kAll };
+enum class RandomNorms : uint8_t { kFew, kHeads, kAll, kPost };
 
 struct RandomModel {
   ModelDescriptor descriptor;
