@@ -37,9 +37,11 @@ absl::StatusOr<StoredType> TensorTypeOf(uint32_t number, const std::string& path
     uint32_t number;
     StoredType type;
   };
-  static constexpr Supported kSupported[] = {{0, StoredType::kF32},  {1, StoredType::kF16},
-                                             {2, StoredType::kQ4_0}, {3, StoredType::kQ4_1},
-                                             {8, StoredType::kQ8_0}, {30, StoredType::kBF16}};
+  static constexpr Supported kSupported[] = {
+      {0, StoredType::kF32},   {1, StoredType::kF16},   {2, StoredType::kQ4_0},
+      {3, StoredType::kQ4_1},  {6, StoredType::kQ5_0},  {7, StoredType::kQ5_1},
+      {8, StoredType::kQ8_0},  {12, StoredType::kQ4_K}, {13, StoredType::kQ5_K},
+      {14, StoredType::kQ6_K}, {30, StoredType::kBF16}};
   for (const Supported& entry : kSupported) {
     if (entry.number == number) return entry.type;
   }
@@ -48,8 +50,7 @@ absl::StatusOr<StoredType> TensorTypeOf(uint32_t number, const std::string& path
     const char* name;
   };
   static constexpr Known kKnown[] = {
-      {6, "Q5_0"},    {7, "Q5_1"},   {9, "Q8_1"},   {10, "Q2_K"},   {11, "Q3_K"},
-      {12, "Q4_K"},   {13, "Q5_K"},  {14, "Q6_K"},  {15, "Q8_K"},   {16, "IQ2_XXS"},
+      {9, "Q8_1"},    {10, "Q2_K"},  {11, "Q3_K"},  {15, "Q8_K"},   {16, "IQ2_XXS"},
       {17, "IQ2_XS"}, {19, "IQ1_S"}, {21, "IQ3_S"}, {22, "IQ2_S"},  {18, "IQ3_XXS"},
       {20, "IQ4_NL"}, {24, "I8"},    {25, "I16"},   {23, "IQ4_XS"}, {26, "I32"},
       {27, "I64"},    {28, "F64"},   {34, "TQ1_0"}, {29, "IQ1_M"},  {35, "TQ2_0"},
@@ -60,7 +61,8 @@ absl::StatusOr<StoredType> TensorTypeOf(uint32_t number, const std::string& path
   }
   return UnsupportedFile(
       path, absl::StrCat("tensor ", Shown(tensor), " is stored as ", name, " (ggml's ", number,
-                         "); supported are F32, F16, BF16, Q8_0, Q4_0, Q4_1"));
+                         "); supported are F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, Q4_K, "
+                         "Q5_K, Q6_K"));
 }
 
 class GgufFileImpl final : public GgufFile {
@@ -370,6 +372,13 @@ absl::StatusOr<std::unique_ptr<GgufFile>> GgufFile::Open(const std::string& path
   auto gguf = std::make_unique<GgufFileImpl>(*std::move(file));
   if (absl::Status status = gguf->Parse(); !status.ok()) return status;
   return gguf;
+}
+
+const StoredTensor* GgufFile::FindTensor(std::string_view name) const {
+  for (const StoredTensor& tensor : tensors()) {
+    if (tensor.name == name) return &tensor;
+  }
+  return nullptr;
 }
 
 }  // namespace sirocco

@@ -38,6 +38,8 @@ class GgufFile {
 
   // By their names in the file ("blk.0.attn_q.weight"); shapes outermost first.
   virtual const std::vector<StoredTensor>& tensors() const = 0;
+  // nullptr: none of this name.
+  const StoredTensor* FindTensor(std::string_view name) const;
 };
 
 }  // namespace sirocco

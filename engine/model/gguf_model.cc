@@ -1,5 +1,6 @@
 #include "engine/model/gguf_model.h"
 
+#include <algorithm>
 #include <cstdint>
 #include <memory>
 #include <utility>
@@ -9,20 +10,17 @@
 #include "absl/strings/str_cat.h"
 #include "engine/model/families.h"
 #include "engine/model/file_error.h"
+#include "engine/model/fused_tensors.h"
 #include "engine/model/gguf.h"
+#include "engine/model/gguf_rotary.h"
 #include "engine/model/model_shape.h"
 #include "engine/model/rotary.h"
 #include "engine/model/settings.h"
 #include "engine/model/tensor_index.h"
-#include "engine/model/tensor_rows.h"
 #include "engine/model/weight_places.h"
 
 namespace sirocco {
 namespace {
-
-constexpr std::string_view kRopeFactors = "rope_freqs.weight";
-constexpr float kLeastFactor = 1e-6f;
-constexpr float kMostFactor = 1e6f;
 
 constexpr ShapeNames kNames = {
     .vocab_size = "vocab_size",
@@ -35,13 +33,6 @@ constexpr ShapeNames kNames = {
     .max_position = "context_length",
     .norm_epsilon = "attention.layer_norm_rms_epsilon",
 };
-
-const StoredTensor* FindTensor(const GgufFile& file, std::string_view name) {
-  for (const StoredTensor& tensor : file.tensors()) {
-    if (tensor.name == name) return &tensor;
-  }
-  return nullptr;
-}
 
 absl::StatusOr<const Family*> FindFamily(const GgufFile& file) {
   const GgufSettings general(file, "");
@@ -87,87 +78,82 @@ absl::Status CheckSettings(const GgufFile& file, const Family& family, const std
   return settings.CheckNeutral(family.gguf_own_settings);
 }
 
-// Settings that must say what the head size says.
+// A setting that must say what the head size says. How much of a head turns: gguf_rotary.cc.
 absl::Status CheckHeadDim(const Settings& settings, int32_t head_dim) {
-  for (const char* name : {"attention.value_length", "rope.dimension_count"}) {
-    const absl::StatusOr<int32_t> value = settings.Int(name, 1, 1 << 20, head_dim);
-    if (!value.ok()) return value.status();
-    if (*value == head_dim) continue;
-    return settings.Unsupported(
-        name, absl::StrCat("is ", *value, "; supported is the head size, ", head_dim));
-  }
-  return absl::OkStatus();
+  constexpr const char* kName = "attention.value_length";
+  const absl::StatusOr<int32_t> value = settings.Int(kName, 1, 1 << 20, head_dim);
+  if (!value.ok()) return value.status();
+  if (*value == head_dim) return absl::OkStatus();
+  return settings.Unsupported(
+      kName, absl::StrCat("is ", *value, "; supported is the head size, ", head_dim));
 }
 
-// Llama 3's scaling comes as a tensor of factors by which each rate is divided.
-absl::Status DivideRates(const GgufFile& file, RotaryDescriptor& rotary) {
-  const StoredTensor* tensor = FindTensor(file, kRopeFactors);
-  if (tensor == nullptr) return absl::OkStatus();
-  std::vector<float>& rates = rotary.inverse_frequencies;
-  if (tensor->shape != std::vector<int64_t>{static_cast<int64_t>(rates.size())}) {
-    return InvalidFile(file.path(),
-                       absl::StrCat("the tensor ", Shown(kRopeFactors), " is ",
-                                    DescribeTensor(*tensor), "; it must be [", rates.size(), "]"));
-  }
-  std::vector<float> factors(rates.size());
-  if (absl::Status status = ReadRows(*tensor, 0, factors); !status.ok()) {
-    return status;
-  }
-  for (size_t i = 0; i < rates.size(); ++i) {
-    if (!(factors[i] >= kLeastFactor && factors[i] <= kMostFactor)) {
-      return InvalidFile(file.path(),
-                         absl::StrCat("the tensor ", Shown(kRopeFactors), " has ", factors[i],
-                                      "; allowed are ", kLeastFactor, " to ", kMostFactor));
-    }
-    rates[i] /= factors[i];
-  }
-  return absl::OkStatus();
-}
-
-// The rotary embedding of layers with full attention; the windowed ones' is never scaled.
-absl::StatusOr<RotaryDescriptor> ReadFullRotary(const Settings& settings, const Family& family,
-                                                int32_t head_dim) {
-  const absl::StatusOr<double> theta =
-      settings.Positive("rope.freq_base", kMaxRotaryTheta, family.default_theta);
-  if (!theta.ok()) return theta.status();
-  const absl::StatusOr<double> factor = settings.Positive("rope.scaling.factor", 1e6, 1);
-  if (!factor.ok()) return factor.status();
-  const absl::StatusOr<std::string> type = settings.String("rope.scaling.type", "linear");
-  if (!type.ok()) return type.status();
-  if (*type == "linear") return MakeRotary(head_dim, *theta, LinearScaling{*factor});
-  if (*type == "none" && *factor == 1) return MakeRotary(head_dim, *theta);
-  return settings.Unsupported("rope.scaling.type",
-                              absl::StrCat("is ", Shown(*type), " with a factor of ", *factor,
-                                           "; supported are 'linear', and 'none' without one"));
-}
-
-// Which layers have a window, its size, the rotary embeddings, and the scale.
+// Which layers have a window, its size, the rotary embeddings, and which layers do not turn.
 absl::Status ReadAttention(const GgufFile& file, const Settings& settings, const Family& family,
                            ModelDescriptor& model) {
-  absl::StatusOr<RotaryDescriptor> full = ReadFullRotary(settings, family, model.head_dim);
+  absl::StatusOr<RotaryDescriptor> full = ReadGgufRotary(file, settings, family, model);
   if (!full.ok()) return full.status();
   const size_t layers = model.layers.size();
-  if (family.windows.window == 0) {
-    if (absl::Status status = DivideRates(file, *full); !status.ok()) return status;
+  const WindowDefaults& windows = family.windows;
+  if (windows.layers == WindowedLayers::kNone) {
     SetAttention(std::vector<bool>(layers, false), 0, *std::move(full), {}, model);
+    if (family.unturned_interval == 0) return absl::OkStatus();
+    LeaveUnturned(UnturnedByInterval(layers, family.unturned_interval), model);
     return absl::OkStatus();
   }
-  // A file without a window has full attention in every layer.
   const absl::StatusOr<int32_t> window =
-      settings.Int("attention.sliding_window", 0, kMaxPosition, 0);
+      settings.Int("attention.sliding_window", 0, kMaxPosition, family.gguf_default_window);
   if (!window.ok()) return window.status();
   const absl::StatusOr<int32_t> pattern =
-      settings.Int("attention.sliding_window_pattern", 1, kMaxLayers, family.windows.pattern);
+      settings.Int("attention.sliding_window_pattern", 1, kMaxLayers, std::max(windows.pattern, 1));
   if (!pattern.ok()) return pattern.status();
-  const absl::StatusOr<double> theta =
-      settings.Positive("rope.freq_base_swa", kMaxRotaryTheta, family.windows.theta);
-  if (!theta.ok()) return theta.status();
-  SetAttention(WindowedByPattern(layers, *window > 0 ? *pattern : 1), *window, *std::move(full),
-               MakeRotary(model.head_dim, *theta), model);
-  if (static_cast<int64_t>(layers) == family.gguf_wide_scale_layers) {
+  RotaryDescriptor windowed = *full;
+  if (windows.theta > 0) {
+    const absl::StatusOr<double> theta =
+        settings.Positive("rope.freq_base_swa", kMaxRotaryTheta, windows.theta);
+    if (!theta.ok()) return theta.status();
+    windowed = MakeRotary(model.head_dim, *theta);
+  }
+  std::vector<bool> which(layers, *window > 0);
+  if (*window > 0 && windows.layers == WindowedLayers::kByPattern) {
+    which = WindowedByPattern(layers, *pattern);
+  }
+  SetAttention(which, *window, *std::move(full), std::move(windowed), model);
+  return absl::OkStatus();
+}
+
+// Scales, multipliers and soft-caps.
+absl::Status ReadScales(const Settings& settings, const Family& family, ModelDescriptor& model) {
+  if (static_cast<int64_t>(model.layers.size()) == family.gguf_wide_scale_layers) {
     model.attention_scale =
         AttentionScale(static_cast<double>(model.hidden_size) / static_cast<double>(model.heads));
   }
+  Multipliers multipliers;
+  double attention = model.attention_scale;
+  double divisor = 1;
+  double score_cap = family.default_soft_caps.attention;
+  double logit_cap = family.default_soft_caps.logits;
+  const struct {
+    bool has;
+    const char* name;
+    double* value;
+  } numbers[] = {{family.multipliers, "embedding_scale", &multipliers.embedding},
+                 {family.multipliers, "residual_scale", &multipliers.residual},
+                 {family.multipliers, "attention.scale", &attention},
+                 {family.multipliers, "logit_scale", &divisor},
+                 {family.soft_caps, "attn_logit_softcapping", &score_cap},
+                 {family.soft_caps, "final_logit_softcapping", &logit_cap}};
+  for (const auto& entry : numbers) {
+    if (!entry.has) continue;
+    const absl::StatusOr<double> value = settings.Positive(entry.name, 1e6, *entry.value);
+    if (!value.ok()) return value.status();
+    *entry.value = *value;
+  }
+  multipliers.logits = 1 / divisor;
+  if (family.multipliers) SetMultipliers(multipliers, model);
+  model.attention_scale = static_cast<float>(attention);
+  model.attention_soft_cap = static_cast<float>(score_cap);
+  model.logit_soft_cap = static_cast<float>(logit_cap);
   return absl::OkStatus();
 }
 
@@ -178,7 +164,7 @@ absl::StatusOr<ModelDescriptor> ReadDescriptor(const GgufFile& file, const Famil
     return status;
   }
   ShapeDefaults defaults;
-  const StoredTensor* embedding = FindTensor(file, "token_embd.weight");
+  const StoredTensor* embedding = file.FindTensor("token_embd.weight");
   if (embedding == nullptr) return InvalidFile(file.path(), "has no tensor 'token_embd.weight'");
   if (embedding->shape.front() <= INT32_MAX) {
     defaults.vocab_size = static_cast<int32_t>(embedding->shape.front());
@@ -188,17 +174,18 @@ absl::StatusOr<ModelDescriptor> ReadDescriptor(const GgufFile& file, const Famil
   if (absl::Status status = CheckHeadDim(settings, model->head_dim); !status.ok()) return status;
 
   const auto has_part = [&](const OptionalPart& part, std::string_view tensor) {
-    return part.option.empty() ? part.otherwise : FindTensor(file, tensor) != nullptr;
+    return part.option.empty() ? part.otherwise : file.FindTensor(tensor) != nullptr;
   };
   model->qkv_bias = has_part(family.qkv_bias, "blk.0.attn_q.bias");
   model->output_bias = has_part(family.output_bias, "blk.0.attn_output.bias");
   model->mlp_bias = has_part(family.mlp_bias, "blk.0.ffn_down.bias");
-  model->tied_head = FindTensor(file, "output.weight") == nullptr;
+  model->tied_head = file.FindTensor("output.weight") == nullptr;
   model->activation = family.activation;
 
   if (absl::Status status = ReadAttention(file, settings, family, *model); !status.ok()) {
     return status;
   }
+  if (absl::Status status = ReadScales(settings, family, *model); !status.ok()) return status;
   return model;
 }
 
@@ -209,8 +196,7 @@ absl::StatusOr<std::vector<StoredTensor>> TranslateTensors(const GgufFile& file,
   tensors.reserve(file.tensors().size());
   for (const StoredTensor& stored : file.tensors()) {
     StoredTensor tensor = stored;
-    const bool factors = stored.name == kRopeFactors && family.windows.window == 0;
-    if (!factors) tensor.name = HuggingFaceName(family, stored.name);
+    if (!IsRotaryTensor(family, stored.name)) tensor.name = HuggingFaceName(family, stored.name);
     if (tensor.name.empty()) {
       return UnsupportedFile(file.path(), absl::StrCat("holds the tensor ", Shown(stored.name),
                                                        ", which a model of the architecture ",
@@ -222,7 +208,7 @@ absl::StatusOr<std::vector<StoredTensor>> TranslateTensors(const GgufFile& file,
     }
     tensors.push_back(std::move(tensor));
   }
-  return tensors;
+  return SplitFused(model, family.fused, std::move(tensors));
 }
 
 absl::StatusOr<std::vector<int32_t>> ReadEndTokenIds(const GgufFile& file, int32_t vocab_size) {

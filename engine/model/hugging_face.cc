@@ -8,6 +8,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "engine/model/file_error.h"
+#include "engine/model/fused_tensors.h"
 #include "engine/model/generation_config.h"
 #include "engine/model/json_file.h"
 #include "engine/model/mapped_file.h"
@@ -78,13 +79,21 @@ absl::StatusOr<std::shared_ptr<const TensorSource>> OpenWeights(const std::strin
   return Missing(directory, "model.safetensors or model.safetensors.index.json");
 }
 
-// The same tensors, each norm's weight with the 1 that the file leaves out.
-std::shared_ptr<const TensorSource> WithWholeNorms(std::shared_ptr<const TensorSource> source) {
-  std::vector<StoredTensor> tensors = source->tensors();
-  for (StoredTensor& tensor : tensors) {
-    if (absl::EndsWith(tensor.name, "norm.weight")) tensor.added = 1;
+// The tensors as the model has them: fused ones apart, each norm's weight with the 1 that the file
+// leaves out.
+absl::StatusOr<std::shared_ptr<const TensorSource>> AsTheModelHasThem(
+    const Family& family, const ModelDescriptor& descriptor,
+    std::shared_ptr<const TensorSource> source) {
+  if (family.fused.empty() && !family.stored_norms_less_one) return source;
+  absl::StatusOr<std::vector<StoredTensor>> tensors =
+      SplitFused(descriptor, family.fused, source->tensors());
+  if (!tensors.ok()) return tensors.status();
+  for (StoredTensor& tensor : *tensors) {
+    if (family.stored_norms_less_one && absl::EndsWith(tensor.name, "norm.weight")) {
+      tensor.added = 1;
+    }
   }
-  return std::make_shared<TensorIndex>(std::move(tensors),
+  return std::make_shared<TensorIndex>(*std::move(tensors),
                                        std::vector<std::shared_ptr<const void>>{std::move(source)});
 }
 
@@ -124,8 +133,9 @@ absl::StatusOr<ModelFiles> OpenHuggingFace(const std::string& directory) {
 
   absl::StatusOr<std::shared_ptr<const TensorSource>> tensors = OpenWeights(directory);
   if (!tensors.ok()) return tensors.status();
-  files.tensors = config->family->stored_norms_less_one ? WithWholeNorms(*std::move(tensors))
-                                                        : *std::move(tensors);
+  tensors = AsTheModelHasThem(*config->family, files.descriptor, *std::move(tensors));
+  if (!tensors.ok()) return tensors.status();
+  files.tensors = *std::move(tensors);
   absl::Status complete = CheckTensors(files.descriptor, *files.tensors, directory);
   if (!complete.ok()) return complete;
   return files;

@@ -17,6 +17,9 @@ namespace {
 
 using nlohmann::json;
 
+constexpr const char* kWindow = "sliding_window";
+constexpr double kMaxMultiplier = 1e6;
+
 constexpr ShapeNames kNames = {
     .vocab_size = "vocab_size",
     .hidden_size = "hidden_size",
@@ -44,7 +47,7 @@ absl::StatusOr<std::optional<std::vector<bool>>> ReadLayerTypes(const json& conf
   if (!types->is_array() || types->size() != layers) {
     return InvalidFile(path, absl::StrCat("layer_types is no list of ", layers, " strings"));
   }
-  const bool windows = family.windows.window > 0;
+  const bool windows = family.windows.layers != WindowedLayers::kNone;
   std::vector<bool> windowed;
   for (const json& type : *types) {
     windowed.push_back(type == "sliding_attention");
@@ -73,40 +76,129 @@ absl::StatusOr<int32_t> ReadPattern(const Settings& settings, const Family& fami
   return pattern;
 }
 
+// A number above 0; 0 where it is null.
+absl::StatusOr<double> NumberOrNone(const json& config, const Settings& settings,
+                                    std::string_view name, double absent) {
+  const auto found = config.find(std::string(name));
+  if (found != config.end() && found->is_null()) return 0.0;
+  return settings.Positive(name, kMaxMultiplier, absent);
+}
+
+// Which layers have a window.
+absl::StatusOr<std::vector<bool>> ReadWindowed(const json& config, const std::string& path,
+                                               const Family& family, size_t layers) {
+  const JsonSettings settings(config, path);
+  absl::StatusOr<std::optional<std::vector<bool>>> types =
+      ReadLayerTypes(config, path, family, layers);
+  if (!types.ok()) return types.status();
+  if (*types) return **std::move(types);
+  switch (family.windows.layers) {
+    case WindowedLayers::kNone:
+      break;
+    case WindowedLayers::kAll: {
+      const bool none =
+          config.contains(kWindow) ? config.at(kWindow).is_null() : family.windows.window == 0;
+      return std::vector<bool>(layers, !none);
+    }
+    case WindowedLayers::kByPattern: {
+      const absl::StatusOr<int32_t> pattern = ReadPattern(settings, family);
+      if (!pattern.ok()) return pattern.status();
+      return WindowedByPattern(layers, *pattern);
+    }
+  }
+  return std::vector<bool>(layers, false);
+}
+
+// Which layers do not turn their heads: a list of numbers, 1 where they do.
+absl::StatusOr<std::vector<bool>> ReadUnturned(const json& config, const std::string& path,
+                                               const Family& family, size_t layers) {
+  const JsonSettings settings(config, path);
+  const json* list = FindValue(config, "no_rope_layers");
+  if (list == nullptr) {
+    const absl::StatusOr<int32_t> interval =
+        settings.Int("no_rope_layer_interval", 1, kMaxLayers, family.unturned_interval);
+    if (!interval.ok()) return interval.status();
+    return UnturnedByInterval(layers, *interval);
+  }
+  std::vector<bool> unturned;
+  for (const json& turned : list->is_array() ? *list : json::array()) {
+    const std::optional<int64_t> value = JsonInt(turned);
+    if (value != 0 && value != 1) break;
+    unturned.push_back(value == 0);
+  }
+  if (unturned.size() != layers || list->size() != layers) {
+    return settings.Invalid("no_rope_layers", absl::StrCat("is no list of ", layers, " 0 and 1"));
+  }
+  return unturned;
+}
+
 // Which layers have a window, its size, and the rotary embeddings.
 absl::Status ReadAttention(const json& config, const std::string& path, const Family& family,
                            ModelDescriptor& model) {
   const JsonSettings settings(config, path);
-  absl::StatusOr<std::optional<std::vector<bool>>> types =
-      ReadLayerTypes(config, path, family, model.layers.size());
-  if (!types.ok()) return types.status();
-  std::vector<bool> windowed(model.layers.size(), false);
-  if (*types) {
-    windowed = **std::move(types);
-  } else if (family.windows.window > 0) {
-    const absl::StatusOr<int32_t> pattern = ReadPattern(settings, family);
-    if (!pattern.ok()) return pattern.status();
-    windowed = WindowedByPattern(model.layers.size(), *pattern);
-  }
+  const size_t layers = model.layers.size();
+  const absl::StatusOr<std::vector<bool>> windowed = ReadWindowed(config, path, family, layers);
+  if (!windowed.ok()) return windowed.status();
   int32_t window = 0;
-  if (std::find(windowed.begin(), windowed.end(), true) != windowed.end()) {
-    constexpr const char* kWindow = "sliding_window";
+  if (std::find(windowed->begin(), windowed->end(), true) != windowed->end()) {
     if (config.contains(kWindow) && config.at(kWindow).is_null()) {
       return settings.Invalid(kWindow, "is null, but there are layers with sliding_attention");
     }
-    const absl::StatusOr<int32_t> size =
-        settings.Int(kWindow, 1, kMaxPosition, family.windows.window);
+    std::optional<int32_t> absent;
+    if (family.windows.window > 0) absent = family.windows.window;
+    const absl::StatusOr<int32_t> size = settings.Int(kWindow, 1, kMaxPosition, absent);
     if (!size.ok()) return size.status();
     window = *size;
   }
-  absl::StatusOr<Rotaries> rotaries = ReadRotaries(config, path, family, model.head_dim);
+  absl::StatusOr<Rotaries> rotaries = ReadRotaries(config, path, family, model);
   if (!rotaries.ok()) return rotaries.status();
-  SetAttention(windowed, window, std::move(rotaries->full), std::move(rotaries->windowed), model);
-  if (family.attention_scalar.empty()) return absl::OkStatus();
-  const absl::StatusOr<double> scalar =
-      settings.Positive(family.attention_scalar, 1e6, family.default_attention_scalar);
-  if (!scalar.ok()) return scalar.status();
-  model.attention_scale = AttentionScale(*scalar);
+  SetAttention(*windowed, window, std::move(rotaries->full), std::move(rotaries->windowed), model);
+  if (family.unturned_interval == 0) return absl::OkStatus();
+  const absl::StatusOr<std::vector<bool>> unturned = ReadUnturned(config, path, family, layers);
+  if (unturned.ok()) LeaveUnturned(*unturned, model);
+  return unturned.status();
+}
+
+// Scales, multipliers and soft-caps.
+absl::Status ReadScales(const json& config, const std::string& path, const Family& family,
+                        ModelDescriptor& model) {
+  const JsonSettings settings(config, path);
+  if (!family.attention_scalar.empty()) {
+    const absl::StatusOr<double> scalar =
+        settings.Positive(family.attention_scalar, kMaxMultiplier, family.default_attention_scalar);
+    if (!scalar.ok()) return scalar.status();
+    model.attention_scale = AttentionScale(*scalar);
+  }
+  if (family.soft_caps) {
+    const SoftCaps& absent = family.default_soft_caps;
+    const absl::StatusOr<double> attention =
+        NumberOrNone(config, settings, "attn_logit_softcapping", absent.attention);
+    if (!attention.ok()) return attention.status();
+    const absl::StatusOr<double> logits =
+        NumberOrNone(config, settings, "final_logit_softcapping", absent.logits);
+    if (!logits.ok()) return logits.status();
+    model.attention_soft_cap = static_cast<float>(*attention);
+    model.logit_soft_cap = static_cast<float>(*logits);
+  }
+  if (!family.multipliers) return absl::OkStatus();
+  Multipliers multipliers;
+  double attention = 1;
+  double divisor = 1;
+  const struct {
+    const char* name;
+    double* value;
+  } numbers[] = {{"embedding_multiplier", &multipliers.embedding},
+                 {"residual_multiplier", &multipliers.residual},
+                 {"attention_multiplier", &attention},
+                 {"logits_scaling", &divisor}};
+  for (const auto& entry : numbers) {
+    const absl::StatusOr<double> value = settings.Positive(entry.name, kMaxMultiplier, 1);
+    if (!value.ok()) return value.status();
+    *entry.value = *value;
+  }
+  multipliers.logits = 1 / divisor;
+  SetMultipliers(multipliers, model);
+  model.attention_scale = static_cast<float>(attention);
   return absl::OkStatus();
 }
 
@@ -114,6 +206,9 @@ absl::StatusOr<Activation> ReadActivation(const Settings& settings, const Family
   if (!settings.Has(family.activation_option)) return family.activation;
   const absl::StatusOr<std::string> name = settings.String(family.activation_option, "");
   if (!name.ok()) return name.status();
+  if (!family.activation_alias.empty() && *name == family.activation_alias) {
+    return family.activation;
+  }
   if (const std::optional<Activation> activation = FindActivation(*name)) return *activation;
   return settings.Unsupported(
       family.activation_option,
@@ -163,9 +258,14 @@ absl::StatusOr<ModelDescriptor> DescriptorFromConfig(const json& config, const s
   if (absl::Status status = settings.CheckNeutral(family.neutral); !status.ok()) return status;
   // A setting that is absent has the default of transformers' configuration class.
   ShapeDefaults defaults = {.vocab_size = std::nullopt,
+                            .kv_heads = std::nullopt,
                             .head_dim = std::nullopt,
                             .max_position = family.default_max_position,
-                            .norm_epsilon = 1e-6};
+                            .norm_epsilon = family.default_norm_epsilon};
+  // Null is another thing than silence.
+  if (family.default_kv_heads > 0 && !config.contains(std::string(kNames.kv_heads))) {
+    defaults.kv_heads = family.default_kv_heads;
+  }
   if (family.default_head_dim > 0) defaults.head_dim = family.default_head_dim;
   absl::StatusOr<ModelDescriptor> model = ReadShape(settings, kNames, defaults, family);
   if (!model.ok()) return model;
@@ -186,6 +286,9 @@ absl::StatusOr<ModelDescriptor> DescriptorFromConfig(const json& config, const s
   if (!activation.ok()) return activation.status();
   model->activation = *activation;
   if (absl::Status status = ReadAttention(config, path, family, *model); !status.ok()) {
+    return status;
+  }
+  if (absl::Status status = ReadScales(config, path, family, *model); !status.ok()) {
     return status;
   }
   return model;

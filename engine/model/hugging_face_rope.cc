@@ -1,7 +1,8 @@
 #include "engine/model/hugging_face_rope.h"
 
-#include <array>
+#include <optional>
 #include <utility>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "engine/model/file_error.h"
@@ -64,20 +65,30 @@ absl::StatusOr<std::pair<const json*, std::string>> FindRope(const json& config,
 }
 
 absl::Status CheckRopeKeys(const json& rope, const Settings& settings) {
-  constexpr std::array<std::string_view, 8> kKnown = {
-      "rope_type",       "type",
-      "rope_theta",      "partial_rotary_factor",
-      "factor",          "original_max_position_embeddings",
-      "low_freq_factor", "high_freq_factor"};
+  constexpr std::string_view kKnown[] = {"rope_type",        "type",
+                                         "rope_theta",       "partial_rotary_factor",
+                                         "factor",           "original_max_position_embeddings",
+                                         "low_freq_factor",  "high_freq_factor",
+                                         "attention_factor", "beta_fast",
+                                         "beta_slow",        "mscale",
+                                         "mscale_all_dim",   "truncate",
+                                         "short_factor",     "long_factor"};
   for (const auto& [key, value] : rope.items()) {
     bool known = false;
     for (const std::string_view name : kKnown) known = known || key == name;
     if (known || value.is_null()) continue;
     return settings.Unsupported(Shown(key), "is not supported");
   }
-  constexpr NeutralSetting kNeutral[] = {{"partial_rotary_factor", Neutral::kOne}};
-  return settings.CheckNeutral(kNeutral);
+  return absl::OkStatus();
 }
+
+// A rotary embedding as it is read: its object, which stands under `name` in the file, or nullptr.
+struct RopePlace {
+  const json& config;
+  const std::string& path;
+  const json* rope;
+  std::string name;
+};
 
 // Where a rotary embedding's base stands beside its object, and what it is where it stands nowhere.
 struct Base {
@@ -85,42 +96,173 @@ struct Base {
   double absent;
 };
 
-// `rope`: the embedding's object, which stands under `name` in the file, or nullptr.
-absl::StatusOr<RotaryDescriptor> ReadRotary(const json& config, const std::string& path,
-                                            const json* rope, const std::string& name,
-                                            const Base& base, int32_t head_dim) {
-  const JsonSettings top(config, path);
-  absl::StatusOr<double> theta = top.Positive(base.name, kMaxRotaryTheta, base.absent);
-  if (!theta.ok()) return theta.status();
-  if (rope == nullptr) return MakeRotary(head_dim, *theta);
+// What else of the model it depends on.
+struct Surroundings {
+  const Family& family;
+  int32_t head_dim;
+  int32_t max_position;
+};
 
-  const JsonSettings settings(*rope, path, name + ".");
-  if (absl::Status status = CheckRopeKeys(*rope, settings); !status.ok()) return status;
-  if (settings.Has("rope_theta")) {
-    const absl::StatusOr<double> inner = settings.Positive("rope_theta", kMaxRotaryTheta);
-    if (!inner.ok()) return inner.status();
-    if (top.Has(base.name) && *inner != *theta) {
-      return settings.Invalid("rope_theta",
-                              absl::StrCat("is ", *inner, ", but ", base.name, " is ", *theta));
-    }
-    theta = *inner;
+absl::StatusOr<double> ReadTheta(const Settings& top, const Settings& settings, const Base& base) {
+  const absl::StatusOr<double> outer = top.Positive(base.name, kMaxRotaryTheta, base.absent);
+  if (!outer.ok() || !settings.Has("rope_theta")) return outer;
+  const absl::StatusOr<double> inner = settings.Positive("rope_theta", kMaxRotaryTheta);
+  if (inner.ok() && top.Has(base.name) && *inner != *outer) {
+    return settings.Invalid("rope_theta",
+                            absl::StrCat("is ", *inner, ", but ", base.name, " is ", *outer));
   }
+  return inner;
+}
+
+// How many elements of each head turn.
+absl::StatusOr<int32_t> ReadTurned(const Settings& top, const Settings& settings,
+                                   const Surroundings& model) {
+  constexpr const char* kName = "partial_rotary_factor";
+  if (!model.family.partial_rotary) {
+    constexpr NeutralSetting kNeutral[] = {{kName, Neutral::kOne}};
+    absl::Status status = settings.CheckNeutral(kNeutral);
+    if (!status.ok()) return status;
+    return model.head_dim;
+  }
+  const Settings& place = settings.Has(kName) ? settings : top;
+  const absl::StatusOr<double> factor = place.Positive(kName, 1, 1);
+  if (!factor.ok()) return factor.status();
+  const int32_t turned = static_cast<int32_t>(model.head_dim * *factor);
+  if (turned > 0 && turned % 2 == 0) return turned;
+  return place.Invalid(kName,
+                       absl::StrCat("is ", *factor, ": of heads of ", model.head_dim, " ", turned,
+                                    " elements would turn; allowed are even numbers"));
+}
+
+absl::StatusOr<YarnScaling> ReadYarn(const Settings& settings, const Surroundings& model) {
+  YarnScaling scaling;
+  const struct {
+    const char* name;
+    double most;
+    std::optional<double> absent;
+    double* value;
+  } numbers[] = {
+      {"original_max_position_embeddings", kMaxPosition, model.max_position,
+       &scaling.original_context},
+      {"beta_fast", kMaxFactor, 32, &scaling.beta_fast},
+      {"beta_slow", kMaxFactor, 1, &scaling.beta_slow},
+  };
+  for (const auto& entry : numbers) {
+    const absl::StatusOr<double> value = settings.Positive(entry.name, entry.most, entry.absent);
+    if (!value.ok()) return value.status();
+    *entry.value = *value;
+  }
+  if (scaling.beta_fast <= scaling.beta_slow) {
+    return settings.Invalid(
+        "beta_fast", absl::StrCat("is ", scaling.beta_fast, "; it must be greater than beta_slow ",
+                                  scaling.beta_slow));
+  }
+  const absl::StatusOr<double> factor =
+      settings.Positive("factor", kMaxFactor, model.max_position / scaling.original_context);
+  if (!factor.ok()) return factor.status();
+  scaling.factor = *factor;
+  const absl::StatusOr<bool> whole = settings.Bool("truncate", true);
+  if (!whole.ok()) return whole.status();
+  scaling.whole_pairs = *whole;
+  double scale = YarnScale(scaling.factor);
+  if (settings.Has("mscale") && settings.Has("mscale_all_dim")) {
+    const absl::StatusOr<double> m = settings.Positive("mscale", kMaxFactor);
+    if (!m.ok()) return m.status();
+    const absl::StatusOr<double> all = settings.Positive("mscale_all_dim", kMaxFactor);
+    if (!all.ok()) return all.status();
+    scale = YarnScale(scaling.factor, *m) / YarnScale(scaling.factor, *all);
+  }
+  const absl::StatusOr<double> given = settings.Positive("attention_factor", kMaxFactor, scale);
+  if (!given.ok()) return given.status();
+  scaling.scale = *given;
+  return scaling;
+}
+
+absl::StatusOr<std::vector<double>> ReadFactors(const json& rope, const Settings& settings,
+                                                const char* name, size_t pairs) {
+  const json* list = FindValue(rope, name);
+  const auto invalid = [&] {
+    return settings.Invalid(
+        name, absl::StrCat("is no list of ", pairs, " numbers above 0, at most ", kMaxFactor));
+  };
+  if (list == nullptr || !list->is_array() || list->size() != pairs) return invalid();
+  std::vector<double> factors;
+  for (const json& value : *list) {
+    if (!value.is_number()) return invalid();
+    factors.push_back(value.get<double>());
+    if (!(factors.back() >= 1 / kMaxFactor && factors.back() <= kMaxFactor)) return invalid();
+  }
+  return factors;
+}
+
+// `pairs`: of elements that turn together.
+absl::StatusOr<LongScaling> ReadLong(const RopePlace& place, const Settings& top,
+                                     const Settings& settings, const Surroundings& model,
+                                     size_t pairs) {
+  constexpr const char* kOriginal = "original_max_position_embeddings";
+  LongScaling scaling;
+  for (const auto& [name, factors] : {std::pair("short_factor", &scaling.short_factors),
+                                      std::pair("long_factor", &scaling.long_factors)}) {
+    absl::StatusOr<std::vector<double>> read = ReadFactors(*place.rope, settings, name, pairs);
+    if (!read.ok()) return read.status();
+    *factors = *std::move(read);
+  }
+  std::optional<int32_t> absent;
+  if (model.family.default_original_context > 0) absent = model.family.default_original_context;
+  const absl::StatusOr<int32_t> original = settings.Has(kOriginal)
+                                               ? settings.Int(kOriginal, 2, kMaxPosition)
+                                               : top.Int(kOriginal, 2, kMaxPosition, absent);
+  if (!original.ok()) return original.status();
+  scaling.original_context = *original;
+  const double ratio = static_cast<double>(model.max_position) / *original;
+  const absl::StatusOr<double> factor = settings.Positive("factor", kMaxFactor, ratio);
+  if (!factor.ok()) return factor.status();
+  const absl::StatusOr<double> scale =
+      settings.Positive("attention_factor", kMaxFactor, LongScale(*factor, *original));
+  if (!scale.ok()) return scale.status();
+  scaling.scale = *scale;
+  return scaling;
+}
+
+absl::StatusOr<RotaryScaling> ReadScaling(const RopePlace& place, const Settings& top,
+                                          const Settings& settings, const Surroundings& model,
+                                          int32_t turned) {
   const char* type_name = settings.Has("rope_type") ? "rope_type" : "type";
   const absl::StatusOr<std::string> type = settings.String(type_name, "default");
   if (!type.ok()) return type.status();
-  if (*type == "default") return MakeRotary(head_dim, *theta);
+  // "dynamic" changes the rates of sequences beyond max_position, and there are none.
+  if (*type == "default" || *type == "dynamic") return LinearScaling();
   if (*type == "linear") {
     const absl::StatusOr<double> factor = settings.Positive("factor", kMaxFactor);
     if (!factor.ok()) return factor.status();
-    return MakeRotary(head_dim, *theta, LinearScaling{*factor});
+    return LinearScaling{*factor};
   }
-  if (*type != "llama3") {
-    return settings.Unsupported(
-        type_name, absl::StrCat("is ", Shown(*type), "; supported are default, linear, llama3"));
+  if (*type == "llama3") return ReadLlama3(settings);
+  if (*type == "yarn") return ReadYarn(settings, model);
+  // "su": what it was first called.
+  if (*type == "longrope" || *type == "su") {
+    return ReadLong(place, top, settings, model, static_cast<size_t>(turned) / 2);
   }
-  const absl::StatusOr<Llama3Scaling> scaling = ReadLlama3(settings);
+  return settings.Unsupported(
+      type_name, absl::StrCat("is ", Shown(*type),
+                              "; supported are default, linear, dynamic, llama3, yarn, longrope"));
+}
+
+absl::StatusOr<RotaryDescriptor> ReadRotary(const RopePlace& place, const Base& base,
+                                            const Surroundings& model) {
+  const JsonSettings top(place.config, place.path);
+  const json none = json::object();
+  const json& rope = place.rope != nullptr ? *place.rope : none;
+  const JsonSettings settings(rope, place.path, place.name + ".");
+  if (absl::Status status = CheckRopeKeys(rope, settings); !status.ok()) return status;
+  const absl::StatusOr<double> theta = ReadTheta(top, settings, base);
+  if (!theta.ok()) return theta.status();
+  const absl::StatusOr<int32_t> turned = ReadTurned(top, settings, model);
+  if (!turned.ok()) return turned.status();
+  const absl::StatusOr<RotaryScaling> scaling =
+      ReadScaling({place.config, place.path, &rope, place.name}, top, settings, model, *turned);
   if (!scaling.ok()) return scaling.status();
-  return MakeRotary(head_dim, *theta, *scaling);
+  return MakeRotary(*turned, *theta, *scaling);
 }
 
 // The objects of the two kinds of layers in one that has them by layer type; nullptr: it is silent.
@@ -152,32 +294,38 @@ absl::StatusOr<RopeByLayerType> SplitRope(const json& rope, const std::string& p
 }  // namespace
 
 absl::StatusOr<Rotaries> ReadRotaries(const json& config, const std::string& path,
-                                      const Family& family, int32_t head_dim) {
+                                      const Family& family, const ModelDescriptor& model) {
   const absl::StatusOr<std::pair<const json*, std::string>> found = FindRope(config, path);
   if (!found.ok()) return found.status();
   // By name, not as a binding: clang 14, which builds the fuzzers, captures none in a lambda.
   const json* const rope = found->first;
   const std::string& name = found->second;
-  const bool windows = family.windows.window > 0;
+  const Surroundings surroundings = {family, model.head_dim, model.max_position};
+  const bool of_their_own = family.windows.theta > 0;  // windowed layers have another embedding
   const bool by_type =
-      windows && rope != nullptr && (rope->contains(kFull) || rope->contains(kWindowed));
+      of_their_own && rope != nullptr && (rope->contains(kFull) || rope->contains(kWindowed));
   RopeByLayerType split = {.full = rope};
   if (by_type) {
     const absl::StatusOr<RopeByLayerType> read = SplitRope(*rope, path, name);
     if (!read.ok()) return read.status();
     split = *read;
   }
-  const auto place = [&](const char* type) { return by_type ? name + "." + type : name; };
+  const auto place = [&](const json* object, const char* type) {
+    return RopePlace{config, path, object, by_type ? name + "." + type : name};
+  };
 
   Rotaries rotaries;
-  absl::StatusOr<RotaryDescriptor> full = ReadRotary(
-      config, path, split.full, place(kFull), {"rope_theta", family.default_theta}, head_dim);
+  absl::StatusOr<RotaryDescriptor> full =
+      ReadRotary(place(split.full, kFull), {"rope_theta", family.default_theta}, surroundings);
   if (!full.ok()) return full.status();
   rotaries.full = *std::move(full);
-  if (!windows) return rotaries;
+  if (!of_their_own) {
+    rotaries.windowed = rotaries.full;
+    return rotaries;
+  }
   absl::StatusOr<RotaryDescriptor> windowed =
-      ReadRotary(config, path, split.windowed, place(kWindowed),
-                 {"rope_local_base_freq", family.windows.theta}, head_dim);
+      ReadRotary(place(split.windowed, kWindowed), {"rope_local_base_freq", family.windows.theta},
+                 surroundings);
   if (!windowed.ok()) return windowed.status();
   rotaries.windowed = *std::move(windowed);
   return rotaries;

@@ -23,7 +23,8 @@ absl::Status ReadHeads(const Settings& settings, const ShapeNames& names,
   const absl::StatusOr<int32_t> heads = settings.Int(names.heads, 1, kMaxHeads);
   if (!heads.ok()) return heads.status();
   model.heads = *heads;
-  const absl::StatusOr<int32_t> kv_heads = settings.Int(names.kv_heads, 1, *heads, *heads);
+  const absl::StatusOr<int32_t> kv_heads =
+      settings.Int(names.kv_heads, 1, *heads, defaults.kv_heads.value_or(*heads));
   if (!kv_heads.ok()) return kv_heads.status();
   model.kv_heads = *kv_heads;
   if (*heads % *kv_heads != 0) {
@@ -80,7 +81,9 @@ absl::StatusOr<ModelDescriptor> ReadShape(const Settings& settings, const ShapeN
       settings.Positive(names.norm_epsilon, 1, defaults.norm_epsilon);
   if (!epsilon.ok()) return epsilon.status();
   model.norm_epsilon = static_cast<float>(*epsilon);
+  model.pre_norms = family.pre_norms;
   model.head_norms = family.head_norms;
+  model.whole_norms = family.whole_norms;
   model.post_norms = family.post_norms;
   if (family.scaled_embedding) {
     model.embedding_scale = static_cast<float>(std::sqrt(static_cast<double>(model.hidden_size)));
@@ -93,18 +96,48 @@ void SetAttention(const std::vector<bool>& windowed, int32_t window, RotaryDescr
                   RotaryDescriptor windowed_rotary, ModelDescriptor& model) {
   const bool some = std::find(windowed.begin(), windowed.end(), true) != windowed.end();
   const bool all = std::find(windowed.begin(), windowed.end(), false) == windowed.end();
+  const bool alike = full == windowed_rotary;
   if (!all) {
     model.groups.push_back({.window = 0});
     model.rotaries.push_back(std::move(full));
   }
   if (some) {
     model.groups.push_back({.window = window});
-    model.rotaries.push_back(std::move(windowed_rotary));
+    if (all || !alike) model.rotaries.push_back(std::move(windowed_rotary));
   }
-  const int32_t last = static_cast<int32_t>(model.groups.size()) - 1;
+  const int32_t last_group = static_cast<int32_t>(model.groups.size()) - 1;
+  const int32_t last_rotary = static_cast<int32_t>(model.rotaries.size()) - 1;
   for (size_t i = 0; i < model.layers.size(); ++i) {
-    model.layers[i].group = model.layers[i].rotary = windowed[i] ? last : 0;
+    model.layers[i].group = windowed[i] ? last_group : 0;
+    model.layers[i].rotary = windowed[i] ? last_rotary : 0;
   }
+}
+
+void LeaveUnturned(const std::vector<bool>& unturned, ModelDescriptor& model) {
+  if (std::find(unturned.begin(), unturned.end(), true) == unturned.end()) return;
+  // All elements turn, by nothing: no kernel needs to know.
+  const int32_t none = static_cast<int32_t>(model.rotaries.size());
+  model.rotaries.push_back(
+      {.inverse_frequencies = std::vector<float>(static_cast<size_t>(model.head_dim) / 2, 0.0f)});
+  for (size_t i = 0; i < model.layers.size(); ++i) {
+    if (unturned[i]) model.layers[i].rotary = none;
+  }
+}
+
+std::vector<bool> UnturnedByInterval(size_t layers, int32_t interval) {
+  std::vector<bool> unturned;
+  for (size_t i = 0; i < layers; ++i) unturned.push_back((i + 1) % interval == 0);
+  return unturned;
+}
+
+// The stream is kept divided by the residual multiplier m: what a block adds then needs no factor.
+// The stream is read through norms alone, and norm(x / m) with epsilon / m^2 is norm(x) with
+// epsilon.
+void SetMultipliers(const Multipliers& multipliers, ModelDescriptor& model) {
+  const double m = multipliers.residual;
+  model.embedding_scale = static_cast<float>(model.embedding_scale * multipliers.embedding / m);
+  model.norm_epsilon = static_cast<float>(model.norm_epsilon / (m * m));
+  model.logit_scale = static_cast<float>(multipliers.logits);
 }
 
 std::vector<bool> WindowedByPattern(size_t layers, int32_t pattern) {

@@ -27,6 +27,7 @@ struct ShapeNames {
 };
 struct ShapeDefaults {
   std::optional<int32_t> vocab_size;
+  std::optional<int32_t> kv_heads;  // nullopt: heads
   std::optional<int32_t> head_dim;  // nullopt: hidden_size / heads
   std::optional<int32_t> max_position;
   std::optional<double> norm_epsilon;
@@ -43,12 +44,25 @@ absl::StatusOr<ModelDescriptor> ReadShape(const Settings& settings, const ShapeN
 
 // Gives the layers their groups and rotary embeddings. `windowed`: by layer, whether it attends to
 // the last `window` positions only, and turns by `windowed_rotary`; else to all. A model of
-// one kind of layers has one group and one rotary embedding.
+// one kind of layers has one group and one rotary embedding, and so has one whose two are alike.
 void SetAttention(const std::vector<bool>& windowed, int32_t window, RotaryDescriptor full,
                   RotaryDescriptor windowed_rotary, ModelDescriptor& model);
 
 // By layer: all have a window but the last of every `pattern`.
 std::vector<bool> WindowedByPattern(size_t layers, int32_t pattern);
+
+// After SetAttention: layers whose heads are not turned, by layer.
+void LeaveUnturned(const std::vector<bool>& unturned, ModelDescriptor& model);
+// By layer: none is left unturned but the last of every `interval`.
+std::vector<bool> UnturnedByInterval(size_t layers, int32_t interval);
+
+// What a model's parts are multiplied by, beside what their tensors say.
+struct Multipliers {
+  double embedding = 1;
+  double residual = 1;  // what each block adds to the stream
+  double logits = 1;
+};
+void SetMultipliers(const Multipliers& multipliers, ModelDescriptor& model);
 
 // 1 / sqrt(scalar)
 float AttentionScale(double scalar);

@@ -3,40 +3,11 @@
 #include <cstring>
 
 #include "absl/strings/str_cat.h"
+#include "engine/model/dequantise.h"
 #include "engine/model/file_error.h"
 
 namespace sirocco {
 namespace {
-
-// Elements in a file need not be aligned.
-uint16_t LoadHalf(const std::byte* data) {
-  uint16_t bits;
-  std::memcpy(&bits, data, sizeof(bits));
-  return bits;
-}
-
-// The 32 values of a block of 4-bit q: those of the low halves, then of the high ones.
-void Unpack4(const std::byte* packed, float scale, float offset, float* out) {
-  for (int i = 0; i < 16; ++i) {
-    const int byte = std::to_integer<int>(packed[i]);
-    out[i] = static_cast<float>(byte & 15) * scale + offset;
-    out[i + 16] = static_cast<float>(byte >> 4) * scale + offset;
-  }
-}
-
-void DequantiseBlock(StoredType type, const std::byte* block, float* out) {
-  const float scale = Float16ToFloat(LoadHalf(block));
-  if (type == StoredType::kQ8_0) {
-    for (int i = 0; i < 32; ++i) {
-      out[i] = static_cast<float>(std::to_integer<int8_t>(block[2 + i])) * scale;
-    }
-  } else if (type == StoredType::kQ4_0) {
-    // (q - 8) * d and q * d - 8 * d are the same float32: both products are exact.
-    Unpack4(block + 2, scale, -8 * scale, out);
-  } else {
-    Unpack4(block + 4, scale, Float16ToFloat(LoadHalf(block + 2)), out);
-  }
-}
 
 // `count` values stored from `data` on; whole blocks.
 void Convert(StoredType type, const std::byte* data, int64_t count, float* out) {
@@ -50,16 +21,13 @@ void Convert(StoredType type, const std::byte* data, int64_t count, float* out) 
     case StoredType::kBF16:
       for (int64_t i = 0; i < count; ++i) out[i] = BFloat16{LoadHalf(data + 2 * i)}.ToFloat();
       return;
-    case StoredType::kQ8_0:
-    case StoredType::kQ4_0:
-    case StoredType::kQ4_1: {
-      const BlockLayout layout = LayoutOf(type);
-      for (int64_t i = 0; i < count; i += layout.elements) {
-        DequantiseBlock(type, data, out + i);
-        data += layout.bytes;
-      }
-      return;
-    }
+    default:
+      break;
+  }
+  const BlockLayout layout = LayoutOf(type);
+  for (int64_t i = 0; i < count; i += layout.elements) {
+    DequantiseBlock(type, data, out + i);
+    data += layout.bytes;
   }
 }
 

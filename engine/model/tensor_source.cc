@@ -10,43 +10,51 @@
 
 namespace sirocco {
 
-std::string_view NameOf(StoredType type) {
+namespace {
+
+struct TypeFacts {
+  std::string_view name;
+  std::optional<DType> dtype;
+  BlockLayout layout;
+};
+
+TypeFacts Same(std::string_view name, DType dtype) { return {name, dtype, LayoutOf(dtype)}; }
+
+TypeFacts FactsOf(StoredType type) {
   switch (type) {
     case StoredType::kF32:
-      return "F32";
+      return Same("F32", DType::kFloat32);
     case StoredType::kF16:
-      return "F16";
+      return Same("F16", DType::kFloat16);
     case StoredType::kBF16:
-      return "BF16";
+      return Same("BF16", DType::kBFloat16);
     case StoredType::kQ8_0:
-      return "Q8_0";
+      return Same("Q8_0", DType::kQ8_0);
     case StoredType::kQ4_0:
-      return "Q4_0";
+      return Same("Q4_0", DType::kQ4_0);
     case StoredType::kQ4_1:
-      return "Q4_1";
+      return Same("Q4_1", DType::kQ4_1);
+    case StoredType::kQ5_0:
+      return {"Q5_0", std::nullopt, {32, 22}};
+    case StoredType::kQ5_1:
+      return {"Q5_1", std::nullopt, {32, 24}};
+    case StoredType::kQ4_K:
+      return {"Q4_K", std::nullopt, {256, 144}};
+    case StoredType::kQ5_K:
+      return {"Q5_K", std::nullopt, {256, 176}};
+    case StoredType::kQ6_K:
+      return {"Q6_K", std::nullopt, {256, 210}};
   }
-  return "?";
+  return Same("?", DType::kFloat32);
 }
 
-DType DTypeOf(StoredType type) {
-  switch (type) {
-    case StoredType::kF32:
-      return DType::kFloat32;
-    case StoredType::kF16:
-      return DType::kFloat16;
-    case StoredType::kBF16:
-      return DType::kBFloat16;
-    case StoredType::kQ8_0:
-      return DType::kQ8_0;
-    case StoredType::kQ4_0:
-      return DType::kQ4_0;
-    case StoredType::kQ4_1:
-      return DType::kQ4_1;
-  }
-  return DType::kFloat32;
-}
+}  // namespace
 
-BlockLayout LayoutOf(StoredType type) { return LayoutOf(DTypeOf(type)); }
+std::string_view NameOf(StoredType type) { return FactsOf(type).name; }
+
+std::optional<DType> DTypeOf(StoredType type) { return FactsOf(type).dtype; }
+
+BlockLayout LayoutOf(StoredType type) { return FactsOf(type).layout; }
 
 std::string DescribeTensor(const StoredTensor& tensor) {
   return absl::StrCat(std::string(NameOf(tensor.type)), " [", absl::StrJoin(tensor.shape, ", "),

@@ -15,10 +15,23 @@
 namespace sirocco {
 
 // Element types as files store them.
-enum class StoredType : uint8_t { kF32, kF16, kBF16, kQ8_0, kQ4_0, kQ4_1 };
-std::string_view NameOf(StoredType type);  // "F32", ..., "Q4_1"
+enum class StoredType : uint8_t {
+  kF32,
+  kF16,
+  kBF16,
+  kQ8_0,
+  kQ4_0,
+  kQ4_1,
+  kQ5_0,
+  kQ5_1,
+  kQ4_K,
+  kQ5_K,
+  kQ6_K
+};
+std::string_view NameOf(StoredType type);  // "F32", ..., "Q6_K"
 
-DType DTypeOf(StoredType type);
+// nullopt: devices have no such type, and values are dequantised when they are read.
+std::optional<DType> DTypeOf(StoredType type);
 BlockLayout LayoutOf(StoredType type);
 
 struct StoredTensor {

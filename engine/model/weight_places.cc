@@ -38,7 +38,9 @@ void AddLayer(const ModelDescriptor& model, const std::string& prefix, LayerWeig
   const int64_t kv_rows = int64_t{model.kv_heads} * model.head_dim;
   const std::string attention = prefix + "self_attn.";
   const std::string mlp = prefix + "mlp.";
-  places.Add(prefix + "input_layernorm.weight", hidden, &layer.attention_norm);
+  if (model.pre_norms) {
+    places.Add(prefix + "input_layernorm.weight", hidden, &layer.attention_norm);
+  }
   places.Add(attention + "q_proj.weight", q_rows, hidden, &layer.q);
   places.Add(attention + "k_proj.weight", kv_rows, hidden, &layer.k);
   places.Add(attention + "v_proj.weight", kv_rows, hidden, &layer.v);
@@ -53,10 +55,16 @@ void AddLayer(const ModelDescriptor& model, const std::string& prefix, LayerWeig
     places.Add(attention + "q_norm.weight", model.head_dim, &layer.q_norm);
     places.Add(attention + "k_norm.weight", model.head_dim, &layer.k_norm);
   }
+  if (model.whole_norms) {
+    places.Add(attention + "q_norm.weight", q_rows, &layer.q_whole_norm);
+    places.Add(attention + "k_norm.weight", kv_rows, &layer.k_whole_norm);
+  }
   // Where there are no post-norms, what follows the attention is the MLP's own norm.
   if (model.post_norms) {
     places.Add(prefix + "post_attention_layernorm.weight", hidden, &layer.attention_post_norm);
-    places.Add(prefix + "pre_feedforward_layernorm.weight", hidden, &layer.mlp_norm);
+    if (model.pre_norms) {
+      places.Add(prefix + "pre_feedforward_layernorm.weight", hidden, &layer.mlp_norm);
+    }
     places.Add(prefix + "post_feedforward_layernorm.weight", hidden, &layer.mlp_post_norm);
   } else {
     places.Add(prefix + "post_attention_layernorm.weight", hidden, &layer.mlp_norm);
@@ -74,7 +82,9 @@ void AddLayer(const ModelDescriptor& model, const std::string& prefix, LayerWeig
 // Left over, and rightly so: rotary tables, which the descriptor holds as numbers, and a head where
 // the embedding is the head.
 bool MayBeLeftOver(const ModelDescriptor& descriptor, std::string_view name) {
-  return name == "rope_freqs.weight" || absl::EndsWith(std::string(name), "rotary_emb.inv_freq") ||
+  return name == "rope_freqs.weight" || name == "rope_factors_long.weight" ||
+         name == "rope_factors_short.weight" ||
+         absl::EndsWith(std::string(name), "rotary_emb.inv_freq") ||
          (descriptor.tied_head && name == "lm_head.weight");
 }
 
@@ -82,8 +92,8 @@ DType TypeOf(const WeightPlace& matrix, const WeightTypes& types) {
   if (types.blocks == nullptr) return types.dtype;
   const StoredTensor* tensor = types.blocks->Find(matrix.tensor);
   if (tensor == nullptr) return types.dtype;
-  const DType stored = DTypeOf(tensor->type);
-  return InBlocks(stored) && tensor->added == 0 ? stored : types.dtype;
+  const std::optional<DType> stored = DTypeOf(tensor->type);
+  return stored && InBlocks(*stored) && tensor->added == 0 ? *stored : types.dtype;
 }
 
 }  // namespace

@@ -53,7 +53,7 @@ DType StoredDType(const TensorSource& tensors) {
   std::array<int64_t, kDTypeCount> elements = {};
   for (const StoredTensor& tensor : tensors.tensors()) {
     if (tensor.shape.size() < 2) continue;
-    DType type = DTypeOf(tensor.type);
+    DType type = DTypeOf(tensor.type).value_or(DType::kBFloat16);
     if (type == DType::kFloat32) type = DType::kBFloat16;
     int64_t count = 1;
     for (const int64_t extent : tensor.shape) count *= extent;

@@ -68,7 +68,9 @@ std::vector<TypedCase> Cases(bool float32) {
 auto OfAllModels(bool float32) {
   return ::testing::Combine(
       ::testing::ValuesIn(Cases(float32)),
-      ::testing::Values("llama_tied", "llama3_rope", "qwen2", "qwen3", "gemma3"),
+      ::testing::Values("llama_tied", "llama3_rope", "mistral_window", "qwen2", "qwen2_yarn",
+                        "qwen3", "gemma", "gemma2", "gemma3", "phi3", "phi3_short", "phi4_mini",
+                        "granite", "smollm3", "olmo2"),
       ::testing::ValuesIn(kAllModes));
 }
 

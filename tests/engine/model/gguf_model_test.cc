@@ -17,7 +17,9 @@ namespace {
 using absl::StatusCode;
 using ::testing::ElementsAre;
 using ::testing::ElementsAreArray;
+using ::testing::FloatEq;
 using ::testing::IsEmpty;
+using ::testing::Pointwise;
 
 class GgufModelTest : public ::testing::Test {
  protected:
@@ -27,9 +29,19 @@ class GgufModelTest : public ::testing::Test {
   TestFolder folder_;
 };
 
+// Settings and factors are float32 in GGUF files.
+void ExpectSame(const RotaryDescriptor& a, const RotaryDescriptor& b) {
+  EXPECT_FLOAT_EQ(a.scale, b.scale);
+  EXPECT_EQ(a.original_context, b.original_context);
+  EXPECT_THAT(a.inverse_frequencies, Pointwise(FloatEq(), b.inverse_frequencies));
+  EXPECT_THAT(a.long_inverse_frequencies, Pointwise(FloatEq(), b.long_inverse_frequencies));
+}
+
 // The file of a golden says of the model what the golden's directory says.
 TEST_F(GgufModelTest, DescriptorsAreThoseOfTheDirectories) {
-  for (const std::string golden : {"llama_tied", "qwen2", "qwen3", "gemma3"}) {
+  for (const std::string golden :
+       {"llama_tied", "qwen2", "qwen2_yarn", "qwen3", "gemma", "gemma2", "gemma3", "phi3",
+        "phi3_short", "phi4_mini", "olmo2", "granite", "smollm3"}) {
     SCOPED_TRACE(golden);
     const auto gguf = Open(MakeGgufModel(golden, kGgmlF16).writer);
     ASSERT_TRUE(gguf.ok()) << gguf.status();
@@ -48,17 +60,25 @@ TEST_F(GgufModelTest, DescriptorsAreThoseOfTheDirectories) {
     EXPECT_EQ(a.kv_heads, b.kv_heads);
     EXPECT_EQ(a.head_dim, b.head_dim);
     EXPECT_EQ(a.max_position, b.max_position);
-    EXPECT_EQ(a.norm_epsilon, b.norm_epsilon);
-    EXPECT_EQ(a.attention_scale, b.attention_scale);
-    EXPECT_EQ(a.embedding_scale, b.embedding_scale);
+    EXPECT_FLOAT_EQ(a.norm_epsilon, b.norm_epsilon);
+    // GGUF files do not say Gemma 2's.
+    EXPECT_FLOAT_EQ(a.attention_scale,
+                    golden == "gemma2" ? 1 / std::sqrt(32.0f) : b.attention_scale);
+    EXPECT_FLOAT_EQ(a.embedding_scale, b.embedding_scale);
+    EXPECT_FLOAT_EQ(a.logit_scale, b.logit_scale);
+    EXPECT_EQ(a.attention_soft_cap, b.attention_soft_cap);
+    EXPECT_EQ(a.logit_soft_cap, b.logit_soft_cap);
     EXPECT_EQ(a.activation, b.activation);
+    EXPECT_EQ(a.pre_norms, b.pre_norms);
     EXPECT_EQ(a.head_norms, b.head_norms);
+    EXPECT_EQ(a.whole_norms, b.whole_norms);
     EXPECT_EQ(a.post_norms, b.post_norms);
     EXPECT_EQ(a.qkv_bias, b.qkv_bias);
     EXPECT_EQ(a.output_bias, b.output_bias);
     EXPECT_EQ(a.mlp_bias, b.mlp_bias);
     EXPECT_EQ(a.tied_head, b.tied_head);
-    EXPECT_EQ(a.rotaries, b.rotaries);
+    ASSERT_EQ(a.rotaries.size(), b.rotaries.size());
+    for (size_t i = 0; i < a.rotaries.size(); ++i) ExpectSame(a.rotaries[i], b.rotaries[i]);
     EXPECT_EQ(a.groups, b.groups);
     ASSERT_EQ(a.layers.size(), b.layers.size());
     for (size_t i = 0; i < a.layers.size(); ++i) {
@@ -122,12 +142,10 @@ TEST_F(GgufModelTest, WhatGemma3DoesNotSupportIsNamed) {
     std::function<void(GgufWriter&)> change;
   };
   const Case cases[] = {
-      {StatusCode::kUnimplemented, "gemma3.final_logit_softcapping is 30; supported is none at all",
-       [](auto& w) { w.Float32("gemma3.final_logit_softcapping", 30); }},
-      {StatusCode::kUnimplemented, "gemma3.attn_logit_softcapping is 50",
-       [](auto& w) { w.Float32("gemma3.attn_logit_softcapping", 50); }},
-      {StatusCode::kUnimplemented, "gemma3.rope.scaling.type is 'yarn' with a factor of 1",
-       [](auto& w) { w.String("gemma3.rope.scaling.type", "yarn"); }},
+      {StatusCode::kInvalidArgument, "gemma3.final_logit_softcapping is -30",
+       [](auto& w) { w.Float32("gemma3.final_logit_softcapping", -30); }},
+      {StatusCode::kUnimplemented, "gemma3.rope.scaling.type is 'longrope' with a factor of 1",
+       [](auto& w) { w.String("gemma3.rope.scaling.type", "longrope"); }},
       {StatusCode::kUnimplemented, "gemma3.rope.scaling.type is 'none' with a factor of 8",
        [](auto& w) {
          w.String("gemma3.rope.scaling.type", "none").Float32("gemma3.rope.scaling.factor", 8);
@@ -195,12 +213,16 @@ TEST_F(GgufModelTest, Gemma3OfSixtyTwoLayersScalesByItsWidth) {
 }
 
 TEST_F(GgufModelTest, TensorsOfEveryTypeReadAsTheyWere) {
-  for (const std::string golden : {"llama_tied", "llama3_rope", "qwen2", "qwen3", "gemma3"}) {
-    for (const uint32_t type : {kGgmlF32, kGgmlF16, kGgmlBF16, kGgmlQ8_0, kGgmlQ4_0, kGgmlQ4_1}) {
+  for (const std::string golden : {"llama_tied", "llama3_rope", "qwen2", "qwen3", "gemma3", "phi3",
+                                   "phi4_mini", "olmo2", "granite"}) {
+    for (const uint32_t type :
+         {kGgmlF32, kGgmlF16, kGgmlBF16, kGgmlQ8_0, kGgmlQ4_0, kGgmlQ4_1, kGgmlQ5_0, kGgmlQ5_1}) {
       const GgufModel model = MakeGgufModel(golden, type);
       const auto files = Open(model.writer);
       ASSERT_TRUE(files.ok()) << files.status();
-      EXPECT_EQ(files->tensors->tensors().size(), model.values.size());
+      // Beside LongRoPE's two lists of factors.
+      EXPECT_EQ(files->tensors->tensors().size(),
+                model.values.size() + (golden == "phi4_mini" ? 2 : 0));
       for (const auto& [name, values] : model.values) {
         const StoredTensor* tensor = files->tensors->Find(name);
         ASSERT_NE(tensor, nullptr) << name;
@@ -253,6 +275,38 @@ TEST_F(GgufModelTest, LlamaBiasesArePermutedToo) {
   EXPECT_EQ(bias[1], 1);
 }
 
+TEST_F(GgufModelTest, SpoiltLongRopeIsNamed) {
+  const StatusCode invalid = StatusCode::kInvalidArgument;
+  const auto without_settings = [](uint32_t turned = 12) {
+    GgufModel model = MakeGgufModel("phi4_mini", kGgmlF16, /*with_settings=*/false);
+    model.writer.String("general.architecture", "phi3")
+        .Uint32("phi3.block_count", 3)
+        .Uint32("phi3.context_length", 512)
+        .Uint32("phi3.embedding_length", 64)
+        .Uint32("phi3.feed_forward_length", 160)
+        .Uint32("phi3.attention.head_count", 4)
+        .Uint32("phi3.attention.head_count_kv", 2)
+        .Uint32("phi3.rope.dimension_count", turned)
+        .Float32("phi3.attention.layer_norm_rms_epsilon", 1e-5f);
+    return model.writer;
+  };
+  const std::string ones = Raw(1.0f) + Raw(1.0f) + Raw(1.0f) + Raw(1.0f) + Raw(1.0f) + Raw(1.0f);
+  EXPECT_TRUE(Open(without_settings()).ok());
+  GgufWriter one = without_settings();
+  one.Tensor("rope_factors_long.weight", {6}, kGgmlF32, ones);
+  EXPECT_ERROR(Open(one), invalid, "has no tensor 'rope_factors_short.weight'");
+  GgufWriter narrow = without_settings();
+  narrow.Tensor("rope_factors_short.weight", {5}, kGgmlF32, ones.substr(4))
+      .Tensor("rope_factors_long.weight", {6}, kGgmlF32, ones);
+  EXPECT_ERROR(Open(narrow), invalid, "'rope_factors_short.weight' is F32 [5]; it must be [6]");
+  GgufWriter zero = without_settings();
+  zero.Tensor("rope_factors_short.weight", {6}, kGgmlF32, std::string(24, '\0'))
+      .Tensor("rope_factors_long.weight", {6}, kGgmlF32, ones);
+  EXPECT_ERROR(Open(zero), invalid, "rope_factors_short.weight' has 0");
+  EXPECT_ERROR(Open(without_settings(17)), invalid,
+               "phi3.rope.dimension_count is 17; allowed are even numbers");
+}
+
 TEST_F(GgufModelTest, EndTokens) {
   GgufModel model = MakeGgufModel("qwen2", kGgmlF16, /*with_settings=*/false);
   model.writer.String("general.architecture", "qwen2")
@@ -278,10 +332,12 @@ TEST_F(GgufModelTest, WhatIsNotSupportedIsNamed) {
     std::function<void(GgufWriter&)> change;
   };
   const Case cases[] = {
-      {"llama.rope.scaling.type is 'yarn'; supported is 'none'",
-       [](auto& w) { w.String("llama.rope.scaling.type", "yarn"); }},
-      {"llama.rope.scaling.factor is 4",
-       [](auto& w) { w.Float32("llama.rope.scaling.factor", 4); }},
+      {"llama.rope.scaling.type is 'dynamic'",
+       [](auto& w) { w.String("llama.rope.scaling.type", "dynamic"); }},
+      {"llama.rope.scaling.attn_factor is 2; supported is 1",
+       [](auto& w) { w.Float32("llama.rope.scaling.attn_factor", 2); }},
+      {"'rope_factors_long.weight', which a model",
+       [](auto& w) { w.Tensor("rope_factors_long.weight", {1}, kGgmlF32, Raw(1.0f)); }},
       {"llama.expert_count is 8", [](auto& w) { w.Uint32("llama.expert_count", 8); }},
       {"llama.attention.sliding_window is 64",
        [](auto& w) { w.Uint32("llama.attention.sliding_window", 64); }},
@@ -306,11 +362,12 @@ TEST_F(GgufModelTest, WhatIsNotSupportedIsNamed) {
     test.change(model.writer);
     EXPECT_ERROR(Open(model.writer), StatusCode::kUnimplemented, test.part);
   }
-  for (const char* architecture : {"gemma2", ""}) {
+  for (const char* architecture : {"gpt2", ""}) {
     GgufModel model = MakeGgufModel("llama_tied", kGgmlF16, false);
     model.writer.String("general.architecture", architecture);
     EXPECT_ERROR(Open(model.writer), StatusCode::kUnimplemented,
-                 "supported are llama, qwen2, qwen3, gemma3");
+                 "supported are llama, qwen2, qwen3, gemma, gemma2, gemma3, phi3, olmo2, granite, "
+                 "smollm3");
   }
   GgufModel adapter = MakeGgufModel("llama_tied", kGgmlF16, false);
   adapter.writer.String("general.type", "adapter");

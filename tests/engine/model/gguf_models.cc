@@ -34,14 +34,22 @@ std::string EncodeBlock(float* values, uint32_t type) {
     }
     return block;
   }
-  if (type == kGgmlQ4_1) block += Raw(kLeastBits);
-  const float least = type == kGgmlQ4_1 ? kLeast : -8 * kScale;
+  const bool five = type == kGgmlQ5_0 || type == kGgmlQ5_1;
+  const bool with_least = type == kGgmlQ4_1 || type == kGgmlQ5_1;
+  const int most = five ? 31 : 15;
+  if (with_least) block += Raw(kLeastBits);
+  const float least = with_least ? kLeast : static_cast<float>(-(most + 1) / 2) * kScale;
   int q[32];
+  uint32_t fifth = 0;
   for (int i = 0; i < 32; ++i) {
-    q[i] = Quantise((values[i] - least) / kScale, 0, 15);
+    q[i] = Quantise((values[i] - least) / kScale, 0, most);
     values[i] = static_cast<float>(q[i]) * kScale + least;
+    fifth |= static_cast<uint32_t>(q[i] >> 4) << i;
   }
-  for (int i = 0; i < 16; ++i) block += Raw(static_cast<uint8_t>(q[i] | q[i + 16] << 4));
+  if (five) block += Raw(fifth);
+  for (int i = 0; i < 16; ++i) {
+    block += Raw(static_cast<uint8_t>((q[i] & 15) | (q[i + 16] & 15) << 4));
+  }
   return block;
 }
 
@@ -91,6 +99,7 @@ std::string GgufName(std::string name, bool post_norms) {
       {"pre_feedforward_layernorm", "ffn_norm"},
       {"post_feedforward_layernorm", "post_ffw_norm"},
       {"self_attn.o_proj", "attn_output"},
+      {"gate_up_proj", "up"},
       {"self_attn.", "attn_"},
       {"mlp.", "ffn_"},
       {"_proj", ""},
@@ -100,6 +109,53 @@ std::string GgufName(std::string name, bool post_norms) {
     if (at != std::string::npos) name.replace(at, std::string(from).size(), to);
   }
   return name;
+}
+
+// Numbers that some families have, where config.json has them.
+void AddScales(const nlohmann::json& config, const std::string& prefix, GgufWriter& writer) {
+  const std::pair<const char*, const char*> numbers[] = {
+      {"embedding_scale", "embedding_multiplier"},
+      {"residual_scale", "residual_multiplier"},
+      {"attention.scale", "attention_multiplier"},
+      {"logit_scale", "logits_scaling"},
+      {"attn_logit_softcapping", "attn_logit_softcapping"},
+      {"final_logit_softcapping", "final_logit_softcapping"},
+  };
+  for (const auto& [to, from] : numbers) {
+    if (config.contains(from) && !config[from].is_null()) {
+      writer.Float32(prefix + to, config[from]);
+    }
+  }
+}
+
+void AddRope(const nlohmann::json& config, const std::string& prefix, GgufWriter& writer) {
+  const nlohmann::json& parameters = config["rope_parameters"];
+  const nlohmann::json& rope =
+      parameters.contains("rope_theta") ? parameters : parameters["full_attention"];
+  writer.Float32(prefix + "rope.freq_base", rope["rope_theta"]);
+  const int head_dim = config.value("head_dim", 16);
+  writer.Uint32(prefix + "rope.dimension_count",
+                static_cast<uint32_t>(head_dim * rope.value("partial_rotary_factor", 1.0)));
+  const std::string type = rope["rope_type"];
+  if (type == "yarn") {
+    writer.String(prefix + "rope.scaling.type", type)
+        .Float32(prefix + "rope.scaling.factor", rope["factor"])
+        .Uint32(prefix + "rope.scaling.original_context_length",
+                rope["original_max_position_embeddings"]);
+  }
+  if (type != "longrope") return;
+  const double original = rope["original_max_position_embeddings"];
+  const double factor = config["max_position_embeddings"].get<double>() / original;
+  const double scale = std::sqrt(1 + std::log(factor) / std::log(original));
+  writer.Uint32(prefix + "rope.scaling.original_context_length", static_cast<uint32_t>(original))
+      .Float32(prefix + "rope.scaling.attn_factor", rope.value("attention_factor", scale));
+  for (const char* name : {"short", "long"}) {
+    const nlohmann::json& factors = rope[name + std::string("_factor")];
+    std::string bytes;
+    for (const nlohmann::json& value : factors) bytes += Raw(value.get<float>());
+    writer.Tensor("rope_factors_" + std::string(name) + ".weight", {factors.size()}, kGgmlF32,
+                  bytes);
+  }
 }
 
 void AddSettings(const nlohmann::json& config, const std::string& type, GgufWriter& writer) {
@@ -115,20 +171,43 @@ void AddSettings(const nlohmann::json& config, const std::string& type, GgufWrit
   };
   for (const auto& [to, from] : sizes) writer.Uint32(prefix + to, config[from]);
   writer.Float32(prefix + "attention.layer_norm_rms_epsilon", config["rms_norm_eps"]);
-  const nlohmann::json& rope = config["rope_parameters"];
-  writer.Float32(prefix + "rope.freq_base",
-                 (rope.contains("rope_theta") ? rope : rope["full_attention"])["rope_theta"]);
+  AddRope(config, prefix, writer);
+  AddScales(config, prefix, writer);
   // As Llama's converter does, without a size that follows from the others.
   const int heads = config["num_attention_heads"];
   if (config.contains("head_dim") && heads * int{config["head_dim"]} != config["hidden_size"]) {
     writer.Uint32(prefix + "attention.key_length", config["head_dim"])
         .Uint32(prefix + "attention.value_length", config["head_dim"]);
   }
-  writer.Uint32(prefix + "rope.dimension_count", config.value("head_dim", 16));
-  if (type == "gemma3") {
+  if (type == "gemma2" || type == "gemma3") {
     writer.Uint32(prefix + "attention.sliding_window", config["sliding_window"]);
   }
   writer.Uint32("tokenizer.ggml.eos_token_id", 2);
+}
+
+// The values of a tensor under the names of its parts, which are one below the other.
+void AddValues(const nlohmann::json& config, const std::string& name,
+               const std::vector<float>& values, std::map<std::string, std::vector<float>>& all) {
+  const int q = config["num_attention_heads"], kv = config["num_key_value_heads"];
+  const std::pair<const char*, std::vector<std::pair<const char*, int>>> fused[] = {
+      {"qkv_proj", {{"q_proj", q}, {"k_proj", kv}, {"v_proj", kv}}},
+      {"gate_up_proj", {{"gate_proj", 1}, {"up_proj", 1}}},
+  };
+  for (const auto& [whole, parts] : fused) {
+    const size_t at = name.find(whole);
+    if (at == std::string::npos) continue;
+    int shares = 0;
+    for (const auto& part : parts) shares += part.second;
+    auto from = values.begin();
+    for (const auto& [part, share] : parts) {
+      const auto to = from + static_cast<ptrdiff_t>(values.size()) / shares * share;
+      std::string own = name;
+      all[own.replace(at, std::string(whole).size(), part)] = {from, to};
+      from = to;
+    }
+    return;
+  }
+  all[name] = values;
 }
 
 }  // namespace
@@ -139,28 +218,31 @@ GgufModel MakeGgufModel(const std::string& golden, uint32_t type, bool with_sett
   if (!tensors.ok()) std::abort();
   std::string architecture = config["model_type"];
   if (architecture == "gemma3_text") architecture = "gemma3";
-  const bool gemma3 = architecture == "gemma3";
+  const bool gemma = architecture.compare(0, 5, "gemma") == 0;
+  const bool post_norms =
+      architecture == "gemma2" || architecture == "gemma3" || architecture == "olmo2";
   GgufModel model;
   if (with_settings) AddSettings(config, architecture, model.writer);
-  const bool interleaved = architecture == "llama";
+  const bool interleaved =
+      architecture == "llama" || architecture == "granite" || architecture == "smollm3";
   for (const auto& [name, tensor] : *tensors) {
     const uint32_t stored = tensor.shape.size() == 1 ? kGgmlF32 : type;
     const bool q = name.find(".q_proj.") != std::string::npos;
     const bool k = name.find(".k_proj.") != std::string::npos;
     std::vector<float> values = tensor.floats;
-    if (gemma3 && tensor.shape.size() == 1) {
+    if (gemma && tensor.shape.size() == 1) {
       for (float& value : values) value += 1;
     }
     std::string data = Encode(values, stored);  // rows are whole blocks: order does not matter
-    model.values[name] = values;
+    AddValues(config, name, values, model.values);
     if (interleaved && (q || k)) {
       std::vector<float> permuted =
           Interleave(tensor.floats, tensor.shape[0],
                      config[q ? "num_attention_heads" : "num_key_value_heads"]);
       data = Encode(permuted, stored);
     }
-    model.writer.Tensor(GgufName(name, gemma3), {tensor.shape.begin(), tensor.shape.end()}, stored,
-                        data);
+    model.writer.Tensor(GgufName(name, post_norms), {tensor.shape.begin(), tensor.shape.end()},
+                        stored, data);
   }
   return model;
 }

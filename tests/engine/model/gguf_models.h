@@ -13,13 +13,13 @@ namespace sirocco {
 struct GgufModel {
   GgufWriter writer;
   // Values by Hugging Face's names and in its order, after the loss of the type; norms' weights as
-  // they multiply.
+  // they multiply, and fused tensors apart.
   std::map<std::string, std::vector<float>> values;
 };
 
 // Settings and tensors of a golden ("llama_tied"), as llama.cpp's converter writes them: matrices
-// in `type`, vectors in F32, q and k rows interleaved for llama, norms' weights whole for gemma3.
-// `with_settings`: the metadata too.
+// in `type`, vectors in F32, q and k rows interleaved for llama and its kin, norms' weights whole
+// for Gemma's. `with_settings`: the metadata too.
 GgufModel MakeGgufModel(const std::string& golden, uint32_t type, bool with_settings = true);
 
 }  // namespace sirocco

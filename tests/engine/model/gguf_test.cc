@@ -198,8 +198,17 @@ TEST_F(GgufTest, BadFiles) {
        [&](auto& w) {
          w.Tensor("t", {2, 16}, kGgmlQ4_0, std::string(18, 'x'));
        }},
-      {"Q6_K (ggml's 14); supported are F32, F16, BF16, Q8_0, Q4_0, Q4_1", unsupported,
-       [&](auto& w) { w.Tensor("t", {256}, 14, std::string(210, 'x')); }},
+      {"Q2_K (ggml's 10); supported are F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, Q4_K, Q5_K, "
+       "Q6_K",
+       unsupported, [&](auto& w) { w.Tensor("t", {256}, 10, std::string(84, 'x')); }},
+      {"whole blocks of 256", invalid,
+       [&](auto& w) {
+         w.Tensor("t", {8, 32}, kGgmlQ6K, std::string(210, 'x'));
+       }},
+      {"runs past the file's end", invalid,
+       [&](auto& w) {
+         w.Tensor("t", {2, 256}, kGgmlQ4K, std::string(287, 'x'));
+       }},
       {"(ggml's 4)", unsupported, [&](auto& w) { w.Tensor("t", {256}, 4, data); }},
       {"runs past the file's end", invalid,
        [&](auto& w) { w.TensorEntry("t", {4}, kGgmlF32, 128); }},

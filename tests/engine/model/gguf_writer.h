@@ -10,7 +10,8 @@
 namespace sirocco {
 
 // ggml's numbers of tensor types, and the format's of metadata types.
-inline constexpr uint32_t kGgmlF32 = 0, kGgmlF16 = 1, kGgmlQ4_0 = 2, kGgmlQ4_1 = 3, kGgmlQ8_0 = 8,
+inline constexpr uint32_t kGgmlF32 = 0, kGgmlF16 = 1, kGgmlQ4_0 = 2, kGgmlQ4_1 = 3, kGgmlQ5_0 = 6,
+                          kGgmlQ5_1 = 7, kGgmlQ8_0 = 8, kGgmlQ4K = 12, kGgmlQ5K = 13, kGgmlQ6K = 14,
                           kGgmlBF16 = 30;
 inline constexpr uint32_t kMetaUint8 = 0, kMetaInt8 = 1, kMetaUint16 = 2, kMetaInt16 = 3,
                           kMetaUint32 = 4, kMetaInt32 = 5, kMetaFloat32 = 6, kMetaBool = 7,

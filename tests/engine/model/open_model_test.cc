@@ -223,8 +223,7 @@ TEST_F(OpenModelTest, ImagePartsAreNamed) {
     config["model_type"] = "gemma3";
     config["architectures"] = {"Gemma3ForConditionalGeneration"};
   });
-  EXPECT_ERROR(Open(), StatusCode::kUnimplemented,
-               "model_type is 'gemma3'; supported are llama, qwen2, qwen3, gemma3_text");
+  EXPECT_ERROR(Open(), StatusCode::kUnimplemented, "model_type is 'gemma3'; supported are llama, ");
   Copy("gemma3");
   ChangeHeader([](json& header) {
     header["vision_tower.patch_embedding.weight"] = header["model.norm.weight"];
@@ -300,6 +299,48 @@ TEST_F(OpenModelTest, HostileJson) {
       EXPECT_ERROR(Open(), StatusCode::kInvalidArgument, std::string(file) + ": ");
     }
   }
+}
+
+// Phi-3's q, k and v are one tensor, and gate and up.
+TEST_F(OpenModelTest, FusedTensorsAreTakenApart) {
+  const auto files = OpenModel(GoldenPath("phi3"));
+  ASSERT_TRUE(files.ok()) << files.status();
+  const std::string layer = "model.layers.1.";
+  const StoredTensor* q = files->tensors->Find(layer + "self_attn.q_proj.weight");
+  const StoredTensor* k = files->tensors->Find(layer + "self_attn.k_proj.weight");
+  const StoredTensor* v = files->tensors->Find(layer + "self_attn.v_proj.weight");
+  ASSERT_TRUE(q != nullptr && k != nullptr && v != nullptr);
+  EXPECT_THAT(q->shape, ElementsAre(64, 64));
+  EXPECT_THAT(k->shape, ElementsAre(32, 64));
+  EXPECT_THAT(v->shape, ElementsAre(32, 64));
+  EXPECT_EQ(k->data, q->data + 64 * 64 * 2);
+  EXPECT_EQ(v->data, k->data + 32 * 64 * 2);
+  EXPECT_EQ(v->offset, q->offset + 96 * 64 * 2);
+  EXPECT_EQ(files->tensors->Find(layer + "self_attn.qkv_proj.weight"), nullptr);
+}
+
+TEST_F(OpenModelTest, SpoiltFusedTensorsAreNamed) {
+  const std::string name = "model.layers.1.self_attn.qkv_proj.weight";
+  Copy("phi3");
+  ChangeHeader([&](json& header) { header[name]["shape"] = {64, 128}; });
+  EXPECT_ERROR(Open(), StatusCode::kInvalidArgument,
+               "'model.layers.1.self_attn.qkv_proj.weight' is BF16 [64, 128]; by the model's "
+               "settings it is [128, 64]");
+  Copy("phi3");
+  ChangeHeader([&](json& header) {
+    header["model.layers.9.self_attn.qkv_proj.weight"] = header[name];
+    header.erase(name);
+  });
+  EXPECT_ERROR(Open(), StatusCode::kInvalidArgument,
+               "'model.layers.1.self_attn.q_proj.weight' of shape [64, 64] is missing");
+  Copy("phi3");
+  ChangeHeader([&](json& header) {
+    header["model.layers.1.self_attn.k_proj.weight"] =
+        header["model.layers.0.mlp.down_proj.weight"];
+    header.erase("model.layers.0.mlp.down_proj.weight");
+  });
+  EXPECT_ERROR(Open(), StatusCode::kInvalidArgument,
+               "'model.layers.1.self_attn.k_proj.weight' twice");
 }
 
 }  // namespace

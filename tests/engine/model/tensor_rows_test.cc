@@ -9,6 +9,8 @@
 #include "gtest/gtest.h"
 #include "kernels/dtype.h"
 #include "tests/engine/model/gguf_writer.h"
+#include "tests/testing/golden.h"
+#include "tests/testing/paths.h"
 
 namespace sirocco {
 namespace {
@@ -28,14 +30,6 @@ StoredTensor View(StoredType type, std::vector<int64_t> shape, const std::string
   return tensor;
 }
 
-std::string FromHex(std::string_view hex) {
-  std::string bytes;
-  for (size_t i = 0; i < hex.size(); i += 2) {
-    bytes += static_cast<char>(std::stoi(std::string(hex.substr(i, 2)), nullptr, 16));
-  }
-  return bytes;
-}
-
 std::vector<float> Read(const StoredTensor& tensor, int64_t first, int64_t rows) {
   std::vector<float> values(rows * RowElements(tensor));
   const absl::Status status = ReadRows(tensor, first, values);
@@ -51,102 +45,29 @@ TEST(TensorRowsTest, WhatTheFileLeavesOutIsAdded) {
   EXPECT_THAT(Read(tensor, 1, 1), ElementsAre(0.0f));
 }
 
-// Blocks and values of the `gguf` Python package: 64 normal values, quantised and dequantised.
-TEST(TensorRowsTest, Q8_0AsThePythonPackage) {
-  const std::string bytes = FromHex(
-      "1a23000ff2d3e9ce0344e7e1191205d1ff23bce9a0bfa3f4c00e08f781e5fe06b3e8"
-      "a521c2cd43cdfe38dbf90704b205569e3708d77f30b40525f42bfc2a5bd50de308b5");
-  const std::vector<float> expected = {0,
-                                       0.208053589f,
-                                       -0.19418335f,
-                                       -0.624160767f,
-                                       -0.319015503f,
-                                       -0.693511963f,
-                                       0.0416107178f,
-                                       0.94317627f,
-                                       -0.346755981f,
-                                       -0.429977417f,
-                                       0.346755981f,
-                                       0.249664307f,
-                                       0.0693511963f,
-                                       -0.651901245f,
-                                       -0.0138702393f,
-                                       0.485458374f,
-                                       -0.94317627f,
-                                       -0.319015503f,
-                                       -1.33154297f,
-                                       -0.901565552f,
-                                       -1.28993225f,
-                                       -0.166442871f,
-                                       -0.887695312f,
-                                       0.19418335f,
-                                       0.110961914f,
-                                       -0.124832153f,
-                                       -1.76152039f,
-                                       -0.37449646f,
-                                       -0.0277404785f,
-                                       0.0832214355f,
-                                       -1.06800842f,
-                                       -0.332885742f,
-                                       -0.683517456f,
-                                       -0.56224823f,
-                                       0.738639832f,
-                                       -0.56224823f,
-                                       -0.0220489502f,
-                                       0.617370605f,
-                                       -0.407905579f,
-                                       -0.0771713257f,
-                                       0.0771713257f,
-                                       0.0440979004f,
-                                       -0.859909058f,
-                                       0.0551223755f,
-                                       0.948104858f,
-                                       -1.08039856f,
-                                       0.60634613f,
-                                       0.0881958008f,
-                                       -0.452003479f,
-                                       1.40010834f,
-                                       0.529174805f,
-                                       -0.837860107f,
-                                       0.0551223755f,
-                                       0.407905579f,
-                                       -0.132293701f,
-                                       0.474052429f,
-                                       -0.0440979004f,
-                                       0.463027954f,
-                                       1.00322723f,
-                                       -0.474052429f,
-                                       0.143318176f,
-                                       -0.319709778f,
-                                       0.0881958008f,
-                                       -0.826835632f};
-  EXPECT_THAT(Read(View(StoredType::kQ8_0, {1, 64}, bytes), 0, 1), ElementsAreArray(expected));
-  // One block a row: the second alone.
-  EXPECT_THAT(Read(View(StoredType::kQ8_0, {2, 32}, bytes), 1, 1),
-              ElementsAreArray(expected.begin() + 32, expected.end()));
-}
-
-TEST(TensorRowsTest, Q4_0AsThePythonPackage) {
-  const std::string bytes = FromHex("0c33487927452775489c86760a698885386a");
-  EXPECT_THAT(
-      Read(View(StoredType::kQ4_0, {1, 32}, bytes), 0, 1),
-      ElementsAre(0, 0.220214844f, -0.220214844f, -0.660644531f, -0.220214844f, -0.660644531f, 0,
-                  0.880859375f, -0.440429688f, -0.440429688f, 0.440429688f, 0.220214844f, 0,
-                  -0.660644531f, 0, 0.440429688f, -0.880859375f, -0.220214844f, -1.32128906f,
-                  -0.880859375f, -1.32128906f, -0.220214844f, -0.880859375f, 0.220214844f, 0,
-                  -0.220214844f, -1.76171875f, -0.440429688f, 0, 0, -1.10107422f, -0.440429688f));
-}
-
-TEST(TensorRowsTest, Q4_1AsThePythonPackage) {
-  const std::string bytes = FromHex("c2310cbf5a8b295638965abfa8970c8baaa64a8c");
-  EXPECT_THAT(Read(View(StoredType::kQ4_1, {1, 32}, bytes), 0, 1),
-              ElementsAre(0.0375976562f, 0.217529297f, -0.142333984f, -0.682128906f, -0.322265625f,
-                          -0.682128906f, 0.0375976562f, 0.937255859f, -0.322265625f, -0.502197266f,
-                          0.397460938f, 0.217529297f, 0.0375976562f, -0.682128906f, 0.0375976562f,
-                          0.397460938f, -0.862060547f, -0.322265625f, -1.40185547f, -0.862060547f,
-                          -1.22192383f, -0.142333984f, -0.862060547f, 0.217529297f, 0.0375976562f,
-                          -0.142333984f, -1.76171875f, -0.322265625f, 0.0375976562f, 0.0375976562f,
-                          -1.04199219f, -0.322265625f));
+// Blocks and values of the `gguf` Python package (testdata/make_blocks.py), bit by bit.
+TEST(TensorRowsTest, BlocksAsThePythonPackage) {
+  const auto tensors = ReadGoldenTensors(TestPath("engine/model/testdata/blocks.safetensors"));
+  ASSERT_TRUE(tensors.ok()) << tensors.status();
+  for (const StoredType type :
+       {StoredType::kQ8_0, StoredType::kQ4_0, StoredType::kQ4_1, StoredType::kQ5_0,
+        StoredType::kQ5_1, StoredType::kQ4_K, StoredType::kQ5_K, StoredType::kQ6_K}) {
+    const std::string name(NameOf(type));
+    SCOPED_TRACE(name);
+    ASSERT_EQ(tensors->count(name + ".bytes"), 1u);
+    std::string bytes;
+    for (const int64_t byte : tensors->at(name + ".bytes").ints) {
+      bytes += static_cast<char>(byte);
+    }
+    const std::vector<float>& expected = tensors->at(name + ".values").floats;
+    const int64_t width = static_cast<int64_t>(expected.size());
+    const int64_t block = LayoutOf(type).elements;
+    ASSERT_EQ(width, 3 * block);
+    EXPECT_EQ(Read(View(type, {1, width}, bytes), 0, 1), expected);
+    // One block a row: the second alone.
+    EXPECT_THAT(Read(View(type, {3, block}, bytes), 1, 1),
+                ElementsAreArray(expected.begin() + block, expected.begin() + 2 * block));
+  }
 }
 
 TEST(TensorRowsTest, PlainTypesAtAnyAddress) {
