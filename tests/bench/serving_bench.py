@@ -24,6 +24,7 @@ from stubs import pb  # noqa: E402
 
 TIMEOUT = 600
 SMALLEST_CHUNK = 16  # tokens of a prompt that a step takes at least
+PAUSE = 1.0  # s, of one who asks now and then
 BLOCK = 16  # tokens that the prefix cache shares at once
 UNBOUNDED = 1000  # an itl_factor that no step reaches
 numbers = itertools.count()
@@ -153,10 +154,11 @@ def shared_beginning(args):
 def beside_a_flood(args):
     """The first token's time of a client alone, and beside one that always has many requests."""
     print("\n## One client beside another's flood\n")
+    lengths = (100, 300)
     with harness.Server(args.model, "--backend", args.backend, "--max-batch-size", args.streams,
                         "--max-length", 1024) as server:
-        def first(client):
-            call = server.stub.GenerateStream(pb.GenerateRequest(**request(100, 16)),
+        def first(client, length):
+            call = server.stub.GenerateStream(pb.GenerateRequest(**request(length, 16)),
                                               timeout=TIMEOUT,
                                               metadata=[("sirocco-client", client)])
             begin = time.monotonic()
@@ -165,25 +167,33 @@ def beside_a_flood(args):
             for _ in call:
                 pass
             return taken
+        def after_a_pause(client, length):
+            time.sleep(PAUSE)
+            return first(client, length)
         ends = threading.Event()
 
         def flood():
             while not ends.is_set():
-                first("flood")
-        alone = statistics.median(first("quiet") for _ in range(15))
+                first("flood", 100)
+        alone = {length: statistics.median(first("quiet", length) for _ in range(9))
+                 for length in lengths}
         floods = [threading.Thread(target=flood) for _ in range(8 * args.streams)]
         for thread in floods:
             thread.start()
         time.sleep(3)
-        beside = [first("quiet") for _ in range(15)]
-        flooded = statistics.median(first("flood") for _ in range(3))
+        beside = {length: [after_a_pause("quiet", length) for _ in range(12)]
+                  for length in lengths}
+        flooded = statistics.median(first("flood", 100) for _ in range(3))
         ends.set()
         for thread in floods:
             thread.join()
-    print(f"Alone {alone * 1e3:.0f} ms, beside {len(floods)} requests of another client "
-          f"{statistics.median(beside) * 1e3:.0f} ms (worst {max(beside) * 1e3:.0f}): "
-          f"{statistics.median(beside) / alone:.1f} times; the other client waits "
-          f"{flooded * 1e3:.0f} ms.", flush=True)
+    print(f"It asks {PAUSE} s after each answer; {len(floods)} requests of another client, which waits "
+          f"{flooded * 1e3:.0f} ms itself. First token:\n")
+    print("| prompt | alone, ms | beside, ms: median, worst | times |\n|---|---|---|---|")
+    for length in lengths:
+        median = statistics.median(beside[length])
+        print(f"| {length} | {alone[length] * 1e3:.0f} | {median * 1e3:.0f}, "
+              f"{max(beside[length]) * 1e3:.0f} | {median / alone[length]:.1f} |", flush=True)
 
 
 def main():
