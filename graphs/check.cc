@@ -12,6 +12,8 @@ namespace {
 
 constexpr int32_t kMaxPrefillChunk = 65536;
 constexpr int32_t kMaxBlockSize = 1024;
+constexpr int32_t kMaxExperts = 1024;
+constexpr int64_t kMaxExpertRows = int64_t{1} << 30;  // row numbers are 32 bits
 constexpr int32_t kMaxWidth = 1 << 24;  // of any activation: keeps products far from overflow
 
 absl::Status InRange(const char* what, int64_t value, int64_t low, int64_t high) {
@@ -45,7 +47,8 @@ absl::Status CheckLayers(const ModelDescriptor& descriptor) {
 }
 
 absl::Status SameShape(const char* name, const Matrix& given, const Matrix& wanted) {
-  if (given.data != nullptr && given.rows == wanted.rows && given.cols == wanted.cols) {
+  const bool none = wanted.rows == 0;  // the model has no such weight
+  if ((given.data == nullptr) == none && given.rows == wanted.rows && given.cols == wanted.cols) {
     return absl::OkStatus();
   }
   return absl::InvalidArgumentError(absl::StrCat("weight ", name, " is [", given.rows, ", ",
@@ -107,6 +110,20 @@ absl::Status CheckDescriptor(const ModelDescriptor& descriptor) {
                                                    ", not a multiple of kv_heads, which is ",
                                                    descriptor.kv_heads));
   }
+  if (descriptor.experts == 0) return CheckLayers(descriptor);
+  if (absl::Status s = InRange("experts", descriptor.experts, 1, kMaxExperts); !s.ok()) return s;
+  if (absl::Status s = InRange("experts_a_row", descriptor.experts_a_row, 1, descriptor.experts);
+      !s.ok()) {
+    return s;
+  }
+  const int64_t all =
+      int64_t{descriptor.experts} * std::max(descriptor.intermediate_size, descriptor.hidden_size);
+  if (absl::Status s = InRange("experts times their size", all, 1, kMaxExpertRows); !s.ok()) {
+    return s;
+  }
+  if (descriptor.post_norms || descriptor.mlp_bias) {
+    return absl::InvalidArgumentError("experts: neither post-norms nor biases go with them");
+  }
   return CheckLayers(descriptor);
 }
 
@@ -167,7 +184,7 @@ absl::Status CheckWeights(const ModelDescriptor& descriptor, const ModelWeights&
         {"q", given.q, layer.q},          {"k", given.k, layer.k},
         {"v", given.v, layer.v},          {"o", given.o, layer.o},
         {"gate", given.gate, layer.gate}, {"up", given.up, layer.up},
-        {"down", given.down, layer.down},
+        {"down", given.down, layer.down}, {"router", given.router, layer.router},
     };
     for (const auto& matrix : kMatrices) {
       if (status.ok()) status = SameShape(matrix.name, matrix.given, matrix.wanted);

@@ -59,6 +59,9 @@ RmsNormParams FinalNorm(const ComposeContext& context);
 void AddHead(const ComposeContext& context, const Rows& in, Plan& plan);
 // Of `lanes` [R]; with `keep_logits` a copy of the logits before.
 void AddSample(const ComposeContext& context, const int32_t* lanes, Plan& plan);
+// The MLP of a layer with experts.
+void AddExperts(const ComposeContext& context, std::string_view part, const LayerRef& layer,
+                int32_t* advance, Plan& plan);
 // From the products of q, k and v on.
 void AddQkvAttention(const ComposeContext& context, std::string_view part, const LayerRef& layer,
                      Plan& plan);

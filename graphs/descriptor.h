@@ -38,7 +38,10 @@ struct ModelDescriptor {
   std::string architecture;  // for people: "llama", "qwen2"
   int32_t vocab_size = 0;
   int32_t hidden_size = 0;
-  int32_t intermediate_size = 0;
+  int32_t intermediate_size = 0;  // of each expert, where there are experts
+  int32_t experts = 0;            // 0: none; else in every layer
+  int32_t experts_a_row = 0;      // of which each row takes so many
+  bool renormalise = false;       // whose shares sum to 1
   int32_t heads = 0;
   int32_t kv_heads = 0;
   int32_t head_dim = 0;

@@ -28,6 +28,14 @@ inline constexpr int kMaxBatchSize = 512;
 // Steps that an executor can have in flight on this device.
 inline int StepsInFlight(const Device& device) { return device.runs_ahead() ? 2 : 1; }
 
+// For tests of models with experts, whose choices near a tie hang on the last bits: device memory,
+// [layers][max_batch_size][max_length][experts_a_row], to which the choices of every row are
+// written, or from which they are taken.
+struct ExpertTrace {
+  int32_t* chosen = nullptr;  // null: none
+  bool impose = false;
+};
+
 struct ExecutorOptions {
   Mode mode = Mode::kEager;
   int32_t max_batch_size = 64;  // lanes, and graphs: 1 ... kMaxBatchSize
@@ -41,6 +49,7 @@ struct ExecutorOptions {
   // overwrites them (one more operation a step) and brings them to the host, for
   // Executor::KeptLogits.
   bool keep_logits = false;
+  ExpertTrace expert_trace;
 };
 
 // Bytes that one token's k and v take in one layer.

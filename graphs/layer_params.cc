@@ -1,5 +1,6 @@
 #include "graphs/layer_params.h"
 
+#include <algorithm>
 #include <cstddef>
 
 namespace sirocco {
@@ -44,6 +45,8 @@ std::vector<LayerParams> MakeLayerParams(const ModelDescriptor& descriptor,
     to.down_bias = from.down_bias;
     to.activation = descriptor.activation;
     to.norm_epsilon = descriptor.norm_epsilon;
+    to.router = from.router;
+    to.renormalise = descriptor.renormalise;
   }
   return layers;
 }
@@ -60,8 +63,10 @@ ModelWeights WeightShapes(const ModelDescriptor& descriptor, DType dtype) {
   layer.q = {nullptr, dtype, q_rows, hidden};
   layer.k = layer.v = {nullptr, dtype, kv_rows, hidden};
   layer.o = {nullptr, dtype, hidden, q_rows};
-  layer.gate = layer.up = {nullptr, dtype, intermediate, hidden};
-  layer.down = {nullptr, dtype, hidden, intermediate};
+  const int32_t experts = std::max(descriptor.experts, 1);
+  layer.gate = layer.up = {nullptr, dtype, experts * intermediate, hidden};
+  layer.down = {nullptr, dtype, experts * hidden, intermediate};
+  if (descriptor.experts > 0) layer.router = {nullptr, dtype, descriptor.experts, hidden};
   weights.layers.assign(descriptor.layers.size(), layer);
   return weights;
 }

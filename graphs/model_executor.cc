@@ -60,6 +60,14 @@ absl::Status ModelExecutor::Allocate(const ModelWeights& weights) {
   kv_ = *std::move(kv);
 
   layers_ = MakeLayerParams(descriptor_, weights, rotaries_.tables(), kv_.layers());
+  if (options_.expert_trace.chosen != nullptr) {
+    const int64_t a_layer =
+        int64_t{options_.max_batch_size} * options_.max_length * descriptor_.experts_a_row;
+    for (size_t i = 0; i < layers_.size(); ++i) {
+      layers_[i].expert_trace = options_.expert_trace.chosen + static_cast<int64_t>(i) * a_layer;
+      layers_[i].impose_experts = options_.expert_trace.impose;
+    }
+  }
   const size_t table_bytes = layers_.size() * sizeof(LayerParams);
   absl::StatusOr<std::unique_ptr<Buffer>> table =
       device_.Allocate(table_bytes, MemoryUse::kWorkspace);

@@ -42,7 +42,8 @@ Plan ComposeChain(const ComposeContext& context) {
 }  // namespace
 
 Plan ComposeDecoder(const ComposeContext& context) {
-  if (context.norms_where_read) return ComposeChain(context);
+  // Experts norm what they read, and leave nothing to fuse across the boundary.
+  if (context.norms_where_read || context.descriptor.experts > 0) return ComposeChain(context);
   const StepBuffers& b = context.buffers;
   const int32_t layers = static_cast<int32_t>(context.layers.size());
   const bool post_norms = context.descriptor.post_norms;

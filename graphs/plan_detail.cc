@@ -68,6 +68,10 @@ struct Detail {
   std::string operator()(const DownResidualParams& p) const {
     return absl::StrCat(Shape(p.in), " -> ", Shape(p.hidden), Apart(p.delta));
   }
+  std::string operator()(const ExpertsParams& p) const {
+    return absl::StrCat(p.layer.experts_a_row, " of ", p.layer.experts, " experts of ",
+                        p.layer.intermediate, " -> ", Shape(p.hidden));
+  }
   std::string operator()(const DownNormParams& p) const {
     return absl::StrCat(Shape(p.in), " -> ", Shape(p.hidden), ", normed for what follows");
   }

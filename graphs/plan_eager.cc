@@ -112,14 +112,22 @@ void AddMlp(const ComposeContext& context, std::string_view part, const LayerPar
 
 void AddLayers(const ComposeContext& context, Pass pass, Plan& plan) {
   const std::span<const LayerParams> layers = context.layers;
-  // Without a norm there is nothing that a residual's pass could end with.
-  const bool one_by_one = pass == Pass::kDecode || !context.descriptor.pre_norms;
+  // Without a norm there is nothing that a residual's pass could end with; experts norm for
+  // themselves.
+  const bool experts = context.descriptor.experts > 0;
+  const bool one_by_one = pass == Pass::kDecode || !context.descriptor.pre_norms || experts;
   for (size_t i = 0; i < layers.size(); ++i) {
     const std::string part = absl::StrCat("layer ", i);
     const LayerParams& layer = layers[i];
     const float* after = i + 1 < layers.size() ? layers[i + 1].attention_norm : nullptr;
     if (one_by_one || i == 0) AddNorm(context, part, layer.attention_norm, plan);
     AddAttention(context, part, layer, pass, plan);
+    if (experts) {
+      AddResidual(context, part, nullptr, nullptr, pass, plan);
+      AddExperts(context, part, MakeLayerRef(context, nullptr, static_cast<int32_t>(i)), nullptr,
+                 plan);
+      continue;
+    }
     AddResidual(context, part, layer.attention_post_norm, layer.mlp_norm, pass, plan);
     if (one_by_one) AddNorm(context, part, layer.mlp_norm, plan);
     AddMlp(context, part, layer, plan);

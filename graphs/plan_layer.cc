@@ -16,6 +16,8 @@ LayerRef MakeLayerRef(const ComposeContext& context, const int32_t* counter, int
           .kv_rows = descriptor.kv_heads * descriptor.head_dim,
           .head_dim = descriptor.head_dim,
           .intermediate = descriptor.intermediate_size,
+          .experts = descriptor.experts,
+          .experts_a_row = descriptor.experts_a_row,
           .kv_dtype = context.layers.front().kv.dtype,
           .host = counter == nullptr ? &context.layers[index] : nullptr};
 }
@@ -39,6 +41,20 @@ void AddQkvAttention(const ComposeContext& context, std::string_view part, const
                                     .out = b.attention});
 }
 
+void AddExperts(const ComposeContext& context, std::string_view part, const LayerRef& layer,
+                int32_t* advance, Plan& plan) {
+  const StepBuffers& b = context.buffers;
+  plan.Add(part, ExpertsParams{.map = b.rows,
+                               .lanes = context.lanes,
+                               .layer = layer,
+                               .hidden = b.hidden,
+                               .normed = b.normed,
+                               .chosen = b.experts,
+                               .shares = b.shares,
+                               .activated = b.activated,
+                               .advance = advance});
+}
+
 void AddLayer(const ComposeContext& context, std::string_view part, const LayerRef& layer,
               int32_t* advance, Plan& plan) {
   const StepBuffers& b = context.buffers;
@@ -54,6 +70,10 @@ void AddLayer(const ComposeContext& context, std::string_view part, const LayerR
   AddQkvAttention(context, part, layer, plan);
   plan.Add(part, OutputResidualParams{
                      .layer = layer, .attention = b.attention, .hidden = between, .delta = delta});
+  if (context.descriptor.experts > 0) {
+    AddExperts(context, part, layer, advance, plan);
+    return;
+  }
   plan.Add(part, NormGateUpParams{.layer = layer,
                                   .hidden = between,
                                   .normed = b.normed,

@@ -48,7 +48,12 @@ uint64_t PlaceStepBuffers(const ModelDescriptor& descriptor, const ExecutorOptio
   buffers.v = TakeRows(carver, rows, kv_width, dtype);
   buffers.gate = TakeRows(carver, rows, descriptor.intermediate_size, dtype);
   buffers.up = TakeRows(carver, rows, descriptor.intermediate_size, dtype);
-  buffers.activated = TakeRows(carver, rows, descriptor.intermediate_size, dtype);
+  const int32_t mlps = std::max(descriptor.experts_a_row, 1);  // a row
+  buffers.activated = TakeRows(carver, rows, mlps * descriptor.intermediate_size, dtype);
+  if (descriptor.experts > 0) {
+    buffers.experts = carver.Take<int32_t>(rows * mlps);
+    buffers.shares = carver.Take<float>(rows * mlps);
+  }
 
   buffers.head_index = carver.Take<int32_t>(head_rows);
   buffers.head_rows = TakeRowMap(carver, head_rows);

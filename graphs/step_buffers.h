@@ -33,10 +33,14 @@ struct StepBuffers {
   Rows hidden, sum, delta;  // [T, hidden]
   Rows qkv;                 // [max_batch_size, (heads + 2 * kv_heads) * head_dim] float32
   // Of options.activation_dtype.
-  Rows normed;               // [T, hidden]
-  Rows q, attention;         // [T, heads * head_dim]
-  Rows k, v;                 // [T, kv_heads * head_dim]
-  Rows gate, up, activated;  // [T, intermediate]
+  Rows normed;        // [T, hidden]
+  Rows q, attention;  // [T, heads * head_dim]
+  Rows k, v;          // [T, kv_heads * head_dim]
+  Rows gate, up;      // [T, intermediate]
+  Rows activated;     // [T, intermediate], of each of a row's experts where there are experts
+  // Where there are experts.
+  int32_t* experts = nullptr;  // [T, experts_a_row]: which a row takes
+  float* shares = nullptr;     // [T, experts_a_row]
 
   // Rows that the LM head sees: all rows of a decode step, chosen ones of a prefill step.
   int32_t* head_index = nullptr;  // [H], H = max(max_batch_size, kScoreRows): rows of `hidden`

@@ -26,8 +26,10 @@ struct LayerWeights {
   const float* k_whole_norm = nullptr;         // [kv_heads * head_dim]
   const float* attention_post_norm = nullptr;  // [hidden]
   const float* mlp_norm = nullptr;             // [hidden]
-  Matrix gate, up;                             // [intermediate, hidden]
-  Matrix down;                                 // [hidden, intermediate]
+  // With experts those of all, each below the one before.
+  Matrix gate, up;  // [intermediate, hidden]
+  Matrix down;      // [hidden, intermediate]
+  Matrix router;    // [experts, hidden], where there are experts
   const float* gate_bias = nullptr;
   const float* up_bias = nullptr;
   const float* down_bias = nullptr;

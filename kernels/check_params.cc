@@ -241,6 +241,19 @@ Checks CheckParams(const DownResidualParams& p, const BackendTypes& types) {
   return CheckResidual("down_residual", p, "in", p.in, types);
 }
 
+Checks CheckParams(const ExpertsParams& p, const BackendTypes& types) {
+  Checks checks("experts", types);
+  checks.RowCount(p.rows).Layer(p.layer).Positive("layer.experts", p.layer.experts);
+  checks.Positive("layer.intermediate", p.layer.intermediate);
+  checks.Within("layer.experts_a_row", p.layer.experts_a_row, 1, p.layer.experts);
+  checks.Residual("hidden", p.hidden, p.hidden.width);
+  checks.Activations("normed", p.normed, p.hidden.width);
+  checks.NotNull("chosen", p.chosen).NotNull("shares", p.shares);
+  checks.Activations("activated", p.activated,
+                     int64_t{p.layer.experts_a_row} * p.layer.intermediate);
+  return checks;
+}
+
 Checks CheckParams(const DownNormParams& p, const BackendTypes& types) {
   Checks checks = CheckResidual("down_norm", p, "in", p.in, types);
   checks.Activations("normed", p.normed, p.hidden.width);

@@ -91,12 +91,20 @@ struct LayerParams {
   AttentionShape attention;
   KvLayer kv;
   const float* mlp_norm = nullptr;  // [hidden]; null: the stream goes in as it is
-  Matrix gate, up, down;            // [intermediate, hidden] twice, [hidden, intermediate]
+  // [intermediate, hidden] twice, [hidden, intermediate]. With experts those of all of them, each
+  // below the one before: [experts * intermediate, hidden] twice, [experts * hidden, intermediate].
+  Matrix gate, up, down;
   const float* gate_bias = nullptr;
   const float* up_bias = nullptr;
   const float* down_bias = nullptr;
   Activation activation = Activation::kSilu;
   float norm_epsilon = 0;
+  // Where there are experts (ExpertsParams), the matrix whose products choose among them.
+  Matrix router;             // [experts, hidden]
+  bool renormalise = false;  // the chosen experts' shares sum to 1
+  // For tests: the choices as ids, [lane][position][experts a row], written, or taken as they are.
+  int32_t* expert_trace = nullptr;
+  bool impose_experts = false;
 };
 
 // A layer of that table: a fixed one, or the one that a counter in device memory says.
@@ -106,6 +114,7 @@ struct LayerRef {
   int32_t index = 0;  // where there is no counter
   // What a backend needs on the host to split the work: the same for every layer of the kind.
   int32_t q_rows = 0, kv_rows = 0, head_dim = 0, intermediate = 0;
+  int32_t experts = 0, experts_a_row = 0;  // 0: none
   DType kv_dtype = DType::kFloat32;
   // The table's entry in host memory, where the layer is a fixed one and the host has it: a backend
   // may then hand the layer's matrices to a library. Kept as long as the operation is used.
@@ -358,6 +367,26 @@ struct DownResidualParams {
   Rows hidden;  // [R, hidden]
   int32_t* advance = nullptr;
   Rows delta;  // [R, hidden], or null
+};
+
+// The MLP of a layer with experts (Shazeer et al., 2017), its norm and its residual:
+//   n = norm(hidden)
+//   p = softmax(n * router^T); the row's experts are the experts_a_row with the largest p, of equal
+//       ones those with the lower ids, and their shares are p, or p / sum of the chosen p
+//   hidden += sum over them, by their ids, of share * (activation(n * gate^T) * (n * up^T)) *
+//   down^T
+// then *advance += 1 where set.
+struct ExpertsParams {
+  int32_t rows = 0;
+  RowMap map;  // for traces alone, as `lanes`
+  Lanes lanes;
+  LayerRef layer;
+  Rows hidden;                // [R, hidden]
+  Rows normed;                // [R, hidden] scratch
+  int32_t* chosen = nullptr;  // [R, experts_a_row] scratch: ids, from the lowest on
+  float* shares = nullptr;    // [R, experts_a_row] scratch
+  Rows activated;             // [R, experts_a_row * intermediate] scratch
+  int32_t* advance = nullptr;
 };
 
 // hidden += in * down^T + bias, normed by mlp_post_norm before it is added where the layer has one

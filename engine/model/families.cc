@@ -1,5 +1,6 @@
 #include "engine/model/families.h"
 
+#include <algorithm>
 #include <vector>
 
 #include "absl/strings/numbers.h"
@@ -19,7 +20,11 @@ const Family* FindFamily(std::string_view Family::*field, std::string_view value
 std::string ListFamilies(std::string_view Family::*field) {
   std::vector<std::string> values;
   for (const Family& family : Families()) {
-    if (!(family.*field).empty()) values.emplace_back(family.*field);
+    const std::string value(family.*field);
+    // Two families may share a name.
+    if (!value.empty() && std::find(values.begin(), values.end(), value) == values.end()) {
+      values.push_back(value);
+    }
   }
   return absl::StrJoin(values, ", ");
 }
@@ -34,8 +39,13 @@ const Family* FindFamilyByArchitecture(std::string_view architecture) {
   return FindFamily(&Family::architecture, architecture);
 }
 
-const Family* FindFamilyByGgufArchitecture(std::string_view architecture) {
-  return FindFamily(&Family::gguf_architecture, architecture);
+const Family* FindFamilyByGgufArchitecture(std::string_view architecture, bool experts) {
+  const Family* found = FindFamily(&Family::gguf_architecture, architecture);
+  for (const Family& family : Families()) {
+    if (found == nullptr || family.gguf_architecture != architecture) continue;
+    if ((family.experts.experts > 0) == experts) return &family;
+  }
+  return found;
 }
 
 std::string SupportedModelTypes() { return ListFamilies(&Family::model_type); }

@@ -34,6 +34,20 @@ struct FusedTensor {
   std::span<const std::string_view> parts;
 };
 
+// Experts in every layer. Names of config.json's settings, and what holds where one is silent.
+struct ExpertSettings {
+  int32_t experts = 0;  // 0: a family without any
+  int32_t experts_a_row = 0;
+  std::string_view intermediate = "";  // of each; empty: intermediate_size
+  OptionalPart renormalise = {"", true};
+};
+
+// What a tensor's name has in a file of Hugging Face's beside TensorNames: `from` is `to` there.
+struct Renaming {
+  std::string_view from;
+  std::string_view to;
+};
+
 enum class WindowedLayers : uint8_t { kNone, kByPattern, kAll };
 
 // Layers with a sliding window, and what holds where the files are silent.
@@ -90,6 +104,7 @@ struct Family {
   // The last of every so many layers turns no heads, where config.json's no_rope_layer_interval and
   // no_rope_layers are silent; 0: all layers turn theirs.
   int32_t unturned_interval = 0;
+  ExpertSettings experts = {};
   double default_theta = 10000;
   double default_norm_epsilon = 1e-6;
   int32_t default_kv_heads = 0;      // where config.json has no such setting; 0: as many as heads
@@ -108,6 +123,7 @@ struct Family {
   std::span<const TensorNames> layer_tensors;
   std::span<const TensorNames> layer_norms;  // beside the first, which all families have
   std::span<const FusedTensor> fused = {};
+  std::span<const Renaming> renamings = {};
 };
 
 // family_table.cc
@@ -116,7 +132,8 @@ std::span<const Family> Families();
 // nullptr: no such family.
 const Family* FindFamilyByModelType(std::string_view model_type);
 const Family* FindFamilyByArchitecture(std::string_view architecture);
-const Family* FindFamilyByGgufArchitecture(std::string_view architecture);
+// Of two with one name, that with or without experts.
+const Family* FindFamilyByGgufArchitecture(std::string_view architecture, bool experts);
 
 // "llama, qwen2", for error messages.
 std::string SupportedModelTypes();

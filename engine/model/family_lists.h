@@ -58,6 +58,21 @@ inline constexpr NeutralSetting kPhi3Neutral[] = {
     {"num_local_experts", Neutral::kAbsent},
 };
 
+inline constexpr NeutralSetting kMixtralNeutral[] = {
+    {"quantization_config", Neutral::kAbsent},
+    {"partial_rotary_factor", Neutral::kOne},
+    {"is_encoder_decoder", Neutral::kFalse},
+    {"add_cross_attention", Neutral::kFalse},
+};
+
+// Layers without experts would be among the others.
+inline constexpr NeutralSetting kQwen3MoeNeutral[] = {
+    {"use_sliding_window", Neutral::kFalse},  {"quantization_config", Neutral::kAbsent},
+    {"partial_rotary_factor", Neutral::kOne}, {"is_encoder_decoder", Neutral::kFalse},
+    {"add_cross_attention", Neutral::kFalse}, {"decoder_sparse_step", Neutral::kOne},
+    {"mlp_only_layers", Neutral::kEmpty},
+};
+
 // Norms of q and k whole leave no place for their biases.
 inline constexpr NeutralSetting kOlmo2Neutral[] = {
     {"attention_bias", Neutral::kFalse},      {"quantization_config", Neutral::kAbsent},
@@ -90,12 +105,12 @@ inline constexpr NeutralSetting kGgufSettings[] = {
     // Not acted upon.
     {"rope.scale_linear", Neutral::kOne},
     {"attention.causal", Neutral::kTrue},
-    {"expert_count", Neutral::kZero},
-    {"expert_used_count", Neutral::kZero},
 };
 
 // Not acted upon in families that have none.
 inline constexpr NeutralSetting kGgufFullAttention[] = {
+    {"expert_count", Neutral::kZero},
+    {"expert_used_count", Neutral::kZero},
     {"attention.sliding_window", Neutral::kZero},
 };
 
@@ -110,6 +125,17 @@ inline constexpr NeutralSetting kGgufWindows[] = {
 
 inline constexpr NeutralSetting kGgufOneWindow[] = {
     {"attention.sliding_window", Neutral::kAny},
+};
+
+inline constexpr NeutralSetting kGgufExperts[] = {
+    // Read.
+    {"expert_count", Neutral::kAny},
+    {"expert_used_count", Neutral::kAny},
+    {"expert_feed_forward_length", Neutral::kAny},
+    // Not acted upon.
+    {"attention.sliding_window", Neutral::kZero},
+    {"expert_shared_count", Neutral::kZero},
+    {"expert_weights_scale", Neutral::kOne},
 };
 
 inline constexpr NeutralSetting kGgufMultipliers[] = {
@@ -137,6 +163,26 @@ inline constexpr TensorNames kLayerTensors[] = {
     {"mlp.up_proj.weight", "ffn_up.weight"},           {"mlp.down_proj.weight", "ffn_down.weight"},
     {"mlp.gate_proj.bias", "ffn_gate.bias"},           {"mlp.up_proj.bias", "ffn_up.bias"},
     {"mlp.down_proj.bias", "ffn_down.bias"},
+};
+
+// The MLPs of all experts are one tensor each in GGUF files.
+inline constexpr TensorNames kExpertLayerTensors[] = {
+    {"input_layernorm.weight", "attn_norm.weight"},
+    {"self_attn.q_proj.weight", "attn_q.weight"},
+    {"self_attn.k_proj.weight", "attn_k.weight"},
+    {"self_attn.v_proj.weight", "attn_v.weight"},
+    {"self_attn.o_proj.weight", "attn_output.weight"},
+    {"mlp.gate.weight", "ffn_gate_inp.weight"},
+    {"mlp.experts.gate_proj.weight", "ffn_gate_exps.weight"},
+    {"mlp.experts.up_proj.weight", "ffn_up_exps.weight"},
+    {"mlp.experts.down_proj.weight", "ffn_down_exps.weight"},
+};
+
+inline constexpr Renaming kMixtralRenamings[] = {
+    {"block_sparse_moe.", "mlp."},
+    {".w1.weight", ".gate_proj.weight"},
+    {".w2.weight", ".down_proj.weight"},
+    {".w3.weight", ".up_proj.weight"},
 };
 
 inline constexpr TensorNames kMlpNorm[] = {

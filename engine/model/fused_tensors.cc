@@ -79,7 +79,6 @@ absl::Status Split(const StoredTensor& whole, std::string_view prefix, const Fus
 absl::StatusOr<std::vector<StoredTensor>> SplitFused(const ModelDescriptor& descriptor,
                                                      std::span<const FusedTensor> fused,
                                                      std::vector<StoredTensor> tensors) {
-  if (fused.empty()) return tensors;
   const std::unordered_map<std::string, Shape> shapes = ShapesOf(descriptor);
   std::vector<StoredTensor> out;
   for (StoredTensor& tensor : tensors) {
@@ -100,6 +99,37 @@ absl::StatusOr<std::vector<StoredTensor>> SplitFused(const ModelDescriptor& desc
     if (names.insert(tensor.name).second) continue;
     return InvalidFile(tensor.file, absl::StrCat("has the tensor ", Shown(tensor.name),
                                                  " twice, once as a part of another"));
+  }
+  return out;
+}
+
+absl::StatusOr<std::vector<StoredTensor>> SplitExperts(int32_t experts,
+                                                       std::vector<StoredTensor> tensors) {
+  if (experts == 0) return tensors;
+  constexpr std::string_view kAll = "mlp.experts.";
+  std::vector<StoredTensor> out;
+  for (StoredTensor& tensor : tensors) {
+    const size_t at = tensor.name.find(kAll);
+    if (at == std::string::npos) {
+      out.push_back(std::move(tensor));
+      continue;
+    }
+    if (tensor.shape.size() != 3 || tensor.shape.front() != experts) {
+      return InvalidFile(tensor.file, absl::StrCat("the tensor ", Shown(tensor.name), " is ",
+                                                   DescribeTensor(tensor), "; it must be of ",
+                                                   experts, " matrices, one of each expert"));
+    }
+    const std::string prefix = tensor.name.substr(0, at + kAll.size());
+    const std::string name = tensor.name.substr(at + kAll.size());
+    for (int32_t i = 0; i < experts; ++i) {
+      StoredTensor part = tensor;
+      part.name = absl::StrCat(prefix, i, ".", name);
+      part.shape.erase(part.shape.begin());
+      part.bytes = tensor.bytes / static_cast<uint64_t>(experts);  // rows are whole blocks
+      part.data = tensor.data + part.bytes * static_cast<uint64_t>(i);
+      part.offset = tensor.offset + part.bytes * static_cast<uint64_t>(i);
+      out.push_back(std::move(part));
+    }
   }
   return out;
 }

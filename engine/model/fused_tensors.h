@@ -1,6 +1,8 @@
-// Tensors that files hold as one and a model has apart: Phi-3's q, k and v, or gate and up.
+// Tensors that files hold as one and a model has apart: Phi-3's q, k and v, or gate and up; all
+// experts' in GGUF files.
 #pragma once
 
+#include <cstdint>
 #include <span>
 #include <vector>
 
@@ -16,5 +18,10 @@ namespace sirocco {
 absl::StatusOr<std::vector<StoredTensor>> SplitFused(const ModelDescriptor& descriptor,
                                                      std::span<const FusedTensor> fused,
                                                      std::vector<StoredTensor> tensors);
+
+// The same of GGUF's tensors of all experts, [experts, rows, cols]: matrices named
+// "...experts.{number}.{name}" instead of "...experts.{name}".
+absl::StatusOr<std::vector<StoredTensor>> SplitExperts(int32_t experts,
+                                                       std::vector<StoredTensor> tensors);
 
 }  // namespace sirocco

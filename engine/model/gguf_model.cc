@@ -52,7 +52,8 @@ absl::StatusOr<const Family*> FindFamily(const GgufFile& file) {
   }
   const absl::StatusOr<std::string> architecture = general.String("general.architecture", "");
   if (!architecture.ok()) return architecture.status();
-  const Family* family = FindFamilyByGgufArchitecture(*architecture);
+  const bool experts = file.GetInt(*architecture + ".expert_count").value_or(0) > 0;
+  const Family* family = FindFamilyByGgufArchitecture(*architecture, experts);
   if (family != nullptr) return family;
   return general.Unsupported(
       "general.architecture",
@@ -157,6 +158,20 @@ absl::Status ReadScales(const Settings& settings, const Family& family, ModelDes
   return absl::OkStatus();
 }
 
+// Files say nothing of how the chosen ones' shares add up: to 1, in all models with experts.
+absl::Status ReadExperts(const Settings& settings, const Family& family, ModelDescriptor& model) {
+  if (family.experts.experts == 0) return absl::OkStatus();
+  const absl::StatusOr<int32_t> count = settings.Int("expert_count", 1, kMaxExperts);
+  if (!count.ok()) return count.status();
+  const absl::StatusOr<int32_t> a_row = settings.Int("expert_used_count", 1, *count);
+  if (!a_row.ok()) return a_row.status();
+  const absl::StatusOr<int32_t> size =
+      settings.Int("expert_feed_forward_length", 1, kMaxIntermediate, model.intermediate_size);
+  if (!size.ok()) return size.status();
+  model.intermediate_size = *size;
+  return SetExperts(settings, "expert_count", *count, *a_row, /*renormalise=*/true, model);
+}
+
 absl::StatusOr<ModelDescriptor> ReadDescriptor(const GgufFile& file, const Family& family) {
   const std::string prefix = absl::StrCat(std::string(family.gguf_architecture), ".");
   const GgufSettings settings(file, prefix);
@@ -186,6 +201,7 @@ absl::StatusOr<ModelDescriptor> ReadDescriptor(const GgufFile& file, const Famil
     return status;
   }
   if (absl::Status status = ReadScales(settings, family, *model); !status.ok()) return status;
+  if (absl::Status status = ReadExperts(settings, family, *model); !status.ok()) return status;
   return model;
 }
 
@@ -208,7 +224,9 @@ absl::StatusOr<std::vector<StoredTensor>> TranslateTensors(const GgufFile& file,
     }
     tensors.push_back(std::move(tensor));
   }
-  return SplitFused(model, family.fused, std::move(tensors));
+  absl::StatusOr<std::vector<StoredTensor>> apart = SplitExperts(model.experts, std::move(tensors));
+  if (!apart.ok()) return apart;
+  return SplitFused(model, family.fused, *std::move(apart));
 }
 
 absl::StatusOr<std::vector<int32_t>> ReadEndTokenIds(const GgufFile& file, int32_t vocab_size) {

@@ -84,9 +84,18 @@ absl::StatusOr<std::shared_ptr<const TensorSource>> OpenWeights(const std::strin
 absl::StatusOr<std::shared_ptr<const TensorSource>> AsTheModelHasThem(
     const Family& family, const ModelDescriptor& descriptor,
     std::shared_ptr<const TensorSource> source) {
-  if (family.fused.empty() && !family.stored_norms_less_one) return source;
+  if (family.fused.empty() && family.renamings.empty() && !family.stored_norms_less_one) {
+    return source;
+  }
+  std::vector<StoredTensor> renamed = source->tensors();
+  for (StoredTensor& tensor : renamed) {
+    for (const Renaming& renaming : family.renamings) {
+      const size_t at = tensor.name.find(renaming.from);
+      if (at != std::string::npos) tensor.name.replace(at, renaming.from.size(), renaming.to);
+    }
+  }
   absl::StatusOr<std::vector<StoredTensor>> tensors =
-      SplitFused(descriptor, family.fused, source->tensors());
+      SplitFused(descriptor, family.fused, std::move(renamed));
   if (!tensors.ok()) return tensors.status();
   for (StoredTensor& tensor : *tensors) {
     if (family.stored_norms_less_one && absl::EndsWith(tensor.name, "norm.weight")) {

@@ -159,6 +159,33 @@ absl::Status ReadAttention(const json& config, const std::string& path, const Fa
   return unturned.status();
 }
 
+// Older files say num_local_experts of what newer ones call num_experts, or both.
+absl::Status ReadExperts(const Settings& settings, const Family& family, ModelDescriptor& model) {
+  const ExpertSettings& experts = family.experts;
+  if (experts.experts == 0) return absl::OkStatus();
+  constexpr const char* kName = "num_experts";
+  constexpr const char* kOther = "num_local_experts";
+  const absl::StatusOr<int32_t> other = settings.Int(kOther, 1, kMaxExperts, experts.experts);
+  if (!other.ok()) return other.status();
+  const absl::StatusOr<int32_t> count = settings.Int(kName, 1, kMaxExperts, *other);
+  if (!count.ok()) return count.status();
+  if (settings.Has(kOther) && *count != *other) {
+    return settings.Invalid(kName, absl::StrCat("is ", *count, ", but ", kOther, " is ", *other));
+  }
+  const absl::StatusOr<int32_t> a_row =
+      settings.Int("num_experts_per_tok", 1, *count, experts.experts_a_row);
+  if (!a_row.ok()) return a_row.status();
+  const absl::StatusOr<bool> renormalise = HasPart(settings, experts.renormalise);
+  if (!renormalise.ok()) return renormalise.status();
+  absl::Status status = SetExperts(settings, settings.Has(kName) ? kName : kOther, *count, *a_row,
+                                   *renormalise, model);
+  if (!status.ok()) return status;
+  if (experts.intermediate.empty()) return absl::OkStatus();
+  const absl::StatusOr<int32_t> size = settings.Int(experts.intermediate, 1, kMaxIntermediate);
+  if (size.ok()) model.intermediate_size = *size;
+  return size.status();
+}
+
 // Scales, multipliers and soft-caps.
 absl::Status ReadScales(const json& config, const std::string& path, const Family& family,
                         ModelDescriptor& model) {
@@ -291,6 +318,7 @@ absl::StatusOr<ModelDescriptor> DescriptorFromConfig(const json& config, const s
   if (absl::Status status = ReadScales(config, path, family, *model); !status.ok()) {
     return status;
   }
+  if (absl::Status status = ReadExperts(settings, family, *model); !status.ok()) return status;
   return model;
 }
 

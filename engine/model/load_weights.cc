@@ -131,12 +131,19 @@ absl::StatusOr<ModelWeights> LoadWeights(const ModelFiles& files, const WeightTy
   if (!buffer.ok()) return buffer.status();
   Loader loader(device, (*buffer)->as<std::byte>(), layout.weight_bytes, progress);
   for (const WeightPlace& place : layout.places) {
-    const StoredTensor* tensor = files.tensors->Find(place.tensor);
-    if (tensor == nullptr || tensor->shape != place.shape) {
-      return InvalidFile(files.name, absl::StrCat("has no tensor ", Shown(place.tensor),
-                                                  " of the shape that its settings ask for"));
-    }
-    if (absl::Status status = loader.Load(*tensor, place); !status.ok()) return status;
+    const auto load = [&](const std::string& name, const std::vector<int64_t>& shape,
+                          uint64_t before) {
+      const StoredTensor* tensor = files.tensors->Find(name);
+      if (tensor == nullptr || tensor->shape != shape) {
+        return InvalidFile(files.name, absl::StrCat("has no tensor ", Shown(name),
+                                                    " of the shape that its settings ask for"));
+      }
+      WeightPlace own = place;
+      own.offset += BytesOf(place.dtype, before);
+      own.elements /= std::max<size_t>(place.parts.size(), 1);
+      return loader.Load(*tensor, own);
+    };
+    if (absl::Status status = ForEachTensor(place, load); !status.ok()) return status;
   }
   if (absl::Status status = device.Synchronize(); !status.ok()) return status;
   absl::Status status = BindWeights(files.descriptor, layout, device, *std::move(buffer), weights);

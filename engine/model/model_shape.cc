@@ -13,7 +13,6 @@ namespace {
 // Far above every model there is; products of two of them stay far below 2^63.
 constexpr int32_t kMaxVocabulary = 1 << 22;
 constexpr int32_t kMaxHidden = 1 << 17;
-constexpr int32_t kMaxIntermediate = 1 << 20;
 constexpr int32_t kMaxHeads = 4096;
 constexpr int32_t kMaxHeadDim = 1024;
 
@@ -128,6 +127,20 @@ std::vector<bool> UnturnedByInterval(size_t layers, int32_t interval) {
   std::vector<bool> unturned;
   for (size_t i = 0; i < layers; ++i) unturned.push_back((i + 1) % interval == 0);
   return unturned;
+}
+
+absl::Status SetExperts(const Settings& settings, std::string_view name, int32_t experts,
+                        int32_t experts_a_row, bool renormalise, ModelDescriptor& model) {
+  const int64_t layers = static_cast<int64_t>(model.layers.size());
+  if (experts * layers > kMaxExpertsInAll) {
+    return settings.Invalid(
+        name, absl::StrCat("is ", experts, " in each of ", layers, " layers; allowed are ",
+                           kMaxExpertsInAll, " in all"));
+  }
+  model.experts = experts;
+  model.experts_a_row = experts_a_row;
+  model.renormalise = renormalise;
+  return absl::OkStatus();
 }
 
 // The stream is kept divided by the residual multiplier m: what a block adds then needs no factor.

@@ -34,6 +34,11 @@ struct ShapeDefaults {
 };
 
 inline constexpr int32_t kMaxLayers = 1024;
+inline constexpr int32_t kMaxExperts = 1024;
+// In all layers: each is several tensors, and what they are called takes memory before any is
+// found.
+inline constexpr int32_t kMaxExpertsInAll = 1 << 16;
+inline constexpr int32_t kMaxIntermediate = 1 << 20;
 inline constexpr int32_t kMaxPosition = 1 << 27;
 inline constexpr double kMaxRotaryTheta = 1e15;
 
@@ -55,6 +60,11 @@ std::vector<bool> WindowedByPattern(size_t layers, int32_t pattern);
 void LeaveUnturned(const std::vector<bool>& unturned, ModelDescriptor& model);
 // By layer: none is left unturned but the last of every `interval`.
 std::vector<bool> UnturnedByInterval(size_t layers, int32_t interval);
+
+// Gives each layer its experts, of which the settings are called so. INVALID_ARGUMENT: there are
+// more of them in all than kMaxExpertsInAll.
+absl::Status SetExperts(const Settings& settings, std::string_view name, int32_t experts,
+                        int32_t experts_a_row, bool renormalise, ModelDescriptor& model);
 
 // What a model's parts are multiplied by, beside what their tensors say.
 struct Multipliers {

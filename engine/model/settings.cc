@@ -49,6 +49,8 @@ bool IsNeutral(const SettingValue& value, Neutral neutral) {
       return IsNumber(value, 1);
     case Neutral::kNone:
       return text && *text == "none";
+    case Neutral::kEmpty:
+      return std::holds_alternative<EmptyList>(value);
   }
   return false;
 }
@@ -69,6 +71,8 @@ std::string_view NameOf(Neutral neutral) {
       return "1";
     case Neutral::kNone:
       return "'none'";
+    case Neutral::kEmpty:
+      return "an empty list";
   }
   return "?";
 }
@@ -138,6 +142,7 @@ SettingValue JsonSettings::Get(std::string_view name) const {
   if (value->is_string()) return value->get<std::string>();
   if (const std::optional<int64_t> number = JsonInt(*value)) return *number;
   if (value->is_number()) return value->get<double>();
+  if (value->is_array() && value->empty()) return EmptyList();
   return OtherKind();
 }
 

@@ -18,11 +18,22 @@ namespace sirocco {
 
 // A value of none of these kinds (a list, an object).
 struct OtherKind {};
+struct EmptyList {};
 // monostate: absent or null.
-using SettingValue = std::variant<std::monostate, bool, int64_t, double, std::string, OtherKind>;
+using SettingValue =
+    std::variant<std::monostate, bool, int64_t, double, std::string, EmptyList, OtherKind>;
 
 // A setting that is not acted upon, and the one value that says so; an absent one says so too.
-enum class Neutral : uint8_t { kAny, kAbsent, kFalse, kTrue, kZero, kOne, kNone /* "none" */ };
+enum class Neutral : uint8_t {
+  kAny,
+  kAbsent,
+  kFalse,
+  kTrue,
+  kZero,
+  kOne,
+  kNone /* "none" */,
+  kEmpty /* [] */
+};
 struct NeutralSetting {
   std::string_view name;
   Neutral value;

@@ -21,6 +21,15 @@ class PlaceList {
     matrix->cols = static_cast<int32_t>(cols);
     places_.push_back({.tensor = std::move(tensor), .shape = {rows, cols}, .matrix = matrix});
   }
+  // Of all experts, one below the other: "{prefix}experts.{number}.{name}".
+  void AddExperts(const std::string& prefix, const std::string& name, int32_t experts, int64_t rows,
+                  int64_t cols, Matrix* matrix) {
+    Add(absl::StrCat(prefix, "experts.", name), experts * rows, cols, matrix);
+    std::vector<std::string>& parts = places_.back().parts;
+    for (int32_t i = 0; i < experts; ++i) {
+      parts.push_back(absl::StrCat(prefix, "experts.", i, ".", name));
+    }
+  }
   void Add(std::string tensor, int64_t size, const float** vector) {
     places_.push_back({.tensor = std::move(tensor), .shape = {size}, .vector = vector});
   }
@@ -68,6 +77,14 @@ void AddLayer(const ModelDescriptor& model, const std::string& prefix, LayerWeig
     places.Add(prefix + "post_feedforward_layernorm.weight", hidden, &layer.mlp_post_norm);
   } else {
     places.Add(prefix + "post_attention_layernorm.weight", hidden, &layer.mlp_norm);
+  }
+  if (model.experts > 0) {
+    places.Add(mlp + "gate.weight", model.experts, hidden, &layer.router);
+    const int32_t n = model.experts;
+    places.AddExperts(mlp, "gate_proj.weight", n, intermediate, hidden, &layer.gate);
+    places.AddExperts(mlp, "up_proj.weight", n, intermediate, hidden, &layer.up);
+    places.AddExperts(mlp, "down_proj.weight", n, hidden, intermediate, &layer.down);
+    return;
   }
   places.Add(mlp + "gate_proj.weight", intermediate, hidden, &layer.gate);
   places.Add(mlp + "up_proj.weight", intermediate, hidden, &layer.up);
@@ -153,19 +170,24 @@ absl::Status CheckTensors(const ModelDescriptor& descriptor, const TensorSource&
   ModelWeights scratch;
   std::unordered_set<std::string_view> expected;
   const std::vector<WeightPlace> places = WeightPlaces(descriptor, scratch);
-  for (const WeightPlace& place : places) {
-    const StoredTensor* tensor = tensors.Find(place.tensor);
+  const auto check = [&](const std::string& name, const std::vector<int64_t>& shape,
+                         uint64_t /*before*/) {
+    const StoredTensor* tensor = tensors.Find(name);
     if (tensor == nullptr) {
-      return InvalidFile(where, absl::StrCat("the tensor '", place.tensor, "' of shape [",
-                                             absl::StrJoin(place.shape, ", "), "] is missing"));
+      return InvalidFile(where, absl::StrCat("the tensor '", name, "' of shape [",
+                                             absl::StrJoin(shape, ", "), "] is missing"));
     }
-    if (tensor->shape != place.shape) {
+    if (tensor->shape != shape) {
       return InvalidFile(
           tensor->file,
-          absl::StrCat("the tensor '", place.tensor, "' is ", DescribeTensor(*tensor),
-                       "; by the model's settings it is [", absl::StrJoin(place.shape, ", "), "]"));
+          absl::StrCat("the tensor '", name, "' is ", DescribeTensor(*tensor),
+                       "; by the model's settings it is [", absl::StrJoin(shape, ", "), "]"));
     }
-    expected.insert(place.tensor);
+    expected.insert(name);
+    return absl::OkStatus();
+  };
+  for (const WeightPlace& place : places) {
+    if (absl::Status status = ForEachTensor(place, check); !status.ok()) return status;
   }
   for (const StoredTensor& tensor : tensors.tensors()) {
     if (expected.count(tensor.name) > 0 || MayBeLeftOver(descriptor, tensor.name)) continue;

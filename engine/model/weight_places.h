@@ -27,8 +27,10 @@ struct WeightTypes {
 };
 
 struct WeightPlace {
-  std::string tensor;          // Hugging Face's name
+  std::string tensor;          // Hugging Face's name; with `parts` only people's
   std::vector<int64_t> shape;  // outermost first
+  // Where files hold the matrix as several tensors of as many rows each: their names, in order.
+  std::vector<std::string> parts = {};
   // One of the two: a matrix, or a vector in float32.
   Matrix* matrix = nullptr;
   const float** vector = nullptr;
@@ -38,6 +40,22 @@ struct WeightPlace {
   uint64_t offset = 0;
   uint64_t bytes() const { return BytesOf(dtype, elements); }
 };
+
+// Calls with (tensor's name, shape, elements before it) for each tensor of a place.
+template <typename Body>
+absl::Status ForEachTensor(const WeightPlace& place, const Body& body) {
+  if (place.parts.empty()) return body(place.tensor, place.shape, uint64_t{0});
+  std::vector<int64_t> shape = place.shape;
+  shape.front() /= static_cast<int64_t>(place.parts.size());
+  uint64_t elements = 1;
+  for (const int64_t extent : shape) elements *= static_cast<uint64_t>(extent);
+  uint64_t before = 0;
+  for (const std::string& part : place.parts) {
+    if (absl::Status status = body(part, shape, before); !status.ok()) return status;
+    before += elements;
+  }
+  return absl::OkStatus();
+}
 
 // All weights of a model but a tied head. Makes `weights.layers`; the places point into `weights`.
 std::vector<WeightPlace> WeightPlaces(const ModelDescriptor& descriptor, ModelWeights& weights);

@@ -22,7 +22,7 @@ struct Scratch {
 class Call {
  public:
   static constexpr size_t kParamBytes = 512;
-  static constexpr int kMaxPhases = 3;
+  static constexpr int kMaxPhases = 4;
 
   // Task `task` of phase `phase`. A phase begins when the one before has ended.
   using Function = void (*)(const void* params, int phase, int32_t task, const Scratch& scratch);

@@ -99,6 +99,9 @@ cudaError_t LaunchDownResidual(const DownResidualParams& p, const LaunchContext&
 size_t DownNormScratch(const DownNormParams& p);
 cudaError_t LaunchDownNorm(const DownNormParams& p, const LaunchContext& context);
 
+// experts.cu
+cudaError_t LaunchExperts(const ExpertsParams& p, const LaunchContext& context);
+
 // qkv_end.cu: ends q, k and v; k and v into the cache, q to p.q.
 cudaError_t LaunchQkvEnd(const QkvAttentionParams& p, const LaunchContext& context);
 

@@ -43,6 +43,9 @@ struct LaunchContext {
 
 inline constexpr int kCounters = 65536;
 
+// The most that a layer may have on CUDA.
+inline constexpr int32_t kMostExperts = 1024;
+
 struct Launchers {
   // step_rows.cu, norms.cu, rows.cu
   cudaError_t (*begin_step)(const BeginStepParams&, const LaunchContext&);
@@ -59,6 +62,9 @@ struct Launchers {
   cudaError_t (*adjust_logits)(const AdjustLogitsParams&, const LaunchContext&);
   // out[r] += bias, for products of a library that adds none.
   cudaError_t (*add_bias)(int32_t rows, const Rows& out, const float* bias, const LaunchContext&);
+
+  // experts.cu
+  cudaError_t (*experts)(const ExpertsParams&, const LaunchContext&);
 
   // read_stream.cu: reads `bytes` (of 16 each) and keeps nothing; sink: [1].
   cudaError_t (*read_stream)(const void* data, size_t bytes, uint32_t* sink, const LaunchContext&);

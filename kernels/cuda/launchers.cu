@@ -20,6 +20,8 @@ const Launchers& KernelLaunchers() {
       .gather_rows = LaunchGatherRows,
       .adjust_logits = LaunchAdjustLogits,
       .add_bias = LaunchAddBias,
+      // experts.cu
+      .experts = LaunchExperts,
       // read_stream.cu
       .read_stream = LaunchReadStream,
       // decode_attention.cu

@@ -150,6 +150,12 @@ absl::Status CudaOps::Run(const QkvAttentionParams& p) {
                  p);
 }
 
+absl::Status CudaOps::Run(const ExpertsParams& p) {
+  Checks checks = CheckParams(p, kTypes);
+  checks.Within("layer.experts", p.layer.experts, 1, kMostExperts);
+  return Enqueue(checks, launchers_.experts, nullptr, p);
+}
+
 absl::Status CudaOps::Run(const OutputResidualParams& p) {
   return EnqueueFused(CheckParams(p, kTypes), launchers_.output_residual,
                       launchers_.output_residual_scratch, p);

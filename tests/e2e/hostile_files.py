@@ -94,29 +94,37 @@ def gguf(folder, keys=(), tensors=(), data=b"", key_count=None, tensor_count=Non
     return write(folder, "model.gguf", [head, b"\0" * (-len(head) % 32), data])
 
 
-LLAMA = [
-    gguf_key("general.architecture", STRING, gguf_string("llama")),
-    *(gguf_key("llama." + name, UINT32, struct.pack("<I", value)) for name, value in {
-        "block_count": 1, "context_length": 64, "embedding_length": 8, "feed_forward_length": 8,
-        "attention.head_count": 1}.items()),
-    gguf_key("llama.attention.layer_norm_rms_epsilon", FLOAT32, struct.pack("<f", 1e-5)),
-]
+def gguf_architecture(name, **more):
+    """Settings of the smallest model; floats of `more` are written as such."""
+    sizes = {"block_count": 1, "context_length": 64, "embedding_length": 8,
+             "feed_forward_length": 8, "attention.head_count": 1,
+             "attention.layer_norm_rms_epsilon": 1e-5}
+    return [gguf_key("general.architecture", STRING, gguf_string(name))] + [
+        gguf_key(f"{name}.{key}", FLOAT32, struct.pack("<f", value)) if isinstance(value, float)
+        else gguf_key(f"{name}.{key}", UINT32, struct.pack("<I", value))
+        for key, value in (sizes | more).items()]
+
+
+LLAMA = gguf_architecture("llama")
 GPT2 = [
     gguf_key("tokenizer.ggml.model", STRING, gguf_string("gpt2")),
     gguf_key("tokenizer.ggml.pre", STRING, gguf_string("gpt-2")),
 ]
 
 
-def gguf_model(folder, keys):
-    """With every tensor of LLAMA's model, of four ids."""
+def gguf_model(folder, keys, changes=None):
+    """With every tensor of LLAMA's model, of four ids, and with `changes`: other shapes, or None."""
     shapes = {"token_embd.weight": [8, 4], "output_norm.weight": [8]}
     shapes.update({f"blk.0.{name}.weight": [8] for name in ("attn_norm", "ffn_norm")})
     shapes.update({f"blk.0.{name}.weight": [8, 8] for name in (
         "attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up", "ffn_down")})
+    shapes.update(changes or {})
     tensors, offset = [], 0
     for name, extents in shapes.items():
+        if extents is None:
+            continue
         tensors.append(gguf_tensor(name, extents, F32, offset))
-        offset += 4 * math.prod(extents)
+        offset += (4 * math.prod(extents) + 31) // 32 * 32
     return gguf(folder, keys, tensors, b"\0" * offset)
 
 
@@ -189,6 +197,32 @@ def gguf_string_size(folder):
 def gguf_shape(folder, shape):
     kind = Q4_0 if shape == [8, 4] else F32
     return gguf(folder, LLAMA, [gguf_tensor("token_embd.weight", shape, kind, 0)], b"\0" * 128)
+
+
+@cases({"torn": ([8, 32], 144), "cut_off": ([256, 2], 287), "narrow": ([255, 1], 144)})
+def gguf_large_blocks(folder, what):
+    """Q4_K: 256 values in 144 bytes."""
+    shape, size = what
+    return gguf(folder, LLAMA, [gguf_tensor("token_embd.weight", shape, 12, 0)], b"\0" * size)
+
+
+@cases({
+    "experts": ("qwen3moe", {"block_count": 1024, "expert_count": 1024, "expert_used_count": 1}, {}),
+    "used": ("qwen3moe", {"expert_count": 2, "expert_used_count": 3}, {}),
+    "one_matrix": ("llama", {"expert_count": 2, "expert_used_count": 1},
+                   {"blk.0.ffn_gate_exps.weight": [8, 8]}),
+    "three_matrices": ("llama", {"expert_count": 2, "expert_used_count": 1},
+                       {"blk.0.ffn_gate_exps.weight": [8, 8, 3]}),
+    "fused": ("phi3", {}, {"blk.0.attn_qkv.weight": [8, 23]}),
+    "factors": ("phi3", {}, {"rope_factors_long.weight": [3], "rope_factors_short.weight": [3]}),
+    "turned": ("phi3", {"rope.dimension_count": 1 << 30}, {}),
+    "window": ("gemma2", {"attention.sliding_window": 1 << 31}, {}),
+    "residual": ("granite", {"residual_scale": float("nan")}, {}),
+    "soft_cap": ("gemma2", {"final_logit_softcapping": float("inf")}, {}),
+})
+def gguf_family(folder, what):
+    name, settings, tensors = what
+    return gguf_model(folder, gguf_architecture(name, **settings), tensors)
 
 
 @cases({"past_the_end": 1 << 20, "wraps": (1 << 64) - 32, "not_aligned": 4})

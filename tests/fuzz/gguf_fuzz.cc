@@ -1,9 +1,21 @@
 // A GGUF file: its metadata and tensors, the model and the tokenizer that it describes.
+#include <vector>
+
 #include "engine/model/gguf.h"
 #include "engine/model/gguf_model.h"
+#include "engine/model/tensor_rows.h"
 #include "engine/tokenizer/gguf_tokenizer.h"
 #include "engine/tokenizer/tokenizer.h"
 #include "tests/fuzz/fuzz.h"
+
+// Every tensor that a model was found to have can be read, its blocks too.
+static void ReadAll(const sirocco::TensorSource& tensors) {
+  for (const sirocco::StoredTensor& tensor : tensors.tensors()) {
+    std::vector<float> values(static_cast<size_t>(sirocco::RowElements(tensor)));
+    if (tensor.shape.size() == 1) values.resize(static_cast<size_t>(tensor.shape.front()));
+    sirocco::Require(sirocco::ReadRows(tensor, 0, values).ok(), "a tensor's first row can be read");
+  }
+}
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   using namespace sirocco;
@@ -28,6 +40,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   }
   const auto model = OpenGgufModel(input.path());
   if (!model.ok()) RequireOneLine(model.status());
+  if (model.ok()) ReadAll(*model->tensors);
   if (!HasGgufTokenizer(**file)) return 0;
   auto parts = ParseGgufTokenizer(**file);
   if (!parts.ok()) {

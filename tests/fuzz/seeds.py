@@ -16,7 +16,31 @@ sys.path.insert(0, os.path.join(ROOT, "tests/e2e"))
 import hostile_files as files  # noqa: E402
 
 TEXT = "Hello <|im_start|>  wörld's 123\r\n你\U0001f600 \u0301\u0327</s>"
-MODELS = ("gemma3", "llama3_rope", "llama_tied", "qwen2", "qwen3")
+MODELS = ("gemma", "gemma2", "gemma3", "granite", "llama3_rope", "llama_tied", "mistral_window",
+          "mixtral", "olmo2", "phi3", "phi4_mini", "qwen2", "qwen2_yarn", "qwen3", "qwen3_moe",
+          "smollm3")
+POST_NORMS = {"post_attention_norm": [8], "post_ffw_norm": [8]}
+HEAD_NORMS = {"attn_q_norm": [8], "attn_k_norm": [8]}
+EXPERTS = {"ffn_gate_inp": [8, 2], "ffn_gate": None, "ffn_up": None, "ffn_down": None,
+           "ffn_gate_exps": [8, 8, 2], "ffn_up_exps": [8, 8, 2], "ffn_down_exps": [8, 8, 2]}
+# By name: architecture, settings and a layer's tensors beside those of the smallest llama.
+GGUF_FAMILIES = {
+    "gemma": ("gemma", {}, {}),
+    "gemma2": ("gemma2", {"attn_logit_softcapping": 50.0, "final_logit_softcapping": 30.0,
+                          "attention.sliding_window": 4}, POST_NORMS),
+    "gemma3": ("gemma3", {"attention.sliding_window": 4}, POST_NORMS | HEAD_NORMS),
+    "phi3": ("phi3", {"rope.dimension_count": 4, "rope.scaling.original_context_length": 16,
+                      "rope.scaling.attn_factor": 1.2},
+             {"attn_qkv": [8, 24], "attn_q": None, "attn_k": None, "attn_v": None,
+              "ffn_gate": None, "ffn_up": [8, 16], "rope_factors": [2]}),
+    "olmo2": ("olmo2", {}, POST_NORMS | HEAD_NORMS | {"attn_norm": None, "ffn_norm": None}),
+    "granite": ("granite", {"embedding_scale": 12.0, "residual_scale": 0.2,
+                            "attention.scale": 0.1, "logit_scale": 8.0}, {}),
+    "smollm3": ("smollm3", {}, {}),
+    "mixtral": ("llama", {"expert_count": 2, "expert_used_count": 1}, EXPERTS),
+    "qwen3moe": ("qwen3moe", {"expert_count": 2, "expert_used_count": 1,
+                              "expert_feed_forward_length": 8}, EXPERTS | HEAD_NORMS),
+}
 TOKENIZERS = ("digits_style", "llama3_style", "qwen2_style", "llama2_style", "gemma_style")
 
 # GenerateRequests as text.
@@ -64,6 +88,14 @@ def gguf_seeds(out):
     os.makedirs(out)
     for name, keys in {"model": files.LLAMA, "tokenizer": files.LLAMA + tokenizer}.items():
         os.rename(files.gguf_model(out, keys), os.path.join(out, name))
+    for name, (architecture, settings, tensors) in GGUF_FAMILIES.items():
+        keys = files.gguf_architecture(architecture, **settings)
+        changes = {f"blk.0.{tensor}.weight": shape for tensor, shape in tensors.items()}
+        if "rope_factors" in tensors:
+            del changes["blk.0.rope_factors.weight"]
+            for length in ("short", "long"):
+                changes[f"rope_factors_{length}.weight"] = tensors["rope_factors"]
+        os.rename(files.gguf_model(out, keys, changes), os.path.join(out, name))
 
 
 def main():

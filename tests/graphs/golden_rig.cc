@@ -10,7 +10,8 @@
 namespace sirocco {
 
 GoldenRig::GoldenRig(absl::StatusOr<std::unique_ptr<Device>> made, const std::string& path,
-                     Mode mode, DType dtype, bool keep_blocks) {
+                     Mode mode, DType dtype, bool keep_blocks,
+                     const std::vector<int32_t>& choices) {
   EXPECT_TRUE(made.ok()) << made.status();
   if (!made.ok()) return;
   device = *std::move(made);
@@ -32,10 +33,31 @@ GoldenRig::GoldenRig(absl::StatusOr<std::unique_ptr<Device>> made, const std::st
   options.kv_dtype = dtype;
   options.activation_dtype = device->ActivationDType(dtype);
   options.keep_logits = true;
+  if (const ModelDescriptor& d = files.descriptor; d.experts > 0) {
+    std::vector<int32_t> chosen = choices;
+    options.expert_trace.impose = !chosen.empty();
+    chosen.resize(d.layers.size() * options.max_batch_size * options.max_length * d.experts_a_row);
+    const size_t bytes = chosen.size() * sizeof(int32_t);
+    absl::StatusOr<std::unique_ptr<Buffer>> buffer = device->Allocate(bytes, MemoryUse::kWorkspace);
+    EXPECT_TRUE(buffer.ok()) << buffer.status();
+    if (!buffer.ok()) return;
+    trace = *std::move(buffer);
+    EXPECT_TRUE(device->CopyToDevice(trace->data(), chosen.data(), bytes).ok());
+    EXPECT_TRUE(device->Synchronize().ok());
+    options.expert_trace.chosen = trace->as<int32_t>();
+  }
   absl::StatusOr<std::unique_ptr<Executor>> created =
       Executor::Create(*device, files.descriptor, weights, options);
   EXPECT_TRUE(created.ok()) << created.status();
   if (created.ok()) executor = *std::move(created);
+}
+
+std::vector<int32_t> GoldenRig::Choices() const {
+  if (trace == nullptr) return {};
+  std::vector<int32_t> chosen(trace->bytes() / sizeof(int32_t));
+  EXPECT_TRUE(device->CopyToHost(chosen.data(), trace->data(), trace->bytes()).ok());
+  EXPECT_TRUE(device->Synchronize().ok());
+  return chosen;
 }
 
 absl::Status StartWith(Executor& executor, int32_t lane, const Tokens& tokens, int32_t count) {

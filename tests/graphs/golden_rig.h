@@ -18,13 +18,17 @@ using Logits = std::vector<std::vector<float>>;  // [position][vocab]
 // In one mode and type. What fails is reported to the test, and `executor` stays null.
 struct GoldenRig {
   // `path`: a golden's folder, or a GGUF file of it. `keep_blocks`: matrices that the file holds in
-  // blocks stay so.
+  // blocks stay so. `choices`: of experts, another rig's Choices; empty: its own.
   GoldenRig(absl::StatusOr<std::unique_ptr<Device>> made, const std::string& path, Mode mode,
-            DType dtype, bool keep_blocks = false);
+            DType dtype, bool keep_blocks = false, const std::vector<int32_t>& choices = {});
+
+  // Those of experts that its rows have made, as ExpertTrace has them; empty: no experts.
+  std::vector<int32_t> Choices() const;
 
   std::unique_ptr<Device> device;
   ModelFiles files;
   ModelWeights weights;
+  std::unique_ptr<Buffer> trace;  // where there are experts
   std::unique_ptr<Executor> executor;
 };
 

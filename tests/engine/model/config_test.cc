@@ -174,8 +174,8 @@ TEST(ConfigTest, UnsupportedSettingsAreNamed) {
   ExpectAll(
       "llama_tied", StatusCode::kUnimplemented,
       {Set("model_type", "gpt2",
-           "'gpt2'; supported are llama, mistral, qwen2, qwen3, gemma, gemma2, gemma3_text, phi3, "
-           "olmo2, granite, smollm3"),
+           "'gpt2'; supported are llama, mistral, mixtral, qwen2, qwen3, qwen3_moe, gemma, gemma2, "
+           "gemma3_text, phi3, olmo2, granite, smollm3"),
        Set("architectures", json::array({"LlamaForSequenceClassification"}),
            "'LlamaForSequenceClassification'; supported for llama: LlamaForCausalLM"),
        Set("architectures", json::array({"Qwen2ForCausalLM"}), "Qwen2ForCausalLM"),

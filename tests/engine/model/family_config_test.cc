@@ -230,10 +230,43 @@ TEST(FamilyConfigTest, SomeLayersOfSmolLm3DoNotTurn) {
              Set("no_rope_layers", "all", "no_rope_layers is no list of 4 0 and 1")});
 }
 
+TEST(FamilyConfigTest, Experts) {
+  const auto mixtral = Read(Config("mixtral"));
+  ASSERT_TRUE(mixtral.ok()) << mixtral.status();
+  EXPECT_EQ(mixtral->experts, 4);
+  EXPECT_EQ(mixtral->experts_a_row, 2);
+  EXPECT_EQ(mixtral->intermediate_size, 160);
+  EXPECT_TRUE(mixtral->renormalise);
+  json config = Config("qwen3_moe");
+  const auto qwen3 = Read(config);
+  ASSERT_TRUE(qwen3.ok()) << qwen3.status();
+  EXPECT_EQ(qwen3->experts, 8);
+  EXPECT_EQ(qwen3->experts_a_row, 3);
+  EXPECT_EQ(qwen3->intermediate_size, 48);
+  EXPECT_TRUE(qwen3->renormalise);
+  config.erase("norm_topk_prob");
+  config["num_experts"] = 8;  // as transformers 4 spells it
+  config.erase("num_local_experts");
+  const auto silent = Read(config);
+  ASSERT_TRUE(silent.ok()) << silent.status();
+  EXPECT_EQ(silent->experts, 8);
+  EXPECT_FALSE(silent->renormalise);
+  ExpectAll("qwen3_moe", StatusCode::kInvalidArgument,
+            {Set("num_experts_per_tok", 9, "num_experts_per_tok is 9; allowed are integers from 1"),
+             Set("num_experts", 4, "num_experts is 4, but num_local_experts is 8"),
+             Set("num_local_experts", 0, "num_local_experts is 0"),
+             Set("moe_intermediate_size", nullptr, "moe_intermediate_size is missing")});
+  ExpectAll(
+      "qwen3_moe", StatusCode::kUnimplemented,
+      {Set("decoder_sparse_step", 2, "decoder_sparse_step is 2; supported is 1"),
+       Set("mlp_only_layers", {0}, "mlp_only_layers is a list or an object; supported is an")});
+}
+
 // Each setting becomes what nobody expects there: a model comes of it, or one line.
 TEST(FamilyConfigTest, SettingsOfAnyKind) {
-  for (const std::string golden : {"mistral_window", "qwen2_yarn", "gemma", "gemma2", "phi3",
-                                   "phi4_mini", "olmo2", "granite", "smollm3"}) {
+  for (const std::string golden :
+       {"mistral_window", "qwen2_yarn", "gemma", "gemma2", "phi3", "phi4_mini", "olmo2", "granite",
+        "smollm3", "mixtral", "qwen3_moe"}) {
     int opened = 0, refused = 0;
     ForEachMutation(Config(golden), 3, 50, [&](const json& mutated, const std::string& what) {
       const absl::StatusOr<ModelDescriptor> model = Read(mutated);

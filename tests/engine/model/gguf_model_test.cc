@@ -41,7 +41,7 @@ void ExpectSame(const RotaryDescriptor& a, const RotaryDescriptor& b) {
 TEST_F(GgufModelTest, DescriptorsAreThoseOfTheDirectories) {
   for (const std::string golden :
        {"llama_tied", "qwen2", "qwen2_yarn", "qwen3", "gemma", "gemma2", "gemma3", "phi3",
-        "phi3_short", "phi4_mini", "olmo2", "granite", "smollm3"}) {
+        "phi3_short", "phi4_mini", "olmo2", "granite", "smollm3", "mixtral", "qwen3_moe"}) {
     SCOPED_TRACE(golden);
     const auto gguf = Open(MakeGgufModel(golden, kGgmlF16).writer);
     ASSERT_TRUE(gguf.ok()) << gguf.status();
@@ -56,6 +56,9 @@ TEST_F(GgufModelTest, DescriptorsAreThoseOfTheDirectories) {
     EXPECT_EQ(a.vocab_size, b.vocab_size);
     EXPECT_EQ(a.hidden_size, b.hidden_size);
     EXPECT_EQ(a.intermediate_size, b.intermediate_size);
+    EXPECT_EQ(a.experts, b.experts);
+    EXPECT_EQ(a.experts_a_row, b.experts_a_row);
+    EXPECT_EQ(a.renormalise, b.renormalise);
     EXPECT_EQ(a.heads, b.heads);
     EXPECT_EQ(a.kv_heads, b.kv_heads);
     EXPECT_EQ(a.head_dim, b.head_dim);
@@ -214,7 +217,7 @@ TEST_F(GgufModelTest, Gemma3OfSixtyTwoLayersScalesByItsWidth) {
 
 TEST_F(GgufModelTest, TensorsOfEveryTypeReadAsTheyWere) {
   for (const std::string golden : {"llama_tied", "llama3_rope", "qwen2", "qwen3", "gemma3", "phi3",
-                                   "phi4_mini", "olmo2", "granite"}) {
+                                   "phi4_mini", "olmo2", "granite", "mixtral"}) {
     for (const uint32_t type :
          {kGgmlF32, kGgmlF16, kGgmlBF16, kGgmlQ8_0, kGgmlQ4_0, kGgmlQ4_1, kGgmlQ5_0, kGgmlQ5_1}) {
       const GgufModel model = MakeGgufModel(golden, type);
@@ -338,7 +341,8 @@ TEST_F(GgufModelTest, WhatIsNotSupportedIsNamed) {
        [](auto& w) { w.Float32("llama.rope.scaling.attn_factor", 2); }},
       {"'rope_factors_long.weight', which a model",
        [](auto& w) { w.Tensor("rope_factors_long.weight", {1}, kGgmlF32, Raw(1.0f)); }},
-      {"llama.expert_count is 8", [](auto& w) { w.Uint32("llama.expert_count", 8); }},
+      {"llama.expert_used_count is 2; supported is 0",
+       [](auto& w) { w.Uint32("llama.expert_used_count", 2); }},
       {"llama.attention.sliding_window is 64",
        [](auto& w) { w.Uint32("llama.attention.sliding_window", 64); }},
       {"'llama.logit_scale' is not supported",
@@ -366,8 +370,8 @@ TEST_F(GgufModelTest, WhatIsNotSupportedIsNamed) {
     GgufModel model = MakeGgufModel("llama_tied", kGgmlF16, false);
     model.writer.String("general.architecture", architecture);
     EXPECT_ERROR(Open(model.writer), StatusCode::kUnimplemented,
-                 "supported are llama, qwen2, qwen3, gemma, gemma2, gemma3, phi3, olmo2, granite, "
-                 "smollm3");
+                 "supported are llama, qwen2, qwen3, qwen3moe, gemma, gemma2, gemma3, phi3, olmo2, "
+                 "granite, smollm3");
   }
   GgufModel adapter = MakeGgufModel("llama_tied", kGgmlF16, false);
   adapter.writer.String("general.type", "adapter");

@@ -88,6 +88,44 @@ std::vector<float> Interleave(const std::vector<float>& values, int64_t rows, in
   return out;
 }
 
+// Hugging Face's tensor of one expert as the name of all of them; empty: it is none.
+std::string NameOfAllExperts(std::string name, int expert) {
+  const std::pair<const char*, const char*> mixtrals[] = {{"block_sparse_moe.", "mlp."},
+                                                          {".w1.", ".gate_proj."},
+                                                          {".w2.", ".down_proj."},
+                                                          {".w3.", ".up_proj."}};
+  for (const auto& [from, to] : mixtrals) {
+    const size_t at = name.find(from);
+    if (at != std::string::npos) name.replace(at, std::string(from).size(), to);
+  }
+  const std::string number = "experts." + std::to_string(expert) + ".";
+  const size_t at = name.find(number);
+  return at == std::string::npos ? "" : name.replace(at, number.size(), "experts.");
+}
+
+// Tensors [rows, cols] of experts become one [experts, rows, cols].
+void StackExperts(int experts, std::map<std::string, GoldenTensor>& tensors) {
+  if (experts == 0) return;
+  std::map<std::string, GoldenTensor> all;
+  for (int i = 0; i < experts; ++i) {
+    for (const auto& [name, tensor] : tensors) {
+      const std::string whole = NameOfAllExperts(name, i);
+      if (whole.empty()) continue;
+      GoldenTensor& to = all[whole];
+      to.shape = {experts, tensor.shape[0], tensor.shape[1]};
+      to.floats.insert(to.floats.end(), tensor.floats.begin(), tensor.floats.end());
+    }
+  }
+  for (auto& [name, tensor] : tensors) {
+    if (name.find("experts.") != std::string::npos) continue;
+    const size_t router = name.find("block_sparse_moe.gate");
+    const std::string own =
+        router == std::string::npos ? name : name.substr(0, router) + "mlp.gate.weight";
+    all[own] = std::move(tensor);
+  }
+  tensors = std::move(all);
+}
+
 std::string GgufName(std::string name, bool post_norms) {
   const std::pair<const char*, const char*> parts[] = {
       {"model.embed_tokens", "token_embd"},
@@ -100,6 +138,10 @@ std::string GgufName(std::string name, bool post_norms) {
       {"post_feedforward_layernorm", "post_ffw_norm"},
       {"self_attn.o_proj", "attn_output"},
       {"gate_up_proj", "up"},
+      {"mlp.gate.", "ffn_gate_inp."},
+      {"mlp.experts.gate_proj", "ffn_gate_exps"},
+      {"mlp.experts.up_proj", "ffn_up_exps"},
+      {"mlp.experts.down_proj", "ffn_down_exps"},
       {"self_attn.", "attn_"},
       {"mlp.", "ffn_"},
       {"_proj", ""},
@@ -179,6 +221,13 @@ void AddSettings(const nlohmann::json& config, const std::string& type, GgufWrit
     writer.Uint32(prefix + "attention.key_length", config["head_dim"])
         .Uint32(prefix + "attention.value_length", config["head_dim"]);
   }
+  if (config.contains("num_local_experts")) {
+    writer.Uint32(prefix + "expert_count", config["num_local_experts"])
+        .Uint32(prefix + "expert_used_count", config["num_experts_per_tok"]);
+  }
+  if (config.contains("moe_intermediate_size")) {
+    writer.Uint32(prefix + "expert_feed_forward_length", config["moe_intermediate_size"]);
+  }
   if (type == "gemma2" || type == "gemma3") {
     writer.Uint32(prefix + "attention.sliding_window", config["sliding_window"]);
   }
@@ -188,6 +237,16 @@ void AddSettings(const nlohmann::json& config, const std::string& type, GgufWrit
 // The values of a tensor under the names of its parts, which are one below the other.
 void AddValues(const nlohmann::json& config, const std::string& name,
                const std::vector<float>& values, std::map<std::string, std::vector<float>>& all) {
+  if (const size_t at = name.find("mlp.experts."); at != std::string::npos) {
+    const size_t experts = config["num_local_experts"];
+    const size_t each = values.size() / experts;
+    for (size_t i = 0; i < experts; ++i) {
+      std::string own = name;
+      own.insert(at + std::string("mlp.experts.").size(), std::to_string(i) + ".");
+      all[own] = {values.begin() + i * each, values.begin() + (i + 1) * each};
+    }
+    return;
+  }
   const int q = config["num_attention_heads"], kv = config["num_key_value_heads"];
   const std::pair<const char*, std::vector<std::pair<const char*, int>>> fused[] = {
       {"qkv_proj", {{"q_proj", q}, {"k_proj", kv}, {"v_proj", kv}}},
@@ -214,10 +273,13 @@ void AddValues(const nlohmann::json& config, const std::string& name,
 
 GgufModel MakeGgufModel(const std::string& golden, uint32_t type, bool with_settings) {
   const auto config = nlohmann::json::parse(ReadBytes(GoldenPath(golden + "/config.json")));
-  const auto tensors = ReadGoldenTensors(GoldenPath(golden + "/model.safetensors"));
+  auto tensors = ReadGoldenTensors(GoldenPath(golden + "/model.safetensors"));
   if (!tensors.ok()) std::abort();
+  StackExperts(config.value("num_local_experts", 0), *tensors);
   std::string architecture = config["model_type"];
   if (architecture == "gemma3_text") architecture = "gemma3";
+  if (architecture == "mixtral") architecture = "llama";
+  if (architecture == "qwen3_moe") architecture = "qwen3moe";
   const bool gemma = architecture.compare(0, 5, "gemma") == 0;
   const bool post_norms =
       architecture == "gemma2" || architecture == "gemma3" || architecture == "olmo2";
