@@ -127,7 +127,7 @@ void MultiplyRows(const GroupProduct& product, int32_t first, int32_t group, int
 constexpr int64_t kLongStream = 12 << 10;
 
 // kRows rows with all groups, long ones as many side by side as their sums fit the registers; tiles
-// have a multiple of three groups (split.h).
+// have three groups or six (split.h).
 template <DType kType, int kRows>
 void MultiplyGroups(const GroupProduct& product, int32_t first) {
   constexpr int kGroups = kRows == 1 ? 3 : 2;

@@ -28,12 +28,6 @@ inline constexpr int32_t kStretch = 256;
 
 // Elements side by side: as many as the vector registers hold (32 of AVX-512, 16 before it).
 inline constexpr int kPanelRows = kParts == 1 ? 12 : 6;
-// From so many groups on, rows that meet them one after the other are first brought together: where
-// they lie in memory, at a distance that is often a power of two, they would drive one another and
-// the weights out of the first cache. (512 rows with 2,048 inputs on an AMD Milan: 2.7 times as
-// fast; with 576 inputs the copy costs 4%.)
-inline constexpr int32_t kGroupsWorthACopy = 3;
-
 // The 16 columns' weights at one k.
 HWY_INLINE Pack LoadColumns(const float* from) { return Load(from); }
 // Columns c and c + 8 share 32 bits, c below.
@@ -138,27 +132,16 @@ template <typename W>
 void PanelBlock(const float* x, int64_t x_stride, int32_t rows, const W* w, int32_t groups,
                 int32_t inputs, float* out, int64_t out_stride) {
   const int64_t group_stride = int64_t{inputs} * kPack;
-  constexpr int64_t kCopyStride = kStretch + kPack;  // no power of two
-  alignas(64) float copy[kPanelRows * kCopyStride];
   for (int32_t k = 0; k < inputs; k += kStretch) {
     const int32_t count = std::min(kStretch, inputs - k);
     int32_t r = 0;
     const auto take = [&](auto side_by_side) HWY_ATTR {
       constexpr int kRows = decltype(side_by_side)::value;
       for (; r + kRows <= rows; r += kRows) {
-        const float* from = x + r * x_stride + k;
-        int64_t stride = x_stride;
-        if (kRows == kPanelRows && groups >= kGroupsWorthACopy) {
-          for (int i = 0; i < kRows; ++i) {
-            std::copy_n(from + i * x_stride, count, copy + i * kCopyStride);
-          }
-          from = copy;
-          stride = kCopyStride;
-        }
         // Later rows find the weights in a cache, from which asking ahead would drive others.
         const auto multiply = r == 0 ? PanelRows<kRows, true, W> : PanelRows<kRows, false, W>;
-        multiply(from, stride, w + int64_t{k} * kPack, group_stride, groups, count, k == 0,
-                 out + r * out_stride, out_stride);
+        multiply(x + r * x_stride + k, x_stride, w + int64_t{k} * kPack, group_stride, groups,
+                 count, k == 0, out + r * out_stride, out_stride);
       }
     };
     if constexpr (kPanelRows == 12) take(std::integral_constant<int, 12>());

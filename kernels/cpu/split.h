@@ -28,16 +28,14 @@ struct Grid {
   }
 };
 
-// Rows are cut only where there are many: a tile's weights are read once for its whole chunk. A
-// multiple of the rows that products take side by side (panel-inl.h, block_avx2.cc).
-inline constexpr int32_t kRowChunk = 132;
+// Rows are cut only where there are many: a tile's weights are read once for its whole chunk.
+inline constexpr int32_t kRowChunk = 128;
 
-// For a product with `columns` outputs: tiles of a multiple of three groups (pack.h), small enough
-// to balance, large enough to stream.
+// For a product with `columns` outputs: tiles of three groups (pack.h) or six, small enough to
+// balance, large enough to stream.
 inline Grid ColumnGrid(int32_t rows, int32_t columns, int threads) {
-  const int64_t chunks = CeilDiv(rows, kRowChunk);
-  const int64_t wanted = CeilDiv(columns * chunks, int64_t{8} * threads);
-  const int64_t tile = std::clamp<int64_t>(CeilDiv(wanted, 48) * 48, 48, chunks == 1 ? 96 : 192);
+  const int64_t wanted = CeilDiv(columns, int64_t{8} * threads);
+  const int64_t tile = std::clamp<int64_t>(CeilDiv(wanted, 48) * 48, 48, 96);
   return {rows, columns, std::min(rows, kRowChunk), static_cast<int32_t>(tile)};
 }
 

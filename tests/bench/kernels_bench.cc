@@ -71,8 +71,10 @@ void BM_MatMul(benchmark::State& state) {
   Memory memory(*device);
   const Matrix weight =
       memory.Weights(std::vector<float>(int64_t{outputs} * inputs, 0.5f), dtype, outputs, inputs);
-  const MatMulParams p{rows, memory.Empty(rows, DType::kFloat32, inputs), weight, nullptr,
-                       memory.Empty(rows, DType::kFloat32, outputs)};
+  // Memory that was never written is one page of zeros at all addresses, which caches do not like.
+  const Rows in =
+      memory.Activations(Values(5).Floats(int64_t{rows} * inputs), DType::kFloat32, inputs);
+  const MatMulParams p{rows, in, weight, nullptr, memory.Empty(rows, DType::kFloat32, outputs)};
   for (auto _ : state) MustBeOk(device->ops().Run(p));
   Report(state, 1.0 * inputs * outputs, rows, dtype);
 }
