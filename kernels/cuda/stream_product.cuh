@@ -3,8 +3,8 @@
 //
 // Bytes: every weight once, the activations once a block (from the L2 cache), the outputs once.
 // Grid: one block a multiprocessor, or as many as there are units; each takes one run of weights,
-// all of them as long. Shared memory: a ring of 64 KiB of weights (48 KiB where not Hopper), the
-// activations, and 16 KiB of sums. The ring is filled before WaitForDependency, while the kernel
+// all of them as long. Shared memory: a ring of 96 KiB of weights (64 KiB beside activations that
+// leave no more; 48 KiB where not Hopper), the activations, and 16 KiB of sums. The ring is filled before WaitForDependency, while the kernel
 // before still runs: weights and the layer's table are not written by any kernel. Sums are float32
 // in an order that depends on the weights' shape and on the number of multiprocessors, not on the
 // number of rows.
@@ -44,25 +44,25 @@ struct StreamParams {
 //   Load(unit, row)              what End needs from memory, ahead of the sums: Before
 //   End(unit, row, sums, before) sums: [kParts]
 //   Finish(p, shared)            the operation's end, of every block
-template <typename T, typename Op>
+template <typename T, typename Op, int kDepth>
 __global__ void __launch_bounds__(kStreamThreads, 2)
     StreamKernel(const __grid_constant__ StreamParams<typename Op::Params> p) {
   __shared__ __align__(16) float partial[2][kStreamPartials][kStreamWarps];
   __shared__ float norm_sums[2 * kStreamWarps];
-  LaunchDependents();
-
   const StreamPlan& plan = p.plan;
   const int warp = threadIdx.x / kWarp;
-  constexpr int kRing = kStreamDepth * kStreamSlotBytes;  // a warp's
+  constexpr int kRing = kDepth * kStreamSlotBytes;  // a warp's
   unsigned char* const slots = DynamicShared();
   T* const x = reinterpret_cast<T*>(slots + kStreamWarps * kRing);
   const int first_unit = plan.first_unit(blockIdx.x);
   const int end_unit = plan.first_unit(blockIdx.x + 1);
   Op op(p);
-  StreamRing<T, Op> ring(plan, op, first_unit, end_unit, slots + warp * kRing);
+  StreamRing<T, Op, kDepth> ring(plan, op, first_unit, end_unit, slots + warp * kRing);
   ring.Start();
   op.Prefetch();
   WaitForDependency();
+  // Not earlier: a kernel after the next would take the next one's room.
+  LaunchDependents();
 
   // Units are ended together, as many as there is room for their warps' sums: each by one thread a
   // row of activations.
@@ -112,6 +112,17 @@ __global__ void __launch_bounds__(kStreamThreads, 2)
   op.Finish(p, norm_sums);
 }
 
+template <typename T, typename Op, int kDepth>
+cudaError_t LaunchStreamOf(const StreamParams<typename Op::Params>& p,
+                           const LaunchContext& context) {
+  const auto kernel = StreamKernel<T, Op, kDepth>;
+  cudaError_t error = AllowShared(kernel, p.plan.shared_bytes);
+  if (error == cudaSuccess) error = PreferShared(kernel);
+  if (error != cudaSuccess) return error;
+  return LaunchKernel(kernel, dim3(p.plan.blocks), dim3(kStreamThreads), p.plan.shared_bytes,
+                      context, p);
+}
+
 // cudaErrorNotSupported for a plan that does not fit.
 template <typename T, typename Op>
 cudaError_t LaunchStream(const StreamPlan& plan, const typename Op::Params& operation,
@@ -119,15 +130,8 @@ cudaError_t LaunchStream(const StreamPlan& plan, const typename Op::Params& oper
   if (!plan.fits) return cudaErrorNotSupported;
   const StreamParams<typename Op::Params> p = {
       plan, operation, static_cast<float*>(context.scratch), context.counters};
-  if (const cudaError_t error = AllowShared(StreamKernel<T, Op>, plan.shared_bytes);
-      error != cudaSuccess) {
-    return error;
-  }
-  if (const cudaError_t error = PreferShared(StreamKernel<T, Op>); error != cudaSuccess) {
-    return error;
-  }
-  return LaunchKernel(StreamKernel<T, Op>, dim3(plan.blocks), dim3(kStreamThreads),
-                      plan.shared_bytes, context, p);
+  return plan.depth == kStreamDepth ? LaunchStreamOf<T, Op, kStreamDepth>(p, context)
+                                    : LaunchStreamOf<T, Op, kStreamShallow>(p, context);
 }
 
 }  // namespace sirocco::cuda::SIROCCO_CUDA_PATH

@@ -30,10 +30,10 @@ __device__ __forceinline__ int SlotChunk(int row, int chunk) {
 }
 
 // Op::TileAt(unit, end) says which rows belong to the tile that begins at `unit`.
-template <typename T, typename Op>
+template <typename T, typename Op, int kDepth>
 class StreamRing {
  public:
-  // slots: this warp's kStreamDepth, aligned to 128 bytes.
+  // slots: this warp's kDepth, aligned to 128 bytes.
   __device__ StreamRing(const StreamPlan& plan, const Op& op, int first_unit, int end_unit,
                         unsigned char* slots)
       : columns_(plan.columns),
@@ -51,13 +51,13 @@ class StreamRing {
   // Asks for the first groups.
   __device__ void Start() {
     while (group_ >= groups_ && unit_ < end_) SkipTile();
-    for (int i = 0; i + 1 < kStreamDepth; ++i) Copy();
+    for (int i = 0; i + 1 < kDepth; ++i) Copy();
   }
 
-  // Waits for the warp's next group, and asks for the one that is kStreamDepth - 1 further on. The
+  // Waits for the warp's next group, and asks for the one that is kDepth - 1 further on. The
   // group before may not be read any more.
   __device__ __forceinline__ const unsigned char* Next() {
-    WaitForCopies<kStreamDepth - 2>();
+    WaitForCopies<kDepth - 2>();
     __syncwarp();
     Copy();
     const unsigned char* slot = slots_ + taken_;
@@ -66,7 +66,7 @@ class StreamRing {
   }
 
  private:
-  static constexpr int kRing = kStreamDepth * kStreamSlotBytes;
+  static constexpr int kRing = kDepth * kStreamSlotBytes;
   // A lane copies a chunk of rows Row() and Row() + 4 of both halves.
   static constexpr int kRowsAtOnce = kWarp / (kStreamGroupBytes / 16);
   static constexpr int kGroupElements = kStreamGroupBytes / sizeof(T);

@@ -28,7 +28,7 @@ std::vector<StreamShape> Shapes() {
 }
 
 TEST(StreamPlanTest, TilesGroupsAndMemoryFitTheKernel) {
-  int fitting = 0;
+  int fitting = 0, deep = 0, shallow = 0;
   for (const StreamShape& shape : Shapes()) {
     for (const StreamTuning& tuning : {StreamTuning{}, StreamTuning{2}, StreamTuning{8}}) {
       SCOPED_TRACE(::testing::Message()
@@ -45,13 +45,17 @@ TEST(StreamPlanTest, TilesGroupsAndMemoryFitTheKernel) {
       EXPECT_LT((plan.groups - 1) * kStreamGroupBytes, shape.columns * shape.element_bytes);
       EXPECT_EQ(plan.x_stride * shape.element_bytes % 128, 64);
       EXPECT_GE(plan.x_stride * shape.element_bytes, plan.groups * kStreamGroupBytes);
-      const size_t ring = size_t{kStreamWarps} * kStreamDepth * kStreamSlotBytes;
+      EXPECT_TRUE(plan.depth == kStreamDepth || plan.depth == kStreamShallow);
+      (plan.depth == kStreamDepth ? deep : shallow) += 1;
+      const size_t ring = size_t{kStreamWarps} * plan.depth * kStreamSlotBytes;
       EXPECT_EQ(plan.shared_bytes,
                 ring + size_t{1} * shape.rows * plan.x_stride * shape.element_bytes);
       EXPECT_LE(plan.shared_bytes, 209u * 1024);
     }
   }
   EXPECT_GT(fitting, 1000);
+  EXPECT_GT(deep, shallow);
+  EXPECT_EQ(shallow > 0, kStreamShallow < kStreamDepth);
 }
 
 TEST(StreamPlanTest, BlocksTakeAllUnitsInRunsOfOneLength) {
