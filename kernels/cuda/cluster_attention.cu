@@ -21,6 +21,8 @@
 #include <bit>
 
 #include "kernels/cuda/arrive.cuh"
+#include "kernels/cuda/cluster_item.cuh"
+#include "kernels/cuda/cluster_merge.cuh"
 #include "kernels/cuda/cluster_slots.cuh"
 #include "kernels/cuda/head_end.cuh"
 #include "kernels/cuda/kernels.h"
@@ -32,142 +34,8 @@ namespace {
 
 constexpr int kThreads = kClusterThreads;
 constexpr int kWarps = kClusterWarps;
-// Slots that a block takes before its row gets another cluster.
-constexpr int kBlockSlotBits = 7;
-constexpr int kMostClusters = 16;  // of a row
 // That rows are cut for; no Hopper GPU has more.
 constexpr int kMostMultiprocessors = 144;
-
-struct ClusterArgs {
-  DecodeRows p;
-  int32_t kv_heads;
-  int32_t heads_a_kv_head;
-  int32_t passes;         // groups of query heads of a KV head
-  int32_t cluster;        // blocks of one: a power of two
-  int32_t cluster_bits;
-  int32_t most_clusters;  // of a row
-  float4* values;         // [rows * groups][most_clusters][queries][head_dim]
-  float2* statistics;     // [rows * groups][most_clusters][queries]: maximum, sum
-  uint32_t* arrived;      // [rows * groups]
-};
-
-// What a block has to do, and where its row is.
-struct ClusterItem {
-  int row;
-  int pair;        // of the row and the group
-  int64_t out;     // of the first query head's first element, in q and out
-  int first_head;  // of the query heads
-  int head_count;
-  int kv_head;
-  int pass;      // among the groups of the KV head
-  int clusters;  // of the row, that have slots
-  int part;      // of clusters * cluster parts
-  SlotRange slots;
-  bool has_own;  // the row's own slot is among them
-};
-
-// ---- Shared memory -------------------------------------------------------------------------------
-
-// Four dimensions of a head as one block has them.
-struct QuadPart {
-  float4 values;
-  float2 statistics;
-};
-
-template <typename Kv, int kQueries, int kDim>
-struct ClusterShared {
-  static constexpr int kQuads = kQueries * kDim / 4;
-  Part<kQueries, kDim> warps[kWarps];
-  // What the cluster's blocks have of this block's share of the quads: of its `cluster` blocks
-  // [kQuads / cluster] each.
-  QuadPart quads[kQuads];
-  // Ended; the last two places are of k and v, on their way to `kv`.
-  float heads[kQueries + 2][kDim];
-  alignas(16) Kv kv[2][kDim];  // of the row's own slot, as the cache has them
-};
-
-// ---- Merging parts -------------------------------------------------------------------------------
-
-// The sum of four dimensions of a head over `count` parts, in their order: statistics_of(i) and
-// values_of(i) are part i's.
-template <int kMost, typename StatisticsOf, typename ValuesOf>
-__device__ __forceinline__ float4 MergeParts(int count, const StatisticsOf& statistics_of,
-                                             const ValuesOf& values_of, float2& merged) {
-  float2 statistics[kMost];
-  float maximum = kLowest;
-#pragma unroll
-  for (int i = 0; i < kMost; ++i) {
-    if (i < count) statistics[i] = statistics_of(i);
-    if (i < count) maximum = fmaxf(maximum, statistics[i].x);
-  }
-  float4 total = make_float4(0, 0, 0, 0);
-  float sum = 0;
-#pragma unroll
-  for (int i = 0; i < kMost; ++i) {
-    if (i >= count) break;
-    const float factor = Exp2(statistics[i].x - maximum);
-    const float4 values = values_of(i);
-    sum = fmaf(factor, statistics[i].y, sum);
-    total.x = fmaf(factor, values.x, total.x);
-    total.y = fmaf(factor, values.y, total.y);
-    total.z = fmaf(factor, values.z, total.z);
-    total.w = fmaf(factor, values.w, total.w);
-  }
-  merged = make_float2(maximum, sum);
-  return total;
-}
-
-template <int kDim>
-__device__ __forceinline__ void StoreOut(const ClusterArgs& args, const ClusterItem& item, int head,
-                                         int quad, const float4& total, float sum) {
-  if (head >= item.head_count) return;
-  const float part = 1.0f / sum;
-  const float x[4] = {total.x * part, total.y * part, total.z * part, total.w * part};
-  StoreFour(args.p.out, item.out + head * kDim, 4 * quad, kDim, x);
-}
-
-// The row's clusters, by the last of their blocks.
-template <int kQueries, int kDim>
-__device__ void MergeClusters(const ClusterArgs& args, const ClusterItem& item) {
-  constexpr int kQuads = kDim / 4;
-  const int64_t first = int64_t{item.pair} * args.most_clusters * kQueries;
-  for (int i = threadIdx.x; i < item.head_count * kQuads; i += kThreads) {
-    const int head = i / kQuads;
-    const int quad = i % kQuads;
-    float2 merged;
-    const float4 total = MergeParts<kMostClusters>(
-        item.clusters,
-        [&](int c) { return args.statistics[first + c * kQueries + head]; },
-        [&](int c) { return args.values[(first + c * kQueries + head) * kQuads + quad]; }, merged);
-    StoreOut<kDim>(args, item, head, quad, total, merged.y);
-  }
-}
-
-// This block's share of the cluster's dimensions, over all its blocks: to `out`, or, where the row
-// has more clusters, to scratch.
-template <typename Kv, int kQueries, int kDim>
-__device__ __forceinline__ void MergeBlocks(const ClusterArgs& args, const ClusterItem& item,
-                                            const ClusterShared<Kv, kQueries, kDim>& shared) {
-  constexpr int kQuads = kDim / 4;
-  const int share = kQueries * kQuads >> args.cluster_bits;
-  const int rank = item.part & (args.cluster - 1);
-  for (int i = threadIdx.x; i < share; i += kThreads) {
-    const int head = (rank * share + i) / kQuads;
-    const int quad = (rank * share + i) % kQuads;
-    float2 merged;
-    const float4 total = MergeParts<kMostCluster>(
-        args.cluster, [&](int r) { return shared.quads[r * share + i].statistics; },
-        [&](int r) { return shared.quads[r * share + i].values; }, merged);
-    if (item.clusters == 1) {
-      StoreOut<kDim>(args, item, head, quad, total, merged.y);
-      continue;
-    }
-    const int cluster = item.part >> args.cluster_bits;
-    const int64_t at = (int64_t{item.pair} * args.most_clusters + cluster) * kQueries + head;
-    args.values[at * kQuads + quad] = total;
-    if (quad == 0) args.statistics[at] = merged;
-  }
-}
 
 // ---- The kernel ----------------------------------------------------------------------------------
 
@@ -181,40 +49,6 @@ __device__ __forceinline__ void LoadEight(const Rows& rows, int64_t at, float (&
       break;
   }
   LoadFloats<float, 8>(static_cast<const float*>(rows.data) + at, to);
-}
-
-// A block without slots has first >= end. Divisions are many instructions: none where numbers are
-// powers of two, or one.
-template <int kQueries, int kDim>
-__device__ __forceinline__ ClusterItem ItemOf(const ClusterArgs& args, const AttentionShape& shape,
-                                              int position) {
-  ClusterItem item;
-  item.row = blockIdx.z;
-  item.kv_head = blockIdx.y;
-  item.pass = 0;
-  if (args.passes > 1) {
-    item.kv_head = blockIdx.y / args.passes;
-    item.pass = blockIdx.y - item.kv_head * args.passes;
-  }
-  item.pair = item.row * static_cast<int>(gridDim.y) + static_cast<int>(blockIdx.y);
-  item.head_count = min(kQueries, args.heads_a_kv_head - item.pass * kQueries);
-  item.first_head = item.kv_head * args.heads_a_kv_head + item.pass * kQueries;
-  item.out = int64_t{item.row} * args.p.out.width + int64_t{item.first_head} * kDim;
-  const int first_slot = FirstSlot(shape, position);
-  const int slots = position - first_slot + 1;
-  const auto share = [](int all, int bits) { return (all + (1 << bits) - 1) >> bits; };
-  item.clusters = min(share(slots, args.cluster_bits + kBlockSlotBits), args.most_clusters);
-  int size = share(slots, args.cluster_bits);
-  if (item.clusters > 1) {
-    const int parts = item.clusters << args.cluster_bits;
-    size = (slots + parts - 1) / parts;
-  }
-  item.part = blockIdx.x;
-  const int first = first_slot + item.part * size;
-  const bool has_slots = item.part >> args.cluster_bits < item.clusters;
-  item.slots = {first, has_slots ? min(first + size, position + 1) : first};
-  item.has_own = first <= position && item.slots.end == position + 1;
-  return item;
 }
 
 // The ends of the heads that a block needs: its query heads, then k and v, dealt out to the warps.
@@ -423,17 +257,15 @@ struct ClusterLayout {
 // Query heads of a block. Fewer are fewer instructions and more blocks, which each read the row's
 // keys and values, all but the first from the L2 cache: where there are few blocks, and little is
 // read. Measured on an H200 with 1 to 128 rows of 20 to 276 slots: one KV head of 256 dimensions,
-// and eight of 64. With eight of 128, on the other hand, blocks of one or two query heads made the
-// step of an 8B model a quarter longer (5.4 ms), though not the kernel by itself.
+// and eight of 64 and of 128.
 int QueriesOf(const DecodeRows& p, const AttentionHeads& heads) {
   constexpr int64_t kMostReadAgain = int64_t{64} << 20;  // bytes; 10 us of the L2 cache's
   const DType dtype = p.layer.table != nullptr ? p.layer.kv_dtype : p.kv.dtype;
   const int64_t row_bytes = std::min<int64_t>(p.lanes.max_length, 4096) * heads.kv_heads *
                             heads.head_dim * 2 * static_cast<int64_t>(BytesOf(dtype));
-  const int fewest = heads.head_dim == 128 ? 8 : 1;
-  for (int queries = fewest; queries < std::min(heads.heads_a_kv_head, 8); queries *= 2) {
+  for (int queries = 1; queries < std::min(heads.heads_a_kv_head, 8); queries *= 2) {
     const int64_t passes = CeilDiv(heads.heads_a_kv_head, queries);
-    const int64_t most_pairs = queries == 1 ? 32 : 512;
+    const int64_t most_pairs = queries == 1 ? 8 : 512;
     if (p.rows * heads.kv_heads * passes <= most_pairs &&
         p.rows * passes * row_bytes < kMostReadAgain) {
       return queries;
@@ -460,7 +292,10 @@ ClusterLayout LayoutOf(const DecodeRows& p, int multiprocessors) {
   const int64_t pairs = int64_t{p.rows} * args.kv_heads * args.passes;
   const int64_t blocks = std::max<int64_t>(1, multiprocessors / pairs);
   args.cluster_bits = 0;
-  while ((2 << args.cluster_bits) <= std::min<int64_t>(kMostCluster, blocks)) ++args.cluster_bits;
+  // Clusters of eight on all multiprocessors took longer than of four on half of them: 1,290 us and
+  // 1,285 (gemma3-1b, 8 rows), 842 and 809 (llama3.2-1b, one row).
+  const int64_t most_cluster = std::min<int64_t>(pairs <= 8 ? kMostCluster : 4, blocks);
+  while ((2 << args.cluster_bits) <= most_cluster) ++args.cluster_bits;
   args.cluster = 1 << args.cluster_bits;
   const int64_t useful = CeilDiv(p.lanes.max_length, int64_t{args.cluster} << kBlockSlotBits);
   args.most_clusters =

@@ -1,0 +1,80 @@
+// Which part of a row's slots a block of cluster_attention.cu takes.
+#pragma once
+
+#include <cstdint>
+
+#include "kernels/cuda/attention.cuh"
+#include "kernels/cuda/cluster_slots.cuh"
+#include "kernels/cuda/common.cuh"
+#include "kernels/cuda/kernels.h"
+#include "kernels/cuda/path.h"
+
+namespace sirocco::cuda::SIROCCO_CUDA_PATH {
+
+// Slots that a block takes before its row gets another cluster.
+inline constexpr int kBlockSlotBits = 7;
+inline constexpr int kMostClusters = 16;  // of a row
+
+struct ClusterArgs {
+  DecodeRows p;
+  int32_t kv_heads;
+  int32_t heads_a_kv_head;
+  int32_t passes;         // groups of query heads of a KV head
+  int32_t cluster;        // blocks of one: a power of two
+  int32_t cluster_bits;
+  int32_t most_clusters;  // of a row
+  float4* values;         // [rows * groups][most_clusters][queries][head_dim]
+  float2* statistics;     // [rows * groups][most_clusters][queries]: maximum, sum
+  uint32_t* arrived;      // [rows * groups]
+};
+
+// What a block has to do, and where its row is.
+struct ClusterItem {
+  int row;
+  int pair;        // of the row and the group
+  int64_t out;     // of the first query head's first element, in q and out
+  int first_head;  // of the query heads
+  int head_count;
+  int kv_head;
+  int pass;      // among the groups of the KV head
+  int clusters;  // of the row, that have slots
+  int part;      // of clusters * cluster parts
+  SlotRange slots;
+  bool has_own;  // the row's own slot is among them
+};
+
+// A block without slots has first >= end. Divisions are many instructions: none where numbers are
+// powers of two, or one.
+template <int kQueries, int kDim>
+__device__ __forceinline__ ClusterItem ItemOf(const ClusterArgs& args, const AttentionShape& shape,
+                                              int position) {
+  ClusterItem item;
+  item.row = blockIdx.z;
+  item.kv_head = blockIdx.y;
+  item.pass = 0;
+  if (args.passes > 1) {
+    item.kv_head = blockIdx.y / args.passes;
+    item.pass = blockIdx.y - item.kv_head * args.passes;
+  }
+  item.pair = item.row * static_cast<int>(gridDim.y) + static_cast<int>(blockIdx.y);
+  item.head_count = min(kQueries, args.heads_a_kv_head - item.pass * kQueries);
+  item.first_head = item.kv_head * args.heads_a_kv_head + item.pass * kQueries;
+  item.out = int64_t{item.row} * args.p.out.width + int64_t{item.first_head} * kDim;
+  const int first_slot = FirstSlot(shape, position);
+  const int slots = position - first_slot + 1;
+  const auto share = [](int all, int bits) { return (all + (1 << bits) - 1) >> bits; };
+  item.clusters = min(share(slots, args.cluster_bits + kBlockSlotBits), args.most_clusters);
+  int size = share(slots, args.cluster_bits);
+  if (item.clusters > 1) {
+    const int parts = item.clusters << args.cluster_bits;
+    size = (slots + parts - 1) / parts;
+  }
+  item.part = blockIdx.x;
+  const int first = first_slot + item.part * size;
+  const bool has_slots = item.part >> args.cluster_bits < item.clusters;
+  item.slots = {first, has_slots ? min(first + size, position + 1) : first};
+  item.has_own = first <= position && item.slots.end == position + 1;
+  return item;
+}
+
+}  // namespace sirocco::cuda::SIROCCO_CUDA_PATH
