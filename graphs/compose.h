@@ -23,7 +23,7 @@ struct ComposeContext {
   Lanes lanes = {};
   std::span<const LayerParams> layers = {};  // on the host, one a layer; plans point at them
   const LayerParams* layer_table = nullptr;  // the same in device memory
-  bool norms_where_read = false;             // Device::norms_where_read
+  int32_t norms_where_read_rows = 0;         // Device::norms_where_read_rows
   bool keep_logits = false;
 };
 
@@ -41,10 +41,10 @@ Plan ComposePrologue(const ComposeContext& context, int32_t* layer_counter);
 Plan ComposeAnyLayer(const ComposeContext& context);
 Plan ComposeLayerEpilogue(const ComposeContext& context);
 
-// The whole decoder, each layer's operations bound to it (plan_decoder.cc). Where norms are
-// computed where they are written, a layer's last operation also norms for the next one; else that
-// operation and the next layer's first are one chain, in which a device may begin the second before
-// the first has ended.
+// The whole decoder, each layer's operations bound to it (plan_decoder.cc), for few rows and for
+// more. Where norms are computed where they are written, a layer's last operation also norms for
+// the next one; else that operation and the next layer's first are one chain, in which a device may
+// begin the second before the first has ended.
 Plan ComposeDecoder(const ComposeContext& context);
 
 // Building blocks. A layer's five operations, which leave the counter alone where `advance` is

@@ -45,7 +45,7 @@ DecodePlan ComposeDecode(Mode mode, const ComposeContext& context) {
 
 std::vector<PlanEntry> DescribeDecodePlan(const ModelDescriptor& descriptor, Mode mode,
                                           const ModelWeights& weights, DType kv_dtype,
-                                          bool norms_where_read) {
+                                          int32_t norms_where_read_rows) {
   const std::vector<void*> no_memory(descriptor.groups.size(), nullptr);
   ExecutorOptions options;
   options.kv_dtype = kv_dtype;
@@ -58,7 +58,7 @@ std::vector<PlanEntry> DescribeDecodePlan(const ModelDescriptor& descriptor, Mod
       MakeLayerParams(descriptor, weights, rotaries,
                       MakeKvLayers(descriptor, options.block_size, options.kv_dtype, no_memory));
   context.layers = layers;
-  context.norms_where_read = norms_where_read;
+  context.norms_where_read_rows = norms_where_read_rows;
   PlaceStepBuffers(descriptor, options, nullptr, context.buffers);
   return ComposeDecode(mode, context).Describe();
 }

@@ -85,6 +85,7 @@ struct ExecutorStats {
 // One entry of a plan as `sirocco info --plan` prints it.
 struct PlanEntry {
   std::string part;       // "prologue", "layer 0", "layer" (any layer), "epilogue"
+  std::string rows;       // of steps that it belongs to: "R 1 to 4"; empty: of any
   std::string operation;  // "norm_qkv"
   std::string detail;     // shapes and types, for people
 };
@@ -137,9 +138,10 @@ class Executor {
   virtual std::vector<PlanEntry> DecodePlan() const = 0;
 };
 
-// A mode's decode plan of a model, without weights or memory. `norms_where_read`: the device's.
+// A mode's decode plan of a model, without weights or memory. `norms_where_read_rows`: the
+// device's.
 std::vector<PlanEntry> DescribeDecodePlan(const ModelDescriptor& descriptor, Mode mode,
                                           const ModelWeights& weights, DType kv_dtype,
-                                          bool norms_where_read);
+                                          int32_t norms_where_read_rows);
 
 }  // namespace sirocco

@@ -104,7 +104,7 @@ void ModelExecutor::Compose(const ModelWeights& weights) {
                                .lanes = lanes_.lanes(),
                                .layers = layers_,
                                .layer_table = layer_table_->as<LayerParams>(),
-                               .norms_where_read = device_.norms_where_read(),
+                               .norms_where_read_rows = device_.norms_where_read_rows(),
                                .keep_logits = options_.keep_logits};
   plan_ = ComposeDecode(options_.mode, context);
   inputs_.emplace(device_, buffers_, lanes_, options_);

@@ -1,11 +1,24 @@
 #include "graphs/plan.h"
 
+#include <string>
 #include <variant>
 
+#include "absl/strings/str_cat.h"
+
 namespace sirocco {
+namespace {
+
+std::string TextOf(const RowRange& rows) {
+  const RowRange any;
+  if (rows.most != any.most) return absl::StrCat("R ", rows.least, " to ", rows.most);
+  return rows.least == any.least ? "" : absl::StrCat("R from ", rows.least);
+}
+
+}  // namespace
 
 absl::Status Plan::Run(Ops& ops, int32_t rows) const {
   for (const Entry& entry : entries_) {
+    if (!entry.rows.Has(rows)) continue;
     absl::Status status = std::visit(
         [&](auto params) {  // a copy: plain data, and the plan stays as composed
           params.rows = rows;
@@ -19,7 +32,8 @@ absl::Status Plan::Run(Ops& ops, int32_t rows) const {
 
 void Plan::Describe(std::vector<PlanEntry>& out) const {
   for (const Entry& entry : entries_) {
-    out.push_back({entry.part, std::string(NameOf(entry.operation)), DetailOf(entry.operation)});
+    out.push_back({entry.part, TextOf(entry.rows), std::string(NameOf(entry.operation)),
+                   DetailOf(entry.operation)});
   }
 }
 

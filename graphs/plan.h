@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstdint>
+#include <limits>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -15,11 +16,20 @@
 
 namespace sirocco {
 
+// Numbers of rows, both ends included.
+struct RowRange {
+  int32_t least = 1;
+  int32_t most = std::numeric_limits<int32_t>::max();
+
+  bool Has(int32_t rows) const { return rows >= least && rows <= most; }
+};
+
 class Plan {
  public:
   struct Entry {
     std::string part;  // "prologue", "layer 0", "layer" (any layer), "epilogue"
     Operation operation;
+    RowRange rows = {};  // of steps that it belongs to
   };
 
   // Its `rows` are set by Run.
@@ -31,8 +41,14 @@ class Plan {
   void Append(const Plan& plan) {
     entries_.insert(entries_.end(), plan.entries_.begin(), plan.entries_.end());
   }
+  // The same, for steps of these numbers of rows alone.
+  void Append(Plan plan, RowRange rows) {
+    for (Entry& entry : plan.entries_) entry.rows = rows;
+    Append(plan);
+  }
 
-  // Issues (or, while the device records, records) every operation for `rows` rows, in order.
+  // Issues (or, while the device records, records) for `rows` rows every operation that belongs to
+  // so many, in order.
   absl::Status Run(Ops& ops, int32_t rows) const;
 
   const std::vector<Entry>& entries() const { return entries_; }

@@ -39,11 +39,8 @@ Plan ComposeChain(const ComposeContext& context) {
   return plan;
 }
 
-}  // namespace
-
-Plan ComposeDecoder(const ComposeContext& context) {
-  // Experts norm what they read, and leave nothing to fuse across the boundary.
-  if (context.norms_where_read || context.descriptor.experts > 0) return ComposeChain(context);
+// Norms where they are written.
+Plan ComposeWritten(const ComposeContext& context) {
   const StepBuffers& b = context.buffers;
   const int32_t layers = static_cast<int32_t>(context.layers.size());
   const bool post_norms = context.descriptor.post_norms;
@@ -75,6 +72,19 @@ Plan ComposeDecoder(const ComposeContext& context) {
   }
   AddHead(context, b.normed, plan);
   AddSample(context, b.rows.lane, plan);
+  return plan;
+}
+
+}  // namespace
+
+Plan ComposeDecoder(const ComposeContext& context) {
+  // Experts norm what they read, and leave nothing to fuse across the boundary.
+  if (context.descriptor.experts > 0) return ComposeChain(context);
+  const int32_t read = context.norms_where_read_rows;
+  if (read == 0) return ComposeWritten(context);
+  Plan plan;
+  plan.Append(ComposeChain(context), {.least = 1, .most = read});
+  plan.Append(ComposeWritten(context), {.least = read + 1});
   return plan;
 }
 

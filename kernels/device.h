@@ -113,9 +113,9 @@ class Device {
   virtual bool runs_ahead() const { return false; }
 
   // Where a step's norms belong: with the products that read the normed rows, each of whose parts
-  // computes them anew beside its weights' way here; or else with the product that writes the rows,
-  // once.
-  virtual bool norms_where_read() const { return false; }
+  // computes them anew beside its weights' way here, in steps of so many rows at most; with more,
+  // with the product that writes the rows, once.
+  virtual int32_t norms_where_read_rows() const { return 0; }
 
   // RESOURCE_EXHAUSTED names the use, the bytes asked and the bytes free.
   virtual absl::StatusOr<std::unique_ptr<Buffer>> Allocate(size_t bytes, MemoryUse use) = 0;

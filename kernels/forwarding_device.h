@@ -25,7 +25,7 @@ class ForwardingDevice : public Device {
   bool ComputesFromBlocks(DType type) const override { return behind_.ComputesFromBlocks(type); }
   absl::Status Pack(const Matrix& matrix) override { return behind_.Pack(matrix); }
   bool runs_ahead() const override { return behind_.runs_ahead(); }
-  bool norms_where_read() const override { return behind_.norms_where_read(); }
+  int32_t norms_where_read_rows() const override { return behind_.norms_where_read_rows(); }
 
   absl::StatusOr<std::unique_ptr<Buffer>> Allocate(size_t bytes, MemoryUse use) override {
     return behind_.Allocate(bytes, use);

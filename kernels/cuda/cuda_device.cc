@@ -59,7 +59,7 @@ class CudaDevice final : public Device, private OpSink {
   }
   DType ActivationDType(DType weights) const override { return weights; }
   bool runs_ahead() const override { return true; }
-  bool norms_where_read() const override { return true; }
+  int32_t norms_where_read_rows() const override { return LtMatMul::kOwnRows; }
 
   absl::StatusOr<std::unique_ptr<Buffer>> Allocate(size_t bytes, MemoryUse use) override {
     return AllocateDevice(*context_, bytes, use, counters_);

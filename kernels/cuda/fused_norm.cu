@@ -1,6 +1,9 @@
 // The norms of the fused operations: one block a row.
 //
-// Bytes: hidden, delta and sum once each, normed once. Grid: R. Shared memory: 32 KiB of the row.
+// Bytes: hidden, delta and sum once each, normed once; the parts of wider rows than 4,096 elements
+// beyond them once a pass. Grid: R. Shared memory: 64 bytes.
+#include <type_traits>
+
 #include "kernels/cuda/common.cuh"
 #include "kernels/cuda/fused_norm.h"
 #include "kernels/cuda/launch.cuh"
@@ -11,19 +14,22 @@ namespace sirocco::cuda::SIROCCO_CUDA_PATH {
 namespace {
 
 constexpr int kThreads = 256;
-constexpr int kKept = 8192;  // floats
+constexpr int kHeldWide = 4;  // packs of four elements a thread: rows of 4,096
 
 template <typename T, typename Op>
 __global__ void __launch_bounds__(kThreads, 2) NormsKernel(const __grid_constant__ Op p) {
-  __shared__ __align__(16) float kept[kKept];
   __shared__ float partial[2 * kThreads / kWarp];
+  constexpr int kParts = std::is_same_v<Op, DownEndParams> ? kMostParts : 1;
   const Norms norms(p, LayerOf(p.layer));
-  WaitForDependency();
-  LaunchDependents();
+  const auto run = [&](const auto& norm) {
+    WaitForDependency();
+    LaunchDependents();
+    norm(blockIdx.x, partial);
+  };
   if (norms.IsAligned()) {
-    NormRow<T, kThreads, 4, kKept>(norms, blockIdx.x, kept, partial);
+    run(RowNorm<T, kThreads, 4, kHeldWide, kParts>(norms, p.rows));
   } else {
-    NormRow<T, kThreads, 1, kKept>(norms, blockIdx.x, kept, partial);
+    run(RowNorm<T, kThreads, 1, 1, kParts>(norms, p.rows));
   }
 }
 
@@ -43,7 +49,7 @@ cudaError_t LaunchNorms(const NormQkvParams& p, const LaunchContext& context) {
 cudaError_t LaunchNorms(const NormGateUpParams& p, const LaunchContext& context) {
   return Launch(p, context);
 }
-cudaError_t LaunchNorms(const DownNormParams& p, const LaunchContext& context) {
+cudaError_t LaunchNorms(const DownEndParams& p, const LaunchContext& context) {
   return Launch(p, context);
 }
 

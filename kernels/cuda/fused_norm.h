@@ -12,7 +12,8 @@ namespace sirocco::cuda::SIROCCO_CUDA_PATH {
 // Writes `normed`, and `sum` where it is set (before the product).
 cudaError_t LaunchNorms(const NormQkvParams& p, const LaunchContext& context);
 cudaError_t LaunchNorms(const NormGateUpParams& p, const LaunchContext& context);
-// Completes `hidden` where the layer has a post-norm, and writes `normed` (after the product).
-cudaError_t LaunchNorms(const DownNormParams& p, const LaunchContext& context);
+// Completes `hidden` where the layer has a post-norm or the product came in parts, and writes
+// `normed` (after the product).
+cudaError_t LaunchNorms(const DownEndParams& p, const LaunchContext& context);
 
 }  // namespace sirocco::cuda::SIROCCO_CUDA_PATH

@@ -56,6 +56,21 @@ FusedProducts ToStream(int32_t rows, const Rows& in, const Matrix& weight, const
   return products;
 }
 
+// Parts of a product's columns: where its outputs are tiles for few multiprocessors, which the
+// library would split by itself, and add up in a kernel of its own. The norms that read the sums
+// add them up instead. Measured on an H200 in whole steps of 16, 64 and 256 rows, in us: gemma3-1b
+// (1,152 outputs of 6,912 columns) in one part 1,346, 1,529, 2,428; in two 1,353, 1,518, 2,365; in
+// four 1,321, 1,489, 2,347; in eight 1,335, 1,509, 2,385. llama3.1-8b (4,096 of 14,336): one 4,678,
+// 5,506; two 4,698, 5,538.
+int32_t PartsOf(const Matrix& weight) {
+  constexpr int32_t kTile = 64;              // outputs
+  constexpr int32_t kMultiprocessors = 132;  // of that GPU
+  const int32_t tiles = (weight.rows + kTile - 1) / kTile;
+  return kMostParts * tiles <= kMultiprocessors && weight.cols % (kTile * kMostParts) == 0
+             ? kMostParts
+             : 1;
+}
+
 // Matrices that do not follow each other come to several products, which no buffer of rows takes
 // side by side: then there are none.
 template <typename Params>
@@ -92,10 +107,17 @@ FusedProducts FusedProductsOf(const DownResidualParams& p, void* /*scratch*/) {
                   p.delta.data != nullptr ? &p.delta : nullptr);
 }
 
-FusedProducts FusedProductsOf(const DownNormParams& p, void* /*scratch*/) {
+FusedProducts FusedProductsOf(const DownNormParams& p, void* scratch) {
   const LayerParams& layer = *p.layer.host;
-  return ToStream(p.rows, p.in, layer.down, layer.down_bias, p.hidden,
-                  layer.mlp_post_norm != nullptr ? &p.delta : nullptr);
+  FusedProducts products = ToStream(p.rows, p.in, layer.down, layer.down_bias, p.hidden,
+                                    layer.mlp_post_norm != nullptr ? &p.delta : nullptr);
+  products.parts = PartsOf(layer.down);
+  if (products.parts == 1) return products;
+  Rows& out = products.at[0].out;
+  out.data = scratch;
+  products.add = false;
+  products.scratch_bytes = static_cast<size_t>(products.parts) * p.rows * out.width * sizeof(float);
+  return products;
 }
 
 GateUpEndParams EndOf(const NormGateUpParams& p, const FusedProducts& products) {
@@ -108,6 +130,15 @@ GateUpEndParams EndOf(const NormGateUpParams& p, const FusedProducts& products) 
   end.up_bias = layer.up_bias;
   end.activation = layer.activation;
   end.out = p.out;
+  return end;
+}
+
+DownEndParams EndOf(const DownNormParams& p, const FusedProducts& products) {
+  DownEndParams end = {p};
+  if (products.parts > 1) {
+    end.sums = static_cast<const float*>(products.at[0].out.data);
+    end.parts = products.parts;
+  }
   return end;
 }
 

@@ -16,8 +16,11 @@ namespace sirocco::cuda {
 struct FusedProducts {
   static constexpr int kMost = 3;
   MatMulParams at[kMost];
-  int count = 0;             // 0: another kernel must make them
-  bool add = false;          // to what the outputs hold
+  int count = 0;     // 0: another kernel must make them
+  bool add = false;  // to what the outputs hold
+  // More than 1: the only product's columns are multiplied in so many parts side by side, whose
+  // sums [parts][R, outputs] the operation's last kernel adds up.
+  int32_t parts = 1;
   size_t scratch_bytes = 0;  // of the outputs that only the operation's last kernel reads
 
   std::span<const MatMulParams> all() const { return {at, static_cast<size_t>(count)}; }
@@ -47,7 +50,18 @@ struct GateUpEndParams {
   Rows out;  // [R, intermediate]
 };
 
+inline constexpr int32_t kMostParts = 4;
+
+// The end of DownNormParams: the sums join the stream where the product has not put them there, and
+// the stream's rows are normed.
+struct DownEndParams : DownNormParams {
+  const float* sums =
+      nullptr;        // [parts][R, hidden]; null: the product is where DownNormParams says
+  int32_t parts = 1;  // 1 ... kMostParts
+};
+
 // `products`: what FusedProductsOf has made of `p`.
 GateUpEndParams EndOf(const NormGateUpParams& p, const FusedProducts& products);
+DownEndParams EndOf(const DownNormParams& p, const FusedProducts& products);
 
 }  // namespace sirocco::cuda

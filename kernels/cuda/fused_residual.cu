@@ -87,7 +87,7 @@ cudaError_t LaunchDownNorm(const DownNormParams& p, const LaunchContext& context
   const cudaError_t streamed = LaunchStream(p, context);
   if (streamed != cudaErrorNotSupported) return streamed;
   if (const cudaError_t error = LaunchByTiles(p, context); error != cudaSuccess) return error;
-  return LaunchNorms(p, context);
+  return LaunchNorms(DownEndParams{p}, context);
 }
 
 }  // namespace sirocco::cuda::SIROCCO_CUDA_PATH

@@ -11,13 +11,15 @@
 
 namespace sirocco::cuda {
 
-// A product of `rows` rows: out[rows, outputs] = in[rows, inputs] * weight^T.
+// A product of `rows` rows: out[rows, outputs] = in[rows, inputs] * weight^T. The table has no
+// entries of products in parts.
 struct ProductShape {
   int32_t rows = 0;  // a bucket's: RowBucket
   int32_t outputs = 0;
   int32_t inputs = 0;
   DType dtype = DType::kFloat32;  // of in and weight
   DType out = DType::kFloat32;
+  int32_t parts = 1;  // of the inputs, multiplied side by side
   friend auto operator<=>(const ProductShape&, const ProductShape&) = default;
 };
 

@@ -102,7 +102,7 @@ struct Launchers {
   // fused_norm.cu, gate_up_end.cu: what stands around the products of a library.
   cudaError_t (*norms_before_qkv)(const NormQkvParams&, const LaunchContext&);
   cudaError_t (*norms_before_gate_up)(const NormGateUpParams&, const LaunchContext&);
-  cudaError_t (*norms_after_down)(const DownNormParams&, const LaunchContext&);
+  cudaError_t (*norms_after_down)(const DownEndParams&, const LaunchContext&);
   cudaError_t (*gate_up_end)(const GateUpEndParams&, const LaunchContext&);
 };
 

@@ -160,9 +160,9 @@ absl::StatusOr<const LtMatMul::Choice*> LtMatMul::Find(const Key& key) {
   return &choices_.emplace(key, choice).first->second;
 }
 
-absl::Status LtMatMul::Prepare(const MatMulParams& p, bool add) {
+absl::Status LtMatMul::Prepare(const MatMulParams& p, const ProductForm& form) {
   if (absl::Status status = Create(); !status.ok()) return status;
-  Key key = KeyOf(p, add);
+  Key key = KeyOf(p, form);
   for (int32_t bucket = RowBucket(1); bucket <= RowBucket(p.rows); bucket *= 2) {
     key.shape.rows = bucket;
     if (choices_.contains(key)) continue;
@@ -170,22 +170,22 @@ absl::Status LtMatMul::Prepare(const MatMulParams& p, bool add) {
     if (!choice.ok()) return choice.status();
     MatMulParams one = p;
     one.rows = std::min(bucket, p.rows);
-    absl::Status loaded = DryRun(context_, [&] { return Issue(one, add, (*choice)->algorithm); });
+    absl::Status loaded = DryRun(context_, [&] { return Issue(one, form, (*choice)->algorithm); });
     if (!loaded.ok()) return loaded;
   }
   return absl::OkStatus();
 }
 
-LtMatMul::Key LtMatMul::KeyOf(const MatMulParams& p, bool add) {
-  return {
-      ProductShape{RowBucket(p.rows), p.weight.rows, p.weight.cols, p.weight.dtype, p.out.dtype},
-      AlignmentOf(p.weight.data, p.weight.cols, p.weight.dtype),
-      AlignmentOf(p.in.data, p.in.width, p.in.dtype),
-      AlignmentOf(p.out.data, p.out.width, p.out.dtype), add};
+LtMatMul::Key LtMatMul::KeyOf(const MatMulParams& p, const ProductForm& form) {
+  return {ProductShape{RowBucket(p.rows), p.weight.rows, p.weight.cols, p.weight.dtype, p.out.dtype,
+                       form.parts},
+          AlignmentOf(p.weight.data, p.weight.cols, p.weight.dtype),
+          AlignmentOf(p.in.data, p.in.width, p.in.dtype),
+          AlignmentOf(p.out.data, p.out.width, p.out.dtype), form.add};
 }
 
-absl::Status LtMatMul::Run(const MatMulParams& p, bool add) {
-  const Key key = KeyOf(p, add);
+absl::Status LtMatMul::Run(const MatMulParams& p, const ProductForm& form) {
+  const Key key = KeyOf(p, form);
   if (context_.recording() && !choices_.contains(key)) {
     return absl::FailedPreconditionError(
         absl::StrCat("matmul: recording ", ShapeName(key.shape), ", which was not prepared"));
@@ -195,19 +195,19 @@ absl::Status LtMatMul::Run(const MatMulParams& p, bool add) {
   }
   const absl::StatusOr<const Choice*> choice = Find(key);
   if (!choice.ok()) return choice.status();
-  return Issue(p, add, (*choice)->algorithm);
+  return Issue(p, form, (*choice)->algorithm);
 }
 
-absl::Status LtMatMul::Issue(const MatMulParams& p, bool add,
+absl::Status LtMatMul::Issue(const MatMulParams& p, const ProductForm& form,
                              const cublasLtMatmulAlgo_t& algorithm) {
   Layouts layouts;
   if (absl::Status status =
-          Check("cublasLtMatrixLayoutInit", layouts.Init(KeyOf(p, add).shape, p.rows));
+          Check("cublasLtMatrixLayoutInit", layouts.Init(KeyOf(p, form).shape, p.rows));
       !status.ok()) {
     return status;
   }
   const float alpha = 1;
-  const float beta = add ? 1 : 0;
+  const float beta = form.add ? 1 : 0;
   return Check("cublasLtMatmul",
                cublasLtMatmul(handle_, &product_, &alpha, p.weight.data, &layouts.a, p.in.data,
                               &layouts.b, &beta, p.out.data, &layouts.d, p.out.data, &layouts.d,

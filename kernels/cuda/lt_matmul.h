@@ -21,6 +21,14 @@
 
 namespace sirocco::cuda {
 
+// What becomes of a product's sums.
+struct ProductForm {
+  bool add = false;  // they go onto what `out` holds
+  // More than 1: the columns are multiplied in so many equal parts side by side, and `out` is
+  // [parts][R, outputs], of float32. The columns are a multiple of 8 * parts.
+  int32_t parts = 1;
+};
+
 class LtMatMul {
  public:
   // Products of so few rows are our own kernels'. Measured on an H200: the stream's step of a 1B
@@ -39,10 +47,10 @@ class LtMatMul {
   LtMatMul& operator=(const LtMatMul&) = delete;
 
   // Only products that it takes. Chooses for these rows and fewer, and loads what was chosen.
-  absl::Status Prepare(const MatMulParams& p, bool add = false);
-  // The product without the bias; `add`: onto what `out` holds. Chooses where Prepare has not;
-  // FAILED_PRECONDITION where that is while recording.
-  absl::Status Run(const MatMulParams& p, bool add = false);
+  absl::Status Prepare(const MatMulParams& p, const ProductForm& form = {});
+  // The product without the bias. Chooses where Prepare has not; FAILED_PRECONDITION where that is
+  // while recording.
+  absl::Status Run(const MatMulParams& p, const ProductForm& form = {});
 
   // Times the algorithms that cuBLASLt thinks best for each product, and returns the fastest as
   // entries of the kernel table, a line a shape (lt_tune.cc). Products of one shape are timed
@@ -69,7 +77,7 @@ class LtMatMul {
   struct Layouts;
 
   absl::Status Create();  // the first time
-  static Key KeyOf(const MatMulParams& p, bool add);
+  static Key KeyOf(const MatMulParams& p, const ProductForm& form);
   absl::Status Check(const char* call, cublasStatus_t error);
   absl::StatusOr<const Choice*> Find(const Key& key);
   absl::Status Choose(const Key& key, Choice& choice);
@@ -78,7 +86,8 @@ class LtMatMul {
   // cuBLASLt's proposals, the best first as it thinks: at least one, at most `most`.
   absl::StatusOr<std::vector<cublasLtMatmulAlgo_t>> Answers(const Key& key, Layouts& layouts,
                                                             int most);
-  absl::Status Issue(const MatMulParams& p, bool add, const cublasLtMatmulAlgo_t& algorithm);
+  absl::Status Issue(const MatMulParams& p, const ProductForm& form,
+                     const cublasLtMatmulAlgo_t& algorithm);
 
   // Of Tune. Seconds of all products one after the other, the least of several rounds.
   absl::StatusOr<double> Time(const std::vector<MatMulParams>& products,

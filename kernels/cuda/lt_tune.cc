@@ -46,7 +46,7 @@ absl::StatusOr<double> LtMatMul::Time(const std::vector<MatMulParams>& products,
     const absl::StatusOr<DeviceMark> begin = marks.Mark();
     if (!begin.ok()) return begin.status();
     for (const MatMulParams& p : products) {
-      if (absl::Status status = Issue(p, false, algorithm); !status.ok()) return status;
+      if (absl::Status status = Issue(p, {}, algorithm); !status.ok()) return status;
     }
     const absl::StatusOr<DeviceMark> end = marks.Mark();
     if (!end.ok()) return end.status();
@@ -83,7 +83,7 @@ absl::StatusOr<std::vector<std::string>> LtMatMul::Tune(std::span<const MatMulPa
   if (absl::Status status = Create(); !status.ok()) return status;
   std::map<Key, std::vector<MatMulParams>> by_key;
   for (const MatMulParams& p : products) {
-    if (Takes(p)) by_key[KeyOf(p, false)].push_back(p);
+    if (Takes(p)) by_key[KeyOf(p, {})].push_back(p);
   }
   // Operands that are aligned otherwise are another key, but no other entry: the first counts.
   std::map<ProductShape, std::string> entries;

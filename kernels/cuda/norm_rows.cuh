@@ -11,19 +11,20 @@
 namespace sirocco::cuda::SIROCCO_CUDA_PATH {
 
 // One operation's norms, for all rows:
-//   s      = hidden + norm(delta) * post    (null post: s = hidden)
+//   s      = hidden + norm(delta) * post    (null post: s = hidden + delta; null delta: s = hidden)
 //   sum    = s                              (null sum: it is not written; may be `hidden`)
 //   normed = norm(s) * weight       (null weight: normed = s)
 // Made from an operation's parameters and its layer before WaitForDependency.
 struct Norms {
   const float* hidden;  // [R, width]
-  const float* delta;   // [R, width], read where `post` is not null
+  const float* delta;   // [R, width] or null; a sum of `parts` such buffers, one behind the other
   float* sum;           // [R, width] or null
   void* normed;         // [R, width] of the kernel's T
   const float* post;    // [width] or null
   const float* weight;  // [width] or null
   int width;
   float epsilon;
+  int parts = 1;
 
   __device__ Norms(const NormQkvParams& p, const LayerParams& layer)
       : Norms(p.hidden, p.delta, p.sum, p.normed, layer.input_post_norm, layer.attention_norm,
@@ -35,6 +36,14 @@ struct Norms {
   __device__ Norms(const DownNormParams& p, const LayerParams& layer)
       : Norms(p.hidden, p.delta, layer.mlp_post_norm != nullptr ? p.hidden : Rows(), p.normed,
               layer.mlp_post_norm, p.next_norm, layer.norm_epsilon) {}
+  __device__ Norms(const DownEndParams& p, const LayerParams& layer)
+      : Norms(static_cast<const DownNormParams&>(p), layer) {
+    if (p.sums == nullptr) return;
+    delta = p.sums;
+    parts = p.parts;
+    sum = static_cast<float*>(p.hidden.data);
+    post = layer.mlp_post_norm;
+  }
 
   // Everything can be read and written by 16 bytes (of float32).
   __device__ __forceinline__ bool IsAligned() const {
@@ -51,7 +60,7 @@ struct Norms {
   __device__ Norms(const Rows& hidden, const Rows& delta, const Rows& sum, const Rows& normed,
                    const float* post, const float* weight, float epsilon)
       : hidden(static_cast<const float*>(hidden.data)),
-        delta(static_cast<const float*>(delta.data)),
+        delta(post != nullptr ? static_cast<const float*>(delta.data) : nullptr),
         sum(static_cast<float*>(sum.data)),
         normed(normed.data),
         post(delta.data != nullptr ? post : nullptr),
@@ -60,85 +69,128 @@ struct Norms {
         epsilon(epsilon) {}
 };
 
-// load(i, j), then use(i, j), for this thread's packs i of a row in groups of kAhead, where j
-// counts: the loads of a group wait together.
-template <int kThreads, int kAhead, typename Load, typename Use>
-__device__ __forceinline__ void InGroups(int packs, const Load& load, const Use& use) {
-  for (int first = threadIdx.x; first < packs; first += kThreads * kAhead) {
-#pragma unroll
-    for (int j = 0; j < kAhead; ++j) {
-      if (first + j * kThreads < packs) load(first + j * kThreads, j);
-    }
-#pragma unroll
-    for (int j = 0; j < kAhead; ++j) {
-      if (first + j * kThreads < packs) use(first + j * kThreads, j);
-    }
-  }
-}
-
 // One row by one block of kThreads threads that does nothing else. kWide: elements loaded at once;
-// the width is a multiple of it and everything aligned to it. `kept`: [kKept] shared floats,
-// aligned to 16 bytes, which hold the row's first kKept elements between its passes; those beyond
-// are read again. `shared`: [2 * kThreads / 32] floats.
-template <typename T, int kThreads, int kWide, int kKept>
-__device__ __forceinline__ void NormRow(const Norms& norms, int row, float* kept, float* shared) {
-  constexpr int kAhead = 4;
-  using Floats = Pack<float, kWide>;
-  const int64_t at = int64_t{row} * norms.width;
-  const int packs = norms.width / kWide;
-  const auto from = [](const float* p, int i) { return LoadPack<float, kWide>(p + i * kWide); };
-  const bool joins = norms.post != nullptr;
-  Floats x[kAhead], delta[kAhead], weight[kAhead];
-
-  float squares = 0;
-  float delta_inverse = 0;
-  const auto add_square = [&](float value) { squares += value * value; };
-  if (joins) {
-    InGroups<kThreads, kAhead>(
-        packs, [&](int i, int j) { x[j] = from(norms.delta + at, i); },
-        [&](int /*i*/, int j) {
-#pragma unroll
-          for (int e = 0; e < kWide; ++e) add_square(x[j].at[e]);
-        });
-    delta_inverse = norms.InverseRms(BlockSum<kThreads>(squares, shared));
-    squares = 0;
+// the width is a multiple of it and everything aligned to it.
+//
+// A thread has the packs threadIdx.x, threadIdx.x + kThreads, ... of the row. All loads of the first
+// kHeld wait together, and stay in registers; those beyond are read again for each pass. The delta
+// has 1 ... kParts parts.
+template <typename T, int kThreads, int kWide, int kHeld, int kParts>
+class RowNorm {
+ public:
+  // Before WaitForDependency: what no kernel writes is on its way.
+  __device__ __forceinline__ RowNorm(const Norms& norms, int rows)
+      : norms_(norms), packs_(norms.width / kWide), part_(int64_t{rows} * norms.width) {
+    ForHeld([&](int i, int j) {
+      if (norms_.weight != nullptr) weights_[j] = From(norms_.weight, i);
+      if (norms_.post != nullptr) posts_[j] = From(norms_.post, i);
+    });
   }
-  InGroups<kThreads, kAhead>(
-      packs,
-      [&](int i, int j) {
-        x[j] = from(norms.hidden + at, i);
-        if (!joins) return;
-        delta[j] = from(norms.delta + at, i);
-        weight[j] = from(norms.post, i);
-      },
-      [&](int i, int j) {
+
+  // After it. `shared`: [2 * kThreads / 32] floats.
+  __device__ __forceinline__ void operator()(int row, float* shared) const {
+    const int64_t at = int64_t{row} * norms_.width;
+    const float* const hidden = norms_.hidden + at;
+    const float* const delta = norms_.delta + at;
+    const bool joins = norms_.delta != nullptr;
+    const bool is_normed = norms_.post != nullptr;
+    Floats held[kHeld], deltas[kHeld];
+    ForHeld([&](int i, int j) {
+      held[j] = From(hidden, i);
+      if (joins) deltas[j] = Delta(delta, i);
+    });
+    float delta_inverse = 0;
+    if (joins && is_normed) {
+      float squares = 0;
+      ForHeld([&](int /*i*/, int j) { squares += Squares(deltas[j]); });
+      ForRest([&](int i) { squares += Squares(Delta(delta, i)); });
+      delta_inverse = norms_.InverseRms(BlockSum<kThreads>(squares, shared));
+    }
+    const auto join = [&](Floats& s, const Floats& d, const Floats& post) {
 #pragma unroll
-        for (int e = 0; e < kWide; ++e) {
-          if (joins) x[j].at[e] += delta[j].at[e] * delta_inverse * weight[j].at[e];
-          add_square(x[j].at[e]);
-        }
-        if (i * kWide < kKept) StorePack(x[j], kept + i * kWide);
-        if (norms.sum != nullptr) StorePack(x[j], norms.sum + at + i * kWide);
-      });
-  const float inverse = norms.InverseRms(BlockSum<kThreads>(squares, shared + kThreads / kWarp));
-  const bool scales = norms.weight != nullptr;
-  // Where `sum` is `hidden`, joining again would add the delta twice. Each thread reads what it
-  // wrote.
-  const float* joined = (norms.sum != nullptr ? norms.sum : norms.hidden) + at;
-  InGroups<kThreads, kAhead>(
-      packs,
-      [&](int i, int j) {
-        x[j] = i * kWide < kKept ? from(kept, i) : from(joined, i);
-        if (scales) weight[j] = from(norms.weight, i);
-      },
-      [&](int i, int j) {
-        Pack<T, kWide> out;
+      for (int e = 0; e < kWide; ++e) {
+        s.at[e] += is_normed ? d.at[e] * delta_inverse * post.at[e] : d.at[e];
+      }
+    };
+    const auto joined = [&](int i) {
+      Floats s = From(hidden, i);
+      if (joins) join(s, Delta(delta, i), is_normed ? From(norms_.post, i) : Floats{});
+      return s;
+    };
+
+    float squares = 0;
+    ForHeld([&](int /*i*/, int j) {
+      if (joins) join(held[j], deltas[j], posts_[j]);
+      squares += Squares(held[j]);
+    });
+    ForRest([&](int i) { squares += Squares(joined(i)); });
+    const float inverse = norms_.InverseRms(BlockSum<kThreads>(squares, shared + kThreads / kWarp));
+
+    const bool scales = norms_.weight != nullptr;
+    const auto finish = [&](const Floats& s, const Floats& weight, int i) {
+      Pack<T, kWide> out;
 #pragma unroll
-        for (int e = 0; e < kWide; ++e) {
-          out.at[e] = FromFloat<T>(scales ? x[j].at[e] * inverse * weight[j].at[e] : x[j].at[e]);
-        }
-        StorePack(out, static_cast<T*>(norms.normed) + at + i * kWide);
-      });
-}
+      for (int e = 0; e < kWide; ++e) {
+        out.at[e] = FromFloat<T>(scales ? s.at[e] * inverse * weight.at[e] : s.at[e]);
+      }
+      StorePack(out, static_cast<T*>(norms_.normed) + at + i * kWide);
+      // Where `sum` is `hidden`, it is written when it is read no more.
+      if (norms_.sum != nullptr) StorePack(s, norms_.sum + at + i * kWide);
+    };
+    ForHeld([&](int i, int j) { finish(held[j], weights_[j], i); });
+    ForRest([&](int i) {
+      finish(joined(i), scales ? From(norms_.weight, i) : Floats{}, i);
+    });
+  }
+
+ private:
+  using Floats = Pack<float, kWide>;
+
+  static __device__ __forceinline__ Floats From(const float* p, int i) {
+    return LoadPack<float, kWide>(p + i * kWide);
+  }
+  // The sum of its parts, in their order; all loads wait together.
+  __device__ __forceinline__ Floats Delta(const float* row, int i) const {
+    Floats part[kParts];
+#pragma unroll
+    for (int k = 0; k < kParts; ++k) {
+      if (k == 0 || k < norms_.parts) part[k] = From(row + k * part_, i);
+    }
+#pragma unroll
+    for (int k = 1; k < kParts; ++k) {
+      if (k >= norms_.parts) break;
+#pragma unroll
+      for (int e = 0; e < kWide; ++e) part[0].at[e] += part[k].at[e];
+    }
+    return part[0];
+  }
+  static __device__ __forceinline__ float Squares(const Floats& x) {
+    float squares = 0;
+#pragma unroll
+    for (int e = 0; e < kWide; ++e) squares += x.at[e] * x.at[e];
+    return squares;
+  }
+  // body(i, j) for the thread's packs i that are held, the j-th of them.
+  template <typename Body>
+  __device__ __forceinline__ void ForHeld(const Body& body) const {
+#pragma unroll
+    for (int j = 0; j < kHeld; ++j) {
+      const int i = static_cast<int>(threadIdx.x) + j * kThreads;
+      if (i < packs_) body(i, j);
+    }
+  }
+  template <typename Body>
+  __device__ __forceinline__ void ForRest(const Body& body) const {
+#pragma unroll 1
+    for (int i = static_cast<int>(threadIdx.x) + kHeld * kThreads; i < packs_; i += kThreads) {
+      body(i);
+    }
+  }
+
+  const Norms norms_;
+  const int packs_;
+  const int64_t part_;  // elements from a part of the delta to the next
+  Floats weights_[kHeld], posts_[kHeld];
+};
 
 }  // namespace sirocco::cuda::SIROCCO_CUDA_PATH

@@ -55,7 +55,7 @@ cudaError_t End(const Launchers& launchers, const NormGateUpParams& p,
 cudaError_t End(const Launchers& launchers, const DownNormParams& p, const FusedProducts& products,
                 const LaunchContext& context) {
   const cudaError_t error = AddBias(launchers, products.at[0], context);
-  return error != cudaSuccess ? error : launchers.norms_after_down(p, context);
+  return error != cudaSuccess ? error : launchers.norms_after_down(EndOf(p, products), context);
 }
 
 // Whether a library may make an operation's products.
@@ -63,6 +63,8 @@ template <typename Params>
 concept IsOfProducts = requires(const Params& p) {
   FusedProductsOf(p, nullptr);
 };
+
+ProductForm FormOf(const FusedProducts& products) { return {products.add, products.parts}; }
 
 template <typename Params>
 bool IsLibrarys(const Params& p) {
@@ -112,8 +114,8 @@ absl::Status CudaOps::LibraryFused(const Checks& checks, Launch<Params> launch,
     return sink_.Launched(checks.operation(), error);
   }
   for (const MatMulParams& product : products.all()) {
-    absl::Status status = sink_.preparing() ? library_.Prepare(product, products.add)
-                                            : library_.Run(product, products.add);
+    absl::Status status = sink_.preparing() ? library_.Prepare(product, FormOf(products))
+                                            : library_.Run(product, FormOf(products));
     if (!status.ok()) return status;
   }
   return sink_.Launched(checks.operation(), End(launchers_, p, products, *context));
@@ -126,6 +128,7 @@ std::vector<MatMulParams> CudaOps::ProductsOf(const Operation& operation) {
     if constexpr (IsOfProducts<decltype(p)>) {
       if (!IsLibrarys(p)) return {};
       const FusedProducts products = FusedProductsOf(p, context->scratch);
+      if (products.parts > 1) return {};  // tables have no such entries
       return {products.all().begin(), products.all().end()};
     }
     return Ops::ProductsOf(p);

@@ -482,11 +482,13 @@ TEST_P(ExecutorTest, KeptLogitsMustBeAskedFor) {
 TEST_P(ExecutorTest, TheDescribedPlanIsThePlanThatRuns) {
   ASSERT_TRUE(Create(SmallOptions(GetParam())).ok());
   const std::vector<PlanEntry> real = executor_->DecodePlan();
-  const std::vector<PlanEntry> described = DescribeDecodePlan(
-      model_.descriptor, GetParam(), model_.weights, DType::kFloat32, device_.norms_where_read());
+  const std::vector<PlanEntry> described =
+      DescribeDecodePlan(model_.descriptor, GetParam(), model_.weights, DType::kFloat32,
+                         device_.norms_where_read_rows());
   ASSERT_EQ(real.size(), described.size());
   for (size_t i = 0; i < real.size(); ++i) {
     EXPECT_EQ(real[i].part, described[i].part);
+    EXPECT_EQ(real[i].rows, described[i].rows);
     EXPECT_EQ(real[i].operation, described[i].operation);
     EXPECT_EQ(real[i].detail, described[i].detail);
   }

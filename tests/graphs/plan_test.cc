@@ -31,10 +31,10 @@ std::vector<std::string> Operations(const std::vector<PlanEntry>& plan, std::str
 }
 
 std::vector<PlanEntry> PlanOf(Mode mode, RandomNorms norms = RandomNorms::kFew,
-                              bool norms_where_read = false) {
+                              int32_t norms_where_read_rows = 0) {
   const ModelDescriptor model = RandomModelDescriptor(norms);
   return DescribeDecodePlan(model, mode, WeightShapes(model, DType::kBFloat16), DType::kBFloat16,
-                            norms_where_read);
+                            norms_where_read_rows);
 }
 
 TEST(PlanTest, EagerIsOneEntryAnOperation) {
@@ -136,10 +136,27 @@ TEST(PlanTest, DecoderFusesAcrossEveryLayerBoundary) {
   }
 }
 
-// Where products norm what they read, the layers follow one another without a counter.
+std::vector<PlanEntry> OfRows(const std::vector<PlanEntry>& plan, std::string_view rows) {
+  std::vector<PlanEntry> found;
+  for (const PlanEntry& entry : plan) {
+    if (entry.rows == rows) found.push_back(entry);
+  }
+  return found;
+}
+
+// Where products norm what they read, the layers follow one another without a counter; steps of
+// more rows are those of a device whose products do not.
 TEST(PlanTest, DecoderIsOneChainWhereNormsAreRead) {
   for (const RandomNorms norms : {RandomNorms::kFew, RandomNorms::kAll}) {
-    const std::vector<PlanEntry> plan = PlanOf(Mode::kDecoder, norms, true);
+    const std::vector<PlanEntry> both = PlanOf(Mode::kDecoder, norms, 4);
+    const std::vector<PlanEntry> many = OfRows(both, "R from 5");
+    const std::vector<PlanEntry> written = PlanOf(Mode::kDecoder, norms);
+    ASSERT_EQ(many.size(), written.size());
+    for (size_t i = 0; i < many.size(); ++i) {
+      EXPECT_EQ(many[i].part + many[i].operation, written[i].part + written[i].operation);
+    }
+    const std::vector<PlanEntry> plan = OfRows(both, "R 1 to 4");
+    EXPECT_EQ(plan.size() + many.size(), both.size());
     EXPECT_THAT(Operations(plan, "prologue"), ElementsAre("begin_step", "embed"));
     for (const char* part : {"layer 0", "layer 1", "layer 2"}) {
       EXPECT_THAT(Operations(plan, part),
@@ -277,10 +294,12 @@ TEST_F(ComposeTest, DecoderNormsForTheNextLayerAndTheHead) {
 TEST_F(ComposeTest, TheChainsOperationsKnowTheirLayer) {
   Make(RandomNorms::kAll);
   ComposeContext context = Context();
-  context.norms_where_read = true;
+  context.norms_where_read_rows = 4;
   const Plan plan = ComposeDecoder(context);
-  const auto qkv = All<NormQkvParams>(plan);
+  auto qkv = All<NormQkvParams>(plan);
   const auto down = All<DownResidualParams>(plan);
+  ASSERT_EQ(qkv.size(), 4u);  // the last is of the first layer where norms are written
+  qkv.pop_back();
   ASSERT_EQ(qkv.size(), 3u);
   ASSERT_EQ(down.size(), 3u);
   for (int i = 0; i < 3; ++i) {
@@ -413,6 +432,25 @@ TEST_F(ComposeTest, RunSetsTheRowsAndKeepsThePlan) {
   EXPECT_THAT(device_.events, testing::Contains("norm_qkv 3"));
   EXPECT_THAT(device_.events, testing::Contains("norm_qkv 2"));
   EXPECT_EQ(All<NormQkvParams>(plan).at(0).rows, 0);
+}
+
+TEST_F(ComposeTest, AStepTakesWhatIsForItsRows) {
+  ComposeContext context = Context();
+  context.norms_where_read_rows = 2;
+  const Plan plan = ComposeDecoder(context);
+  const auto recorded = [&](int32_t rows) {
+    EXPECT_TRUE(device_.BeginRecord().ok());
+    EXPECT_TRUE(plan.Run(device_.ops(), rows).ok());
+    const absl::StatusOr<std::unique_ptr<Recording>> recording = device_.EndRecord();
+    return recording.ok() ? (*recording)->size() : -1;
+  };
+  const int chain = recorded(1);
+  EXPECT_EQ(chain, 2 + 3 * 5 + 3);
+  EXPECT_EQ(recorded(2), chain);
+  EXPECT_THAT(device_.events, testing::Not(testing::Contains("down_norm 2")));
+  EXPECT_EQ(recorded(3), static_cast<int>(plan.entries().size()) - chain);
+  EXPECT_THAT(device_.events, testing::Contains("down_norm 3"));
+  EXPECT_THAT(device_.events, testing::Not(testing::Contains("down_residual 3")));
 }
 
 TEST_F(ComposeTest, KeptLogitsAreCopiedBeforeTheSamplerOverwritesThem) {

@@ -73,6 +73,40 @@ TEST_P(FusedLibraryTest, RecordingsOfManyRowsDoWhatIssuingDoes) {
   }
 }
 
+// A product of many columns for few outputs, which a device may cut into parts; prepared for most
+// rows, recorded for fewer.
+TEST_P(FusedLibraryTest, DownNormOfManyColumns) {
+  for (const bool post_norms : {false, true}) {
+    const LayerWorld w(
+        memory(),
+        LayerShape{.hidden = 64, .intermediate = 1024, .post_norms = post_norms, .on_host = true},
+        40, activations(), dtype());
+    DownNormParams p = DownNorm(w);
+    ASSERT_TRUE(device().BeginPrepare().ok());
+    ASSERT_TRUE(ops().Run(p).ok());
+    ASSERT_TRUE(device().EndPrepare().ok());
+    ExpectDownNorm(w, p);
+    const size_t bytes = w.hidden_values.size() * sizeof(float);
+    for (const int32_t rows : {17, 16, 5, 4}) {
+      p.rows = rows;
+      // One step after the other, as graphs are replayed.
+      ASSERT_TRUE(device().BeginRecord().ok());
+      ASSERT_TRUE(ops().Run(p).ok());
+      const auto recording = device().EndRecord();
+      ASSERT_TRUE(recording.ok()) << recording.status();
+      const auto outcome = [&](const auto& run) {
+        EXPECT_TRUE(device().CopyToDevice(p.hidden.data, w.hidden_values.data(), bytes).ok());
+        run();
+        EXPECT_TRUE(device().Synchronize().ok());
+        return std::vector{Get(w, p.hidden), Get(w, p.normed)};
+      };
+      const auto issued = outcome([&] { EXPECT_TRUE(ops().Run(p).ok()); });
+      const auto replayed = outcome([&] { EXPECT_TRUE(device().Launch(**recording).ok()); });
+      EXPECT_EQ(replayed, issued) << rows << " rows";
+    }
+  }
+}
+
 // Matrices that follow each other in memory are one product, others none; of 5 rows and more, of a
 // layer that the host knows.
 TEST_P(FusedLibraryTest, ProductsOfAFusedOperation) {

@@ -209,6 +209,26 @@ class FusedOpsTest : public TypedOpsTest {
     return p;
   }
 
+  DownNormParams DownNorm(const LayerWorld& w) {
+    DownNormParams p;
+    p.rows = w.rows;
+    p.layer = w.Ref();
+    p.in = Upload(w.mlp_values, w.shape.intermediate);
+    p.hidden = Hidden(w);
+    p.next_norm = w.next_norm;
+    p.normed = Empty(w, w.shape.hidden);
+    if (w.shape.post_norms) p.delta = EmptyResidual(w);
+    return p;
+  }
+
+  void ExpectDownNorm(const LayerWorld& w, const DownNormParams& p) {
+    Execute(p);
+    const Rows hidden =
+        EagerAdd(w, EagerDelta(w, p.in, w.layer.down, w.layer.down_bias), w.layer.mlp_post_norm);
+    ExpectSame(Get(w, p.hidden), Get(w, hidden));
+    ExpectSame(Get(w, p.normed), Get(w, Norm(w, hidden, w.next_norm)));
+  }
+
   // Of normed rows: products and attention, against the operations one by one.
   void ExpectQkvAttention(const LayerWorld& w) {
     QkvParams products;

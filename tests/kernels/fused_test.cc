@@ -225,21 +225,7 @@ TEST_P(FusedTest, DownResidualWithoutACounter) {
 }
 
 TEST_P(FusedTest, DownNorm) {
-  OnShapes([&](const LayerWorld& w) {
-    DownNormParams p;
-    p.rows = w.rows;
-    p.layer = w.Ref();
-    p.in = Upload(w.mlp_values, w.shape.intermediate);
-    p.hidden = Hidden(w);
-    p.next_norm = w.next_norm;
-    p.normed = Empty(w, w.shape.hidden);
-    if (w.shape.post_norms) p.delta = EmptyResidual(w);
-    Execute(p);
-    const Rows hidden =
-        EagerAdd(w, EagerDelta(w, p.in, w.layer.down, w.layer.down_bias), w.layer.mlp_post_norm);
-    ExpectSame(Get(w, p.hidden), Get(w, hidden));
-    ExpectSame(Get(w, p.normed), Get(w, Norm(w, hidden, w.next_norm)));
-  });
+  OnShapes([&](const LayerWorld& w) { ExpectDownNorm(w, DownNorm(w)); });
 }
 
 // The norm that takes in a residual, against a norm, an addition and a norm.
