@@ -23,6 +23,15 @@ constexpr double kReach = 2;
 // of noise: then it tends to 0. Tokens explain what is left.
 constexpr double kRidge[] = {1.0 / 400, 0, 1.0 / 1600};
 
+// What a step may take beyond one with the least tokens, where that is already longer than `factor`
+// allows: a prefill's start is then most of its cost, and more tokens a step are fewer such steps.
+constexpr double kBeyondLeast = 1.1;
+
+// A prefill of so many tokens is a small one. What such ones took is forgotten by so much a step,
+// and so measured again: what larger ones suggest of it need not be so.
+constexpr double kSmallTokens = 1.125 * StepCost::kLeast;
+constexpr double kForgetSmall = 0.985;
+
 // A step slower than caution allows for raises it by this at most, any other lowers it by so much
 // less that one slow step in 20 holds it where it is.
 constexpr double kCautionStep = 0.05;
@@ -61,6 +70,8 @@ void StepCost::Add(const PrefillWork& prefill, double prefill_seconds, int32_t d
   }
   if (prefill.tokens == 0) return;
   largest_ = std::max(prefill.tokens, largest_ * kDecay);
+  small_ = prefill.tokens <= kSmallTokens ? prefill_seconds
+                                          : std::min(small_ * kForgetSmall, prefill_seconds);
   if (prefill_seconds <= 0) return;  // below what the device's clock tells
   Terms terms = TermsOf(prefill);
   for (double& term : terms) term /= prefill_seconds;
@@ -128,7 +139,8 @@ PrefillBudget StepCost::Beside(double factor, int32_t most) const {
   budget.least_ = budget.tokens_;
   if (decode_ < 0 || largest_ == 0) return budget;
   const double believed = std::max<double>(kLeast, kReach * largest_);
-  budget.seconds_ = factor * alone_ / caution_ - decode_ - cost_[0];
+  const double least = small_ > 0 ? kBeyondLeast * (decode_ + small_) : 0;
+  budget.seconds_ = std::max(factor * alone_ / caution_, least) - decode_ - cost_[0];
   if (budget.seconds_ <= 0) return budget;
   budget.tokens_ = static_cast<int32_t>(std::min<double>(most, believed));
   budget.a_token_ = cost_[1];

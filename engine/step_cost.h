@@ -61,7 +61,8 @@ class StepCost {
 
   // Of at most `most` prompt tokens as many as keep a step of the present decode batch within
   // `factor` steps of the batch alone; kLeast (or `most`, if that is less) at least, and no more as
-  // long as nothing is known.
+  // long as nothing is known. Where a step with the least tokens is already longer, as many as make
+  // it a tenth longer than that: a prefill's start is then most of its cost.
   PrefillBudget Beside(double factor, int32_t most) const;
 
   double caution() const { return caution_; }
@@ -83,6 +84,7 @@ class StepCost {
   Terms products_ = {};
   Terms cost_ = {};     // a prefill's, by term
   double largest_ = 0;  // prefill of late, in tokens; 0: there was none
+  double small_ = 0;    // seconds of a prefill of few tokens; 0: not known
   double caution_ = 1;
 };
 
