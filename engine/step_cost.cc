@@ -23,9 +23,10 @@ constexpr double kReach = 2;
 // of noise: then it tends to 0. Tokens explain what is left.
 constexpr double kRidge[] = {1.0 / 400, 0, 1.0 / 1600};
 
-// What a step may take beyond one with the least tokens, where that is already longer than `factor`
-// allows: a prefill's start is then most of its cost, and more tokens a step are fewer such steps.
-constexpr double kBeyondLeast = 1.1;
+// By how much of its time a step may be longer than one with the least tokens, where that is longer
+// already than `factor` allows: a prefill's start is then most of its cost, and more tokens a step
+// are fewer such steps.
+constexpr double kBeyondLeast = 0.1;
 
 // A prefill of so many tokens is a small one. What such ones took is forgotten by so much a step,
 // and so measured again: what larger ones suggest of it need not be so.
@@ -139,8 +140,11 @@ PrefillBudget StepCost::Beside(double factor, int32_t most) const {
   budget.least_ = budget.tokens_;
   if (decode_ < 0 || largest_ == 0) return budget;
   const double believed = std::max<double>(kLeast, kReach * largest_);
-  const double least = small_ > 0 ? kBeyondLeast * (decode_ + small_) : 0;
-  budget.seconds_ = std::max(factor * alone_ / caution_, least) - decode_ - cost_[0];
+  const double bound = factor * alone_ / caution_;
+  const double least = decode_ + small_;
+  budget.seconds_ = small_ > 0 && least > bound
+                        ? kBeyondLeast * least + kLeast * cost_[1]  // on top of the start
+                        : bound - decode_ - cost_[0];
   if (budget.seconds_ <= 0) return budget;
   budget.tokens_ = static_cast<int32_t>(std::min<double>(most, believed));
   budget.a_token_ = cost_[1];
