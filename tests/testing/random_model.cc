@@ -73,10 +73,7 @@ LayerWeights MakeLayer(const ModelDescriptor& d, DType dtype, Maker& maker) {
   const int32_t q_rows = d.heads * d.head_dim;
   const int32_t kv_rows = d.kv_heads * d.head_dim;
   LayerWeights layer;
-  if (d.pre_norms) {
-    layer.attention_norm = maker.MakeVector(d.hidden_size, 1, 0.2f);
-    layer.mlp_norm = maker.MakeVector(d.hidden_size, 1, 0.2f);
-  }
+  if (d.pre_norms) layer.attention_norm = maker.MakeVector(d.hidden_size, 1, 0.2f);
   layer.q = maker.MakeMatrix(dtype, q_rows, d.hidden_size, 1);
   layer.k = maker.MakeMatrix(dtype, kv_rows, d.hidden_size, 1);
   layer.v = maker.MakeMatrix(dtype, kv_rows, d.hidden_size, 1);
@@ -87,6 +84,7 @@ LayerWeights MakeLayer(const ModelDescriptor& d, DType dtype, Maker& maker) {
     layer.v_bias = maker.MakeVector(kv_rows, 0, 0.2f);
   }
   layer.o_bias = maker.MakeVector(d.hidden_size, 0, 0.2f);
+  if (d.pre_norms) layer.mlp_norm = maker.MakeVector(d.hidden_size, 1, 0.2f);
   layer.gate = maker.MakeMatrix(dtype, d.intermediate_size, d.hidden_size, 1);
   layer.up = maker.MakeMatrix(dtype, d.intermediate_size, d.hidden_size, 1);
   layer.down = maker.MakeMatrix(dtype, d.hidden_size, d.intermediate_size, 1);
