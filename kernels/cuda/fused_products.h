@@ -55,8 +55,8 @@ inline constexpr int32_t kMostParts = 4;
 // The end of DownNormParams: the sums join the stream where the product has not put them there, and
 // the stream's rows are normed.
 struct DownEndParams : DownNormParams {
-  const float* sums =
-      nullptr;        // [parts][R, hidden]; null: the product is where DownNormParams says
+  // [parts][R, hidden]; null: the product is where DownNormParams says.
+  const float* sums = nullptr;
   int32_t parts = 1;  // 1 ... kMostParts
 };
 
