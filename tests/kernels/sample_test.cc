@@ -3,6 +3,7 @@
 
 #include <cmath>
 #include <limits>
+#include <numeric>
 #include <set>
 
 #include "tests/kernels/ops_test.h"
@@ -32,14 +33,19 @@ class SampleTest : public OpsTest {
     flags_.assign(size, 0);
   }
 
-  void Upload() {
-    World world(memory(), {.lanes = 2, .max_length = 40, .vocab_size = size_}, 1);
+  // Lanes 1 ... `copies` alike, but for their seeds where they are given.
+  void Upload(int32_t copies = 1, const std::vector<uint64_t>& seeds = {}) {
+    constexpr int32_t kMaxLength = 40;
+    World world(memory(), {.lanes = copies + 1, .max_length = kMaxLength, .vocab_size = size_}, 1);
     lanes_ = world.lanes();
-    Put(lanes_.lane + 1, &lane_, 1);
-    Put(lanes_.history + 40, history_.data(), history_.size());
-    Put(lanes_.bias + size_, bias_.data(), bias_.size());
-    Put(lanes_.counts + size_, counts_.data(), counts_.size());
-    Put(lanes_.token_flags + size_, flags_.data(), flags_.size());
+    for (int64_t i = 1; i <= copies; ++i) {
+      if (!seeds.empty()) lane_.seed = seeds[i - 1];
+      Put(lanes_.lane + i, &lane_, 1);
+      Put(lanes_.history + i * kMaxLength, history_.data(), history_.size());
+      Put(lanes_.bias + i * size_, bias_.data(), bias_.size());
+      Put(lanes_.counts + i * size_, counts_.data(), counts_.size());
+      Put(lanes_.token_flags + i * size_, flags_.data(), flags_.size());
+    }
   }
 
   TokenScore Sample(const Floats& logits) {
@@ -54,23 +60,24 @@ class SampleTest : public OpsTest {
     return memory().Download(p.out, 1)[0];
   }
 
-  // All ids that come up under many seeds: what the filters leave.
-  Ids Support(const Floats& logits, int draws = 300) {
-    Ids ids;
-    Upload();
+  // All ids that come up under many seeds, in one step: what the filters leave.
+  Ids Support(const Floats& logits, int32_t draws = 300) {
+    std::vector<uint64_t> seeds(draws);
+    std::iota(seeds.begin(), seeds.end(), 0);
+    std::vector<int32_t> lanes(draws);
+    std::iota(lanes.begin(), lanes.end(), 1);
+    Floats all;
+    for (int32_t i = 0; i < draws; ++i) all.insert(all.end(), logits.begin(), logits.end());
+    Upload(draws, seeds);
     SampleParams p;
-    p.rows = 1;
-    p.row_lane = memory().Upload(std::vector<int32_t>{1});
+    p.rows = draws;
+    p.row_lane = memory().Upload(lanes);
     p.lanes = lanes_;
-    p.logits = memory().Activations(logits, DType::kFloat32, size_);
-    p.out = memory().Upload(std::vector<TokenScore>(1));
-    for (int i = 0; i < draws; ++i) {
-      lane_.seed = static_cast<uint64_t>(i);
-      Put(p.lanes.lane + 1, &lane_, 1);
-      Put(static_cast<float*>(p.logits.data), logits.data(), logits.size());
-      Execute(p);
-      ids.insert(memory().Download(p.out, 1)[0].token_id);
-    }
+    p.logits = memory().Activations(all, DType::kFloat32, size_);
+    p.out = memory().Upload(std::vector<TokenScore>(draws));
+    Execute(p);
+    Ids ids;
+    for (const TokenScore& score : memory().Download(p.out, draws)) ids.insert(score.token_id);
     return ids;
   }
 
