@@ -23,6 +23,7 @@ ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)
 HERE = os.path.join(ROOT, "tests", "bench")
 CORES = "0,1"
 THREADS = 2
+ROUNDS = 5
 PROMPT, OUTPUT = 512, 64
 BATCHES = [1, 4, 16]
 BATCH_PROMPT = 64  # of each sequence where several decode together
@@ -52,17 +53,27 @@ def engine(sirocco, model, dtype, batches, prompt):
 
 
 def ours(sirocco, model, dtype):
-    """The figures of one file and type."""
-    one = engine(sirocco, model, dtype, [1], PROMPT)
+    """The figures of one file and type. What memory gives changes from minute to minute where
+    others share it: one sequence's figures are medians of several runs, and the share is that of
+    each run in what it read just before."""
+    runs = [engine(sirocco, model, dtype, [1], PROMPT) for _ in range(ROUNDS)]
     many = engine(sirocco, model, dtype, BATCHES[1:], BATCH_PROMPT)
-    first = one["modes"][0]["batches"][0]
+    first = [one["modes"][0]["batches"][0] for one in runs]
+    streams = [one["measured_stream"] for one in runs]
     rates = {b["batch"]: b["tokens_per_second"] for b in many["modes"][0]["batches"]}
-    return {"dtype": one["dtype"], "stream": one["measured_stream"], "load": one["load_seconds"],
-            "bytes": first["bytes_per_second"],
-            "rates": {1: first["tokens_per_second"], **rates},
-            "prefill": first["prefill_tokens_per_second"],
+
+    def median(key):
+        return statistics.median(b[key] for b in first)
+
+    return {"dtype": runs[0]["dtype"], "streams": streams,
+            "load": statistics.median(one["load_seconds"] for one in runs),
+            "bytes": median("bytes_per_second"),
+            "share": statistics.median(b["bytes_per_second"] / stream
+                                       for b, stream in zip(first, streams)),
+            "rates": {1: median("tokens_per_second"), **rates},
+            "prefill": median("prefill_tokens_per_second"),
             # Of the products alone; the head sees one row of a prompt.
-            "flops": 2 * (one["parameters"] - VOCABULARY * HIDDEN)}
+            "flops": 2 * (runs[0]["parameters"] - VOCABULARY * HIDDEN)}
 
 
 def time_to_ready(sirocco, model):
@@ -103,6 +114,12 @@ def run_built(source, *flags, arguments):
         program = os.path.join(folder, "program")
         run(["g++", "-std=c++20", "-O2", os.path.join(HERE, source), *flags, "-o", program])
         return run([program, *arguments], env=dict(os.environ, OMP_NUM_THREADS=str(THREADS)))
+
+
+def best_of(pairs):
+    """Of several pairs of tables (or None in place of one): the largest of each cell."""
+    return [one[0] and {key: max(table[key] for table in one) for key in one[0]}
+            for one in zip(*pairs)]
 
 
 def onednn_products():
@@ -169,14 +186,15 @@ def main():
     runs = {"auto": ours(args.sirocco, model, "auto"),
             "bfloat16": ours(args.sirocco, model, "bfloat16"),
             "float32": ours(args.sirocco, model, "float32")}
-    stream = max(r["stream"] for r in runs.values())
+    streams = sorted(s for r in runs.values() for s in r["streams"])
     peak = float(run_built("fma_peak.cc", "-pthread", arguments=[THREADS]))
-    print(f"{processor()}, {THREADS} threads; memory is read at {stream / 1e9:.1f} GB/s "
-          f"(the better of two readers, 1 GiB); float32 multiply-adds reach {peak:.0f} GFLOP/s. "
+    print(f"{processor()}, {THREADS} threads; memory is read at {streams[0] / 1e9:.1f} to "
+          f"{streams[-1] / 1e9:.1f} GB/s (the better of two readers, 1 GiB, before each run; median "
+          f"{statistics.median(streams) / 1e9:.1f}); float32 multiply-adds reach {peak:.0f} GFLOP/s. "
           f"`{os.path.basename(model)}`, time to ready {time_to_ready(args.sirocco, model):.2f} s "
           "from the page cache.\n")
 
-    rows = [[f"Sirocco, {r['dtype']}", f"{r['bytes'] / 1e9:.1f}", f"{r['bytes'] / stream:.0%}",
+    rows = [[f"Sirocco, {r['dtype']}", f"{r['bytes'] / 1e9:.1f}", f"{r['share']:.0%}",
              *(f"{r['rates'][b]:.1f}" for b in BATCHES), f"{r['prefill']:.0f}",
              f"{r['flops'] * r['prefill'] * 1e-9 / peak:.0%}", f"{r['load']:.2f}"]
             for r in runs.values()]
@@ -189,7 +207,9 @@ def main():
     table(["", "decode GB/s, batch 1", "share"] + [f"tok/s, batch {b}" for b in BATCHES]
           + [f"prefill of {PROMPT}, tok/s", "its products / peak", "load s"], rows)
 
-    product, onednn = our_products(args.kernels_bench), onednn_products()
+    # In turns, the best of each: what others on the machine take only slows.
+    product, onednn = best_of([(our_products(args.kernels_bench), onednn_products())
+                               for _ in range(3)])
     types = {0: "float32", 1: "bfloat16", 3: "Q8_0", 4: "Q4_0", 5: "Q4_1"}
     rows = []
     for shape in SHAPES:
