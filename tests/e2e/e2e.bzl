@@ -10,7 +10,7 @@ def _pytest(name, src, data, tags):
         timeout = "moderate",
     )
 
-def e2e_tests(name, srcs, data, sanitized):
+def e2e_tests(name, srcs, data, sanitized, own_data = {}):
     """A test a file, and a suite of them all.
 
     They are `manual`, since they need what deploy/test prepares, and `exclusive`, since some of
@@ -23,9 +23,15 @@ def e2e_tests(name, srcs, data, sanitized):
       data: what all of them read.
       sanitized: those of the files that the suite NAME_sanitized has: of small models, and without
         bounds of time or memory.
+      own_data: what single ones read beside that, by the file's name.
     """
     for src in srcs:
-        _pytest(src[:-len(".py")], src, data + ["//deploy:bundle"], ["no_asan"])
+        _pytest(
+            src[:-len(".py")],
+            src,
+            data + own_data.get(src, []) + ["//deploy:bundle"],
+            ["no_asan"],
+        )
     for src in sanitized:
         _pytest(src[:-len(".py")] + "_sanitized", src, data + ["//server:sirocco"], [])
     native.test_suite(

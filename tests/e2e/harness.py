@@ -3,6 +3,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import tempfile
 import threading
@@ -74,6 +75,13 @@ def eventually(condition, timeout=10, what="the condition"):
             return value
         assert time.monotonic() < end, f"{what} did not come true in {timeout} s"
         time.sleep(0.02)
+
+
+def free_port():
+    """A port of 127.0.0.1 that nothing listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
 
 
 def http(url):

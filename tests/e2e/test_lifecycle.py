@@ -7,7 +7,7 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2
 
-from harness import Server, details_of, error_of, eventually
+from harness import Server, details_of, error_of, eventually, free_port
 from stubs import pb, rpc
 
 # A stream that goes on for longer than any test here: the real model takes its time.
@@ -202,12 +202,6 @@ class TestDrain:
         server.terminate()
         assert server.process.wait(30) == 0
         assert time.monotonic() - started < 1  # 0.13 s; two, where the connection was waited for
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def accepts(address):
