@@ -1,7 +1,7 @@
 #include "server/service/generate_call.h"
 
+#include <algorithm>
 #include <utility>
-#include <vector>
 
 #include "server/api/prompt.h"
 #include "server/api/to_request.h"
@@ -91,7 +91,7 @@ void GenerateCall::Continue() {
   for (;;) {
     const bool gone = cancelled();
     if (gone && (stream_ == nullptr || result_.has_value())) {
-      return End(absl::Status(record_.CancelReason(), "the client has gone"));
+      return End(WhyGone());
     }
     if (!gone && WriteNext()) return;
     if (result_.has_value()) {
@@ -133,6 +133,14 @@ bool GenerateCall::cancelled() {
   return cancelled_;
 }
 
+absl::Status GenerateCall::WhyGone() {
+  const absl::StatusCode code = record_.CancelReason();
+  const std::lock_guard lock(mutex_);
+  return {code, stalled_ ? "the client takes nothing of its answer" : "the client has gone"};
+}
+
+void GenerateCall::MarkWaiting() { waiting_since_ = shared_.calls.looks(); }
+
 void GenerateCall::WriteDone(bool ok) {
   waiting_since_ = 0;
   if (!ok) {
@@ -164,10 +172,10 @@ void GenerateCall::Done() {
   context_ = nullptr;
 }
 
-void GenerateCall::BreakIfStalled(Clock::time_point limit) {
-  const Clock::rep since = waiting_since_;
-  if (since == 0 || since > limit.time_since_epoch().count()) return;
+void GenerateCall::Break(uint64_t waiting_since) {
+  if (!waiting_since_.compare_exchange_strong(waiting_since, 0)) return;
   const std::lock_guard lock(mutex_);
+  stalled_ = true;
   if (context_ != nullptr) context_->TryCancel();
 }
 
@@ -214,15 +222,27 @@ void GenerateCalls::Remove(GenerateCall* call) {
   calls_.erase(call);
 }
 
-void GenerateCalls::BreakStalled(Clock::time_point limit) {
+std::vector<std::shared_ptr<GenerateCall>> GenerateCalls::All() {
   std::vector<std::shared_ptr<GenerateCall>> calls;
-  {
-    const std::lock_guard lock(mutex_);
-    for (const auto& [pointer, weak] : calls_) {
-      if (auto call = weak.lock()) calls.push_back(std::move(call));
-    }
+  const std::lock_guard lock(mutex_);
+  for (const auto& [pointer, weak] : calls_) {
+    if (auto call = weak.lock()) calls.push_back(std::move(call));
   }
-  for (const auto& call : calls) call->BreakIfStalled(limit);
+  return calls;
+}
+
+bool GenerateCalls::AnyWaits() {
+  const auto calls = All();
+  return std::any_of(calls.begin(), calls.end(),
+                     [](const auto& call) { return call->waiting_since() != 0; });
+}
+
+void GenerateCalls::Look(uint64_t most) {
+  const uint64_t look = ++looks_;
+  for (const auto& call : All()) {
+    const uint64_t since = call->waiting_since();
+    if (since != 0 && look - since >= most) call->Break(since);
+  }
 }
 
 }  // namespace sirocco

@@ -18,6 +18,7 @@
 #include <memory>
 #include <mutex>
 #include <optional>
+#include <vector>
 
 #include "server/api/to_response.h"
 #include "server/service/call.h"
@@ -47,8 +48,11 @@ class GenerateCall : public std::enable_shared_from_this<GenerateCall> {
   // On gRPC's thread; the object keeps itself alive from here to Done.
   void Start(const grpc::ByteBuffer& request);
 
-  // Breaks the call if the client has taken nothing of what was written since `limit`.
-  void BreakIfStalled(Clock::time_point limit);
+  // When gRPC was handed something that it has not reported done: the look of GenerateCalls; 0: it
+  // has nothing.
+  uint64_t waiting_since() const { return waiting_since_; }
+  // Breaks the call if that is still so: the client takes nothing.
+  void Break(uint64_t waiting_since);
 
  protected:
   GenerateCall(RpcMethod method, const CallContext& shared, grpc::CallbackServerContext& context)
@@ -81,29 +85,30 @@ class GenerateCall : public std::enable_shared_from_this<GenerateCall> {
   void Take(StreamUpdate update, bool gone);
   void End(const absl::Status& status);
   bool cancelled();
+  absl::Status WhyGone();
 
  protected:
-  void MarkWaiting() { waiting_since_ = Clock::now().time_since_epoch().count(); }
+  void MarkWaiting();
 
  private:
   const CallContext shared_;
   const OpenCalls::Call open_;
   std::shared_ptr<GenerateCall> self_;
 
-  std::mutex mutex_;                      // to `cancelled_`
+  std::mutex mutex_;                      // to `stalled_`
   grpc::CallbackServerContext* context_;  // nullptr once done
   std::shared_ptr<TokenStream> stream_;   // written by the owner
   bool owned_ = true;
   bool news_ = false;       // came while the call was owned
-  bool cancelled_ = false;  // by the client, its deadline, or a broken connection
+  bool cancelled_ = false;  // by the client, its deadline, or a broken connection; or
+  bool stalled_ = false;    // by us, since the client took nothing
 
   // The owner's.
   CallRecord record_;
   std::optional<absl::Status> result_;  // how the request ended
   CallDetails details_;
 
-  // When a write or the status was handed to gRPC that it has not reported done; 0: there is none.
-  std::atomic<Clock::rep> waiting_since_{0};
+  std::atomic<uint64_t> waiting_since_{0};
 };
 
 class UnaryGenerate final : public GenerateCall, public grpc::ServerUnaryReactor {
@@ -153,10 +158,18 @@ class GenerateCalls {
  public:
   void Add(GenerateCall* call);
   void Remove(GenerateCall* call);
-  // Ends the calls of readers that have taken nothing since `limit`.
-  void BreakStalled(Clock::time_point limit);
+
+  // Looks at them, counted from 1.
+  uint64_t looks() const { return looks_; }
+  // Whether gRPC has something of any call that it has not reported done.
+  bool AnyWaits();
+  // One look more, and ends the calls that have waited at `most` of them.
+  void Look(uint64_t most);
 
  private:
+  std::vector<std::shared_ptr<GenerateCall>> All();
+
+  std::atomic<uint64_t> looks_{1};
   std::mutex mutex_;
   std::map<GenerateCall*, std::weak_ptr<GenerateCall>> calls_;
 };

@@ -38,6 +38,9 @@ int PatienceMs(std::chrono::milliseconds most, std::chrono::milliseconds write_s
 
 GrpcServer::GrpcServer(const GrpcServerOptions& options, Metrics& metrics)
     : options_(options),
+      look_interval_(
+          std::clamp(std::min(options.health_stall_timeout, options.write_stall_timeout) / 8,
+                     std::chrono::milliseconds(5), std::chrono::milliseconds(250))),
       health_({kAll, kInference, kLiveness}, open_),
       pool_(options.work),
       service_({state_, metrics, pool_, calls_, open_, options.mode, options.log_prompts}),
@@ -84,6 +87,7 @@ absl::Status GrpcServer::Listen() {
     return absl::UnavailableError(
         absl::StrCat("cannot listen on ", options_.listen, ": ", log.Reason()));
   }
+  pulse_ = std::make_unique<Pulse>(*server_);
   address_ = absl::StrCat(options_.listen.substr(0, options_.listen.rfind(':')), ":", port);
   return absl::OkStatus();
 }
@@ -125,17 +129,21 @@ void GrpcServer::LookAtEngine() {
   options_.on_fault(fault);
 }
 
+void GrpcServer::LookAtReaders() {
+  // Nobody waits: no beats in an idle server.
+  if (!calls_.AnyWaits() || !pulse_->Beat()) return;
+  // Two more than fit into the timeout: one may come at once, one may count an old beat.
+  calls_.Look(options_.write_stall_timeout / look_interval_ + 2);
+}
+
 void GrpcServer::Watch() {
-  const auto interval =
-      std::clamp(std::min(options_.health_stall_timeout, options_.write_stall_timeout) / 8,
-                 std::chrono::milliseconds(5), std::chrono::milliseconds(250));
   std::unique_lock lock(mutex_);
-  while (!wake_.wait_for(lock, interval, [this] { return stop_; })) {
+  while (!wake_.wait_for(lock, look_interval_, [this] { return stop_; })) {
     lock.unlock();
     LookAtListener();
     LookAtEngine();
     UpdateHealth();
-    calls_.BreakStalled(Clock::now() - options_.write_stall_timeout);
+    LookAtReaders();
     lock.lock();
   }
 }

@@ -32,6 +32,7 @@
 #include "server/service/health.h"
 #include "server/service/inference_service.h"
 #include "server/service/open_calls.h"
+#include "server/service/pulse.h"
 #include "server/service/serving_state.h"
 #include "server/service/stall_detector.h"
 #include "server/service/work_pool.h"
@@ -85,8 +86,10 @@ class GrpcServer {
   void Watch();
   void LookAtListener();
   void LookAtEngine();
+  void LookAtReaders();
 
   const GrpcServerOptions options_;
+  const std::chrono::milliseconds look_interval_;
   std::string address_;
   ServingState state_;
   OpenCalls open_;
@@ -99,6 +102,7 @@ class GrpcServer {
   const int failed_accepts_;  // before it listened
   bool deaf_ = false;         // the watch thread's
   std::unique_ptr<grpc::Server> server_;
+  std::unique_ptr<Pulse> pulse_;
 
   std::mutex mutex_;  // stop_
   std::condition_variable wake_;

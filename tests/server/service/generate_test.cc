@@ -1,4 +1,6 @@
+#include <array>
 #include <atomic>
+#include <future>
 #include <thread>
 
 #include "tests/server/service/server_fixture.h"
@@ -256,6 +258,60 @@ TEST_F(StalledReaderTest, IsEnded) {
   while (reader->Read(&event)) {
   }
   EXPECT_EQ(reader->Finish().error_code(), grpc::StatusCode::CANCELLED);
+}
+
+// Keeps all threads on which gRPC calls back in this process, the server's among them.
+class ThreadsThatWait {
+ public:
+  explicit ThreadsThatWait(v1::Inference::Stub& stub) {
+    for (Call& call : calls_) {
+      stub.async()->GetModel(&call.context, &call.request, &call.response,
+                             [this](const grpc::Status&) {
+                               ++begun_;
+                               go_.wait();
+                               ++ended_;
+                             });
+    }
+    EXPECT_TRUE(Eventually([this] { return begun_ > 0; }));
+  }
+  ~ThreadsThatWait() {
+    promise_.set_value();
+    EXPECT_TRUE(Eventually([this] { return ended_ == calls_.size(); }));
+  }
+
+ private:
+  struct Call {
+    grpc::ClientContext context;
+    v1::GetModelRequest request;
+    v1::Model response;
+  };
+  std::array<Call, 64> calls_;  // more than it has threads
+  std::promise<void> promise_;
+  const std::shared_future<void> go_ = promise_.get_future().share();
+  std::atomic<size_t> begun_{0}, ended_{0};
+};
+
+TEST_F(StalledReaderTest, AServerThatIsHeldUpHasNoStalledReader) {
+  engine_.step = std::chrono::microseconds(500);
+  grpc::ClientContext context;
+  const auto reader = stub_->GenerateStream(&context, Ask("x", 2000));
+  v1::GenerateEvent event;
+  size_t tokens = 0;
+  const auto read = [&] {
+    const bool more = reader->Read(&event);
+    if (more) tokens += event.token_ids_size();
+    return more;
+  };
+  ASSERT_TRUE(read());
+  {
+    const ThreadsThatWait wait(*stub_);
+    std::this_thread::sleep_for(3 * options_.write_stall_timeout);
+  }
+  while (read()) {
+  }
+  const grpc::Status status = reader->Finish();
+  EXPECT_TRUE(status.ok()) << status.error_message();
+  EXPECT_EQ(tokens, 2000u);
 }
 
 TEST_F(StalledReaderTest, AnEngineThatTakesItsTimeIsNoStalledReader) {
