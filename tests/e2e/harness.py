@@ -168,6 +168,14 @@ class Server:
         self.stderr_file.seek(0)
         return self.stderr_file.read()
 
+    def log_tail(self, lines=40, width=400):
+        """The last lines of its log, long ones cut."""
+        size = os.fstat(self.stderr_file.fileno()).st_size
+        begin = max(0, size - lines * 1000)
+        last = os.pread(self.stderr_file.fileno(), size - begin, begin)
+        return "\n".join(line if len(line) <= width else line[:width] + "…"
+                         for line in last.decode(errors="replace").splitlines()[-lines:])
+
     def generate(self, timeout=TIMEOUT, **request):
         return self.stub.Generate(pb.GenerateRequest(**request), timeout=timeout)
 
@@ -217,7 +225,7 @@ class Server:
             return self.process.wait(TIMEOUT)
         except subprocess.TimeoutExpired:
             self.process.kill()
-            raise AssertionError(f"did not stop; stderr:\n{self.stderr()}") from None
+            raise AssertionError(f"did not stop; its log ends:\n{self.log_tail()}") from None
         finally:
             if hasattr(self, "channel"):
                 self.channel.close()
@@ -229,7 +237,7 @@ class Server:
     def __exit__(self, exc_type, exc, traceback):
         status = self.stop()
         if exc_type is None:
-            assert status == 0, f"exit status {status}; stderr:\n{self.stderr()}"
+            assert status == 0, f"exit status {status}; its log ends:\n{self.log_tail()}"
 
 
 class Collected:
