@@ -150,7 +150,8 @@ def test_asyncio(client_module, narrow_server):
 def test_a_server_that_starts_again(client_module, bare):
     listen = (f"127.0.0.1:{free_port()}", "127.0.0.1:0")
     request = pb.GenerateRequest(prompt_token_ids={"ids": [5]}, max_new_tokens=4)
-    with client_module.Client(listen[0]) as client:
+    retries = client_module.RetryPolicy(attempts=50, longest_pause=1)
+    with client_module.Client(listen[0], retries=retries) as client:
         with Server(bare, listen=listen):
             wanted = client.generate(request).completions
         answers = []
