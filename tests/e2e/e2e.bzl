@@ -1,16 +1,16 @@
 """e2e_tests: pytest files as test targets, so that Bazel keeps their results."""
 
-def _pytest(name, src, data, tags):
+def _pytest(name, src, data, tags, timeout = "moderate"):
     native.sh_test(
         name = name,
         srcs = ["run_pytest.sh"],
         args = ["$(location %s)" % src],
         data = [src] + data,
         tags = tags + ["exclusive", "manual", "no_tsan"],
-        timeout = "moderate",
+        timeout = timeout,
     )
 
-def e2e_tests(name, srcs, data, sanitized, own_data = {}):
+def e2e_tests(name, srcs, data, sanitized, own_data = {}, long = []):
     """A test a file, and a suite of them all.
 
     They are `manual`, since they need what deploy/test prepares, and `exclusive`, since some of
@@ -24,6 +24,7 @@ def e2e_tests(name, srcs, data, sanitized, own_data = {}):
       sanitized: those of the files that the suite NAME_sanitized has: of small models, and without
         bounds of time or memory.
       own_data: what single ones read beside that, by the file's name.
+      long: those that may take more than five minutes on a busy machine.
     """
     for src in srcs:
         _pytest(
@@ -31,6 +32,7 @@ def e2e_tests(name, srcs, data, sanitized, own_data = {}):
             src,
             data + own_data.get(src, []) + ["//deploy:bundle"],
             ["no_asan"],
+            "long" if src in long else "moderate",
         )
     for src in sanitized:
         _pytest(src[:-len(".py")] + "_sanitized", src, data + ["//server:sirocco"], [])

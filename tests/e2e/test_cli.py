@@ -3,12 +3,10 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 
 import pytest
 
-from harness import BINARY, GOLDENS, MODES, environment, read_jsonl, run_cli
-from stubs import FOLDER, ROOT
+from harness import BINARY, GOLDENS, MODES, read_jsonl, run_cli
 
 # The steps' margins are above 0.5 in every type that the model is computed in.
 QUESTION = "What is the capital of Japan?"
@@ -148,15 +146,6 @@ def test_check_config(bare):
     result = run_cli("check-config", "--model", bare)
     assert result.returncode == 0, result.stderr
     assert "max_batch_size: 64" in result.stdout
-
-
-def test_quickstart_example(smollm2_server):
-    """The Python program that deploy/quickstart shows."""
-    program = os.path.join(ROOT, "deploy/examples/stream_chat.py")
-    result = subprocess.run([sys.executable, program, smollm2_server.address], text=True,
-                            capture_output=True, timeout=60,
-                            env=environment(PYTHONPATH=FOLDER))
-    assert (result.returncode, result.stdout) == (0, ANSWER + "\n"), result.stderr
 
 
 def test_it_runs_from_anywhere(tmp_path):
