@@ -10,7 +10,7 @@ def _pytest(name, src, data, tags, timeout = "moderate"):
         timeout = timeout,
     )
 
-def e2e_tests(name, srcs, data, sanitized, own_data = {}, long = []):
+def e2e_tests(name, srcs, data, sanitized, own_data = {}, long = [], unconfined = []):
     """A test a file, and a suite of them all.
 
     They are `manual`, since they need what deploy/test prepares, and `exclusive`, since some of
@@ -25,13 +25,14 @@ def e2e_tests(name, srcs, data, sanitized, own_data = {}, long = []):
         bounds of time or memory.
       own_data: what single ones read beside that, by the file's name.
       long: those that may take more than five minutes on a busy machine.
+      unconfined: those that mount, for which Bazel's sandbox leaves no rights.
     """
     for src in srcs:
         _pytest(
             src[:-len(".py")],
             src,
             data + own_data.get(src, []) + ["//deploy:bundle"],
-            ["no_asan"],
+            ["no_asan"] + (["no-sandbox"] if src in unconfined else []),
             "long" if src in long else "moderate",
         )
     for src in sanitized:

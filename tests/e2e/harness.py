@@ -129,15 +129,16 @@ class Metrics:
 class Server:
     """A running `sirocco serve`.
 
-    As a context manager it is stopped at the end, which must succeed.
+    As a context manager it is stopped at the end, which must succeed. `command`: what runs the
+    program.
     """
 
     def __init__(self, model, *flags, mode="decoder_graph", env=None, wait=True,
-                 listen=("127.0.0.1:0", "127.0.0.1:0")):
+                 listen=("127.0.0.1:0", "127.0.0.1:0"), command=(BINARY,)):
         # Appended to: reading moves the place at which the server would write otherwise.
         self.stderr_file = tempfile.TemporaryFile(mode="a+")
         self.process = subprocess.Popen(
-            [BINARY, "serve", "--model", str(model), "--listen", listen[0],
+            [*command, "serve", "--model", str(model), "--listen", listen[0],
              "--metrics-listen", listen[1], *map(str, flags)],
             stdout=subprocess.PIPE, stderr=self.stderr_file, text=True,
             env=environment(mode, **(env or {})))
