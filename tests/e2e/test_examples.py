@@ -1,4 +1,5 @@
 """deploy/examples: built as their Makefiles say, and run against the real server."""
+import json
 import os
 import subprocess
 import sys
@@ -81,3 +82,14 @@ def test_a_cancel(example, smollm2_server, answers):
     text = result.stdout.removesuffix("\n")
     assert answers[STORY].startswith(text) and 20 <= len(text) < len(answers[STORY])
     eventually(lambda: ended(smollm2_server, "CANCELLED") == before + 1)
+
+
+def test_a_client_by_reflection(smollm2_server):
+    """Without the stubs: nothing of them is in its path."""
+    result = subprocess.run(
+        [sys.executable, os.path.join(EXAMPLES, "python/reflect.py"), smollm2_server.address,
+         "The wind"], capture_output=True, text=True, timeout=60)
+    assert result.returncode == 0, result.stderr
+    answer = json.loads(result.stdout)["completions"][0]
+    assert answer["text"] == smollm2_server.generate(
+        prompt="The wind", max_new_tokens=20).completions[0].text
