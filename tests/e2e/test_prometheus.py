@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+import xml.etree.ElementTree
 
 import pytest
 
@@ -167,6 +168,28 @@ class TestDashboard:
         assert shown["decode"] == prometheus.value(
             f'sum(rate(sirocco_tokens_total{{phase="decode"}}[{WINDOW}s]))',
             time=load.started + SECONDS)
+
+    def test_its_pictures(self, loaded, dashboard, tmp_path):
+        _, prometheus, _ = loaded
+        titles = [panel["title"] for panel in self.panels(dashboard)]
+        picture = tmp_path / "dashboard.svg"
+        program = os.path.join(ROOT, "deploy/grafana/draw.py")
+        subprocess.run([sys.executable, program, prometheus.url, "15", picture, *titles],
+                       check=True, timeout=60)
+        svg = "{http://www.w3.org/2000/svg}"
+        root = xml.etree.ElementTree.parse(picture).getroot()
+        drawn = {group.find(f"{svg}text").text: group for group in root.iter(f"{svg}g")}
+        assert list(drawn) == titles
+        for title, group in drawn.items():
+            lines = [line.get("points") for line in group.iter(f"{svg}polyline")]
+            assert any(lines), title
+            width, height = 400, 240
+            for point in " ".join(lines).split():
+                x, y = map(float, point.split(","))
+                assert 0 < x < width and 0 < y < height, title
+        unknown = subprocess.run([sys.executable, program, prometheus.url, "15", picture, "Rain"],
+                                 capture_output=True, text=True, timeout=60)
+        assert unknown.returncode == 1 and "no panel 'Rain'" in unknown.stderr
 
     def test_units_places_and_data_source(self, dashboard):
         ids, cells = set(), set()
