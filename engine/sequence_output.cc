@@ -21,7 +21,9 @@ SequenceOutput::SequenceOutput(const RequestContext& context, int32_t index,
                                const Tokenizer* tokenizer)
     : context_(context),
       stop_matcher_(context.request.stop.strings, context.request.stop.include_stop_in_output) {
-  if (tokenizer != nullptr) detokenizer_.emplace(*tokenizer, /*skip_special_tokens=*/true);
+  if (tokenizer != nullptr) {
+    detokenizer_.emplace(*tokenizer, /*skip_special_tokens=*/true, /*continues=*/true);
+  }
   delta_.index = index;
 }
 

@@ -52,4 +52,21 @@ std::optional<std::string> ByteLevelDecode(std::string_view entry) {
   return bytes;
 }
 
+std::string ByteFallbackToken(uint8_t byte) {
+  constexpr char kDigits[] = "0123456789ABCDEF";
+  return {'<', '0', 'x', kDigits[byte >> 4], kDigits[byte & 15], '>'};
+}
+
+std::optional<uint8_t> ByteFallbackDecode(std::string_view entry) {
+  if (entry.size() != 6 || entry.substr(0, 3) != "<0x" || entry[5] != '>') return std::nullopt;
+  int byte = 0;
+  for (const char c : entry.substr(3, 2)) {
+    const char lower = static_cast<char>(c | 0x20);
+    const bool digit = c >= '0' && c <= '9';
+    if (!digit && (lower < 'a' || lower > 'f')) return std::nullopt;
+    byte = byte * 16 + (digit ? c - '0' : lower - 'a' + 10);
+  }
+  return static_cast<uint8_t>(byte);
+}
+
 }  // namespace sirocco

@@ -9,78 +9,18 @@
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_replace.h"
 #include "engine/model/file_error.h"
+#include "engine/tokenizer/gguf_splits.h"
+#include "engine/tokenizer/json_fields.h"
 #include "engine/tokenizer/json_tree.h"
-#include "engine/tokenizer/oniguruma.h"
+#include "engine/tokenizer/sentencepiece.h"
 
 namespace sirocco {
 namespace {
 
-// tokenizer.ggml.token_type
-enum TokenType : int64_t {
-  kNormal = 1,
-  kUnknown = 2,
-  kControl = 3,
-  kUserDefined = 4,
-  kUnused = 5,
-  kByte = 6,
-};
-
 // Many times that of the longest in use.
 constexpr size_t kMaxTemplate = 4 << 20;
-
-// What a name in tokenizer.ggml.pre stands for. The file holds the name alone; the rules are those
-// of the models that it was given for.
-struct SplitRules {
-  std::string_view name;
-  std::vector<std::string_view> patterns;  // Oniguruma's syntax, one step after the other
-  bool ignore_merges = false;
-  bool add_bos = false;  // where the file does not say
-  Normalizer::Form normalizer = Normalizer::Form::kNone;
-};
-
-const std::vector<SplitRules>& KnownRules() {
-  // Digits alone before anything else: of "\n\n 12" the space stays with the line breaks.
-  static const auto& rules = *new std::vector<SplitRules>{
-      {.name = "default", .patterns = {kGpt2Pattern}},
-      {.name = "gpt-2", .patterns = {kGpt2Pattern}},
-      {.name = "llama-bpe",
-       .patterns = {R"((?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}|)"
-                    R"( ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+)"},
-       .ignore_merges = true,
-       .add_bos = true},
-      {.name = "qwen2",
-       .patterns = {R"((?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}|)"
-                    R"( ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+)"},
-       .normalizer = Normalizer::Form::kNfc},
-      {.name = "smollm", .patterns = {R"(\p{N})", kGpt2Pattern}}};
-  return rules;
-}
-
-absl::StatusOr<const SplitRules*> FindRules(const GgufFile& file) {
-  const std::string name(file.GetString("tokenizer.ggml.pre").value_or(""));
-  std::string known;
-  for (const SplitRules& rules : KnownRules()) {
-    if (rules.name == name) return &rules;
-    absl::StrAppend(&known, known.empty() ? "" : ", ", std::string(rules.name));
-  }
-  return UnsupportedFile(file.path(), absl::StrCat("tokenizer.ggml.pre ", Shown(name),
-                                                   " is not supported; supported: ", known));
-}
-
-absl::Status ReadPreTokenizer(const SplitRules& rules, TokenizerParts* parts) {
-  std::vector<SplitStep> steps;
-  for (std::string_view pattern : rules.patterns) {
-    absl::StatusOr<std::string> translated = TranslateOniguruma(pattern);
-    if (!translated.ok()) return translated.status();
-    absl::StatusOr<Regex> compiled = Regex::Compile(*translated);
-    if (!compiled.ok()) return compiled.status();
-    steps.push_back({*std::move(compiled)});
-  }
-  parts->pre_tokenizer.emplace(std::move(steps), /*add_prefix_space=*/false, std::nullopt);
-  parts->normalizer = rules.normalizer;
-  return absl::OkStatus();
-}
 
 // A list that a tokenizer needs, if it is no longer than `most`.
 absl::StatusOr<std::vector<std::string_view>> ReadList(const GgufFile& file, const char* key,
@@ -96,48 +36,48 @@ absl::StatusOr<std::vector<std::string_view>> ReadList(const GgufFile& file, con
   return *std::move(list);
 }
 
-absl::Status ReadTokens(const GgufFile& file, const std::vector<std::string_view>& tokens,
-                        TokenizerParts* parts) {
-  constexpr char kTypes[] = "tokenizer.ggml.token_type";
-  std::vector<int64_t> types(tokens.size(), kNormal);
-  if (const std::optional<uint64_t> size = file.GetArraySize(kTypes)) {
-    if (*size != tokens.size()) {
-      return InvalidFile(file.path(), absl::StrCat(kTypes, " has ", *size, " entries for ",
-                                                   tokens.size(), " tokens"));
-    }
-    auto stored = file.GetInts(kTypes);
-    if (!stored) return InvalidFile(file.path(), absl::StrCat(kTypes, " is no list of integers"));
-    types = *std::move(stored);
+constexpr char kTypes[] = "tokenizer.ggml.token_type";
+
+// tokenizer.ggml.token_type: PieceType's numbers; all normal where there is none.
+absl::StatusOr<std::vector<int64_t>> ReadTypes(const GgufFile& file, size_t tokens) {
+  const std::optional<uint64_t> size = file.GetArraySize(kTypes);
+  if (!size) return std::vector<int64_t>(tokens, static_cast<int64_t>(PieceType::kNormal));
+  if (*size != tokens) {
+    return InvalidFile(file.path(),
+                       absl::StrCat(kTypes, " has ", *size, " entries for ", tokens, " tokens"));
   }
-  for (size_t i = 0; i < tokens.size(); ++i) {
-    const auto id = static_cast<int32_t>(i);
-    const std::string_view content = tokens[i];
-    const int64_t type = types[i];
-    if (type < kNormal || type > kByte) {
-      return InvalidFile(file.path(),
-                         absl::StrCat("token ", i, " has type ", type, "; allowed: 1 to 6"));
-    }
-    if (type == kByte) {
-      return UnsupportedFile(file.path(),
-                             absl::StrCat("token ", i,
-                                          " is of type byte, which is not "
-                                          "supported in a gpt2 vocabulary; supported: "
-                                          "normal, unknown, control, user-defined, unused"));
-    }
-    if (!parts->vocabulary.ids.Add(content, id)) {
-      return InvalidFile(file.path(),
-                         absl::StrCat("token ", i, ", ", Shown(content), ", is there twice"));
-    }
-    const bool special = type == kControl || type == kUnknown;
-    if ((special || type == kUserDefined) && !content.empty()) {
-      if (parts->added_tokens.size() >= kMaxAddedTokens) {
-        return InvalidFile(file.path(), absl::StrCat(kTypes, " has more than ", kMaxAddedTokens,
-                                                     " control, unknown and user-defined tokens"));
-      }
-      parts->added_tokens.push_back(
-          {.id = id, .content = std::string(content), .special = special});
-    }
+  auto stored = file.GetInts(kTypes);
+  if (!stored) return InvalidFile(file.path(), absl::StrCat(kTypes, " is no list of integers"));
+  return *std::move(stored);
+}
+
+absl::Status AddByteLevelToken(const GgufFile& file, int32_t id, std::string_view content,
+                               int64_t type, TokenizerParts* parts) {
+  constexpr auto kFirst = static_cast<int64_t>(PieceType::kNormal);
+  constexpr auto kLast = static_cast<int64_t>(PieceType::kByte);
+  if (type < kFirst || type > kLast) {
+    return InvalidFile(file.path(),
+                       absl::StrCat("token ", id, " has type ", type, "; allowed: 1 to 6"));
   }
+  const auto kind = static_cast<PieceType>(type);
+  if (kind == PieceType::kByte) {
+    return UnsupportedFile(file.path(),
+                           absl::StrCat("token ", id,
+                                        " is of type byte, which is not "
+                                        "supported in a gpt2 vocabulary; supported: "
+                                        "normal, unknown, control, user-defined, unused"));
+  }
+  if (!parts->vocabulary.ids.Add(content, id)) {
+    return InvalidFile(file.path(),
+                       absl::StrCat("token ", id, ", ", Shown(content), ", is there twice"));
+  }
+  const bool special = kind == PieceType::kControl || kind == PieceType::kUnknown;
+  if ((!special && kind != PieceType::kUserDefined) || content.empty()) return absl::OkStatus();
+  if (parts->added_tokens.size() >= kMaxAddedTokens) {
+    return InvalidFile(file.path(), absl::StrCat(kTypes, " has more than ", kMaxAddedTokens,
+                                                 " control, unknown and user-defined tokens"));
+  }
+  parts->added_tokens.push_back({.id = id, .content = std::string(content), .special = special});
   return absl::OkStatus();
 }
 
@@ -165,7 +105,8 @@ absl::StatusOr<std::optional<int32_t>> ReadId(const GgufFile& file, const char* 
   return static_cast<int32_t>(*id);
 }
 
-absl::Status ReadEnds(const GgufFile& file, const SplitRules& rules,
+// `add_bos`: where the file does not say.
+absl::Status ReadEnds(const GgufFile& file, bool add_bos,
                       const std::vector<std::string_view>& tokens, TokenizerParts* parts) {
   struct End {
     const char* id_key;
@@ -174,7 +115,7 @@ absl::Status ReadEnds(const GgufFile& file, const SplitRules& rules,
     std::string* text;
     std::vector<int32_t>* added;
   };
-  const End ends[] = {{"tokenizer.ggml.bos_token_id", "tokenizer.ggml.add_bos_token", rules.add_bos,
+  const End ends[] = {{"tokenizer.ggml.bos_token_id", "tokenizer.ggml.add_bos_token", add_bos,
                        &parts->bos_token, &parts->prefix},
                       {"tokenizer.ggml.eos_token_id", "tokenizer.ggml.add_eos_token", false,
                        &parts->eos_token, &parts->suffix}};
@@ -192,6 +133,64 @@ absl::Status ReadEnds(const GgufFile& file, const SplitRules& rules,
   return absl::OkStatus();
 }
 
+// Byte-level, with merges and the name of its rules.
+absl::Status ReadByteLevel(const GgufFile& file, const std::vector<std::string_view>& tokens,
+                           TokenizerParts* parts) {
+  const std::string name(file.GetString("tokenizer.ggml.pre").value_or(""));
+  const SplitRules* rules = FindSplitRules(name);
+  if (rules == nullptr) {
+    return UnsupportedFile(file.path(),
+                           absl::StrCat("tokenizer.ggml.pre ", Shown(name),
+                                        " is not supported; supported: ", KnownSplitRules()));
+  }
+  absl::StatusOr<PreTokenizer> pre_tokenizer = MakePreTokenizer(*rules);
+  if (!pre_tokenizer.ok()) return pre_tokenizer.status();
+  parts->pre_tokenizer = *std::move(pre_tokenizer);
+  if (rules->nfc) parts->normalizer = Normalizer({{.kind = NormalizerStep::Kind::kNfc}});
+  parts->vocabulary.ignore_merges = rules->ignore_merges;
+  const auto types = ReadTypes(file, tokens.size());
+  if (!types.ok()) return types.status();
+  for (size_t i = 0; i < tokens.size(); ++i) {
+    absl::Status status =
+        AddByteLevelToken(file, static_cast<int32_t>(i), tokens[i], (*types)[i], parts);
+    if (!status.ok()) return status;
+  }
+  absl::Status status = ReadMerges(file, parts);
+  if (!status.ok()) return status;
+  return ReadEnds(file, rules->add_bos, tokens, parts);
+}
+
+// SentencePiece's, with scores.
+absl::Status ReadPieces(const GgufFile& file, const std::vector<std::string_view>& tokens,
+                        TokenizerParts* parts) {
+  constexpr char kScores[] = "tokenizer.ggml.scores";
+  const uint64_t size = file.GetArraySize(kScores).value_or(0);
+  if (size != tokens.size()) {
+    return InvalidFile(file.path(), absl::StrCat(kScores, " has ", size, " entries for ",
+                                                 tokens.size(), " tokens"));
+  }
+  const auto scores = file.GetFloats(kScores);
+  if (!scores) return InvalidFile(file.path(), absl::StrCat(kScores, " is no list of floats"));
+  const auto types = ReadTypes(file, tokens.size());
+  if (!types.ok()) return types.status();
+  for (size_t i = 0; i < tokens.size(); ++i) {
+    // Of user-defined tokens these files have the spaces as they are.
+    const bool user_defined = (*types)[i] == static_cast<int64_t>(PieceType::kUserDefined);
+    const std::string text = user_defined
+                                 ? absl::StrReplaceAll(std::string(tokens[i]), {{" ", kSpaceMark}})
+                                 : std::string(tokens[i]);
+    absl::Status status = AddPiece(text, (*scores)[i], (*types)[i], parts);
+    if (!status.ok()) return At(file.path(), status);
+  }
+  const SentencePieceSettings settings = {
+      .add_dummy_prefix = file.GetBool("tokenizer.ggml.add_space_prefix").value_or(true),
+      .remove_extra_whitespaces =
+          file.GetBool("tokenizer.ggml.remove_extra_whitespaces").value_or(false)};
+  absl::Status status = FinishPieces(settings, parts);
+  if (!status.ok()) return At(file.path(), status);
+  return ReadEnds(file, /*add_bos=*/true, tokens, parts);
+}
+
 }  // namespace
 
 bool HasGgufTokenizer(const GgufFile& file) {
@@ -200,21 +199,16 @@ bool HasGgufTokenizer(const GgufFile& file) {
 
 absl::StatusOr<TokenizerParts> ParseGgufTokenizer(const GgufFile& file) {
   const std::string model(file.GetString("tokenizer.ggml.model").value_or(""));
-  if (model != "gpt2") {
+  if (model != "gpt2" && model != "llama") {
     return UnsupportedFile(file.path(), absl::StrCat("tokenizer.ggml.model ", Shown(model),
-                                                     " is not supported; supported: gpt2"));
+                                                     " is not supported; supported: gpt2, llama"));
   }
-  absl::StatusOr<const SplitRules*> rules = FindRules(file);
-  if (!rules.ok()) return rules.status();
   const auto tokens = ReadList(file, "tokenizer.ggml.tokens", kMaxVocabularySize);
   if (!tokens.ok()) return tokens.status();
   TokenizerParts parts;
-  parts.vocabulary.ignore_merges = (*rules)->ignore_merges;
-  for (const absl::Status& read :
-       {ReadPreTokenizer(**rules, &parts), ReadTokens(file, *tokens, &parts),
-        ReadMerges(file, &parts), ReadEnds(file, **rules, *tokens, &parts)}) {
-    if (!read.ok()) return read;
-  }
+  absl::Status status =
+      model == "gpt2" ? ReadByteLevel(file, *tokens, &parts) : ReadPieces(file, *tokens, &parts);
+  if (!status.ok()) return status;
   if (const auto chat_template = file.GetString("tokenizer.chat_template")) {
     if (chat_template->size() > kMaxTemplate) {
       return InvalidFile(file.path(),

@@ -2,141 +2,170 @@
 
 #include <utf8proc.h>
 
-#include <algorithm>
-#include <cstdint>
-#include <iterator>
 #include <utility>
 
+#include "absl/status/status.h"
+#include "absl/strings/str_cat.h"
+#include "engine/tokenizer/normal_forms.h"
 #include "engine/tokenizer/utf8.h"
 
 namespace sirocco {
 namespace {
 
-// Below U+0300 nothing changes in NFC and nothing joins what stands before it: each such character
-// begins a stretch that can be normalised alone.
-constexpr uint8_t kFirstLeadByte = 0xCC;  // of U+0300
+// What normalising may make of text. The longest that a character of Unicode becomes is eleven
+// times as long, and white space is often written with three bytes.
+constexpr size_t kMostGrowth = 36;
+constexpr size_t kMostGrowthBytes = 4096;
 
-bool MayChange(char byte) {
-  return static_cast<uint8_t>(byte) >= kFirstLeadByte;  // a lead byte: trail bytes are below 0xC0
-}
-
-// Marks that Unicode got after version 9.0, of which Hugging Face's tables are: there they have no
-// combining class and compose with nothing, and so must they here.
-constexpr std::pair<char32_t, char32_t> kLaterMarks[] = {
-    {0x07FD, 0x07FD},   {0x0898, 0x089F},   {0x08CA, 0x08D3},   {0x09FE, 0x09FE},
-    {0x0C3C, 0x0C3C},   {0x0D3B, 0x0D3C},   {0x0EBA, 0x0EBA},   {0x1715, 0x1715},
-    {0x1ABF, 0x1ACE},   {0x1DF6, 0x1DFA},   {0xA82C, 0xA82C},   {0x10D24, 0x10D27},
-    {0x10EAB, 0x10EAC}, {0x10EFD, 0x10EFF}, {0x10F46, 0x10F50}, {0x10F82, 0x10F85},
-    {0x11070, 0x11070}, {0x1133B, 0x1133B}, {0x1145E, 0x1145E}, {0x11839, 0x1183A},
-    {0x11930, 0x11930}, {0x1193D, 0x1193E}, {0x11943, 0x11943}, {0x119E0, 0x119E0},
-    {0x11A34, 0x11A34}, {0x11A47, 0x11A47}, {0x11A99, 0x11A99}, {0x11D42, 0x11D42},
-    {0x11D44, 0x11D45}, {0x11D97, 0x11D97}, {0x11F41, 0x11F42}, {0x16FF0, 0x16FF1},
-    {0x1E08F, 0x1E08F}, {0x1E130, 0x1E136}, {0x1E2AE, 0x1E2AE}, {0x1E2EC, 0x1E2EF},
-    {0x1E4EC, 0x1E4EF}};
-
-bool IsLaterMark(char32_t c) {
-  const auto* range = std::lower_bound(
-      std::begin(kLaterMarks), std::end(kLaterMarks), c,
-      [](const std::pair<char32_t, char32_t>& marks, char32_t c) { return marks.second < c; });
-  return range != std::end(kLaterMarks) && c >= range->first;
-}
-
-// The end of the stretch that begins at `pos`; *changes: it has more than its first, inert
-// character.
-size_t StretchEnd(std::string_view text, size_t pos, bool* changes) {
-  *changes = MayChange(text[pos]);
-  ReadUtf8(text, &pos);
-  while (pos < text.size() && MayChange(text[pos])) {
-    size_t next = pos;
-    if (IsLaterMark(ReadUtf8(text, &next))) break;
-    *changes = true;
-    pos = next;
+// The text that a step makes of another one.
+class Rewriter {
+ public:
+  // `trusted`: by byte of `from`; null: nobody asks.
+  Rewriter(std::string_view from, const std::vector<bool>* trusted)
+      : from_(from), trusted_(trusted) {
+    text_.reserve(from.size());
   }
-  return pos;
-}
 
-int CombiningClass(utf8proc_int32_t c) {
-  return IsLaterMark(static_cast<char32_t>(c)) ? 0 : utf8proc_get_property(c)->combining_class;
-}
-
-// utf8proc's own reordering is quadratic in a run of combining marks, so marks are sorted here.
-void OrderMarks(std::vector<utf8proc_int32_t>* characters) {
-  const auto is_mark = [](utf8proc_int32_t c) { return CombiningClass(c) != 0; };
-  auto begin = characters->begin();
-  while (begin != characters->end()) {
-    begin = std::find_if(begin, characters->end(), is_mark);
-    const auto end = std::find_if_not(begin, characters->end(), is_mark);
-    std::stable_sort(begin, end, [](utf8proc_int32_t a, utf8proc_int32_t b) {
-      return CombiningClass(a) < CombiningClass(b);
-    });
-    begin = end;
-  }
-}
-
-void AppendNfc(std::string_view stretch, std::string* out) {
-  std::vector<utf8proc_int32_t> characters;
-  characters.reserve(stretch.size());
-  for (size_t pos = 0; pos < stretch.size();) {
-    utf8proc_int32_t parts[8];  // a canonical decomposition has at most four
-    const auto c = static_cast<utf8proc_int32_t>(ReadUtf8(stretch, &pos));
-    int boundary = 0;
-    const utf8proc_ssize_t count =
-        utf8proc_decompose_char(c, parts, std::size(parts), UTF8PROC_DECOMPOSE, &boundary);
-    if (count > 0 && count <= static_cast<utf8proc_ssize_t>(std::size(parts))) {
-      characters.insert(characters.end(), parts, parts + count);
-    } else {
-      characters.push_back(c);
+  // In place of from[begin, end).
+  void Put(std::string_view bytes, size_t begin, size_t end) {
+    text_.append(bytes);
+    if (trusted_ == nullptr) return;
+    // What is kept, byte for byte, keeps its marks.
+    if (bytes.data() == from_.data() + begin && bytes.size() == end - begin) {
+      text_trusted_.insert(text_trusted_.end(), trusted_->begin() + static_cast<ptrdiff_t>(begin),
+                           trusted_->begin() + static_cast<ptrdiff_t>(end));
+      return;
     }
+    bool all = true;
+    for (size_t i = begin; i < end; ++i) all = all && (*trusted_)[i];
+    text_trusted_.resize(text_.size(), all);
   }
-  OrderMarks(&characters);
-  const auto count =
-      utf8proc_normalize_utf32(characters.data(), static_cast<utf8proc_ssize_t>(characters.size()),
-                               static_cast<utf8proc_option_t>(UTF8PROC_STABLE | UTF8PROC_COMPOSE));
-  for (utf8proc_ssize_t i = 0; i < count; ++i) {
-    AppendUtf8(static_cast<char32_t>(characters[i]), out);
+  void Keep(size_t begin, size_t end) {
+    if (begin < end) Put(from_.substr(begin, end - begin), begin, end);
   }
+
+  std::string TakeText() { return std::move(text_); }
+  std::vector<bool> TakeTrusted() { return std::move(text_trusted_); }
+
+ private:
+  const std::string_view from_;
+  const std::vector<bool>* trusted_;
+  std::string text_;
+  std::vector<bool> text_trusted_;
+};
+
+absl::Status Replace(const Regex& pattern, std::string_view text, std::string_view content,
+                     Rewriter* out) {
+  Regex::Finder finder(pattern);
+  finder.Start(text);
+  size_t kept = 0;
+  while (true) {
+    absl::StatusOr<std::optional<Regex::Span>> found = finder.Next();
+    if (!found.ok()) return found.status();
+    if (!found->has_value()) break;
+    out->Keep(kept, (*found)->begin);
+    out->Put(content, (*found)->begin, (*found)->end);
+    kept = (*found)->end;
+  }
+  out->Keep(kept, text.size());
+  return absl::OkStatus();
 }
 
-// Joins the results of the stretches; after each calls done(begin, end, size of the result so far).
-template <typename Done>
-std::string ApplyNfc(std::string_view text, Done done) {
-  std::string out;
-  out.reserve(text.size());
+void Strip(const NormalizerStep& step, std::string_view text, Rewriter* out) {
+  size_t begin = 0;
+  size_t end = text.size();
+  while (step.left && begin < end) {
+    size_t next = begin;
+    if (!IsWhiteSpace(ReadUtf8(text, &next))) break;
+    begin = next;
+  }
+  while (step.right && begin < end) {
+    size_t at = PreviousUtf8(text, end);
+    const size_t previous = at;
+    if (!IsWhiteSpace(ReadUtf8(text, &at))) break;
+    end = previous;
+  }
+  out->Keep(begin, end);
+}
+
+// Each character by itself, as Rust's char::to_lowercase: of all of Unicode only U+0130 becomes
+// two.
+void Lowercase(std::string_view text, Rewriter* out) {
   for (size_t pos = 0; pos < text.size();) {
-    bool changes = false;
-    const size_t end = StretchEnd(text, pos, &changes);
-    if (changes) {
-      AppendNfc(text.substr(pos, end - pos), &out);
+    const size_t begin = pos;
+    const char32_t c = ReadUtf8(text, &pos);
+    std::string lower;
+    if (c == 0x130) {
+      lower = "i\xCC\x87";
     } else {
-      out.append(text.substr(pos, end - pos));
+      AppendUtf8(static_cast<char32_t>(utf8proc_tolower(static_cast<utf8proc_int32_t>(c))), &lower);
     }
-    done(pos, end, out.size());
-    pos = end;
+    out->Put(lower, begin, pos);
   }
-  return out;
+}
+
+NormalForm FormOf(NormalizerStep::Kind kind) {
+  using Kind = NormalizerStep::Kind;
+  return {.compatible = kind == Kind::kNfkc || kind == Kind::kNfkd,
+          .composed = kind == Kind::kNfc || kind == Kind::kNfkc};
+}
+
+absl::Status ApplyStep(const NormalizerStep& step, std::string_view text, Rewriter* out) {
+  switch (step.kind) {
+    case NormalizerStep::Kind::kNfc:
+    case NormalizerStep::Kind::kNfd:
+    case NormalizerStep::Kind::kNfkc:
+    case NormalizerStep::Kind::kNfkd:
+      ForEachNormalized(FormOf(step.kind), text,
+                        [out](std::string_view result, size_t begin, size_t end) {
+                          out->Put(result, begin, end);
+                        });
+      return absl::OkStatus();
+    case NormalizerStep::Kind::kLowercase:
+      Lowercase(text, out);
+      return absl::OkStatus();
+    case NormalizerStep::Kind::kStrip:
+      Strip(step, text, out);
+      return absl::OkStatus();
+    case NormalizerStep::Kind::kPrepend:
+      if (!text.empty()) out->Put(step.text, 0, 1);
+      out->Keep(0, text.size());
+      return absl::OkStatus();
+    case NormalizerStep::Kind::kReplace:
+      return Replace(*step.pattern, text, step.text, out);
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<std::string> ApplySteps(const std::vector<NormalizerStep>& steps,
+                                       std::string_view text, std::vector<bool>* trusted) {
+  std::string result(text);
+  for (const NormalizerStep& step : steps) {
+    Rewriter out(result, trusted);
+    absl::Status status = ApplyStep(step, result, &out);
+    if (!status.ok()) return status;
+    std::string next = out.TakeText();
+    if (next.size() > kMostGrowth * text.size() + kMostGrowthBytes) {
+      return absl::ResourceExhaustedError(absl::StrCat(
+          "normalising makes ", next.size(), " bytes of a text of ", text.size(), " bytes"));
+    }
+    if (trusted != nullptr) *trusted = out.TakeTrusted();
+    result = std::move(next);
+  }
+  return result;
 }
 
 }  // namespace
 
-std::string Normalizer::Apply(std::string_view text) const {
-  if (form_ == Form::kNone || std::none_of(text.begin(), text.end(), MayChange)) {
-    return std::string(text);
-  }
-  return ApplyNfc(text, [](size_t, size_t, size_t) {});
+absl::StatusOr<std::string> Normalizer::Apply(std::string_view text) const {
+  return ApplySteps(steps_, text, nullptr);
 }
 
-std::string Normalizer::Apply(std::string_view text, const std::vector<bool>& trusted,
-                              std::vector<bool>* result_trusted) const {
-  if (form_ == Form::kNone) {
-    *result_trusted = trusted;
-    return std::string(text);
-  }
-  result_trusted->clear();
-  return ApplyNfc(text, [&](size_t begin, size_t end, size_t size) {
-    bool all = true;
-    for (size_t i = begin; i < end; ++i) all = all && trusted[i];
-    result_trusted->resize(size, all);
-  });
+absl::StatusOr<std::string> Normalizer::Apply(std::string_view text,
+                                              const std::vector<bool>& trusted,
+                                              std::vector<bool>* result_trusted) const {
+  *result_trusted = trusted;
+  return ApplySteps(steps_, text, result_trusted);
 }
 
 }  // namespace sirocco

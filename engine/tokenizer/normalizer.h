@@ -1,32 +1,56 @@
-// What happens to text before it is split: nothing, or Unicode's normal form C.
+// What happens to text before it is split: a chain of steps, as Hugging Face's normalisers make
+// them.
 #pragma once
 
+#include <cstddef>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
 
+#include "absl/status/statusor.h"
+#include "engine/tokenizer/regex.h"
+
 namespace sirocco {
+
+struct NormalizerStep {
+  enum class Kind {
+    kNfc,  // Unicode's normal forms (UAX #15), of version 9.0 as Hugging Face's tables are
+    kNfd,
+    kNfkc,
+    kNfkd,
+    kLowercase,
+    kStrip,    // takes white space off the ends
+    kPrepend,  // puts `text` in front of text that is not empty
+    kReplace,  // puts `text` in place of what `pattern` matches
+  };
+  Kind kind = Kind::kNfc;
+  std::string text = {};
+  std::optional<Regex> pattern = std::nullopt;
+  bool left = false;  // kStrip: the ends that it is for
+  bool right = false;
+};
 
 // Immutable; any thread.
 class Normalizer {
  public:
-  enum class Form { kNone, kNfc };
-  explicit Normalizer(Form form) : form_(form) {}
+  Normalizer() = default;
+  explicit Normalizer(std::vector<NormalizerStep> steps) : steps_(std::move(steps)) {}
 
   // False: Apply would change no text at all.
-  bool changes_text() const { return form_ != Form::kNone; }
+  bool changes_text() const { return !steps_.empty(); }
 
-  // NFC (UAX #15) as Hugging Face's tokenizers compute it, in O(n log n) whatever the text is. Text
-  // is valid UTF-8.
-  std::string Apply(std::string_view text) const;
+  // Text is valid UTF-8; O(n log n) whatever it is. RESOURCE_EXHAUSTED: a pattern takes too long,
+  // or the result becomes many times as long.
+  absl::StatusOr<std::string> Apply(std::string_view text) const;
 
   // The same for text whose bytes are `trusted` or not: a byte of the result is trusted where all
-  // characters that it may have been composed of were.
-  std::string Apply(std::string_view text, const std::vector<bool>& trusted,
-                    std::vector<bool>* result_trusted) const;
+  // characters that it may have been made of were; what is put in front, where the first one was.
+  absl::StatusOr<std::string> Apply(std::string_view text, const std::vector<bool>& trusted,
+                                    std::vector<bool>* result_trusted) const;
 
  private:
-  Form form_;
+  std::vector<NormalizerStep> steps_;
 };
 
 }  // namespace sirocco

@@ -7,6 +7,7 @@
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_replace.h"
 #include "engine/model/file_error.h"
 #include "engine/tokenizer/byte_level.h"
 #include "engine/tokenizer/utf8.h"
@@ -17,6 +18,10 @@ namespace {
 // The bytes of all tokens, one behind the other; less than 4 GiB, as a Vocabulary's.
 class TokenTable {
  public:
+  void Reserve(size_t tokens, size_t bytes) {
+    ends_.reserve(tokens);
+    bytes_.reserve(bytes);
+  }
   void Append(std::string_view bytes, bool special) {
     bytes_.append(bytes);
     ends_.push_back(static_cast<uint32_t>(bytes_.size()));
@@ -36,13 +41,22 @@ class TokenTable {
   std::vector<bool> special_;
 };
 
+constexpr size_t kMaxTextBytes = std::numeric_limits<int32_t>::max();
+
+absl::Status TooLong(size_t bytes) {
+  return absl::InvalidArgumentError(absl::StrCat("text of ", bytes, " bytes is too long"));
+}
+
 class PipelineTokenizer final : public Tokenizer {
  public:
-  PipelineTokenizer(TokenizerParts parts, Bpe bpe, TokenTable table)
+  // Added tokens and the texts that they are looked for as.
+  using Wanted = std::vector<std::pair<AddedToken, std::string>>;
+
+  PipelineTokenizer(TokenizerParts parts, const Wanted& raw, const Wanted& normalized, Bpe bpe,
+                    TokenTable table)
       : parts_(std::move(parts)),
-        normalizer_(parts_.normalizer),
-        raw_tokens_(Select(parts_.added_tokens, /*normalized=*/false)),
-        normalized_tokens_(Select(parts_.added_tokens, /*normalized=*/true)),
+        raw_tokens_(raw),
+        normalized_tokens_(normalized),
         bpe_(std::move(bpe)),
         table_(std::move(table)) {
     bos_id_ = Find(parts_.bos_token);
@@ -82,6 +96,7 @@ class PipelineTokenizer final : public Tokenizer {
   }
   bool IsSpecial(int32_t id) const override { return table_.Contains(id) && table_.special(id); }
   int32_t vocab_size() const override { return table_.size(); }
+  const DecodeRules& decode_rules() const override { return parts_.decoder.rules; }
   std::optional<int32_t> bos_token_id() const override { return bos_id_; }
   std::vector<int32_t> end_token_ids() const override { return end_ids_; }
   std::string_view bos_token() const override { return parts_.bos_token; }
@@ -93,18 +108,6 @@ class PipelineTokenizer final : public Tokenizer {
     PreTokenizer::Words words;
     Bpe::Scratch bpe;
   };
-
-  std::vector<std::pair<AddedToken, std::string>> Select(const std::vector<AddedToken>& tokens,
-                                                         bool normalized) const {
-    std::vector<std::pair<AddedToken, std::string>> out;
-    for (const bool special : {true, false}) {  // special ones come first where two are alike
-      for (const AddedToken& token : tokens) {
-        if (token.normalized != normalized || token.special != special) continue;
-        out.emplace_back(token, normalized ? normalizer_.Apply(token.content) : token.content);
-      }
-    }
-    return out;
-  }
 
   std::optional<int32_t> Find(const std::string& content) const {
     for (const AddedToken& token : parts_.added_tokens) {
@@ -122,10 +125,7 @@ class PipelineTokenizer final : public Tokenizer {
       return absl::InvalidArgumentError(
           absl::StrCat("text is not valid UTF-8 at byte ", invalid, " of ", text.size()));
     }
-    if (text.size() >= static_cast<size_t>(std::numeric_limits<int32_t>::max())) {
-      return absl::InvalidArgumentError(
-          absl::StrCat("text of ", text.size(), " bytes is too long"));
-    }
+    if (text.size() >= kMaxTextBytes) return TooLong(text.size());
     Scratch scratch;
     for (const AddedTokenMatcher::Piece& piece : raw_tokens_.Split(text, special, trusted)) {
       if (piece.id >= 0) {
@@ -138,50 +138,56 @@ class PipelineTokenizer final : public Tokenizer {
         raw_trusted.assign(trusted.begin() + static_cast<ptrdiff_t>(piece.begin),
                            trusted.begin() + static_cast<ptrdiff_t>(piece.end));
       }
-      absl::Status status = EncodeRaw(raw, special, raw_trusted, &scratch, ids);
+      absl::Status status = EncodeRaw(raw, piece.begin == 0, special, raw_trusted, &scratch, ids);
       if (!status.ok()) return status;
     }
     return absl::OkStatus();
   }
 
-  absl::Status EncodeRaw(std::string_view raw, SpecialTokens special,
+  // `is_first`: the whole text begins here.
+  absl::Status EncodeRaw(std::string_view raw, bool is_first, SpecialTokens special,
                          const std::vector<bool>& trusted, Scratch* scratch,
                          std::vector<int32_t>* ids) const {
-    if (!normalizer_.changes_text()) return EncodeNormalized(raw, special, trusted, scratch, ids);
-    if (special != SpecialTokens::kWhereTrusted) {
-      return EncodeNormalized(normalizer_.Apply(raw), special, trusted, scratch, ids);
+    if (!parts_.normalizer.changes_text()) {
+      return EncodeNormalized(raw, is_first, special, trusted, scratch, ids);
     }
     std::vector<bool> normalized_trusted;
-    const std::string text = normalizer_.Apply(raw, trusted, &normalized_trusted);
-    return EncodeNormalized(text, special, normalized_trusted, scratch, ids);
+    const absl::StatusOr<std::string> text =
+        special == SpecialTokens::kWhereTrusted
+            ? parts_.normalizer.Apply(raw, trusted, &normalized_trusted)
+            : parts_.normalizer.Apply(raw);
+    if (!text.ok()) return text.status();
+    return EncodeNormalized(*text, is_first, special, normalized_trusted, scratch, ids);
   }
 
-  absl::Status EncodeNormalized(std::string_view text, SpecialTokens special,
+  absl::Status EncodeNormalized(std::string_view text, bool is_first, SpecialTokens special,
                                 const std::vector<bool>& trusted, Scratch* scratch,
                                 std::vector<int32_t>* ids) const {
-    if (normalized_tokens_.empty()) return EncodeWords(text, scratch, ids);
+    if (normalized_tokens_.empty()) return EncodeWords(text, is_first, scratch, ids);
     for (const AddedTokenMatcher::Piece& piece : normalized_tokens_.Split(text, special, trusted)) {
       if (piece.id >= 0) {
         ids->push_back(piece.id);
         continue;
       }
-      absl::Status status =
-          EncodeWords(text.substr(piece.begin, piece.end - piece.begin), scratch, ids);
+      absl::Status status = EncodeWords(text.substr(piece.begin, piece.end - piece.begin),
+                                        is_first && piece.begin == 0, scratch, ids);
       if (!status.ok()) return status;
     }
     return absl::OkStatus();
   }
 
-  absl::Status EncodeWords(std::string_view text, Scratch* scratch,
+  absl::Status EncodeWords(std::string_view text, bool is_first, Scratch* scratch,
                            std::vector<int32_t>* ids) const {
-    absl::Status status = parts_.pre_tokenizer->Split(text, &scratch->words);
+    absl::Status status = parts_.pre_tokenizer.Split(text, is_first, &scratch->words);
     if (!status.ok()) return status;
-    for (std::string_view word : scratch->words.words) bpe_.Encode(word, &scratch->bpe, ids);
+    for (std::string_view word : scratch->words.words) {
+      if (word.size() >= kMaxTextBytes) return TooLong(word.size());
+      bpe_.Encode(word, &scratch->bpe, ids);
+    }
     return absl::OkStatus();
   }
 
   TokenizerParts parts_;
-  const Normalizer normalizer_;
   const AddedTokenMatcher raw_tokens_;
   const AddedTokenMatcher normalized_tokens_;
   const Bpe bpe_;
@@ -289,6 +295,67 @@ absl::Status CheckReferences(const TokenizerParts& parts, const std::vector<Entr
   return absl::OkStatus();
 }
 
+// The bytes that a token stands for.
+std::string BytesOf(std::string_view content, const DecoderParts& decoder) {
+  if (decoder.byte_level) {
+    // Added tokens too are read as bytes where all their characters are of the alphabet; others
+    // stand for themselves.
+    std::optional<std::string> bytes = ByteLevelDecode(content);
+    return bytes ? *std::move(bytes) : std::string(content);
+  }
+  if (decoder.byte_fallback) {
+    const std::optional<uint8_t> byte = ByteFallbackDecode(content);
+    if (byte) return std::string(1, static_cast<char>(*byte));
+  }
+  std::string text(content);
+  for (const auto& [from, to] : decoder.replacements) {
+    text = absl::StrReplaceAll(text, {{from, to}});
+  }
+  return text;
+}
+
+// What an added token is looked for as.
+absl::StatusOr<std::string> TextOf(const TokenizerParts& parts, const AddedToken& token) {
+  if (!token.normalized || parts.added_tokens_are_normal) return token.content;
+  return parts.normalizer.Apply(token.content);
+}
+
+absl::StatusOr<TokenTable> MakeTable(const TokenizerParts& parts,
+                                     const std::vector<Entry>& entries) {
+  TokenTable table;
+  size_t bytes = 0;
+  for (const Entry& entry : entries) bytes += ContentOf(parts, entry).size();
+  table.Reserve(entries.size(), bytes);
+  for (const Entry& entry : entries) {
+    // Hugging Face shows those that are looked for in normalised text as they are looked for.
+    const absl::StatusOr<std::string> shown = entry.added >= 0
+                                                  ? TextOf(parts, parts.added_tokens[entry.added])
+                                                  : std::string(ContentOf(parts, entry));
+    if (!shown.ok()) return shown.status();
+    table.Append(BytesOf(*shown, parts.decoder), entry.special);
+  }
+  return table;
+}
+
+absl::StatusOr<PipelineTokenizer::Wanted> Select(const TokenizerParts& parts, bool normalized) {
+  PipelineTokenizer::Wanted out;
+  size_t bytes = 0;
+  for (const bool special : {true, false}) {  // special ones come first where two are alike
+    for (const AddedToken& token : parts.added_tokens) {
+      if (token.normalized != normalized || token.special != special) continue;
+      absl::StatusOr<std::string> text = TextOf(parts, token);
+      if (!text.ok()) return text.status();
+      bytes += text->size();
+      if (bytes > kMaxAddedBytes) {
+        return absl::InvalidArgumentError(absl::StrCat("its added tokens have more than ",
+                                                       kMaxAddedBytes, " bytes when normalised"));
+      }
+      out.emplace_back(token, *std::move(text));
+    }
+  }
+  return out;
+}
+
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<Tokenizer>> MakeTokenizer(TokenizerParts parts) {
@@ -296,20 +363,20 @@ absl::StatusOr<std::unique_ptr<Tokenizer>> MakeTokenizer(TokenizerParts parts) {
   if (!entries.ok()) return entries.status();
   absl::Status status = CheckReferences(parts, *entries);
   if (!status.ok()) return status;
-  TokenTable table;
   std::vector<bool> special;
-  for (const Entry& entry : *entries) {
-    const std::string_view content = ContentOf(parts, entry);
-    // ByteLevel's decoder reads added tokens too as bytes where all their characters are of its
-    // alphabet; others stand for themselves.
-    const std::optional<std::string> bytes = ByteLevelDecode(content);
-    table.Append(bytes ? *bytes : content, entry.special);
-    special.push_back(entry.special);
-  }
+  for (const Entry& entry : *entries) special.push_back(entry.special);
   absl::StatusOr<Bpe> bpe = Bpe::Make(parts.vocabulary, special);
   if (!bpe.ok()) return bpe.status();
   parts.vocabulary.merges = {};
-  return std::make_unique<PipelineTokenizer>(std::move(parts), *std::move(bpe), std::move(table));
+  parts.vocabulary.scores = {};
+  absl::StatusOr<PipelineTokenizer::Wanted> raw = Select(parts, /*normalized=*/false);
+  if (!raw.ok()) return raw.status();
+  absl::StatusOr<PipelineTokenizer::Wanted> normalized = Select(parts, /*normalized=*/true);
+  if (!normalized.ok()) return normalized.status();
+  absl::StatusOr<TokenTable> table = MakeTable(parts, *entries);
+  if (!table.ok()) return table.status();
+  return std::make_unique<PipelineTokenizer>(std::move(parts), *raw, *normalized, *std::move(bpe),
+                                             *std::move(table));
 }
 
 }  // namespace sirocco

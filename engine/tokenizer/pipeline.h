@@ -6,6 +6,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/status/statusor.h"
@@ -22,12 +23,25 @@ namespace sirocco {
 inline constexpr size_t kMaxAddedTokens = 65536;
 inline constexpr size_t kMaxAddedBytes = 1 << 20;
 
+// From tokens to text: what a vocabulary's entries and the added tokens stand for.
+struct DecoderParts {
+  bool byte_level = true;  // spelt in the byte-level alphabet, where all their characters are of it
+  bool byte_fallback = false;  // <0x00> to <0xFF> are bytes
+  // In each token, one after the other.
+  std::vector<std::pair<std::string, std::string>> replacements;
+  DecodeRules rules;
+};
+
 // What a tokenizer's files say, whatever their format.
 struct TokenizerParts {
   BpeVocabulary vocabulary;
   std::vector<AddedToken> added_tokens;
-  Normalizer::Form normalizer = Normalizer::Form::kNone;
-  std::optional<PreTokenizer> pre_tokenizer;  // must be set
+  // Those of the added tokens that are looked for in normalised text are written as they stand
+  // there; else they are normalised first.
+  bool added_tokens_are_normal = false;
+  Normalizer normalizer;
+  PreTokenizer pre_tokenizer;
+  DecoderParts decoder;
   // What the post-processor puts around a text.
   std::vector<int32_t> prefix;
   std::vector<int32_t> suffix;
@@ -38,7 +52,7 @@ struct TokenizerParts {
 };
 
 // INVALID_ARGUMENT: an id out of range or with two meanings, merges without entries, a bos or eos
-// token that does not exist.
+// token that does not exist, or a vocabulary that its model cannot be made of (Bpe::Make).
 absl::StatusOr<std::unique_ptr<Tokenizer>> MakeTokenizer(TokenizerParts parts);
 
 }  // namespace sirocco

@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "absl/status/statusor.h"
+#include "absl/strings/match.h"
 
 namespace sirocco {
 namespace {
@@ -91,24 +92,48 @@ absl::Status Cut(const SplitStep& step, std::vector<std::string_view>* words) {
   return absl::OkStatus();
 }
 
+absl::Status ApplyMetaspace(const MetaspaceStep& step, std::string_view text, bool is_first,
+                            PreTokenizer::Words* words) {
+  for (std::string_view& word : words->words) {
+    const bool first = is_first && word.data() == text.data();
+    const bool prefix = step.prefix == MetaspaceStep::Prefix::kAlways ||
+                        (step.prefix == MetaspaceStep::Prefix::kFirst && first);
+    std::string marked;
+    marked.reserve(word.size() + step.mark.size());
+    for (const char c : word) {
+      if (c == ' ') {
+        marked += step.mark;
+      } else {
+        marked.push_back(c);
+      }
+    }
+    if (prefix && !absl::StartsWith(marked, step.mark)) marked.insert(0, step.mark);
+    word = words->storage.emplace_back(std::move(marked));
+  }
+  if (!step.split) return absl::OkStatus();
+  return Cut({*step.split, SplitBehavior::kMergedWithNext}, &words->words);
+}
+
 }  // namespace
 
 const char kGpt2Pattern[] =
     R"('s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+)";
 
-PreTokenizer::PreTokenizer(std::vector<SplitStep> steps, bool add_prefix_space,
+PreTokenizer::PreTokenizer(std::vector<PreTokenizerStep> steps, bool add_prefix_space,
                            std::optional<SplitStep> byte_level_split)
     : steps_(std::move(steps)),
       add_prefix_space_(add_prefix_space),
       byte_level_split_(std::move(byte_level_split)) {}
 
-absl::Status PreTokenizer::Split(std::string_view text, Words* words) const {
+absl::Status PreTokenizer::Split(std::string_view text, bool is_first, Words* words) const {
   words->words.clear();
   words->storage.clear();
   if (text.empty()) return absl::OkStatus();
   words->words.push_back(text);
-  for (const SplitStep& step : steps_) {
-    absl::Status status = Cut(step, &words->words);
+  for (const PreTokenizerStep& step : steps_) {
+    const auto* metaspace = std::get_if<MetaspaceStep>(&step);
+    absl::Status status = metaspace != nullptr ? ApplyMetaspace(*metaspace, text, is_first, words)
+                                               : Cut(std::get<SplitStep>(step), &words->words);
     if (!status.ok()) return status;
   }
   if (add_prefix_space_) {

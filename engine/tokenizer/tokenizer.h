@@ -20,6 +20,17 @@ struct TokenizerOptions {
   bool parse_special_tokens = false;  // tokens marked special are recognised in the text
 };
 
+// How text is put together of tokens, beside their bytes.
+struct DecodeRules {
+  // U+FFFD stands for each byte that is no part of a character, not for each maximal subpart.
+  bool replace_each_byte = false;
+  // What is taken off the beginning of a text, up to so many times; one character.
+  std::string strip;
+  int strip_count = 0;
+  // The first token of a text has no spaces.
+  bool bare_first_token = false;
+};
+
 // Immutable after it is made; any thread.
 class Tokenizer {
  public:
@@ -40,6 +51,8 @@ class Tokenizer {
   // Ids of the vocabulary and the added tokens: one more than the largest.
   virtual int32_t vocab_size() const = 0;
 
+  virtual const DecodeRules& decode_rules() const;
+
   virtual std::optional<int32_t> bos_token_id() const = 0;
   virtual std::vector<int32_t> end_token_ids() const = 0;  // eos; may be empty
   // Text of bos/eos as templates see it; empty: none.
@@ -48,12 +61,15 @@ class Tokenizer {
   // The chat template's source (GGUF metadata, tokenizer_config.json, chat_template.jinja).
   virtual const std::optional<std::string>& chat_template() const = 0;
 
-  // Whole text of ids; bytes that are not valid UTF-8 become U+FFFD as Hugging Face's decoder does.
+  // Whole text of ids, as Hugging Face's decoders make it; bytes that are not valid UTF-8 become
+  // U+FFFD. (With replace_each_byte Hugging Face gives up a whole run of byte tokens for one bad
+  // byte; here, as text comes piece by piece, the characters before and behind it stay.)
   std::string Decode(std::span<const int32_t> ids, bool skip_special_tokens) const;
 };
 
-// From a GGUF file, a Hugging Face directory, or a tokenizer.json. nullptr where the model has no
-// tokenizer files; errors are one line: what is wrong, where, and what is supported.
+// From a GGUF file, a Hugging Face directory, a tokenizer.json or a tokenizer.model. nullptr where
+// the model has no tokenizer files; errors are one line: what is wrong, where, and what is
+// supported.
 absl::StatusOr<std::unique_ptr<Tokenizer>> OpenTokenizer(const std::string& path);
 
 }  // namespace sirocco

@@ -20,11 +20,6 @@ using nlohmann::json;
 
 constexpr size_t kMaxBytes = 32u << 20;
 
-// An empty object where there is no such file.
-absl::StatusOr<json> ReadObjectIfThere(const std::string& path) {
-  return IsPresent(path) ? ReadJsonObject(path, kMaxBytes) : json::object();
-}
-
 // A token is a string, or an object with its content. The first file that has the key decides, also
 // with null: none.
 absl::Status ReadToken(const json& config, const json& map, const char* name,
@@ -65,12 +60,16 @@ absl::Status ReadConfigTemplate(const json& config, const std::string& path,
 
 }  // namespace
 
+absl::StatusOr<json> ReadConfigObject(const std::string& path) {
+  return IsPresent(path) ? ReadJsonObject(path, kMaxBytes) : json::object();
+}
+
 absl::Status ReadTokenizerConfig(const std::string& folder, TokenizerParts* parts) {
   const std::string config_path = folder + "/tokenizer_config.json";
   const std::string template_path = folder + "/chat_template.jinja";
-  absl::StatusOr<json> config = ReadObjectIfThere(config_path);
+  absl::StatusOr<json> config = ReadConfigObject(config_path);
   if (!config.ok()) return config.status();
-  absl::StatusOr<json> map = ReadObjectIfThere(folder + "/special_tokens_map.json");
+  absl::StatusOr<json> map = ReadConfigObject(folder + "/special_tokens_map.json");
   if (!map.ok()) return map.status();
   absl::Status status = ReadToken(*config, *map, "bos_token", folder, &parts->bos_token);
   if (status.ok()) status = ReadToken(*config, *map, "eos_token", folder, &parts->eos_token);

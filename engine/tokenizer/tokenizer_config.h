@@ -3,9 +3,11 @@
 // how text becomes ids is tokenizer.json's to say.
 #pragma once
 
+#include <nlohmann/json.hpp>
 #include <string>
 
 #include "absl/status/status.h"
+#include "absl/status/statusor.h"
 #include "engine/tokenizer/pipeline.h"
 
 namespace sirocco {
@@ -13,5 +15,8 @@ namespace sirocco {
 // Sets bos_token, eos_token and chat_template from what is found in `folder`. Files that are
 // missing are no error; errors name the file.
 absl::Status ReadTokenizerConfig(const std::string& folder, TokenizerParts* parts);
+
+// An object of a file beside a tokenizer; empty where there is no such file.
+absl::StatusOr<nlohmann::json> ReadConfigObject(const std::string& path);
 
 }  // namespace sirocco

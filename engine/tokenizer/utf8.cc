@@ -103,7 +103,7 @@ void AppendUtf8(char32_t code_point, std::string* out) {
   }
 }
 
-void TakeWholeUtf8(std::string* bytes, std::string* out) {
+void TakeWholeUtf8(bool each_byte, std::string* bytes, std::string* out) {
   size_t pos = 0;
   while (pos < bytes->size()) {
     const Utf8Unit unit = ScanUtf8(*bytes, pos);
@@ -111,7 +111,7 @@ void TakeWholeUtf8(std::string* bytes, std::string* out) {
     if (unit.kind == Utf8Unit::Kind::kValid) {
       out->append(*bytes, pos, unit.length);
     } else {
-      out->append(kReplacement);
+      for (size_t i = 0; i < (each_byte ? unit.length : 1); ++i) out->append(kReplacement);
     }
     pos += unit.length;
   }

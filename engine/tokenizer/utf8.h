@@ -33,9 +33,9 @@ size_t PreviousUtf8(std::string_view text, size_t pos);
 
 void AppendUtf8(char32_t code_point, std::string* out);
 
-// Moves whole characters from *bytes to *out, with one U+FFFD for each maximal invalid subpart.
-// What may still become a character, at most 3 bytes, stays in *bytes.
-void TakeWholeUtf8(std::string* bytes, std::string* out);
+// Moves whole characters from *bytes to *out, with one U+FFFD for each maximal invalid subpart, or
+// for `each_byte` of it. What may still become a character, at most 3 bytes, stays in *bytes.
+void TakeWholeUtf8(bool each_byte, std::string* bytes, std::string* out);
 
 // The property White_Space (PropList.txt): `\s` in Oniguruma and in Rust's regex.
 bool IsWhiteSpace(char32_t code_point);

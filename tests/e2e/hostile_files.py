@@ -3,6 +3,7 @@
 A case is a function of a folder that holds a copy of a model (tiny_model.py); what it returns is
 the model's path where that is not the folder.
 """
+import itertools
 import json
 import math
 import os
@@ -524,6 +525,44 @@ def no_vocabulary(folder):
 def gguf_of_empty_strings(folder):
     return gguf_model(folder, LLAMA + GPT2 + [
         gguf_array("tokenizer.ggml.tokens", STRING, 1_000_000, b"\0" * 8_000_000)])
+
+
+def varint(value):
+    out = b""
+    while value >= 0x80:
+        out, value = out + bytes([value & 0x7F | 0x80]), value >> 7
+    return out + bytes([value])
+
+
+def piece(text):
+    """A piece of a tokenizer.model, with the score 0."""
+    inner = b"\x0a" + varint(len(text)) + text
+    return b"\x0a" + varint(len(inner)) + inner
+
+
+BPE = b"\x12\x02\x18\x02"  # trainer_spec { model_type: BPE }
+
+
+@cases({"empty": lambda: [], "endless": lambda: [b"\x0a" + b"\xff" * 100],
+        "cut": lambda: [piece(b"a")[:-1]], "group": lambda: [piece(b"a"), b"\x0b"],
+        "binary": lambda: [bytes(range(256)) * 1000],
+        "same": lambda: [piece(b"a") * 1_000_000], "without_text": lambda: [b"\x0a\x00" * 1_000_000],
+        "two_million": lambda: (piece(b"%07d" % i) for i in range(2_000_000)),
+        "a_million": lambda: (piece(b"%07d" % i) for i in range(1_000_000)),
+        "runs": lambda: (piece(b"a" * i) for i in range(1, 3000)),
+        "long": lambda: [piece(b"a" * 50_000_000), piece(b"a")],
+        "unigram": lambda: [piece(b"a"), b"\x12\x02\x18\x01"]})
+def tokenizer_model(folder, pieces):
+    os.remove(os.path.join(folder, "tokenizer.json"))
+    os.remove(os.path.join(folder, "tokenizer_config.json"))
+    write(folder, "tokenizer.model", itertools.chain([BPE], pieces()))
+
+
+@case
+def gguf_without_scores(folder):
+    return gguf_model(folder, LLAMA + [
+        gguf_key("tokenizer.ggml.model", STRING, gguf_string("llama")),
+        gguf_array("tokenizer.ggml.tokens", STRING, 2, gguf_string("a") + gguf_string("b"))])
 
 
 @case

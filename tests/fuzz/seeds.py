@@ -41,6 +41,7 @@ GGUF_FAMILIES = {
     "qwen3moe": ("qwen3moe", {"expert_count": 2, "expert_used_count": 1,
                               "expert_feed_forward_length": 8}, EXPERTS | HEAD_NORMS),
 }
+SENTENCEPIECE = ("dummy_prefix", "user_defined", "unknown")
 TOKENIZERS = ("digits_style", "llama3_style", "qwen2_style", "llama2_style", "gemma_style")
 
 # GenerateRequests as text.
@@ -55,14 +56,35 @@ REQUESTS = {
 
 
 def small(tokenizer):
-    """With some hundred entries and a few merges: quick to parse."""
+    """With some hundred entries and a few merges: quick to parse. Ids are given anew, so that the
+    added tokens follow the vocabulary."""
     model = tokenizer["model"]
-    model["vocab"] = {entry: id for entry, id in model["vocab"].items() if id < 300}
-    known = model["vocab"]
-    merges = [m if isinstance(m, list) else m.split(" ") for m in model["merges"]]
-    model["merges"] = [m for m in merges if m[0] in known and m[1] in known
-                       and m[0] + m[1] in known][:30]
+    merges = [m if isinstance(m, list) else m.split(" ") for m in model["merges"]][:30]
+    needed = {entry for left, right in merges for entry in (left, right, left + right)}
+    ids = {}
+    for entry, number in model["vocab"].items():
+        if number < 300 or entry in needed:
+            ids[entry] = len(ids)
+    model["vocab"], model["merges"] = dict(ids), merges
+    for token in tokenizer["added_tokens"]:
+        token["id"] = ids.setdefault(token["content"], len(ids))
+    processor = tokenizer["post_processor"] or {}
+    for part in (processor, *processor.get("processors", [])):
+        for name, token in part.get("special_tokens", {}).items():
+            token["ids"] = [ids[name]]
     return tokenizer
+
+
+def small_pieces(model):
+    """A tokenizer.model without most of its pieces: fields of less than 128 bytes each."""
+    out, pieces, at = b"", 0, 0
+    while at < len(model) and model[at] == 0x0A:  # a piece; the other fields are behind them
+        end = at + 2 + model[at + 1]
+        # The first are unknown, control and user-defined; then come bytes, made pieces, characters.
+        if pieces < 24 or b"\x18\x06" not in model[at:end] and pieces % 4 == 0:
+            out += model[at:end]
+        pieces, at = pieces + 1, end
+    return out + model[at:]
 
 
 def put(folder, name, data):
@@ -120,6 +142,10 @@ def main():
     for style in TOKENIZERS:
         text = json.dumps(small(json.loads(read("tokenizers", style, "tokenizer.json"))))
         put(os.path.join(out, "tokenizer_json"), style, text + "\0" + TEXT)
+    for name in SENTENCEPIECE:
+        whole = read("tokenizers/sentencepiece", name, "tokenizer.model")
+        put(os.path.join(out, "tokenizer_json"), name + "_model",
+            small_pieces(whole) + b"\0" + TEXT.encode())
     conversation = json.dumps([{"role": "system", "content": "You are."},
                                {"role": "user", "content": TEXT},
                                {"role": "assistant", "content": "Yes."},

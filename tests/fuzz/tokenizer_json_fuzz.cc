@@ -1,13 +1,16 @@
-// A tokenizer.json, and behind the last NUL a text that it cuts.
+// A tokenizer.json or, where it does not begin as an object, a tokenizer.model; and behind the last
+// NUL a text that it cuts.
 #include "engine/tokenizer/detokenizer.h"
 #include "engine/tokenizer/tokenizer_json.h"
+#include "engine/tokenizer/tokenizer_model.h"
 #include "engine/tokenizer/utf8.h"
 #include "tests/fuzz/fuzz.h"
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   using namespace sirocco;
   const auto [file, text] = SplitAtNul(AsText(data, size));
-  auto parts = ParseTokenizerJson(file);
+  const bool is_json = !file.empty() && file[0] == '{';
+  auto parts = is_json ? ParseTokenizerJson(file) : ParseTokenizerModel(file);
   if (!parts.ok()) {
     RequireOneLine(parts.status());
     return 0;
@@ -24,7 +27,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
             ->Encode(text, {.add_special_tokens = special, .parse_special_tokens = special});
     Require(valid || !ids.ok(), "invalid text is refused");
     if (!ids.ok()) continue;
-    Detokenizer detokenizer(**tokenizer, special);
+    Detokenizer detokenizer(**tokenizer, special, /*continues=*/false);
     std::string joined;
     for (const int32_t id : *ids) {
       Require(id >= 0 && id < (*tokenizer)->vocab_size(), "ids are in range");

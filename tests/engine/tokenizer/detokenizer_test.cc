@@ -77,7 +77,7 @@ TEST(DetokenizerTest, ReplacesMaximalSubparts) {
 
 TEST(DetokenizerTest, HoldsBackUntilWhole) {
   const ByteTokenizer tokenizer;
-  Detokenizer detokenizer(tokenizer, true);
+  Detokenizer detokenizer(tokenizer, true, false);
   EXPECT_EQ(detokenizer.Append(0xF0), "");
   EXPECT_EQ(detokenizer.Append(0x9F), "");
   EXPECT_EQ(detokenizer.Append(256), "");  // skipped: the character goes on behind it
@@ -129,7 +129,7 @@ TEST(DetokenizerTest, PiecesAreTheWholeOnRandomBytes) {
     for (size_t n = random() % 10; n > 0; --n) {
       bytes.push_back(static_cast<char>(kBytes[random() % std::size(kBytes)]));
     }
-    Detokenizer detokenizer(tokenizer, false);
+    Detokenizer detokenizer(tokenizer, false, false);
     std::string joined;
     for (int32_t id : Bytes(bytes)) {
       const std::string piece = detokenizer.Append(id);

@@ -110,7 +110,12 @@ std::optional<std::vector<int64_t>> FakeGguf::GetInts(std::string_view key) cons
   return Find(int_lists, key);
 }
 
+std::optional<std::vector<float>> FakeGguf::GetFloats(std::string_view key) const {
+  return Find(float_lists, key);
+}
+
 std::optional<uint64_t> FakeGguf::GetArraySize(std::string_view key) const {
+  if (const auto numbers = GetFloats(key)) return numbers->size();
   if (const auto texts = GetStrings(key)) return texts->size();
   if (const auto numbers = GetInts(key)) return numbers->size();
   return std::nullopt;

@@ -38,6 +38,7 @@ class FakeGguf final : public GgufFile {
   std::map<std::string, std::string, std::less<>> strings;
   std::map<std::string, std::vector<std::string>, std::less<>> string_lists;
   std::map<std::string, std::vector<int64_t>, std::less<>> int_lists;
+  std::map<std::string, std::vector<float>, std::less<>> float_lists;
 
   const std::string& path() const override { return path_; }
   uint32_t version() const override { return 3; }
@@ -47,9 +48,7 @@ class FakeGguf final : public GgufFile {
   std::optional<std::string_view> GetString(std::string_view key) const override;
   std::optional<std::vector<std::string_view>> GetStrings(std::string_view key) const override;
   std::optional<std::vector<int64_t>> GetInts(std::string_view key) const override;
-  std::optional<std::vector<float>> GetFloats(std::string_view) const override {
-    return std::nullopt;
-  }
+  std::optional<std::vector<float>> GetFloats(std::string_view key) const override;
   std::optional<uint64_t> GetArraySize(std::string_view key) const override;
   std::vector<std::string_view> keys() const override { return {}; }
   const std::vector<StoredTensor>& tensors() const override { return tensors_; }

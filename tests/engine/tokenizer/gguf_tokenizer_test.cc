@@ -83,10 +83,10 @@ TEST(GgufTokenizerTest, WhatIsWrongIsNamed) {
   };
   constexpr auto kUnimplemented = absl::StatusCode::kUnimplemented;
   constexpr auto kInvalid = absl::StatusCode::kInvalidArgument;
-  expect([](FakeGguf& f) { f.strings["tokenizer.ggml.model"] = "llama"; }, kUnimplemented,
-         "tokenizer.ggml.model 'llama' is not supported; supported: gpt2");
-  expect([](FakeGguf& f) { f.strings["tokenizer.ggml.pre"] = "tekken"; }, kUnimplemented,
-         "tokenizer.ggml.pre 'tekken' is not supported; supported: default, gpt-2, llama-bpe");
+  expect([](FakeGguf& f) { f.strings["tokenizer.ggml.model"] = "t5"; }, kUnimplemented,
+         "tokenizer.ggml.model 't5' is not supported; supported: gpt2, llama");
+  expect([](FakeGguf& f) { f.strings["tokenizer.ggml.pre"] = "bloom"; }, kUnimplemented,
+         "tokenizer.ggml.pre 'bloom' is not supported; supported: default, gpt-2, phi-2");
   expect([](FakeGguf& f) { f.strings.erase("tokenizer.ggml.pre"); }, kUnimplemented,
          "tokenizer.ggml.pre ''");
   expect([](FakeGguf& f) { f.string_lists.erase("tokenizer.ggml.tokens"); }, kInvalid,

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -21,18 +22,39 @@ class TokenizerMutationTest : public ::testing::TestWithParam<const char*> {
   std::string Text() const {
     return ReadFile(GoldenPath(std::string("tokenizers/") + GetParam() + "/tokenizer.json"));
   }
-  // A small one of the same kind: all bytes, some merges.
+  // A small one of the same kind: all bytes, some merges. Ids are given anew, so that the added
+  // tokens follow the vocabulary.
   json Small() const {
     json tokenizer = json::parse(Text());
     json& model = tokenizer["model"];
     json merges = json::array();
     for (size_t i = 0; i < 20; ++i) merges.push_back(model["merges"][i]);
     model["merges"] = merges;
-    json vocabulary = json::object();
-    for (const auto& [entry, id] : model["vocab"].items()) {
-      if (id < 400) vocabulary[entry] = id;
+    std::set<std::string> needed;
+    for (const json& merge : merges) {
+      const std::string left = merge[0];
+      const std::string right = merge[1];
+      needed.insert({left, right, left + right});
     }
-    model["vocab"] = vocabulary;
+    json ids = json::object();
+    for (const auto& [entry, id] : model["vocab"].items()) {
+      if (id < 400 || needed.count(entry) > 0) ids[entry] = ids.size();
+    }
+    model["vocab"] = ids;
+    for (json& token : tokenizer["added_tokens"]) {
+      token["id"] = ids.emplace(token["content"], ids.size()).first.value();
+    }
+    const auto renumber = [&ids](json& processor) {
+      if (!processor.contains("special_tokens")) return;
+      for (const auto& item : processor["special_tokens"].items()) {
+        item.value()["ids"] = json::array({ids.at(item.key())});
+      }
+    };
+    json& processor = tokenizer["post_processor"];
+    renumber(processor);
+    if (processor.contains("processors")) {
+      for (json& part : processor["processors"]) renumber(part);
+    }
     return tokenizer;
   }
 
@@ -94,7 +116,8 @@ TEST_P(TokenizerMutationTest, FlippedAndTruncated) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Goldens, TokenizerMutationTest,
-                         ::testing::Values("llama3_style", "qwen2_style", "digits_style"),
+                         ::testing::Values("llama3_style", "qwen2_style", "digits_style",
+                                           "gemma_style", "llama2_style"),
                          [](const auto& info) { return std::string(info.param); });
 
 }  // namespace

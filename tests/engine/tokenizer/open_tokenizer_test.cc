@@ -41,10 +41,16 @@ TEST_F(OpenTokenizerTest, AFolderWithoutTokenizerFilesHasNone) {
 }
 
 TEST_F(OpenTokenizerTest, OtherTokenizersAreNamed) {
-  Write("tokenizer.model", "x");
-  const absl::Status status = Open().status();
+  Write("tekken.json", "x");
+  absl::Status status = Open().status();
   EXPECT_EQ(status.code(), absl::StatusCode::kUnimplemented);
-  EXPECT_NE(std::string(status.message()).find("tokenizer.model"), std::string::npos);
+  EXPECT_NE(std::string(status.message()).find("tekken.json"), std::string::npos) << status;
+  Write("tokenizer.model", "x");
+  status = Open().status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_NE(std::string(status.message()).find("tokenizer.model: is no SentencePiece model"),
+            std::string::npos)
+      << status;
 }
 
 TEST_F(OpenTokenizerTest, ATokenizerAloneIsEnough) {

@@ -51,6 +51,33 @@ TEST(TokenizerJsonTest, BothKindsOfMergesAreRead) {
   EXPECT_EQ((*tokenizer)->TokenBytes(259), "");
 }
 
+// As Hugging Face has it: an entry keeps its id, the others follow the vocabulary.
+TEST(TokenizerJsonTest, AddedTokensGetTheIdsOfTheReference) {
+  json file = Small();
+  file["added_tokens"] = {{{"id", 5}, {"content", "<s>"}},
+                          {{"id", 260}, {"content", "ab"}},
+                          {{"id", 7000}, {"content", "<t>"}}};
+  absl::StatusOr<std::unique_ptr<Tokenizer>> tokenizer = TokenizerFromJson(file.dump());
+  ASSERT_TRUE(tokenizer.ok()) << tokenizer.status();
+  EXPECT_EQ(Ids(**tokenizer, "<t>ab<s>", false), (std::vector<int32_t>{259, 256, 258}));
+  EXPECT_EQ((*tokenizer)->vocab_size(), 260);
+}
+
+// The normaliser makes much of little.
+TEST(TokenizerJsonTest, AddedTokensThatGrowAreRefused) {
+  json file = Small();
+  file["normalizer"] = {
+      {"type", "Replace"}, {"pattern", {{"String", "a"}}}, {"content", std::string(64, 'b')}};
+  file["added_tokens"] = json::array();
+  for (int i = 0; i < 500; ++i) {
+    file["added_tokens"].push_back({{"id", 258 + i},
+                                    {"content", std::string(50, 'a') + std::to_string(i)},
+                                    {"normalized", true}});
+  }
+  EXPECT_EQ(Refusal(file).message(),
+            "its added tokens have more than 1048576 bytes when normalised");
+}
+
 TEST(TokenizerJsonTest, ModelMayLackItsType) {
   json file = Small();
   file["model"].erase("type");
@@ -87,13 +114,16 @@ TEST(TokenizerJsonTest, WhatIsNotSupportedIsNamed) {
   };
   const Case cases[] = {
       {"/normalizer",
-       {{"type", "Replace"}},
-       "normalizer: type 'Replace' is not supported; supported: NFC"},
+       {{"type", "Precompiled"}},
+       "normalizer: type 'Precompiled' is not supported; supported: NFC"},
       {"/normalizer",
-       {{"type", "Sequence"}, {"normalizers", {{{"type", "NFC"}}, {{"type", "Lowercase"}}}}},
-       "normalizer.normalizers[1]: type 'Lowercase'"},
-      {"/pre_tokenizer", {{"type", "Metaspace"}}, "pre_tokenizer: type 'Metaspace'"},
-      {"/pre_tokenizer", nullptr, "pre_tokenizer: a vocabulary that is not byte-level"},
+       {{"type", "Sequence"}, {"normalizers", {{{"type", "NFC"}}, {{"type", "StripAccents"}}}}},
+       "normalizer.normalizers[1]: type 'StripAccents'"},
+      {"/pre_tokenizer", {{"type", "UnicodeScripts"}}, "pre_tokenizer: type 'UnicodeScripts'"},
+      {"/pre_tokenizer", nullptr, "decoder: ByteLevel without a pre-tokenizer ByteLevel"},
+      {"/pre_tokenizer",
+       {{"type", "Metaspace"}, {"replacement", "_"}, {"prepend_scheme", "last"}},
+       "pre_tokenizer: prepend_scheme 'last' is not supported; supported: always, first, never"},
       {"/pre_tokenizer",
        {{"type", "Sequence"}, {"pretokenizers", {{{"type", "ByteLevel"}}, {{"type", "Digits"}}}}},
        "pre_tokenizer.pretokenizers[1]: a part after ByteLevel"},
@@ -110,8 +140,26 @@ TEST(TokenizerJsonTest, WhatIsNotSupportedIsNamed) {
       {"/post_processor",
        {{"type", "RobertaProcessing"}},
        "post_processor: type 'RobertaProcessing'"},
-      {"/decoder", {{"type", "Metaspace"}}, "decoder: type 'Metaspace'"},
-      {"/decoder", nullptr, "decoder: 0 decoders"},
+      {"/decoder", {{"type", "WordPiece"}}, "decoder: type 'WordPiece'"},
+      {"/decoder", {{"type", "Fuse"}}, "decoder: another than ByteLevel with such a pre-tokenizer"},
+      {"/decoder", nullptr, "decoder: none is not supported; supported: ByteLevel alone, or"},
+      {"/decoder",
+       {{"type", "Sequence"}, {"decoders", {{{"type", "Fuse"}}, {{"type", "ByteFallback"}}}}},
+       "decoder.decoders[1]: a decoder ByteFallback here"},
+      {"/decoder",
+       {{"type", "Sequence"}, {"decoders", {{{"type", "ByteLevel"}}, {{"type", "Fuse"}}}}},
+       "decoder.decoders[1]: a decoder Fuse here"},
+      {"/decoder",
+       {{"type", "Strip"}, {"content", " "}, {"start", 1}, {"stop", 0}},
+       "decoder: a decoder Strip here"},
+      {"/decoder",
+       {{"type", "Sequence"},
+        {"decoders",
+         {{{"type", "Fuse"}}, {{"type", "Strip"}, {"content", " "}, {"start", 1}, {"stop", 1}}}}},
+       "decoder.decoders[1]: this is not supported; supported: content of one character"},
+      {"/decoder",
+       {{"type", "Replace"}, {"pattern", {{"String", "a"}}}, {"content", "bb"}},
+       "decoder: content 'bb' for 'a' is not supported"},
       {"/model/type", "Unigram", "model: type 'Unigram' is not supported; supported: BPE"},
       {"/model/dropout", 0.1, "model: dropout"},
       {"/model/continuing_subword_prefix", "##", "model: continuing_subword_prefix"},
@@ -165,11 +213,15 @@ TEST(TokenizerJsonTest, WhatIsMalformedIsNamed) {
       {"/added_tokens/0", 1, "added_tokens[0]: not an object"},
       {"/added_tokens/0/id", "x", "added_tokens[0].id: no token id"},
       {"/added_tokens/0/id", 1 << 30, "is out of range"},
-      {"/added_tokens/0/id", 5, "id 5 is both"},
-      {"/added_tokens/0/content", "ab", "added token 'ab' has id 258 and id 256"},
       {"/added_tokens/0/content", std::string(600, 'x'), "has 600 bytes; allowed: 1 to 512"},
       {"/added_tokens/0/special", "yes", "special is neither true nor false"},
       {"/normalizer", 1, "normalizer: type ''"},
+      {"/normalizer",
+       {{"type", "Prepend"}, {"prepend", std::string(65, 'x')}},
+       "normalizer: prepend has 65 bytes; allowed: 64"},
+      {"/pre_tokenizer",
+       {{"type", "Metaspace"}, {"replacement", "__"}},
+       "pre_tokenizer: replacement '__' is not one character"},
       {"/pre_tokenizer/use_regex", 1, "use_regex is neither true nor false"},
       {"/post_processor",
        {{"type", "TemplateProcessing"},
@@ -259,8 +311,11 @@ TEST(TokenizerTest, ChatsCannotForgeControlTokens) {
   };
   file["added_tokens"] = {added(258, "<s>", true), added(259, "<t>", false), added(260, "ab", true),
                           added(261, "<e\u0301>", true)};
+  // In their place, so that added tokens keep their ids.
   file["model"]["vocab"].erase("ab");
   file["model"]["vocab"].erase("abc");
+  file["model"]["vocab"]["xy"] = 256;
+  file["model"]["vocab"]["xyz"] = 257;
   file["model"]["merges"] = json::array();
   file["normalizer"] = {{"type", "NFC"}};
   file["added_tokens"][3]["normalized"] = true;
