@@ -70,6 +70,11 @@ absl::Status WithRetryInfo(absl::Status status, std::chrono::milliseconds delay)
   return status;
 }
 
+absl::Status ForClient(const absl::Status& status) {
+  if (!absl::IsInternal(status)) return status;
+  return absl::InternalError("the server has failed; its log says why");
+}
+
 google::rpc::Status ToRpcStatus(const absl::Status& status) {
   google::rpc::Status out;
   out.set_code(static_cast<int>(status.code()));

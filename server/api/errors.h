@@ -35,6 +35,10 @@ std::string Quoted(std::string_view text);
 // `text`, valid UTF-8, cut on a character's boundary to at most `max_bytes`, and "..." where cut.
 std::string Shortened(std::string_view text, size_t max_bytes);
 
+// What a client may know of a status: of INTERNAL nothing but that. Its message speaks of devices,
+// files and what else is the operator's, who has it in the log.
+absl::Status ForClient(const absl::Status& status);
+
 // Code, message and details; what is sent as `grpc-status-details-bin`.
 google::rpc::Status ToRpcStatus(const absl::Status& status);
 grpc::Status ToGrpcStatus(const absl::Status& status);

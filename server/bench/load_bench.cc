@@ -46,9 +46,10 @@ class StreamCall final : public grpc::ClientReadReactor<v1::GenerateEvent> {
  public:
   using Done = std::function<void(StreamCall*, const grpc::Status&)>;
 
-  StreamCall(Stub& stub, v1::GenerateRequest request, Done done)
+  StreamCall(Stub& stub, const ClientChannel& channel, v1::GenerateRequest request, Done done)
       : request_(std::move(request)), done_(std::move(done)) {
     stream_.between.reserve(request_.max_new_tokens());
+    channel.Authorize(context_);
     stream_.begin = Clock::now();
     stub.async()->GenerateStream(&context_, &request_, this);
   }
@@ -95,9 +96,11 @@ class StreamCall final : public grpc::ClientReadReactor<v1::GenerateEvent> {
 // A closed loop, to its end.
 class Loop {
  public:
-  Loop(const LoadOptions& options, std::vector<std::unique_ptr<Stub>>& stubs, int32_t vocab_size,
-       int32_t requests, int32_t output_length, const LoadBenchProgress& progress)
+  Loop(const LoadOptions& options, const ClientChannel& channel,
+       std::vector<std::unique_ptr<Stub>>& stubs, int32_t vocab_size, int32_t requests,
+       int32_t output_length, const LoadBenchProgress& progress)
       : options_(options),
+        channel_(channel),
         stubs_(stubs),
         requests_(requests),
         output_length_(output_length),
@@ -131,9 +134,9 @@ class Loop {
       Stub& stub = *stubs_[started_ % stubs_.size()];
       ++started_;
       ++under_way_;
-      call = new StreamCall(stub, NextRequest(), [this](StreamCall* ended, const auto& status) {
-        Ended(ended, status);
-      });
+      call =
+          new StreamCall(stub, channel_, NextRequest(),
+                         [this](StreamCall* ended, const auto& status) { Ended(ended, status); });
     }
     call->Start();
   }
@@ -156,10 +159,11 @@ class Loop {
     {
       const std::lock_guard lock(mutex_);
       const uint32_t tokens = call->stream().tokens;
-      absl::Status error = StatusOf(options_.address, status);
+      absl::Status error = StatusOf(options_.server.address, status);
       if (error.ok() && tokens != static_cast<uint32_t>(output_length_)) {
-        error = absl::InternalError(absl::StrCat(options_.address, ": a stream brought ", tokens,
-                                                 " tokens where ", output_length_, " were asked"));
+        error =
+            absl::InternalError(absl::StrCat(options_.server.address, ": a stream brought ", tokens,
+                                             " tokens where ", output_length_, " were asked"));
       }
       if (error_.ok()) error_ = error;
       streams_.push_back(call->stream());
@@ -171,6 +175,7 @@ class Loop {
   }
 
   const LoadOptions& options_;
+  const ClientChannel& channel_;
   std::vector<std::unique_ptr<Stub>>& stubs_;
   const int32_t requests_;
   const int32_t output_length_;
@@ -220,14 +225,13 @@ LoadLevel LevelOf(int32_t concurrency, const std::vector<Stream>& streams) {
 }
 
 // Each a connection of its own, which channels of one target otherwise share.
-std::vector<std::unique_ptr<Stub>> ConnectAll(const LoadOptions& options) {
+std::vector<std::unique_ptr<Stub>> ConnectAll(const ClientChannel& channel, int32_t connections) {
   std::vector<std::unique_ptr<Stub>> stubs;
-  for (int32_t i = 0; i < options.connections; ++i) {
+  for (int32_t i = 0; i < connections; ++i) {
     grpc::ChannelArguments arguments;
     arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
     arguments.SetMaxReceiveMessageSize(-1);
-    stubs.push_back(v1::Inference::NewStub(
-        grpc::CreateCustomChannel(options.address, grpc::InsecureChannelCredentials(), arguments)));
+    stubs.push_back(v1::Inference::NewStub(channel.Connect(arguments)));
   }
   return stubs;
 }
@@ -236,12 +240,15 @@ std::vector<std::unique_ptr<Stub>> ConnectAll(const LoadOptions& options) {
 
 absl::StatusOr<LoadReport> BenchLoad(const LoadOptions& options,
                                      const LoadBenchProgress& progress) {
-  std::vector<std::unique_ptr<Stub>> stubs = ConnectAll(options);
+  const absl::StatusOr<ClientChannel> channel = ClientChannel::Open(options.server);
+  if (!channel.ok()) return channel.status();
+  std::vector<std::unique_ptr<Stub>> stubs = ConnectAll(*channel, options.connections);
   v1::Model model;
   {
     grpc::ClientContext context;
+    channel->Authorize(context);
     const grpc::Status status = stubs[0]->GetModel(&context, v1::GetModelRequest(), &model);
-    if (!status.ok()) return StatusOf(options.address, status);
+    if (!status.ok()) return StatusOf(options.server.address, status);
   }
   if (int64_t{options.prompt_length} + options.output_length > model.max_length()) {
     return absl::InvalidArgumentError(absl::StrCat(
@@ -250,7 +257,7 @@ absl::StatusOr<LoadReport> BenchLoad(const LoadOptions& options,
   }
   LoadReport report;
   report.options = options;
-  report.address = options.address;
+  report.address = options.server.address;
   report.model = model.name();
   report.backend = model.backend();
   report.device = model.device();
@@ -261,12 +268,12 @@ absl::StatusOr<LoadReport> BenchLoad(const LoadOptions& options,
     // Connections, and what the server does for the first time.
     const LoadBenchProgress quiet;
     absl::StatusOr<std::vector<Stream>> streams =
-        Loop(options, stubs, vocab_size, concurrency,
+        Loop(options, *channel, stubs, vocab_size, concurrency,
              std::min(options.output_length, kWarmingTokens), quiet)
             .Run(concurrency);
     if (!streams.ok()) return streams.status();
     const int32_t requests = options.requests > 0 ? options.requests : 4 * concurrency;
-    streams = Loop(options, stubs, vocab_size, requests, options.output_length, progress)
+    streams = Loop(options, *channel, stubs, vocab_size, requests, options.output_length, progress)
                   .Run(concurrency);
     if (!streams.ok()) return streams.status();
     report.levels.push_back(LevelOf(concurrency, *streams));

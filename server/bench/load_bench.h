@@ -10,11 +10,12 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "server/security/client_channel.h"
 
 namespace sirocco {
 
 struct LoadOptions {
-  std::string address = "127.0.0.1:50051";
+  ClientOptions server;
   std::vector<int32_t> concurrency;  // requests under way, a level each
   int32_t connections = 4;           // TCP connections; requests take them in turn
   int32_t requests = 0;              // of a level; 0: four times its concurrency

@@ -15,6 +15,7 @@
 #include "server/bench/load_bench.h"
 #include "server/bench/tune.h"
 #include "server/bench/write_model.h"
+#include "server/commands/client.h"
 #include "server/commands/commands.h"
 #include "server/commands/config_flags.h"
 #include "server/commands/report.h"
@@ -246,8 +247,8 @@ void AddEngineFlags(CLI::App& command, Flags& flags) {
 
 void AddLoadFlags(CLI::App& command, Flags& flags) {
   CLI::Option* engine = command.get_option("--engine");
-  command.add_option("--address", flags.load.address, "the server's HOST:PORT [127.0.0.1:50051]")
-      ->excludes(engine);
+  AddClientFlags(command, flags.load.server);
+  command.get_option("--address")->excludes(engine);
   command
       .add_option("--connections", flags.load.connections,
                   "to the server; requests take them in turn [4]")

@@ -11,6 +11,7 @@
 
 #include "server/commands/client.h"
 #include "server/commands/commands.h"
+#include "server/commands/report.h"
 
 namespace sirocco {
 namespace {
@@ -51,7 +52,8 @@ void AddMessage(v1::Chat& chat, const std::string& role, const std::string& cont
 int Converse(const GenerateOptions& options) {
   // Lives as long as the program: its thread does.
   static auto* watch = new InterruptWatch;
-  auto stub = Connect(options.address);
+  const absl::StatusOr<Client> client = Client::Open(options.server);
+  if (!client.ok()) return Fail(client.status());
   v1::GenerateRequest request = options.ToRequest();
   v1::Chat& chat = *request.mutable_chat();
   if (!options.system.empty()) AddMessage(chat, "system", options.system);
@@ -68,14 +70,15 @@ int Converse(const GenerateOptions& options) {
       continue;
     }
     AddMessage(chat, "user", line);
-    auto context = NewContext(options);
+    auto context = client->NewContext(options.timeout_seconds);
     watch->Watch(context.get());
-    const StreamOutcome outcome = StreamAnswer(
-        *stub, *context, request, [](const std::string& text) { std::cout << text << std::flush; });
+    const StreamOutcome outcome =
+        StreamAnswer(client->stub(), *context, request,
+                     [](const std::string& text) { std::cout << text << std::flush; });
     watch->Watch(nullptr);
     std::cout << std::endl;
     if (!outcome.status.ok() && outcome.status.error_code() != grpc::StatusCode::CANCELLED) {
-      return FailCall(options.address, outcome.status);
+      return FailCall(options.server.address, outcome.status);
     }
     AddMessage(chat, "assistant", outcome.text);
   }

@@ -5,6 +5,7 @@
 #include "server/commands/config_flags.h"
 #include "server/commands/report.h"
 #include "server/model/load.h"
+#include "server/security/security.h"
 
 namespace sirocco {
 namespace {
@@ -12,6 +13,9 @@ namespace {
 int CheckConfig(const ConfigFlags& flags) {
   absl::StatusOr<Config> config = flags.Load();
   if (!config.ok()) return Fail(config.status());
+  Metrics metrics(/*vllm_names=*/false);
+  const auto security = Security::Open(*config, metrics);
+  if (!security.ok()) return Fail(security.status());
   if (!config->model.empty()) {
     absl::StatusOr<std::unique_ptr<ServedModel>> model = OpenServedModel(*config);
     if (!model.ok()) return Fail(model.status());

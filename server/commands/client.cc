@@ -2,6 +2,7 @@
 
 #include <chrono>
 #include <cstdio>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "server/commands/report.h"
@@ -9,7 +10,7 @@
 namespace sirocco {
 
 void GenerateOptions::AddTo(CLI::App& command) {
-  command.add_option("--address", address, "the server's HOST:PORT [127.0.0.1:50051]");
+  AddClientFlags(command, server);
   command.add_option("--max-new-tokens", max_new_tokens, "most tokens of the answer");
   command.add_option("--temperature", temperature, "0: always the most probable token");
   command.add_option("--top-k", top_k, "choose among the k most probable tokens");
@@ -36,19 +37,38 @@ v1::GenerateRequest GenerateOptions::ToRequest() const {
   return request;
 }
 
-std::unique_ptr<v1::Inference::Stub> Connect(const std::string& address) {
-  grpc::ChannelArguments arguments;
-  arguments.SetMaxReceiveMessageSize(-1);
-  return v1::Inference::NewStub(
-      grpc::CreateCustomChannel(address, grpc::InsecureChannelCredentials(), arguments));
+void AddClientFlags(CLI::App& command, ClientOptions& options) {
+  command.add_option("--address", options.address, "the server's HOST:PORT [127.0.0.1:50051]");
+  command.add_flag("--tls", options.tls, "call by TLS; so does each of the next three");
+  command.add_option("--ca", options.ca,
+                     "a PEM file: the authorities that the server's certificate must come from; "
+                     "default: this machine's");
+  command.add_option("--client-certificate", options.certificate,
+                     "a PEM file: the certificate that the server asks of its clients");
+  command.add_option("--client-key", options.key, "a PEM file: its private key");
+  command.add_option("--token-file", options.token_file,
+                     "a file whose first word is the token that the server asks for");
 }
 
-std::unique_ptr<grpc::ClientContext> NewContext(const GenerateOptions& options) {
+Client::Client(ClientChannel channel) : channel_(std::move(channel)) {
+  grpc::ChannelArguments arguments;
+  arguments.SetMaxReceiveMessageSize(-1);
+  stub_ = v1::Inference::NewStub(channel_.Connect(arguments));
+}
+
+absl::StatusOr<Client> Client::Open(const ClientOptions& options) {
+  absl::StatusOr<ClientChannel> channel = ClientChannel::Open(options);
+  if (!channel.ok()) return channel.status();
+  return Client(*std::move(channel));
+}
+
+std::unique_ptr<grpc::ClientContext> Client::NewContext(double timeout_seconds) const {
   auto context = std::make_unique<grpc::ClientContext>();
-  if (options.timeout_seconds > 0) {
+  channel_.Authorize(*context);
+  if (timeout_seconds > 0) {
     context->set_deadline(std::chrono::system_clock::now() +
                           std::chrono::duration_cast<std::chrono::system_clock::duration>(
-                              std::chrono::duration<double>(options.timeout_seconds)));
+                              std::chrono::duration<double>(timeout_seconds)));
   }
   return context;
 }

@@ -11,13 +11,14 @@
 #include <string>
 #include <vector>
 
+#include "server/security/client_channel.h"
 #include "sirocco/v1/inference.grpc.pb.h"
 
 namespace sirocco {
 
 // Options of `generate` and `chat`; unset ones are left to the server.
 struct GenerateOptions {
-  std::string address = "127.0.0.1:50051";
+  ClientOptions server;
   std::string system;
   double timeout_seconds = 0;  // 0: none
   std::optional<uint32_t> max_new_tokens;
@@ -31,11 +32,25 @@ struct GenerateOptions {
   v1::GenerateRequest ToRequest() const;
 };
 
-// A plaintext channel and a stub; messages of any size the server sends.
-std::unique_ptr<v1::Inference::Stub> Connect(const std::string& address);
+// The flags that say how a server is reached.
+void AddClientFlags(CLI::App& command, ClientOptions& options);
 
-// A call's context with the deadline of the options.
-std::unique_ptr<grpc::ClientContext> NewContext(const GenerateOptions& options);
+// A server and how it is called; messages of any size that it sends.
+class Client {
+ public:
+  // As ClientChannel::Open.
+  static absl::StatusOr<Client> Open(const ClientOptions& options);
+
+  v1::Inference::Stub& stub() const { return *stub_; }
+  // Of a call with a deadline in so many seconds; 0: none.
+  std::unique_ptr<grpc::ClientContext> NewContext(double timeout_seconds = 0) const;
+
+ private:
+  explicit Client(ClientChannel channel);
+
+  ClientChannel channel_;
+  std::unique_ptr<v1::Inference::Stub> stub_;
+};
 
 struct StreamOutcome {
   grpc::Status status;

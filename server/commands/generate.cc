@@ -23,12 +23,11 @@ struct Options {
   bool json = false;
 };
 
-int PrintJson(v1::Inference::Stub& stub, const Options& options,
-              const v1::GenerateRequest& request) {
-  auto context = NewContext(options.call);
+int PrintJson(const Client& client, const Options& options, const v1::GenerateRequest& request) {
+  auto context = client.NewContext(options.call.timeout_seconds);
   v1::GenerateResponse response;
-  const grpc::Status status = stub.Generate(context.get(), request, &response);
-  if (!status.ok()) return FailCall(options.call.address, status);
+  const grpc::Status status = client.stub().Generate(context.get(), request, &response);
+  if (!status.ok()) return FailCall(options.call.server.address, status);
   std::string text;
   const auto converted = google::protobuf::util::MessageToJsonString(response, &text);
   if (!converted.ok()) return Fail(absl::InternalError(converted.ToString()));
@@ -36,12 +35,13 @@ int PrintJson(v1::Inference::Stub& stub, const Options& options,
   return 0;
 }
 
-int Stream(v1::Inference::Stub& stub, const Options& options, const v1::GenerateRequest& request) {
-  auto context = NewContext(options.call);
-  const StreamOutcome outcome = StreamAnswer(
-      stub, *context, request, [](const std::string& text) { std::cout << text << std::flush; });
+int Stream(const Client& client, const Options& options, const v1::GenerateRequest& request) {
+  auto context = client.NewContext(options.call.timeout_seconds);
+  const StreamOutcome outcome =
+      StreamAnswer(client.stub(), *context, request,
+                   [](const std::string& text) { std::cout << text << std::flush; });
   if (outcome.text.empty() || outcome.text.back() != '\n') std::cout << std::endl;
-  if (!outcome.status.ok()) return FailCall(options.call.address, outcome.status);
+  if (!outcome.status.ok()) return FailCall(options.call.server.address, outcome.status);
   if (isatty(STDERR_FILENO) == 1) {
     const double decode = outcome.total_seconds - outcome.first_token_seconds;
     std::fprintf(stderr, "[%u tokens, first after %.0f ms", outcome.completion_tokens,
@@ -72,8 +72,9 @@ int Generate(Options& options, bool prompt_given) {
   } else {
     request.set_prompt(options.prompt);
   }
-  auto stub = Connect(options.call.address);
-  return options.json ? PrintJson(*stub, options, request) : Stream(*stub, options, request);
+  const absl::StatusOr<Client> client = Client::Open(options.call.server);
+  if (!client.ok()) return Fail(client.status());
+  return options.json ? PrintJson(*client, options, request) : Stream(*client, options, request);
 }
 
 }  // namespace

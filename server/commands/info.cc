@@ -23,14 +23,15 @@ void Row(const char* name, const std::string& value) {
 
 std::string YesNo(bool value) { return value ? "yes" : "no"; }
 
-int InfoOfServer(const std::string& address) {
-  auto stub = Connect(address);
-  grpc::ClientContext context;
+int InfoOfServer(const ClientOptions& server) {
+  const absl::StatusOr<Client> client = Client::Open(server);
+  if (!client.ok()) return Fail(client.status());
+  auto context = client->NewContext();
   v1::Model model;
-  if (grpc::Status status = stub->GetModel(&context, {}, &model); !status.ok()) {
-    return FailCall(address, status);
+  if (grpc::Status status = client->stub().GetModel(context.get(), {}, &model); !status.ok()) {
+    return FailCall(server.address, status);
   }
-  Row("server", absl::StrCat(address, ", version ", model.version()));
+  Row("server", absl::StrCat(server.address, ", version ", model.version()));
   Row("model", model.name());
   Row("architecture", model.architecture());
   Row("parameters", absl::StrCat(model.parameter_count()));
@@ -117,21 +118,21 @@ int InfoOfFiles(const ConfigFlags& flags, bool tensors, bool plan) {
 
 void AddInfo(CLI::App& app, int& exit_status) {
   struct Options {
-    std::string address;
+    ClientOptions server;
     bool tensors = false, plan = false;
   };
   auto options = std::make_shared<Options>();
   CLI::App* command = app.add_subcommand(
       "info", "Show what a server serves (--address) or what a model's files hold (--model)");
-  auto* address =
-      command->add_option("--address", options->address, "a running server's HOST:PORT");
+  AddClientFlags(*command, options->server);
+  const CLI::Option* address = command->get_option("--address");
   command->add_flag("--tensors", options->tensors, "with --model: list every tensor");
   command->add_flag("--plan", options->plan, "with --model: print the mode's decode plan");
   auto flags = ConfigFlags::AddTo(*command);
-  command->get_option("--model")->excludes(address);
-  command->callback([options, flags, &exit_status] {
-    exit_status = options->address.empty() ? InfoOfFiles(*flags, options->tensors, options->plan)
-                                           : InfoOfServer(options->address);
+  command->get_option("--model")->excludes(command->get_option("--address"));
+  command->callback([options, flags, address, &exit_status] {
+    exit_status = address->count() == 0 ? InfoOfFiles(*flags, options->tensors, options->plan)
+                                        : InfoOfServer(options->server);
   });
 }
 

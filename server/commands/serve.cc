@@ -3,6 +3,7 @@
 
 #include <cstdio>
 #include <cstdlib>
+#include <functional>
 #include <future>
 #include <memory>
 #include <optional>
@@ -21,6 +22,7 @@
 #include "server/metrics/http_server.h"
 #include "server/metrics/metrics.h"
 #include "server/model/load.h"
+#include "server/security/security.h"
 #include "server/service/server.h"
 
 namespace sirocco {
@@ -146,6 +148,13 @@ void RaiseFileLimit() {
   setrlimit(RLIMIT_NOFILE, &limit);
 }
 
+// What the metrics port shows of itself; none: it is in the clear.
+std::function<std::shared_ptr<SSL_CTX>()> MetricsTls(const Config& config,
+                                                     const Security& security) {
+  if (!config.metrics_tls) return nullptr;
+  return [&security] { return security.tls()->context; };
+}
+
 int Serve(const ConfigFlags& flags) {
   absl::StatusOr<Config> config = flags.Load();
   if (!config.ok()) return Fail(config.status());
@@ -153,6 +162,8 @@ int Serve(const ConfigFlags& flags) {
   RaiseFileLimit();
   Wakeups wakeups;
   Metrics metrics(config->vllm_metrics);
+  absl::StatusOr<std::unique_ptr<Security>> security = Security::Open(*config, metrics);
+  if (!security.ok()) return Fail(security.status());
   // Headers only: files and settings that cannot work end here with one line, before anyone waits.
   absl::StatusOr<std::unique_ptr<ServedModel>> model = OpenServedModel(*config);
   if (!model.ok()) return Fail(model.status());
@@ -166,10 +177,12 @@ int Serve(const ConfigFlags& flags) {
   GrpcServerOptions options;
   options.listen = config->listen;
   options.max_message_size = static_cast<int32_t>(config->max_message_size);
+  options.max_streams_per_connection = static_cast<int32_t>(config->max_streams_per_connection);
   options.health_stall_timeout = config->health_stall_timeout;
   options.write_stall_timeout = config->write_stall_timeout;
   options.mode = config->mode;
   options.log_prompts = config->log_prompts;
+  options.security = security->get();
   options.on_fault = [&](const absl::Status&) { wakeups.Post(Wakeups::kFault); };
   options.on_deaf = [&] { wakeups.Post(Wakeups::kDeaf); };
   absl::StatusOr<std::unique_ptr<GrpcServer>> server = GrpcServer::Start(options, metrics);
@@ -177,7 +190,8 @@ int Serve(const ConfigFlags& flags) {
   absl::StatusOr<std::unique_ptr<HttpServer>> http = HttpServer::Start(
       config->metrics_listen, {.metrics = [&] { return metrics.Render(); },
                                .not_ready = [&] { return (*server)->WhyNotReady(); },
-                               .not_healthy = [&] { return (*server)->WhyNotHealthy(); }});
+                               .not_healthy = [&] { return (*server)->WhyNotHealthy(); },
+                               .tls = MetricsTls(*config, **security)});
   if (!http.ok()) return Fail(http.status());
   LogInfo(absl::StrCat("sirocco ", kVersion, " listens"),
           {{"grpc", (*server)->address()}, {"metrics", (*http)->address()}});

@@ -143,6 +143,29 @@ absl::Status Set(const KeyEntry& key, std::string_view value, std::string_view s
   return absl::OkStatus();
 }
 
+// Keys that need another.
+absl::Status CheckTogether(const Config& config) {
+  struct Need {
+    std::string_view key;
+    bool is_set;
+    std::string_view needed;
+    bool needed_is_set;
+  };
+  const bool certificate = !config.tls_certificate.empty();
+  const Need needs[] = {
+      {"tls_certificate", certificate, "tls_key", !config.tls_key.empty()},
+      {"tls_key", !config.tls_key.empty(), "tls_certificate", certificate},
+      {"tls_client_ca", !config.tls_client_ca.empty(), "tls_certificate", certificate},
+      {"metrics_tls", config.metrics_tls, "tls_certificate", certificate},
+  };
+  for (const Need& need : needs) {
+    if (!need.is_set || need.needed_is_set) continue;
+    return absl::InvalidArgumentError(
+        absl::StrCat(std::string(need.key), " is set, but ", std::string(need.needed), " is not"));
+  }
+  return absl::OkStatus();
+}
+
 }  // namespace
 
 std::vector<ConfigKey> ConfigKeys() {
@@ -187,6 +210,7 @@ absl::StatusOr<Config> LoadConfig(const std::string& file,
     }
     if (!status.ok()) return status;
   }
+  if (absl::Status status = CheckTogether(config); !status.ok()) return status;
   absl::StatusOr<Mode> mode = ModeFromEnvironment();
   if (!mode.ok()) return mode.status();
   config.mode = *mode;

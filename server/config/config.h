@@ -38,7 +38,10 @@ struct Config {
   std::chrono::milliseconds drain_timeout{30'000};
   std::chrono::milliseconds health_stall_timeout{10'000};
   std::chrono::milliseconds write_stall_timeout{60'000};
+  std::string tls_certificate, tls_key, tls_client_ca, auth_token_file;  // paths; empty: none
+  bool metrics_tls = false;
   int64_t max_message_size = 8 << 20;
+  int64_t max_streams_per_connection = 4096;
   bool vllm_metrics = true;
   std::string log_level = "info";
   std::string log_format = "text";

@@ -148,11 +148,26 @@ std::vector<KeyEntry> MakeTable() {
                "NOT_SERVING when work waits and no step has ended for this long"),
       Duration("write_stall_timeout", &Config::write_stall_timeout,
                "a client that reads nothing for this long is ended"),
+      Text(
+          "tls_certificate", &Config::tls_certificate,
+          "serve gRPC over TLS alone: a PEM file with the server's certificate and what leads from "
+          "it to its authority; read again when it changes, as tls_key, tls_client_ca and "
+          "auth_token_file"),
+      Text("tls_key", &Config::tls_key, "the certificate's private key, a PEM file"),
+      Text("tls_client_ca", &Config::tls_client_ca,
+           "only clients connect whose certificate comes from an authority of this PEM file"),
+      Text("auth_token_file", &Config::auth_token_file,
+           "calls but health's need 'authorization: Bearer TOKEN'; a token a line, after it the "
+           "methods that it allows (Generate,GetModel), none: all"),
+      Bool("metrics_tls", &Config::metrics_tls,
+           "serve metrics_listen over TLS too, by the same certificate; no client needs one there"),
       {"max_message_size", "largest request in bytes",
        [](std::string_view text, Config& c) {
          return Store(ParseBytes(text, 1024, int64_t{1} << 30), c.max_message_size);
        },
        [](const Config& c) { return BytesText(c.max_message_size); }},
+      Integer("max_streams_per_connection", &Config::max_streams_per_connection, 1, kMostInt,
+              "calls that one connection may have at once; clients let others wait"),
       Bool("vllm_metrics", &Config::vllm_metrics, "also serve the metrics under their vllm: names"),
       Choice("log_level", &Config::log_level, {"debug", "info", "warning", "error"},
              "the least important log lines shown"),

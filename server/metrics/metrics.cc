@@ -50,10 +50,15 @@ std::string_view NameOf(RpcMethod method) {
   return kNames[static_cast<size_t>(method)];
 }
 
+std::string_view NameOf(CredentialKind kind) {
+  return kind == CredentialKind::kTls ? "tls" : "tokens";
+}
+
 Metrics::Metrics(bool vllm_names)
     : vllm_names_(vllm_names), registry_(std::make_shared<prometheus::Registry>()) {
   MakeCallSeries();
   MakeEngineSeries();
+  MakeSecuritySeries();
 }
 
 Metrics::~Metrics() = default;
@@ -106,6 +111,21 @@ void Metrics::MakeEngineSeries() {
   last_step_ = &GaugeFamily(*registry_, "sirocco_last_step_timestamp_seconds",
                             "When the last step ended, in seconds since 1970; 0: none has.")
                     .Add({});
+}
+
+void Metrics::MakeSecuritySeries() {
+  auto& denied = CounterFamily(*registry_, "sirocco_denied_total",
+                               "Calls and handshakes that were refused for who asked, by reason.");
+  static constexpr std::array<const char*, kDenials> kReasons = {"token_missing", "token_unknown",
+                                                                 "method_forbidden", "handshake"};
+  for (int i = 0; i < kDenials; ++i) denied_[i] = &denied.Add({{"reason", kReasons[i]}});
+  auto& reloads = CounterFamily(*registry_, "sirocco_credential_reloads_total",
+                                "Changed certificates and tokens, by whether they could serve.");
+  for (const CredentialKind kind : {CredentialKind::kTls, CredentialKind::kTokens}) {
+    const std::string what(NameOf(kind));
+    reloads_[static_cast<size_t>(kind)] = {&reloads.Add({{"what", what}, {"result", "failed"}}),
+                                           &reloads.Add({{"what", what}, {"result", "taken"}})};
+  }
 }
 
 void Metrics::MakeVllmSeries(const std::string& model_name) {
@@ -180,6 +200,19 @@ std::string Metrics::Render() const {
 
 void Metrics::OnCall(RpcMethod method, absl::StatusCode code) {
   calls_[static_cast<size_t>(method)][static_cast<size_t>(code)]->Increment();
+}
+
+void Metrics::OnDenied(Denial reason) { denied_[static_cast<size_t>(reason)]->Increment(); }
+
+void Metrics::OnReload(CredentialKind kind, bool taken) {
+  reloads_[static_cast<size_t>(kind)][taken ? 1 : 0]->Increment();
+}
+
+void Metrics::SetCertificateExpiry(double seconds) {
+  GaugeFamily(*registry_, "sirocco_certificate_expiry_timestamp_seconds",
+              "When the TLS certificate ends, in seconds since 1970.")
+      .Add({})
+      .Set(seconds);
 }
 
 void Metrics::OnGauges(const EngineGauges& gauges) {

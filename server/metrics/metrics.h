@@ -33,6 +33,14 @@ enum class RpcMethod : uint8_t { kGenerate, kGenerateStream, kTokenize, kDetoken
 inline constexpr int kRpcMethods = 5;
 std::string_view NameOf(RpcMethod method);  // "Generate", ...
 
+// Why a call or a connection was not let in.
+enum class Denial : uint8_t { kTokenMissing, kTokenUnknown, kMethodForbidden, kHandshake };
+inline constexpr int kDenials = 4;
+
+// What is read anew when its files change.
+enum class CredentialKind : uint8_t { kTls, kTokens };
+std::string_view NameOf(CredentialKind kind);  // "tls", "tokens"
+
 class Metrics final : public EngineObserver {
  public:
   // `vllm_names`: whether the names that start with "vllm:" are exposed.
@@ -54,6 +62,13 @@ class Metrics final : public EngineObserver {
   void OnCall(RpcMethod method, absl::StatusCode code);
   // A Generate call's deadline passed: once such a call, before it ends.
   void OnDeadlineExceeded(RequestStage stage);
+
+  // Once each call or handshake that was refused.
+  void OnDenied(Denial reason);
+  // Changed files were read anew: taken, or left since they cannot serve.
+  void OnReload(CredentialKind kind, bool taken);
+  // When the TLS certificate ends, in seconds since 1970.
+  void SetCertificateExpiry(double seconds);
 
   // EngineObserver.
   void OnGauges(const EngineGauges& gauges) override;
@@ -86,6 +101,7 @@ class Metrics final : public EngineObserver {
   };
   void MakeCallSeries();
   void MakeEngineSeries();
+  void MakeSecuritySeries();
   void MakeVllmSeries(const std::string& model_name);
 
   static constexpr int kStatusCodes = 17;
@@ -104,7 +120,9 @@ class Metrics final : public EngineObserver {
   std::array<Counter, kRejectReasons.size()> rejected_;
   std::array<Counter, 3> deadline_exceeded_;  // by RequestStage
   Histogram cancel_to_free_;
-  std::unique_ptr<VllmNames> vllm_;  // from SetModel on, if vllm_names_
+  std::array<Counter, kDenials> denied_;
+  std::array<std::array<Counter, 2>, 2> reloads_;  // by CredentialKind, and whether it was taken
+  std::unique_ptr<VllmNames> vllm_;                // from SetModel on, if vllm_names_
 
   mutable std::mutex model_mutex_;
   const ServedModel* model_ = nullptr;

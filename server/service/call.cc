@@ -140,7 +140,7 @@ grpc::Status CallRecord::End(const absl::Status& status, const CallDetails& deta
   context_.AddTrailingMetadata("sirocco-queue-ms", MillisecondsText(details.timing.queue));
   context_.AddTrailingMetadata("sirocco-prefill-ms", MillisecondsText(details.timing.prefill));
   context_.AddTrailingMetadata("sirocco-decode-ms", MillisecondsText(details.timing.decode));
-  return ToGrpcStatus(status);
+  return ToGrpcStatus(ForClient(status));
 }
 
 void CallRecord::Log(absl::StatusCode code, const absl::Status& status,

@@ -17,7 +17,7 @@ namespace {
 struct State {
   std::mutex mutex;
   std::optional<std::string> kept;  // while a start keeps them back
-  std::atomic<int> failed_accepts{0};
+  std::atomic<int> failed_accepts{0}, failed_handshakes{0};
 };
 
 State& Shared() {
@@ -30,6 +30,7 @@ void OnMessage(gpr_log_func_args* args) {
   if (args->severity != GPR_LOG_SEVERITY_ERROR) return;
   State& state = Shared();
   if (absl::StrContains(args->message, "Failed accept")) ++state.failed_accepts;
+  if (absl::StrContains(args->message, "Handshake failed")) ++state.failed_handshakes;
   {
     const std::lock_guard lock(state.mutex);
     if (state.kept) {
@@ -66,5 +67,7 @@ std::string GrpcStartLog::Reason() const {
 }
 
 int FailedAccepts() { return Shared().failed_accepts; }
+
+int FailedHandshakes() { return Shared().failed_handshakes; }
 
 }  // namespace sirocco

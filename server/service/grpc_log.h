@@ -1,5 +1,5 @@
-// gRPC's own messages as lines of our log; and two things that it tells nowhere else: why it cannot
-// listen, and that it has stopped listening.
+// gRPC's own messages as lines of our log; and what it tells nowhere else: why it cannot
+// listen, that it has stopped listening, and that a handshake has failed.
 #pragma once
 
 #include <string>
@@ -22,5 +22,7 @@ class GrpcStartLog {
 // How often a listener of this process could not accept a connection: gRPC 1.51 closes it then, and
 // no other connection ever comes in. Any thread.
 int FailedAccepts();
+// How many TLS handshakes have failed. Any thread.
+int FailedHandshakes();
 
 }  // namespace sirocco

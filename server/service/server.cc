@@ -6,6 +6,7 @@
 #include <algorithm>
 
 #include "absl/strings/str_cat.h"
+#include "server/service/credentials.h"
 #include "server/service/grpc_log.h"
 
 namespace sirocco {
@@ -18,8 +19,16 @@ constexpr char kLiveness[] = "liveness";
 // Reflection is gRPC's own synchronous service: the only one that takes a thread a call.
 constexpr int kMaxSyncThreads = 16;
 
-// A client may ping this often.
+// A client may ping this often; one that does not keep to it is disconnected after some warnings.
 constexpr int kMinClientPingMs = 5'000;
+constexpr int kMaxPingStrikes = 2;
+
+// What connections hold together before messages are whole. Beyond, gRPC reads no more, and ends
+// what holds most: header blocks that never end would take gigabytes otherwise.
+constexpr size_t kMaxTransportBytes = size_t{512} << 20;
+
+// Bytes of a call's metadata, names included: RESOURCE_EXHAUSTED beyond.
+constexpr int kMaxMetadataBytes = 8 << 10;
 
 // A connection whose other side has been silent for so long is pinged; one that does not answer, or
 // does not end its handshake, is closed. Where a reader may stall for less, so may a connection.
@@ -41,11 +50,16 @@ GrpcServer::GrpcServer(const GrpcServerOptions& options, Metrics& metrics)
       look_interval_(
           std::clamp(std::min(options.health_stall_timeout, options.write_stall_timeout) / 8,
                      std::chrono::milliseconds(5), std::chrono::milliseconds(250))),
+      metrics_(metrics),
       health_({kAll, kInference, kLiveness}, open_),
       pool_(options.work),
       service_({state_, metrics, pool_, calls_, open_, options.mode, options.log_prompts}),
       stall_(options.health_stall_timeout),
-      failed_accepts_(FailedAccepts()) {
+      failed_accepts_(FailedAccepts()),
+      failed_handshakes_(FailedHandshakes()),
+      credentials_(options.security == nullptr
+                       ? grpc::InsecureServerCredentials()
+                       : MakeServerCredentials(*options.security, metrics)) {
   UpdateHealth();
 }
 
@@ -61,8 +75,11 @@ absl::Status GrpcServer::Listen() {
   grpc::reflection::InitProtoReflectionServerBuilderPlugin();
   grpc::ServerBuilder builder;
   int port = 0;
-  builder.AddListeningPort(options_.listen, grpc::InsecureServerCredentials(), &port);
+  builder.AddListeningPort(options_.listen, credentials_, &port);
   builder.SetMaxReceiveMessageSize(options_.max_message_size);
+  builder.AddChannelArgument(GRPC_ARG_MAX_METADATA_SIZE, kMaxMetadataBytes);
+  builder.AddChannelArgument(GRPC_ARG_MAX_CONCURRENT_STREAMS, options_.max_streams_per_connection);
+  builder.AddChannelArgument(GRPC_ARG_HTTP2_MAX_PING_STRIKES, kMaxPingStrikes);
   // Two servers on one port would share its connections.
   builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
   const int unanswered_ms = PatienceMs(kMaxUnanswered, options_.write_stall_timeout);
@@ -77,6 +94,7 @@ absl::Status GrpcServer::Listen() {
                              kMinClientPingMs);
   grpc::ResourceQuota quota("server");
   quota.SetMaxThreads(kMaxSyncThreads);
+  quota.Resize(kMaxTransportBytes);
   builder.SetResourceQuota(quota);
   builder.RegisterService(&service_);
   builder.RegisterService(&health_);
@@ -117,6 +135,12 @@ void GrpcServer::LookAtListener() {
   options_.on_deaf();
 }
 
+void GrpcServer::LookAtHandshakes() {
+  for (const int failed = FailedHandshakes(); failed_handshakes_ != failed; ++failed_handshakes_) {
+    metrics_.OnDenied(Denial::kHandshake);
+  }
+}
+
 void GrpcServer::LookAtEngine() {
   Engine* engine = state_.engine();
   if (engine == nullptr) return;
@@ -141,6 +165,7 @@ void GrpcServer::Watch() {
   while (!wake_.wait_for(lock, look_interval_, [this] { return stop_; })) {
     lock.unlock();
     LookAtListener();
+    LookAtHandshakes();
     LookAtEngine();
     UpdateHealth();
     LookAtReaders();

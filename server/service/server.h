@@ -28,6 +28,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "server/security/security.h"
 #include "server/service/generate_call.h"
 #include "server/service/health.h"
 #include "server/service/inference_service.h"
@@ -42,11 +43,13 @@ namespace sirocco {
 struct GrpcServerOptions {
   std::string listen = "127.0.0.1:50051";  // HOST:PORT; port 0 picks one
   int32_t max_message_size = 8 << 20;      // bytes of a request
+  int32_t max_streams_per_connection = 4096;
   std::chrono::milliseconds health_stall_timeout{10'000};
   std::chrono::milliseconds write_stall_timeout{60'000};
   Mode mode = Mode::kEager;  // told in the trailing metadata, also while loading
   bool log_prompts = false;  // in the calls' log lines
   WorkPool::Limits work;
+  const Security* security = nullptr;  // none: in the clear, and no token is asked for
   // The device has failed and the engine has ended all calls: the process should exit. Called
   // once at most, from the server's own thread; it must not call the server.
   std::function<void(const absl::Status&)> on_fault = [](const absl::Status&) {};
@@ -85,11 +88,13 @@ class GrpcServer {
   // The watch thread: faults, stalls, a lost listener, readers that take nothing.
   void Watch();
   void LookAtListener();
+  void LookAtHandshakes();
   void LookAtEngine();
   void LookAtReaders();
 
   const GrpcServerOptions options_;
   const std::chrono::milliseconds look_interval_;
+  Metrics& metrics_;
   std::string address_;
   ServingState state_;
   OpenCalls open_;
@@ -101,6 +106,8 @@ class GrpcServer {
   bool failed_ = false;       // the watch thread's
   const int failed_accepts_;  // before it listened
   bool deaf_ = false;         // the watch thread's
+  int failed_handshakes_;     // that were counted; the watch thread's
+  std::shared_ptr<grpc::ServerCredentials> credentials_;
   std::unique_ptr<grpc::Server> server_;
   std::unique_ptr<Pulse> pulse_;
 

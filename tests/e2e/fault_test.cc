@@ -206,14 +206,15 @@ class FaultTest : public testing::TestWithParam<Served> {
 
   void ExpectFault(const grpc::Status& status) const {
     EXPECT_EQ(status.error_code(), grpc::StatusCode::INTERNAL) << status.error_message();
-    EXPECT_THAT(status.error_message(), StartsWith("the device has failed: "));
-    EXPECT_THAT(status.error_message(),
-                HasSubstr(GetParam().cuda ? "cudaErrorIllegalAddress" : "the deferring device"));
+    // What failed, and where, is for the log alone.
+    EXPECT_EQ(status.error_message(), "the server has failed; its log says why");
   }
 
   void ExpectExit() {
     EXPECT_EQ(server_->WaitForExit(kSoon), kDeviceLost) << server_->Log();
-    EXPECT_THAT(server_->Log(), HasSubstr("the device has failed"));
+    EXPECT_THAT(server_->Log(), HasSubstr("the device has failed: "));
+    EXPECT_THAT(server_->Log(),
+                HasSubstr(GetParam().cuda ? "cudaErrorIllegalAddress" : "the deferring device"));
   }
 
   std::unique_ptr<ServedProcess> server_;

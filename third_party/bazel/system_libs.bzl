@@ -55,11 +55,6 @@ _LIBS = {
         header = "prometheus/registry.h",
         shared = ["prometheus-cpp-core"],
     ),
-    "civetweb": struct(
-        package = "libcivetweb-dev",
-        header = "CivetServer.h",
-        shared = ["civetweb-cpp", "civetweb"],
-    ),
     "cli11": struct(package = "libcli11-dev", header = "CLI/CLI.hpp", static = []),
     "highway": struct(package = "libhwy-dev", header = "hwy/highway.h", shared = ["hwy"]),
     "benchmark": struct(
@@ -72,8 +67,6 @@ _LIBS = {
 
 _BUNDLED = [
     "libprometheus-cpp-core.so.1.0",
-    "libcivetweb-cpp.so.1",
-    "libcivetweb.so.1",
     "libhwy.so.1",
     "libz.so.1",
 ]

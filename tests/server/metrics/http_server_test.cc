@@ -6,6 +6,8 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <cerrno>
+#include <chrono>
 #include <string>
 #include <thread>
 #include <vector>
@@ -118,6 +120,64 @@ TEST_F(HttpServerTest, OneIdleConnectionDoesNotHideTheRest) {
   for (int i = 0; i < 20; ++i) {
     EXPECT_EQ(Body(Ask(server_->address(), "GET", "/readyz")), "ok\n");
   }
+  close(idle);
+}
+
+// More of them than there are connections: the oldest give way.
+TEST_F(HttpServerTest, SlowClientsKeepNobodyOut) {
+  std::vector<int> slow;
+  for (int i = 0; i < 300; ++i) {
+    slow.push_back(Connect(server_->address()));
+    EXPECT_EQ(send(slow.back(), "GET /met", 8, MSG_NOSIGNAL), 8);
+  }
+  EXPECT_EQ(Body(Ask(server_->address(), "GET", "/readyz")), "ok\n");
+  char byte;
+  EXPECT_LE(recv(slow.front(), &byte, 1, 0), 0);
+  EXPECT_EQ(recv(slow.back(), &byte, 1, MSG_DONTWAIT), -1) << "the newest is still there";
+  EXPECT_EQ(errno, EAGAIN);
+  for (const int one : slow) close(one);
+}
+
+TEST_F(HttpServerTest, ARequestInPieces) {
+  const int fd = Connect(server_->address());
+  for (const char c : std::string("GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n")) {
+    ASSERT_EQ(send(fd, &c, 1, MSG_NOSIGNAL), 1);
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  }
+  std::string answer;
+  char buffer[4096];
+  for (ssize_t n; (n = recv(fd, buffer, sizeof(buffer), 0)) > 0;) answer.append(buffer, n);
+  close(fd);
+  EXPECT_EQ(Body(answer), "a_metric 1\n");
+}
+
+TEST_F(HttpServerTest, WhatIsWrongHasItsStatus) {
+  const auto status = [this](const std::string& request) {
+    return StatusLine(Talk(server_->address(), request)).substr(9);
+  };
+  EXPECT_EQ(status("GET /metrics HTTP/1.0\r\n\r\n"), "200");
+  EXPECT_EQ(status("GET /metrics HTTP/9.9\r\n\r\n"), "505");
+  EXPECT_EQ(status("GET metrics HTTP/1.1\r\n\r\n"), "400");
+  EXPECT_EQ(status("GET  HTTP/1.1\r\n\r\n"), "400");
+  EXPECT_EQ(status("GET /a b HTTP/1.1\r\n\r\n"), "400");
+  EXPECT_EQ(status("GET /metrics\r\n\r\n"), "400");
+  EXPECT_EQ(status("\x16\x03\x01 hello\r\n\r\n"), "400");
+  EXPECT_EQ(status("GET / HTTP/1.1\r\nX: " + std::string(9000, 'x') + "\r\n\r\n"), "431");
+  // Its body is not read, and the answer comes all the same.
+  const std::string answer =
+      Talk(server_->address(), "POST /metrics HTTP/1.1\r\n\r\n" + std::string(30'000, 'x'));
+  EXPECT_EQ(StatusLine(answer), "HTTP/1.1 405");
+  EXPECT_NE(answer.find("Allow: GET, HEAD\r\n"), std::string::npos);
+}
+
+// Its thread waits for nobody: an open connection does not hold up the end.
+TEST(HttpServer, EndsAtOnce) {
+  auto server = HttpServer::Start("127.0.0.1:0", {});
+  ASSERT_TRUE(server.ok()) << server.status();
+  const int idle = Connect((*server)->address());
+  const auto begin = std::chrono::steady_clock::now();
+  *server = nullptr;
+  EXPECT_LT(std::chrono::steady_clock::now() - begin, std::chrono::seconds(1));
   close(idle);
 }
 

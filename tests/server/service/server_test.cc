@@ -261,7 +261,9 @@ TEST_F(ServerTest, AFaultIsToldOnceAndForGood) {
   EXPECT_EQ(Health("liveness"), HealthCheckResponse::NOT_SERVING);
   EXPECT_EQ(server_->WhyNotHealthy(), "the device has failed");
   grpc::ClientContext context;
-  EXPECT_EQ(Stream(Ask("x", 1), context).status.error_code(), grpc::StatusCode::INTERNAL);
+  const grpc::Status status = Stream(Ask("x", 1), context).status;
+  EXPECT_EQ(status.error_code(), grpc::StatusCode::INTERNAL);
+  EXPECT_EQ(status.error_message(), "the server has failed; its log says why");
   std::this_thread::sleep_for(milliseconds(600));
   EXPECT_EQ(told, 1);
 }
