@@ -1,0 +1,232 @@
+"""HTTP/2 abuse, each kind for a bounded time: the server answers others meanwhile, bounds its memory,
+and is as before afterwards.
+"""
+import os
+import struct
+import threading
+import time
+
+import pytest
+
+import http2
+from harness import Server, eventually
+from http2 import Connection, call_headers, frame
+from stubs import pb, rpc
+
+SECONDS = 2  # of each kind of abuse
+ATTACKERS = 4  # connections at once
+# Bytes that the server may hold more while it is abused: gRPC has a quota of 512 MiB for all connections
+# (and takes what attackers do not read for as long as it lasts); the rest is ours.
+GROWTH = 768 << 20
+GENERATE = "/sirocco.v1.Inference/GenerateStream"
+ASK = http2.message(pb.GenerateRequest(prompt="Once", max_new_tokens=4000,
+                                       stop={"ignore_eos": True}).SerializeToString())
+
+
+@pytest.fixture(scope="module")
+def server(tiny):
+    with Server(tiny, "--max-batch-size", 8, "--max-length", 4096) as server:
+        yield server
+
+
+def resident(server):
+    with open(f"/proc/{server.process.pid}/statm", encoding="utf-8") as file:
+        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def rapid_reset(connection, turn):
+    """Calls that are cancelled as soon as they are made: as many as fit."""
+    base = 1 + 2 * 200 * turn
+    return connection.send(b"".join(
+        frame(http2.HEADERS, http2.END_HEADERS, stream, call_headers(GENERATE)) +
+        frame(http2.DATA, http2.END_STREAM, stream, ASK) +
+        frame(http2.RST_STREAM, 0, stream, struct.pack(">I", http2.CANCEL))
+        for stream in range(base, base + 2 * 200, 2)))
+
+
+def pings(connection, turn):
+    return connection.send(frame(http2.PING, payload=struct.pack(">Q", turn)) * 500)
+
+
+def settings(connection, turn):
+    size = struct.pack(">HI", http2.INITIAL_WINDOW_SIZE, 65535 + turn % 2)
+    return connection.send(frame(http2.SETTINGS, payload=size) * 500)
+
+
+def window_updates(connection, _):
+    return connection.send(frame(http2.WINDOW_UPDATE, payload=struct.pack(">I", 1)) * 1000)
+
+
+def priorities(connection, turn):
+    return connection.send(b"".join(
+        frame(http2.PRIORITY, 0, 1 + 2 * i, struct.pack(">IB", 0, turn % 256))
+        for i in range(500)))
+
+
+def empty_data(connection, turn):
+    """A call whose message never begins."""
+    head = frame(http2.HEADERS, http2.END_HEADERS, 1, call_headers(GENERATE)) if turn == 0 else b""
+    return connection.send(head + frame(http2.DATA, 0, 1) * 1000)
+
+
+def endless_headers(connection, turn):
+    """Header blocks that never end, of fields that mean nothing."""
+    head = frame(http2.HEADERS, 0, 1, call_headers(GENERATE)) if turn == 0 else b""
+    return connection.send(head + frame(http2.CONTINUATION, 0, 1,
+                                        http2.field("x-" + "y" * 100, "z" * 4000) * 3) * 8)
+
+
+def large_headers(connection, turn):
+    """One call after the other with more metadata than is taken."""
+    stream = 1 + 2 * turn
+    more = [(f"x-{i}", "y" * 1000) for i in range(14)]
+    return connection.send(frame(http2.HEADERS, http2.END_HEADERS | http2.END_STREAM, stream,
+                                 call_headers(GENERATE, *more)))
+
+
+def table_bombs(connection, turn):
+    """A field enters the table of headers once, and each call repeats it a thousand times."""
+    stream = 1 + 2 * turn
+    value = b"z" * 3000
+    enter = b"\x40" + http2.integer(1, 7) + b"x" + http2.integer(len(value), 7) + value
+    return connection.send(frame(http2.HEADERS, http2.END_HEADERS | http2.END_STREAM, stream,
+                                 call_headers(GENERATE) + enter + b"\xbe" * 1000))
+
+
+def garbage(connection, turn):
+    return connection.send(os.urandom(4096))
+
+
+ABUSES = [rapid_reset, pings, settings, window_updates, priorities, empty_data, endless_headers,
+          large_headers, table_bombs, garbage]
+
+
+class Attack:
+    """The abuse by several connections, each made anew when it is closed, none of which reads what
+    comes more than it must."""
+
+    def __init__(self, address, abuse, **options):
+        self.rounds, self.connections = 0, 0
+        self.end = time.monotonic() + SECONDS
+        self.threads = [threading.Thread(target=self._run, args=(address, abuse, options))
+                        for _ in range(ATTACKERS)]
+        for thread in self.threads:
+            thread.start()
+
+    def _run(self, address, abuse, options):
+        while time.monotonic() < self.end:
+            with Connection(address, **options) as connection:
+                self.connections += 1
+                turn = 0
+                while time.monotonic() < self.end and abuse(connection, turn):
+                    turn += 1
+                    self.rounds += 1
+
+    def running(self):
+        return any(thread.is_alive() for thread in self.threads)
+
+    def join(self):
+        for thread in self.threads:
+            thread.join()
+
+
+def answer(server, timeout=20):
+    return list(server.generate(prompt="The wind", max_new_tokens=4, sampling={"temperature": 0},
+                                timeout=timeout).completions[0].token_ids)
+
+
+@pytest.mark.parametrize("abuse", ABUSES, ids=lambda abuse: abuse.__name__)
+def test_abuse(server, abuse):
+    expected, before = answer(server), resident(server)
+    attack = Attack(server.address, abuse)
+    times, most = [], before
+    while attack.running():
+        started = time.monotonic()
+        assert answer(server) == expected
+        times.append(time.monotonic() - started)
+        most = max(most, resident(server))
+        assert server.http_status("/healthz") == 200
+    attack.join()
+    times.sort()
+    print(f"{abuse.__name__}: {attack.rounds} rounds, {attack.connections} connections; "
+          f"{len(times)} answers meanwhile, p50 {times[len(times) // 2] * 1e3:.0f} ms, p99 "
+          f"{times[int(len(times) * 0.99)] * 1e3:.0f} ms; {(most - before) >> 20} MiB more")
+    assert attack.rounds > 0 and times
+    assert most - before < GROWTH
+    eventually(server.idle, what="the end of what the abuse began")
+    assert server.check_health() == "SERVING"
+    assert answer(server) == expected
+
+
+def test_tiny_windows(server):
+    """Readers that let a byte in at a time hold up nobody, and are no burden."""
+    expected, before = answer(server), resident(server)
+    tiny = [Connection(server.address, settings=[(http2.INITIAL_WINDOW_SIZE, 1)])
+            for _ in range(6)]  # fewer than lanes
+    for connection in tiny:
+        assert connection.send(
+            frame(http2.HEADERS, http2.END_HEADERS, 1, call_headers(GENERATE)) +
+            frame(http2.DATA, http2.END_STREAM, 1, ASK))
+    end = time.monotonic() + SECONDS
+    while time.monotonic() < end:
+        for connection in tiny:
+            connection.send(frame(http2.WINDOW_UPDATE, 0, 1, struct.pack(">I", 1)))
+        assert answer(server) == expected
+    assert resident(server) - before < GROWTH
+    got = [sum(len(payload) for kind, _, _, payload in filter(None, connection.frames(0.05))
+               if kind == http2.DATA) for connection in tiny]
+    assert all(0 < size < 1000 for size in got), got
+    for connection in tiny:
+        connection.close()
+    eventually(server.idle)
+
+
+class TestRefusals:
+    """What is beyond a limit, and how it is refused."""
+
+    def test_too_many_pings(self, server):
+        with Connection(server.address) as connection:
+            for turn in range(20):
+                if not pings(connection, turn):
+                    break
+            last = [f for f in connection.frames(5) if f is None or f[0] == http2.GOAWAY]
+        assert last and last[-1] is None, "the connection is closed"
+        goaway = [f for f in last if f is not None]
+        assert goaway and b"too_many_pings" in goaway[0][3]
+
+    def test_too_much_metadata(self, server):
+        """The call has its status. gRPC 1.51 may close its connection after it; others stay."""
+        for size in (7_000, 9_000, 20_000):
+            with server.new_channel(("grpc.max_metadata_size", 1 << 20)) as channel:
+                call = rpc.InferenceStub(channel).GetModel.future(
+                    pb.GetModelRequest(), timeout=20, metadata=[("x-some", "y" * size)])
+                expected = "OK" if size < 8192 else "RESOURCE_EXHAUSTED"
+                assert call.code().name == expected
+            assert server.get_model()
+
+    def test_streams_of_a_connection(self, tiny):
+        """Clients that keep to it let the others wait; who does not loses the connection."""
+        ask = pb.GenerateRequest(prompt="Once", max_new_tokens=3500, stop={"ignore_eos": True})
+        with Server(tiny, "--max-batch-size", 8, "--max-length", 4096,
+                    "--max-streams-per-connection", 3) as server:
+            with server.new_channel() as channel:
+                stub = rpc.InferenceStub(channel)
+                calls = [stub.GenerateStream(ask, timeout=60) for _ in range(5)]
+                for call in calls[:3]:
+                    next(call)
+                running = [server.metrics()("vllm:num_requests_running") for _ in range(20)]
+                assert 0 < max(running) <= 3
+                assert server.generate(prompt="Once", max_new_tokens=1), "on another connection"
+                for call in calls:
+                    assert sum(len(event.token_ids) for event in call) > 0
+            with Connection(server.address) as greedy:
+                greedy.frames(0.2)  # the server's settings
+                greedy.send(frame(http2.SETTINGS, http2.ACK))
+                greedy.send(b"".join(
+                    frame(http2.HEADERS, http2.END_HEADERS, stream, call_headers(GENERATE)) +
+                    frame(http2.DATA, http2.END_STREAM, stream, ASK) for stream in range(1, 41, 2)))
+                got = greedy.frames(2)
+                opened = {stream for kind, _, stream, _ in filter(None, got)
+                          if kind == http2.HEADERS}
+                assert len(opened) <= 3, "no more were served"
+            eventually(server.idle)
