@@ -6,6 +6,9 @@
 namespace sirocco {
 namespace {
 
+// Room for so many events is kept in any case.
+constexpr size_t kLeastKept = 1024;
+
 template <typename... Functions>
 struct Overloaded : Functions... {
   using Functions::operator()...;
@@ -94,7 +97,10 @@ void Delivery::Run(Worker& worker) {
       end_all = std::exchange(worker.end_all, absl::OkStatus());
     }
     Process(worker, events);
+    // The room that a machine without time for this thread made necessary once.
+    const bool too_roomy = events.capacity() > kLeastKept && events.size() < events.capacity() / 4;
     events.clear();
+    if (too_roomy) events.shrink_to_fit();
     if (end_all.ok()) continue;
     const Clock::time_point now = Clock::now();
     while (!worker.requests.empty()) {
