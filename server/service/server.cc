@@ -23,10 +23,6 @@ constexpr int kMaxSyncThreads = 16;
 constexpr int kMinClientPingMs = 5'000;
 constexpr int kMaxPingStrikes = 2;
 
-// What connections hold together before messages are whole. Beyond, gRPC reads no more, and ends
-// what holds most: header blocks that never end would take gigabytes otherwise.
-constexpr size_t kMaxTransportBytes = size_t{512} << 20;
-
 // Bytes of a call's metadata, names included: RESOURCE_EXHAUSTED beyond.
 constexpr int kMaxMetadataBytes = 8 << 10;
 
@@ -94,7 +90,6 @@ absl::Status GrpcServer::Listen() {
                              kMinClientPingMs);
   grpc::ResourceQuota quota("server");
   quota.SetMaxThreads(kMaxSyncThreads);
-  quota.Resize(kMaxTransportBytes);
   builder.SetResourceQuota(quota);
   builder.RegisterService(&service_);
   builder.RegisterService(&health_);
