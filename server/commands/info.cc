@@ -1,6 +1,7 @@
 // sirocco info: what a model's files hold and how it would run, or what a server serves.
 #include <cinttypes>
 #include <cstdio>
+#include <functional>
 #include <map>
 #include <memory>
 #include <string>
@@ -12,6 +13,7 @@
 #include "server/commands/commands.h"
 #include "server/commands/config_flags.h"
 #include "server/commands/report.h"
+#include "server/model/dtypes.h"
 #include "server/model/load.h"
 
 namespace sirocco {
@@ -83,6 +85,40 @@ void PrintPlan(const ServedModel& model) {
   }
 }
 
+// "26 layers of hidden size 1152, intermediate size 6912"
+std::string LayersText(const ModelDescriptor& d) {
+  std::string text = absl::StrCat(d.layers.size(), " of hidden size ", d.hidden_size);
+  if (d.experts == 0) absl::StrAppend(&text, ", intermediate size ", d.intermediate_size);
+  return text;
+}
+
+// "22 of 512 tokens, 4 without"
+std::string WindowsText(const ModelDescriptor& d) {
+  std::map<int32_t, int, std::greater<>> layers;  // by window, 0 last
+  for (const LayerDescriptor& layer : d.layers) ++layers[d.groups[layer.group].window];
+  std::string text;
+  for (const auto& [window, count] : layers) {
+    absl::StrAppend(&text, text.empty() ? "" : ", ", count, window == 0 ? " without" : " of ",
+                    window == 0 ? "" : absl::StrCat(window, " tokens"));
+  }
+  return text;
+}
+
+// Why the weights are of the type that they are.
+std::string WhyDType(const ServedModel& model, const Config& config) {
+  if (config.dtype != "auto") return absl::StrCat("as asked, by ", config.sources.at("dtype"));
+  const DType stored = StoredDType(*model.files.tensors);
+  const std::string name(NameOf(stored));
+  if (stored == DType::kFloat16) return "auto; most weights are float16 in the files";
+  if (!InBlocks(stored)) return "auto; most weights are neither float16 nor in blocks in the files";
+  if (model.dtypes.keep_blocks()) {
+    return absl::StrCat("auto; most weights are ", name, ", which ", model.facts.backend,
+                        " computes from");
+  }
+  return absl::StrCat("auto; most weights are ", name, ", from which ", model.facts.backend,
+                      " does not compute: dequantised");
+}
+
 int InfoOfFiles(const ConfigFlags& flags, bool tensors, bool plan) {
   absl::StatusOr<Config> config = flags.Load();
   if (!config.ok()) return Fail(config.status());
@@ -93,8 +129,12 @@ int InfoOfFiles(const ConfigFlags& flags, bool tensors, bool plan) {
   Row("model", absl::StrCat(config->model, " (", model.files.format, ")"));
   Row("served name", model.facts.name);
   Row("architecture", d.architecture);
-  Row("layers", absl::StrCat(d.layers.size(), " of hidden size ", d.hidden_size,
-                             ", intermediate size ", d.intermediate_size));
+  Row("layers", LayersText(d));
+  Row("windows", WindowsText(d));
+  if (d.experts > 0) {
+    Row("experts", absl::StrCat(d.experts, " of intermediate size ", d.intermediate_size, ", ",
+                                d.experts_a_row, " a token"));
+  }
   Row("heads", absl::StrCat(d.heads, " of ", d.head_dim, ", ", d.kv_heads, " for keys and values"));
   Row("vocabulary", absl::StrCat(d.vocab_size, d.tied_head ? ", tied head" : ""));
   Row("made for", absl::StrCat(d.max_position, " tokens"));
@@ -103,10 +143,13 @@ int InfoOfFiles(const ConfigFlags& flags, bool tensors, bool plan) {
                        ? "no"
                        : absl::StrCat("yes, ", model.tokenizer->vocab_size(), " ids"));
   Row("chat template", YesNo(model.chat_template != nullptr));
-  Row("dtype", absl::StrCat(model.facts.dtype, config->dtype == "auto" ? " (auto)" : ""));
+  Row("dtype", absl::StrCat(model.facts.dtype, " (", WhyDType(model, *config), ")"));
+  Row("KV cache", absl::StrCat("of ", std::string(NameOf(model.dtypes.kv))));
   Row("backend",
       absl::StrCat(model.facts.backend, ", ", model.facts.device, " (", model.why_device, ")"));
-  Row("mode", std::string(NameOf(model.facts.mode)));
+  Row("mode",
+      absl::StrCat(std::string(NameOf(model.facts.mode)),
+                   " (EOLE_TORCH_COMPILE and EOLE_COMPILE_MODE choose; 0 and 2 if not set)"));
   Row("max length", absl::StrCat(model.facts.max_length, " tokens"));
   Row("max batch size", absl::StrCat(model.facts.max_batch_size));
   PrintTensors(*model.files.tensors, tensors);

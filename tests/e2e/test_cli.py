@@ -141,6 +141,22 @@ class TestInfo:
         assert result.returncode == 0, result.stderr
         assert "384" in result.stdout
 
+    @pytest.mark.parametrize("golden, facts", [
+        ("mixtral", ["experts", "4 of intermediate size", "2 a token"]),
+        ("gemma3", ["windows", " tokens, ", " without"]),
+        ("llama_tied", ["auto; most weights are neither"])])
+    def test_what_was_understood(self, golden, facts):
+        result = run_cli("info", "--model", os.path.join(GOLDENS, golden))
+        assert result.returncode == 0, result.stderr
+        for fact in facts:
+            assert fact in result.stdout, (fact, result.stdout)
+
+    def test_why_a_dtype(self, smollm2):
+        as_it_is = run_cli("info", "--model", smollm2)
+        assert "which cpu computes from" in as_it_is.stdout, as_it_is.stdout
+        named = run_cli("info", "--model", smollm2, "--dtype", "float32")
+        assert "float32 (as asked, by flag)" in named.stdout, named.stdout
+
 
 def test_check_config(bare):
     result = run_cli("check-config", "--model", bare)
