@@ -24,7 +24,8 @@ expected="$(printf -- '%s\n' '-rwxr-xr-x 0/0 1970-01-01' 'drwxr-xr-x 0/0 1970-01
   exit 1
 }
 tar -xf "$one" -C "$TEST_TMPDIR"
-for path in "${HOME:-}/" /home/ /root/ "$PWD/"; do
+# Of who builds, whatever the environment says of it, and of where.
+for path in "${HOME:-}/" "$(getent passwd "$(id -u)" | cut -d : -f 6)/" "$PWD/"; do
   [[ "$path" != / ]] || continue
   ! grep -aFl -- "$path" "$TEST_TMPDIR"/sirocco/bin/* || {
     echo "FAILED: the program holds '$path', of the machine it was built on"
