@@ -29,10 +29,6 @@ struct ComposeContext {
 
 // Eager: one operation at a time, nothing fused (plan_eager.cc).
 Plan ComposeEagerDecode(const ComposeContext& context);
-// A prefill step up to the last layer's output, in `hidden`; rows and segments are given.
-Plan ComposePrefill(const ComposeContext& context);
-// hidden[head_index] through the final norm and the LM head, into `logits`.
-Plan ComposePrefillHead(const ComposeContext& context);
 
 // A layer's plan for all layers, which it finds by the counter in device memory, and the plans
 // before and after (plan_layer.cc). Nothing is fused across layers.
@@ -47,10 +43,21 @@ Plan ComposeLayerEpilogue(const ComposeContext& context);
 // begin the second before the first has ended.
 Plan ComposeDecoder(const ComposeContext& context);
 
-// Building blocks. A layer's five operations, which leave the counter alone where `advance` is
-// null.
+// A prefill step up to the last layer's output; rows and segments are given (plan_prefill.cc).
+Plan ComposePrefill(const ComposeContext& context);
+// That output's rows head_index through the final norm and the LM head, into `logits`.
+Plan ComposePrefillHead(const ComposeContext& context);
+
+// Building blocks.
+enum class Pass { kDecode, kPrefill };
+// A layer's five operations (one more of a prefill), which leave the counter alone where `advance`
+// is null.
 void AddLayer(const ComposeContext& context, std::string_view part, const LayerRef& layer,
-              int32_t* advance, Plan& plan);
+              Pass pass, int32_t* advance, Plan& plan);
+// All layers, normed where rows are written; the last one's output is normed by `final_norm`, or
+// not where that is null. Returns the buffer that the stream is in.
+Rows AddWrittenLayers(const ComposeContext& context, Pass pass, const float* final_norm,
+                      Plan& plan);
 BeginStepParams DecodeBegin(const ComposeContext& context, int32_t* layer_counter);
 EmbedParams Embed(const ComposeContext& context);
 // Of `hidden`, into `normed`.
@@ -64,7 +71,7 @@ void AddExperts(const ComposeContext& context, std::string_view part, const Laye
                 int32_t* advance, Plan& plan);
 // From the products of q, k and v on.
 void AddQkvAttention(const ComposeContext& context, std::string_view part, const LayerRef& layer,
-                     Plan& plan);
+                     Pass pass, Plan& plan);
 // What every fused operation knows of a layer. Without a counter: layer `index`.
 LayerRef MakeLayerRef(const ComposeContext& context, const int32_t* counter, int32_t index);
 

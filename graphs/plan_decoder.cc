@@ -33,7 +33,7 @@ Plan ComposeChain(const ComposeContext& context) {
   Plan plan = ComposePrologue(context, nullptr);
   for (size_t i = 0; i < context.layers.size(); ++i) {
     AddLayer(context, absl::StrCat("layer ", i),
-             MakeLayerRef(context, nullptr, static_cast<int32_t>(i)), nullptr, plan);
+             MakeLayerRef(context, nullptr, static_cast<int32_t>(i)), Pass::kDecode, nullptr, plan);
   }
   plan.Append(ComposeLayerEpilogue(context));
   return plan;
@@ -41,18 +41,28 @@ Plan ComposeChain(const ComposeContext& context) {
 
 // Norms where they are written.
 Plan ComposeWritten(const ComposeContext& context) {
+  Plan plan = ComposePrologue(context, nullptr);
+  AddWrittenLayers(context, Pass::kDecode, context.weights.final_norm, plan);
+  AddHead(context, context.buffers.normed, plan);
+  AddSample(context, context.buffers.rows.lane, plan);
+  return plan;
+}
+
+}  // namespace
+
+Rows AddWrittenLayers(const ComposeContext& context, Pass pass, const float* final_norm,
+                      Plan& plan) {
   const StepBuffers& b = context.buffers;
   const int32_t layers = static_cast<int32_t>(context.layers.size());
   const bool post_norms = context.descriptor.post_norms;
   const Rows delta = post_norms ? b.delta : Rows();
   Rows stream = b.hidden;
   Rows other = post_norms ? b.sum : Rows();
-  Plan plan = ComposePrologue(context, nullptr);
   for (int32_t i = 0; i < layers; ++i) {
     const std::string part = absl::StrCat("layer ", i);
     const LayerRef layer = MakeLayerRef(context, nullptr, i);
     AddQkv(context, part, layer, plan);
-    AddQkvAttention(context, part, layer, plan);
+    AddQkvAttention(context, part, layer, pass, plan);
     plan.Add(part, OutputResidualParams{
                        .layer = layer, .attention = b.attention, .hidden = stream, .delta = delta});
     plan.Add(part, NormGateUpParams{.layer = layer,
@@ -66,16 +76,12 @@ Plan ComposeWritten(const ComposeContext& context) {
                                   .in = b.activated,
                                   .hidden = stream,
                                   .next_norm = i + 1 < layers ? context.layers[i + 1].attention_norm
-                                                              : context.weights.final_norm,
+                                                              : final_norm,
                                   .normed = b.normed,
                                   .delta = delta});
   }
-  AddHead(context, b.normed, plan);
-  AddSample(context, b.rows.lane, plan);
-  return plan;
+  return stream;
 }
-
-}  // namespace
 
 Plan ComposeDecoder(const ComposeContext& context) {
   // Experts norm what they read, and leave nothing to fuse across the boundary.

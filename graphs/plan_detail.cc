@@ -47,6 +47,9 @@ struct Detail {
   std::string operator()(const QkvAttentionParams& p) const {
     return absl::StrCat(Shape(p.qkv), " -> ", Shape(p.out));
   }
+  std::string operator()(const QkvEndParams& p) const {
+    return absl::StrCat(Shape(p.qkv), " -> ", Shape(p.q), " and the cache");
+  }
   std::string operator()(const PrefillAttentionParams& p) const { return Attention(p.shape, p.kv); }
   std::string operator()(const AddParams& p) const { return Shape(p.sum); }
   std::string operator()(const GatedActivationParams& p) const { return Shape(p.out); }

@@ -1,5 +1,4 @@
-// The eager pass. Decode is one entry an operation. Prefill differs in where positions come from,
-// in the attention, and in that a residual's addition and the norms around it are one pass.
+// The eager pass: one entry an operation, nothing fused.
 #include <span>
 #include <string>
 
@@ -8,8 +7,6 @@
 
 namespace sirocco {
 namespace {
-
-enum class Pass { kDecode, kPrefill };
 
 void AddProjection(std::string_view part, const Rows& in, const Matrix& weight, const float* bias,
                    const Rows& out, Plan& plan) {
@@ -33,32 +30,22 @@ void AddNorm(const ComposeContext& context, std::string_view part, const float* 
                                .out = b.normed});
 }
 
-// hidden += delta, which goes through `post_norm` before where the model has such norms. Prefill
-// goes on with normed = norm(hidden) * next_norm, where there is a next norm.
+// hidden += delta, which goes through `post_norm` before where the model has such norms.
 void AddResidual(const ComposeContext& context, std::string_view part, const float* post_norm,
-                 const float* next_norm, Pass pass, Plan& plan) {
+                 Plan& plan) {
   const StepBuffers& b = context.buffers;
-  const bool post_norms = context.descriptor.post_norms;
-  const float epsilon = context.descriptor.norm_epsilon;
-  if (pass == Pass::kPrefill && (post_norms || next_norm != nullptr)) {
-    plan.Add(part, AddNormParams{.sum = b.hidden,
-                                 .delta = b.delta,
-                                 .post_norm = post_norm,
-                                 .weight = next_norm,
-                                 .epsilon = epsilon,
-                                 .normed = b.normed});
-    return;
-  }
-  if (post_norms) {
-    plan.Add(part,
-             RmsNormParams{.in = b.delta, .weight = post_norm, .epsilon = epsilon, .out = b.delta});
+  if (context.descriptor.post_norms) {
+    plan.Add(part, RmsNormParams{.in = b.delta,
+                                 .weight = post_norm,
+                                 .epsilon = context.descriptor.norm_epsilon,
+                                 .out = b.delta});
   }
   plan.Add(part, AddParams{.sum = b.hidden, .delta = b.delta});
 }
 
 // From `normed` to `delta`.
 void AddAttention(const ComposeContext& context, std::string_view part, const LayerParams& layer,
-                  Pass pass, Plan& plan) {
+                  Plan& plan) {
   const StepBuffers& b = context.buffers;
   const int32_t head_dim = context.descriptor.head_dim;
   AddProjection(part, b.normed, layer.q, layer.q_bias, b.q, plan);
@@ -78,23 +65,12 @@ void AddAttention(const ComposeContext& context, std::string_view part, const La
   }
   plan.Add(part, WriteKvParams{
                      .map = b.rows, .lanes = context.lanes, .k = b.k, .v = b.v, .kv = layer.kv});
-  if (pass == Pass::kDecode) {
-    plan.Add(part, DecodeAttentionParams{.map = b.rows,
-                                         .lanes = context.lanes,
-                                         .q = b.q,
-                                         .shape = layer.attention,
-                                         .kv = layer.kv,
-                                         .out = b.attention});
-  } else {
-    plan.Add(part, PrefillAttentionParams{.map = b.rows,
-                                          .lanes = context.lanes,
-                                          .segments = b.segments.items,
-                                          .segment_count = b.segments.count,
-                                          .q = b.q,
-                                          .shape = layer.attention,
-                                          .kv = layer.kv,
-                                          .out = b.attention});
-  }
+  plan.Add(part, DecodeAttentionParams{.map = b.rows,
+                                       .lanes = context.lanes,
+                                       .q = b.q,
+                                       .shape = layer.attention,
+                                       .kv = layer.kv,
+                                       .out = b.attention});
   AddProjection(part, b.attention, layer.o, layer.o_bias, b.delta, plan);
 }
 
@@ -110,28 +86,22 @@ void AddMlp(const ComposeContext& context, std::string_view part, const LayerPar
   AddProjection(part, b.activated, layer.down, layer.down_bias, b.delta, plan);
 }
 
-void AddLayers(const ComposeContext& context, Pass pass, Plan& plan) {
+void AddLayers(const ComposeContext& context, Plan& plan) {
   const std::span<const LayerParams> layers = context.layers;
-  // Without a norm there is nothing that a residual's pass could end with; experts norm for
-  // themselves.
-  const bool experts = context.descriptor.experts > 0;
-  const bool one_by_one = pass == Pass::kDecode || !context.descriptor.pre_norms || experts;
   for (size_t i = 0; i < layers.size(); ++i) {
     const std::string part = absl::StrCat("layer ", i);
     const LayerParams& layer = layers[i];
-    const float* after = i + 1 < layers.size() ? layers[i + 1].attention_norm : nullptr;
-    if (one_by_one || i == 0) AddNorm(context, part, layer.attention_norm, plan);
-    AddAttention(context, part, layer, pass, plan);
-    if (experts) {
-      AddResidual(context, part, nullptr, nullptr, pass, plan);
+    AddNorm(context, part, layer.attention_norm, plan);
+    AddAttention(context, part, layer, plan);
+    AddResidual(context, part, layer.attention_post_norm, plan);
+    if (context.descriptor.experts > 0) {  // which norm for themselves
       AddExperts(context, part, MakeLayerRef(context, nullptr, static_cast<int32_t>(i)), nullptr,
                  plan);
       continue;
     }
-    AddResidual(context, part, layer.attention_post_norm, layer.mlp_norm, pass, plan);
-    if (one_by_one) AddNorm(context, part, layer.mlp_norm, plan);
+    AddNorm(context, part, layer.mlp_norm, plan);
     AddMlp(context, part, layer, plan);
-    AddResidual(context, part, layer.mlp_post_norm, after, pass, plan);
+    AddResidual(context, part, layer.mlp_post_norm, plan);
   }
 }
 
@@ -185,33 +155,10 @@ void AddSample(const ComposeContext& context, const int32_t* lanes, Plan& plan) 
 
 Plan ComposeEagerDecode(const ComposeContext& context) {
   Plan plan = ComposePrologue(context, nullptr);
-  AddLayers(context, Pass::kDecode, plan);
+  AddLayers(context, plan);
   plan.Add("epilogue", FinalNorm(context));
   AddHead(context, context.buffers.normed, plan);
   AddSample(context, context.buffers.rows.lane, plan);
-  return plan;
-}
-
-Plan ComposePrefill(const ComposeContext& context) {
-  Plan plan;
-  BeginStepParams begin = DecodeBegin(context, nullptr);
-  begin.derive_positions = false;
-  plan.Add("prologue", begin);
-  plan.Add("prologue", Embed(context));
-  AddLayers(context, Pass::kPrefill, plan);
-  return plan;
-}
-
-Plan ComposePrefillHead(const ComposeContext& context) {
-  const StepBuffers& b = context.buffers;
-  Plan plan;
-  plan.Add("epilogue",
-           GatherRowsParams{.in = b.hidden, .index = b.head_index, .out = b.head_hidden});
-  RmsNormParams norm = FinalNorm(context);
-  norm.in = b.head_hidden;
-  norm.out = b.head_normed;
-  plan.Add("epilogue", norm);
-  AddHead(context, b.head_normed, plan);
   return plan;
 }
 

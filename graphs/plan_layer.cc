@@ -30,15 +30,30 @@ Plan ComposePrologue(const ComposeContext& context, int32_t* layer_counter) {
 }
 
 void AddQkvAttention(const ComposeContext& context, std::string_view part, const LayerRef& layer,
-                     Plan& plan) {
+                     Pass pass, Plan& plan) {
   const StepBuffers& b = context.buffers;
   if (context.descriptor.whole_norms) plan.Add(part, NormQkParams{.layer = layer, .qkv = b.qkv});
-  plan.Add(part, QkvAttentionParams{.map = b.rows,
-                                    .lanes = context.lanes,
-                                    .layer = layer,
-                                    .qkv = b.qkv,
-                                    .q = b.q,
-                                    .out = b.attention});
+  if (pass == Pass::kDecode) {
+    plan.Add(part, QkvAttentionParams{.map = b.rows,
+                                      .lanes = context.lanes,
+                                      .layer = layer,
+                                      .qkv = b.qkv,
+                                      .q = b.q,
+                                      .out = b.attention});
+    return;
+  }
+  const LayerParams& params = context.layers[layer.index];
+  plan.Add(
+      part,
+      QkvEndParams{.map = b.rows, .lanes = context.lanes, .layer = layer, .qkv = b.qkv, .q = b.q});
+  plan.Add(part, PrefillAttentionParams{.map = b.rows,
+                                        .lanes = context.lanes,
+                                        .segments = b.segments.items,
+                                        .segment_count = b.segments.count,
+                                        .q = b.q,
+                                        .shape = params.attention,
+                                        .kv = params.kv,
+                                        .out = b.attention});
 }
 
 void AddExperts(const ComposeContext& context, std::string_view part, const LayerRef& layer,
@@ -56,7 +71,7 @@ void AddExperts(const ComposeContext& context, std::string_view part, const Laye
 }
 
 void AddLayer(const ComposeContext& context, std::string_view part, const LayerRef& layer,
-              int32_t* advance, Plan& plan) {
+              Pass pass, int32_t* advance, Plan& plan) {
   const StepBuffers& b = context.buffers;
   const bool post_norms = context.descriptor.post_norms;
   const Rows delta = post_norms ? b.delta : Rows();
@@ -67,7 +82,7 @@ void AddLayer(const ComposeContext& context, std::string_view part, const LayerR
                                .qkv = b.qkv,
                                .delta = delta,
                                .sum = post_norms ? b.sum : Rows()});
-  AddQkvAttention(context, part, layer, plan);
+  AddQkvAttention(context, part, layer, pass, plan);
   plan.Add(part, OutputResidualParams{
                      .layer = layer, .attention = b.attention, .hidden = between, .delta = delta});
   if (context.descriptor.experts > 0) {
@@ -90,7 +105,7 @@ void AddLayer(const ComposeContext& context, std::string_view part, const LayerR
 Plan ComposeAnyLayer(const ComposeContext& context) {
   int32_t* const counter = context.buffers.layer_counter;
   Plan plan;
-  AddLayer(context, "layer", MakeLayerRef(context, counter, 0), counter, plan);
+  AddLayer(context, "layer", MakeLayerRef(context, counter, 0), Pass::kDecode, counter, plan);
   return plan;
 }
 

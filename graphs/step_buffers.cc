@@ -40,14 +40,15 @@ uint64_t PlaceStepBuffers(const ModelDescriptor& descriptor, const ExecutorOptio
     buffers.sum = TakeRows(carver, rows, descriptor.hidden_size, DType::kFloat32);
   }
   buffers.delta = TakeRows(carver, rows, descriptor.hidden_size, DType::kFloat32);
-  buffers.qkv = TakeRows(carver, options.max_batch_size, q_width + 2 * kv_width, DType::kFloat32);
+  buffers.qkv = TakeRows(carver, rows, q_width + 2 * kv_width, DType::kFloat32);
   buffers.normed = TakeRows(carver, rows, descriptor.hidden_size, dtype);
   buffers.q = TakeRows(carver, rows, q_width, dtype);
   buffers.attention = TakeRows(carver, rows, q_width, dtype);
-  buffers.k = TakeRows(carver, rows, kv_width, dtype);
-  buffers.v = TakeRows(carver, rows, kv_width, dtype);
-  buffers.gate = TakeRows(carver, rows, descriptor.intermediate_size, dtype);
-  buffers.up = TakeRows(carver, rows, descriptor.intermediate_size, dtype);
+  // Of eager decode steps alone.
+  buffers.k = TakeRows(carver, options.max_batch_size, kv_width, dtype);
+  buffers.v = TakeRows(carver, options.max_batch_size, kv_width, dtype);
+  buffers.gate = TakeRows(carver, options.max_batch_size, descriptor.intermediate_size, dtype);
+  buffers.up = TakeRows(carver, options.max_batch_size, descriptor.intermediate_size, dtype);
   const int32_t mlps = std::max(descriptor.experts_a_row, 1);  // a row
   buffers.activated = TakeRows(carver, rows, mlps * descriptor.intermediate_size, dtype);
   if (descriptor.experts > 0) {

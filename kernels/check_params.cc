@@ -223,6 +223,13 @@ Checks CheckParams(const QkvAttentionParams& p, const BackendTypes& types) {
   return checks;
 }
 
+Checks CheckParams(const QkvEndParams& p, const BackendTypes& types) {
+  Checks checks = CheckQkv("qkv_end", p, types);
+  checks.Map(p.map).NotNull("lanes.block_table", p.lanes.block_table);
+  checks.Activations("q", p.q, p.layer.q_rows);
+  return checks;
+}
+
 Checks CheckParams(const OutputResidualParams& p, const BackendTypes& types) {
   return CheckResidual("output_residual", p, "attention", p.attention, types);
 }

@@ -29,6 +29,7 @@ Checks CheckParams(const ScoreTokensParams& p, const BackendTypes& types);
 Checks CheckParams(const NormQkvParams& p, const BackendTypes& types);
 Checks CheckParams(const QkvParams& p, const BackendTypes& types);
 Checks CheckParams(const QkvAttentionParams& p, const BackendTypes& types);
+Checks CheckParams(const QkvEndParams& p, const BackendTypes& types);
 Checks CheckParams(const OutputResidualParams& p, const BackendTypes& types);
 Checks CheckParams(const NormGateUpParams& p, const BackendTypes& types);
 Checks CheckParams(const DownResidualParams& p, const BackendTypes& types);

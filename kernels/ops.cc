@@ -11,7 +11,8 @@ std::string_view NameOf(const Operation& operation) {
       "write_kv",      "attention",       "prefill_attention", "add",           "gated_activation",
       "gather_rows",   "sample",          "score_tokens",      "norm_qkv",      "qkv",
       "qkv_attention", "output_residual", "norm_gate_up",      "down_residual", "down_norm",
-      "head_norm",     "add_norm",        "adjust_logits",     "norm_qk",       "experts"};
+      "head_norm",     "add_norm",        "adjust_logits",     "norm_qk",       "experts",
+      "qkv_end"};
   return kNames[operation.index()];
 }
 

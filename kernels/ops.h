@@ -21,7 +21,7 @@ using Operation =
                  GatedActivationParams, GatherRowsParams, SampleParams, ScoreTokensParams,
                  NormQkvParams, QkvParams, QkvAttentionParams, OutputResidualParams,
                  NormGateUpParams, DownResidualParams, DownNormParams, HeadNormParams,
-                 AddNormParams, AdjustLogitsParams, NormQkParams, ExpertsParams>;
+                 AddNormParams, AdjustLogitsParams, NormQkParams, ExpertsParams, QkvEndParams>;
 
 // "rms_norm", "norm_qkv", ...: for plans as people read them, and for the device's timings.
 std::string_view NameOf(const Operation& operation);
@@ -54,6 +54,7 @@ class Ops {
   virtual absl::Status Run(const AdjustLogitsParams& p) = 0;
   virtual absl::Status Run(const NormQkParams& p) = 0;
   virtual absl::Status Run(const ExpertsParams& p) = 0;
+  virtual absl::Status Run(const QkvEndParams& p) = 0;
 
   // The matrix products that an operation comes to for which a device may have a choice of kernels
   // (Device::TuneProducts): a matmul itself; of a fused operation whatever the backend makes of it,

@@ -299,8 +299,8 @@ struct ScoreTokensParams {
 
 // "norm" is none where the layer has no such norm: then it stands for its argument.
 
-// qkv = norm(hidden) * W^T: the bare products of q, k and v, side by side. QkvAttentionParams ends
-// them.
+// qkv = norm(hidden) * W^T: the bare products of q, k and v, side by side. QkvAttentionParams or
+// QkvEndParams ends them.
 struct NormQkvParams {
   int32_t rows = 0;
   LayerRef layer;
@@ -319,7 +319,7 @@ struct QkvParams {
 };
 
 // q's and k's part of `qkv` normed whole, by the layer's q_whole_norm and k_whole_norm: in models
-// that have these, between the products and QkvAttentionParams. They have no biases.
+// that have these, between the products and their end. They have no biases.
 struct NormQkParams {
   int32_t rows = 0;
   LayerRef layer;
@@ -337,6 +337,17 @@ struct QkvAttentionParams {
   Rows qkv;  // [R, q_rows + 2 * kv_rows] float32; may be overwritten
   Rows q;    // [R, q_rows] scratch
   Rows out;  // [R, q_rows]
+};
+
+// The first part of that alone, for rows whose attention is another operation: any number of rows
+// of a lane.
+struct QkvEndParams {
+  int32_t rows = 0;
+  RowMap map;
+  Lanes lanes;
+  LayerRef layer;
+  Rows qkv;  // [R, q_rows + 2 * kv_rows] float32; may be overwritten
+  Rows q;    // [R, q_rows]
 };
 
 // hidden += attention * o^T + bias; where `delta` is set, delta = attention * o^T + bias instead.

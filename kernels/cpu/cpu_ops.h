@@ -48,6 +48,7 @@ class CpuOps final : public Ops {
   absl::Status Run(const AddNormParams& p) override;
   absl::Status Run(const AdjustLogitsParams& p) override;
   absl::Status Run(const NormQkParams& p) override;
+  absl::Status Run(const QkvEndParams& p) override;
   absl::Status Run(const ExpertsParams& p) override;
 
  private:

@@ -125,6 +125,19 @@ void EndKv(const AttentionWork& work, int32_t row, int32_t kv_head, float* head)
   StoreKv(layer.kv, block_table, work.map.position[row], kv_head, true, head);
 }
 
+// Task: some rows, all their heads.
+void EndQkvRows(const AttentionWork& work, int /*phase*/, int32_t task, const Scratch& own) {
+  const int32_t begin = task * work.row_chunk;
+  const int32_t end = std::min(work.rows, begin + work.row_chunk);
+  for (int32_t row = begin; row < end; ++row) {
+    EndHeads(work, row, QueryHeads(LayerOf(work.layer)), 0, work.kv_heads * work.heads_a_kv_head,
+             static_cast<float*>(work.q.data) + int64_t{row} * work.q.width);
+    for (int32_t kv_head = 0; kv_head < work.kv_heads; ++kv_head) {
+      EndKv(work, row, kv_head, reinterpret_cast<float*>(own.own));
+    }
+  }
+}
+
 // The queries of `count` rows from `first_row` on for one KV head, side by side.
 AttendQueries GatherQueries(const AttentionWork& work, int32_t first_row, int32_t count,
                             int32_t kv_head, const TaskScratch& scratch) {
@@ -295,6 +308,20 @@ absl::Status CpuOps::Run(const QkvAttentionParams& p) {
   work.head_dim = p.layer.head_dim;
   const DecodeTasks tasks = DecodeTasksOf(work, sink_.threads());
   return TakeWith(tasks.own_bytes, tasks.call, tasks.shared_bytes);
+}
+
+absl::Status CpuOps::Run(const QkvEndParams& p) {
+  if (const Checks checks = CheckParams(p, kTypes); !checks.ok()) return checks.status();
+  AttentionWork work{p.map,     p.lanes, p.q,   Rows(), AttentionShape(),
+                     KvLayer(), p.layer, p.qkv, p.rows};
+  work.kv_heads = p.layer.kv_rows / p.layer.head_dim;
+  work.heads_a_kv_head = p.layer.q_rows / p.layer.kv_rows;
+  work.head_dim = p.layer.head_dim;
+  const Grid grid = RowGrid(p.rows, p.qkv.width);
+  work.row_chunk = grid.row_chunk;
+  Call call = Call::Of<EndQkvRows>(work, {grid.tasks()});
+  call.AddCheck<CheckLayer, AttentionWork>();
+  return TakeWith(int64_t{work.head_dim} * static_cast<int64_t>(sizeof(float)), call);
 }
 
 absl::Status CpuOps::Run(const PrefillAttentionParams& p) {

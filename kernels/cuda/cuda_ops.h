@@ -63,6 +63,7 @@ class CudaOps final : public Ops {
   absl::Status Run(const AddNormParams& p) override;
   absl::Status Run(const AdjustLogitsParams& p) override;
   absl::Status Run(const NormQkParams& p) override;
+  absl::Status Run(const QkvEndParams& p) override;
   absl::Status Run(const ExpertsParams& p) override;
   std::vector<MatMulParams> ProductsOf(const Operation& operation) override;
 

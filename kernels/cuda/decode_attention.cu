@@ -427,7 +427,13 @@ cudaError_t LaunchDecodeAttention(const DecodeAttentionParams& p, const LaunchCo
 cudaError_t LaunchQkvAttention(const QkvAttentionParams& p, const LaunchContext& context) {
   const DecodeRows rows = RowsOf(p);
   if (ClusterAttentionTakes(rows)) return LaunchClusterAttention(rows, context);
-  const cudaError_t error = LaunchQkvEnd(p, context);
+  const cudaError_t error = LaunchQkvEnd({.rows = p.rows,
+                                          .map = p.map,
+                                          .lanes = p.lanes,
+                                          .layer = p.layer,
+                                          .qkv = p.qkv,
+                                          .q = p.q},
+                                         context);
   return error != cudaSuccess ? error : LaunchSplits(rows, context);
 }
 

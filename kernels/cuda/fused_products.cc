@@ -62,11 +62,12 @@ FusedProducts ToStream(int32_t rows, const Rows& in, const Matrix& weight, const
 // (1,152 outputs of 6,912 columns) in one part 1,346, 1,529, 2,428; in two 1,353, 1,518, 2,365; in
 // four 1,321, 1,489, 2,347; in eight 1,335, 1,509, 2,385. llama3.1-8b (4,096 of 14,336): one 4,678,
 // 5,506; two 4,698, 5,538.
-int32_t PartsOf(const Matrix& weight) {
+int32_t PartsOf(const Matrix& weight, int32_t rows) {
   constexpr int32_t kTile = 64;              // outputs
   constexpr int32_t kMultiprocessors = 132;  // of that GPU
   const int32_t tiles = (weight.rows + kTile - 1) / kTile;
-  return kMostParts * tiles <= kMultiprocessors && weight.cols % (kTile * kMostParts) == 0
+  return rows <= kMostPartsRows && kMostParts * tiles <= kMultiprocessors &&
+                 weight.cols % (kTile * kMostParts) == 0
              ? kMostParts
              : 1;
 }
@@ -111,7 +112,7 @@ FusedProducts FusedProductsOf(const DownNormParams& p, void* scratch) {
   const LayerParams& layer = *p.layer.host;
   FusedProducts products = ToStream(p.rows, p.in, layer.down, layer.down_bias, p.hidden,
                                     layer.mlp_post_norm != nullptr ? &p.delta : nullptr);
-  products.parts = PartsOf(layer.down);
+  products.parts = PartsOf(layer.down, p.rows);
   if (products.parts == 1) return products;
   Rows& out = products.at[0].out;
   out.data = scratch;

@@ -51,6 +51,8 @@ struct GateUpEndParams {
 };
 
 inline constexpr int32_t kMostParts = 4;
+// Of more rows there are tiles enough.
+inline constexpr int32_t kMostPartsRows = 512;
 
 // The end of DownNormParams: the sums join the stream where the product has not put them there, and
 // the stream's rows are normed.

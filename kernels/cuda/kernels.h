@@ -102,8 +102,8 @@ cudaError_t LaunchDownNorm(const DownNormParams& p, const LaunchContext& context
 // experts.cu
 cudaError_t LaunchExperts(const ExpertsParams& p, const LaunchContext& context);
 
-// qkv_end.cu: ends q, k and v; k and v into the cache, q to p.q.
-cudaError_t LaunchQkvEnd(const QkvAttentionParams& p, const LaunchContext& context);
+// qkv_end.cu
+cudaError_t LaunchQkvEnd(const QkvEndParams& p, const LaunchContext& context);
 
 // gate_up_end.cu
 cudaError_t LaunchGateUpEnd(const GateUpEndParams& p, const LaunchContext& context);

@@ -74,6 +74,8 @@ struct Launchers {
   cudaError_t (*decode_attention)(const DecodeAttentionParams&, const LaunchContext&);
   size_t (*qkv_attention_scratch)(const QkvAttentionParams&);
   cudaError_t (*qkv_attention)(const QkvAttentionParams&, const LaunchContext&);
+  // qkv_end.cu
+  cudaError_t (*qkv_end)(const QkvEndParams&, const LaunchContext&);
   // prefill_attention.cu
   cudaError_t (*prefill_attention)(const PrefillAttentionParams&, const LaunchContext&);
 

@@ -29,6 +29,8 @@ const Launchers& KernelLaunchers() {
       .decode_attention = LaunchDecodeAttention,
       .qkv_attention_scratch = QkvAttentionScratch,
       .qkv_attention = LaunchQkvAttention,
+      // qkv_end.cu
+      .qkv_end = LaunchQkvEnd,
       // prefill_attention.cu
       .prefill_attention = LaunchPrefillAttention,
       // sample.cu, score.cu

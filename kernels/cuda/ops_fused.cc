@@ -101,6 +101,13 @@ absl::Status CudaOps::LibraryFused(const Checks& checks, Launch<Params> launch,
     Params few = p;
     few.rows = LtMatMul::kOwnRows;
     if (absl::Status s = Enqueue(CheckParams(few, kTypes), launch, scratch, few); !s.ok()) return s;
+    // Or so few that the products are made in parts.
+    if (std::is_same_v<Params, DownNormParams> && p.rows > kMostPartsRows) {
+      few.rows = kMostPartsRows;
+      if (absl::Status s = LibraryFused(CheckParams(few, kTypes), launch, scratch, few); !s.ok()) {
+        return s;
+      }
+    }
   }
   const size_t bytes = FusedProductsOf(p, nullptr).scratch_bytes;
   if (absl::Status s = sink_.NeedScratch(checks.operation(), bytes); !s.ok()) return s;

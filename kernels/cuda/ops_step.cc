@@ -11,6 +11,10 @@ absl::Status CudaOps::Run(const DecodeAttentionParams& p) {
                  launchers_.decode_attention_scratch, p);
 }
 
+absl::Status CudaOps::Run(const QkvEndParams& p) {
+  return Enqueue(CheckParams(p, kTypes), launchers_.qkv_end, nullptr, p);
+}
+
 absl::Status CudaOps::Run(const PrefillAttentionParams& p) {
   return Enqueue(CheckParams(p, kTypes), launchers_.prefill_attention, nullptr, p);
 }

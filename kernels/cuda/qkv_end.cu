@@ -192,7 +192,7 @@ __global__ void __launch_bounds__(kThreads) WideQkvEndKernel(const __grid_consta
 // A warp a head, element by element, several times through its sums.
 template <typename T>
 __global__ void __launch_bounds__(kThreads)
-    PlainQkvEndKernel(const __grid_constant__ QkvAttentionParams p) {
+    PlainQkvEndKernel(const __grid_constant__ QkvEndParams p) {
   const LayerParams& layer = LayerOf(p.layer);
   const int head_dim = p.layer.head_dim;
   const int heads = p.qkv.width / head_dim;
@@ -242,7 +242,7 @@ __global__ void __launch_bounds__(kThreads)
   }
 }
 
-bool IsWide(const QkvAttentionParams& p) {
+bool IsWide(const QkvEndParams& p) {
   if (p.layer.host == nullptr) return false;
   const LayerParams& layer = *p.layer.host;
   bool wide = layer.kv.head_dim % kWide == 0 && layer.rotary.dim % (2 * kWide) == 0 &&
@@ -256,7 +256,7 @@ bool IsWide(const QkvAttentionParams& p) {
 }
 
 template <typename T, int kLanes, int kPairs>
-cudaError_t LaunchWide(const QkvAttentionParams& p, const LaunchContext& context) {
+cudaError_t LaunchWide(const QkvEndParams& p, const LaunchContext& context) {
   const LayerParams& layer = *p.layer.host;
   const int32_t q_heads = p.layer.q_rows / p.layer.head_dim;
   const WideQkvEnd wide = {.map = p.map,
@@ -281,7 +281,7 @@ cudaError_t LaunchWide(const QkvAttentionParams& p, const LaunchContext& context
 
 }  // namespace
 
-cudaError_t LaunchQkvEnd(const QkvAttentionParams& p, const LaunchContext& context) {
+cudaError_t LaunchQkvEnd(const QkvEndParams& p, const LaunchContext& context) {
   return WithType(p.q.dtype, [&](auto zero) {
     using T = decltype(zero);
     const int64_t pairs = CeilDiv(p.layer.head_dim, 2 * kWide);

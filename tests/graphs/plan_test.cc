@@ -392,34 +392,27 @@ std::vector<std::string> NamesOf(const Plan& plan) {
   return names;
 }
 
-TEST_F(ComposeTest, PrefillAddsAndNormsInOnePass) {
+TEST_F(ComposeTest, PrefillIsTheDecodersLayersWithAnAttentionOfItsOwn) {
   for (const RandomNorms norms : {RandomNorms::kFew, RandomNorms::kAll}) {
     Make(norms);
-    const bool all = norms == RandomNorms::kAll;
     const Plan prefill = ComposePrefill(Context());
     EXPECT_FALSE(All<BeginStepParams>(prefill).at(0).derive_positions);
     EXPECT_TRUE(All<BeginStepParams>(ComposeEagerDecode(Context())).at(0).derive_positions);
-    std::vector<std::string> names = {"begin_step", "embed", "rms_norm"};
+    std::vector<std::string> names = {"begin_step", "embed"};
     for (int i = 0; i < 3; ++i) {
-      names.insert(names.end(), {"matmul", "matmul", "matmul"});
-      if (all) names.insert(names.end(), {"head_norm", "head_norm"});
-      names.insert(names.end(), {"rotary", "rotary", "write_kv", "prefill_attention", "matmul",
-                                 "add_norm", "matmul", "matmul", "gated_activation", "matmul"});
-      // Nothing is left to norm after the last layer: the head norms the rows it takes.
-      names.push_back(i < 2 || all ? "add_norm" : "add");
+      names.insert(names.end(), {i == 0 ? "norm_qkv" : "qkv", "qkv_end", "prefill_attention",
+                                 "output_residual", "norm_gate_up", "down_norm"});
     }
     EXPECT_THAT(NamesOf(prefill), ElementsAreArray(names));
 
-    const auto passes = All<AddNormParams>(prefill);
-    ASSERT_EQ(passes.size(), all ? 6u : 5u);
-    for (size_t i = 0; i < passes.size(); ++i) {
-      const LayerWeights& layer = model_.weights.layers[i / 2];
-      const bool mlp = i % 2 == 1;
-      EXPECT_EQ(passes[i].post_norm, mlp ? layer.mlp_post_norm : layer.attention_post_norm);
-      EXPECT_EQ(passes[i].weight, !mlp        ? layer.mlp_norm
-                                  : i / 2 < 2 ? model_.weights.layers[i / 2 + 1].attention_norm
-                                              : nullptr);
-    }
+    const auto ends = All<DownNormParams>(prefill);
+    EXPECT_EQ(ends.at(1).next_norm, model_.weights.layers[2].attention_norm);
+    EXPECT_EQ(ends.at(2).next_norm, nullptr);  // the head norms the rows it takes
+    // Which it finds where the stream is: another buffer after each layer with post-norms.
+    EXPECT_EQ(All<GatherRowsParams>(ComposePrefillHead(Context())).at(0).in.data,
+              ends.at(2).hidden.data);
+    EXPECT_EQ(ends.at(2).hidden.data,
+              norms == RandomNorms::kAll ? buffers_.sum.data : buffers_.hidden.data);
     for (const PrefillAttentionParams& attention : All<PrefillAttentionParams>(prefill)) {
       EXPECT_EQ(attention.segments, buffers_.segments.items);
       EXPECT_EQ(attention.segment_count, buffers_.segments.count);

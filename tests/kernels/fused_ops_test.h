@@ -238,6 +238,7 @@ class FusedOpsTest : public TypedOpsTest {
     products.qkv = EmptyQkv(w);
     Execute(products);
     const std::vector<float> clean = w.cache.Download(memory());
+    const Rows sums = memory().Residual(Get(w, products.qkv), products.qkv.width);
     const QkvAttentionParams p = QkvAttention(w, products.qkv);
     Execute(p);
     const std::vector<float> fused_kv = w.cache.Download(memory());
@@ -254,6 +255,16 @@ class FusedOpsTest : public TypedOpsTest {
     Execute(decode);
     ExpectSame(fused_kv, w.cache.Download(memory()));
     ExpectSame(Get(w, p.out), Get(w, decode.out));
+
+    // The end alone, into an empty cache.
+    w.cache.Clear(device());
+    EagerQueries(w, products.normed);
+    const std::vector<float> eager_kv = w.cache.Download(memory());
+    w.cache.Clear(device());
+    const QkvEndParams end{w.rows, w.map, w.world.lanes(), w.Ref(), sums, Empty(w, w.ref.q_rows)};
+    Execute(end);
+    ExpectSame(w.cache.Download(memory()), eager_kv);
+    ExpectSame(Get(w, end.q), Get(w, decode.q));
   }
 
   // The layer's table with one field changed.

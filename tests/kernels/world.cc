@@ -1,5 +1,7 @@
 #include "tests/kernels/world.h"
 
+#include <gtest/gtest.h>
+
 namespace sirocco {
 
 World::World(Memory& memory, const WorldShape& shape, uint32_t seed)
@@ -62,6 +64,12 @@ KvCache::KvCache(Memory& memory, const World& world, DType dtype, int32_t kv_hea
   layer_.kv_heads = kv_heads;
   layer_.head_dim = head_dim;
   layer_.group = group;
+}
+
+void KvCache::Clear(Device& device) const {
+  const std::vector<char> zeros(elements_ * BytesOf(layer_.dtype), 0);
+  ASSERT_TRUE(device.CopyToDevice(base_, zeros.data(), zeros.size()).ok());
+  ASSERT_TRUE(device.Synchronize().ok());
 }
 
 std::vector<float> KvCache::Download(Memory& memory) const {

@@ -53,6 +53,7 @@ class KvCache {
   const KvLayer& layer() const { return layer_; }
   // As the device holds it now; `value`: v instead of k. Element d of the slot of `position`.
   std::vector<float> Download(Memory& memory) const;
+  void Clear(Device& device) const;  // to zeros
   int64_t IndexOf(const World& world, int32_t lane, int32_t position, int32_t kv_head,
                   bool value) const;
 
