@@ -21,6 +21,7 @@ class GateUpStream {
     return {units, {gate_ + at, up_ + at}, {units, units}};
   }
   __device__ __forceinline__ void Prefetch() const { PrefetchNorms(norms_); }
+  __device__ __forceinline__ const T* Ready() const { return nullptr; }
   __device__ __forceinline__ void FillRows(const StreamPlan& plan, float* shared, T* x) const {
     NormedRows(plan, norms_, shared, x);
   }

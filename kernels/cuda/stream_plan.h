@@ -52,10 +52,11 @@ struct StreamPlan {
   int32_t units = 0;
   int32_t columns = 0;
   int32_t blocks = 0;
-  int32_t half_rows = 0;  // rows of a tile's half
-  int32_t groups = 0;     // of a tile
-  int32_t depth = 0;      // kStreamDepth or kStreamShallow
-  int32_t x_stride = 0;   // elements from row to row of the activations in shared memory
+  int32_t half_rows = 0;     // rows of a tile's half
+  int32_t groups = 0;        // of a tile
+  int32_t depth = 0;         // kStreamDepth or kStreamShallow
+  bool own_columns = false;  // a warp's groups are the same columns in every tile
+  int32_t x_stride = 0;      // elements from row to row of the activations in shared memory
   size_t shared_bytes = 0;
 
   // Of a block: units first_unit(b) ... first_unit(b + 1) - 1.
@@ -84,6 +85,7 @@ inline StreamPlan PlanStream(const StreamShape& shape, const StreamTuning& tunin
   const int32_t tile_units = ceil(block_units, ceil(block_units, most_units));
   plan.half_rows = shape.rows_a_unit == 2 ? tile_units : ceil(tile_units, 2);
   plan.groups = ceil(shape.columns * shape.element_bytes, kStreamGroupBytes);
+  plan.own_columns = plan.groups % kStreamWarps == 0;
   // Eight lanes of two rows read 128 different bytes of the banks.
   plan.x_stride = (plan.groups * kStreamGroupBytes + 64) / shape.element_bytes;
   const size_t x_bytes = static_cast<size_t>(plan.rows) * plan.x_stride * shape.element_bytes;

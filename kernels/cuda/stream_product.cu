@@ -41,9 +41,8 @@ class MatMulStream {
     return tiles_.At(unit, end);
   }
   __device__ __forceinline__ void Prefetch() const {}
-  __device__ __forceinline__ void FillRows(const StreamPlan& plan, float*, T* x) const {
-    CopyRows(plan, in_, x);
-  }
+  __device__ __forceinline__ const T* Ready() const { return in_; }
+  __device__ __forceinline__ void FillRows(const StreamPlan&, float*, T*) const {}
   __device__ __forceinline__ Before Load(int unit, int /*row*/) const {
     return {end_.Before(unit)};
   }
@@ -80,9 +79,8 @@ class ResidualStream {
   __device__ __forceinline__ void Prefetch() const {
     if constexpr (std::is_same_v<P, DownNormParams>) PrefetchNorms(Norms(operation_, layer_));
   }
-  __device__ __forceinline__ void FillRows(const StreamPlan& plan, float*, T* x) const {
-    CopyRows(plan, in_, x);
-  }
+  __device__ __forceinline__ const T* Ready() const { return in_; }
+  __device__ __forceinline__ void FillRows(const StreamPlan&, float*, T*) const {}
   __device__ __forceinline__ Before Load(int unit, int row) const {
     return end_.Before(row, unit);
   }

@@ -40,7 +40,8 @@ struct StreamParams {
 //   TileAt(unit, end)            the rows of the tile that begins at `unit`
 //   Prefetch()                   asks for what no kernel writes and the rest of Op reads; before
 //                                the wait
-//   FillRows(plan, shared, x)    the activations to shared memory
+//   Ready()                      the activations, where they need only be copied; else null, and
+//   FillRows(plan, shared, x)    makes them in shared memory
 //   Load(unit, row)              what End needs from memory, ahead of the sums: Before
 //   End(unit, row, sums, before) sums: [kParts]
 //   Finish(p, shared)            the operation's end, of every block
@@ -69,8 +70,17 @@ __global__ void __launch_bounds__(kStreamThreads, 2)
   const int threads_a_row = kStreamThreads / plan.rows;
   const int own_row = static_cast<int>(threadIdx.x) / threads_a_row;
   const int own_unit = static_cast<int>(threadIdx.x) % threads_a_row;
-  op.FillRows(plan, norm_sums, x);
-  __syncthreads();
+  const T* const ready = op.Ready();
+  if (ready != nullptr && plan.own_columns) {
+    ring.StartRows(plan, ready, x);
+  } else {
+    if (ready != nullptr) {
+      CopyRows(plan, ready, x);
+    } else {
+      op.FillRows(plan, norm_sums, x);
+    }
+    __syncthreads();
+  }
   const int most_units = kStreamPartials / (Op::kParts * plan.rows);
   const typename StreamSums<T>::Places places(plan, x);
   int group = warp;  // this warp's next of the tile: groups go round the warps, tile by tile

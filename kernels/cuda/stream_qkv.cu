@@ -34,12 +34,11 @@ class QkvStream {
   __device__ __forceinline__ void Prefetch() const {
     if constexpr (kNorms) PrefetchNorms(Norms(operation_, layer_));
   }
+  __device__ __forceinline__ const T* Ready() const {
+    return kNorms ? nullptr : static_cast<const T*>(operation_.normed.data);
+  }
   __device__ __forceinline__ void FillRows(const StreamPlan& plan, float* shared, T* x) const {
-    if constexpr (kNorms) {
-      NormedRows(plan, Norms(operation_, layer_), shared, x);
-    } else {
-      CopyRows(plan, static_cast<const T*>(operation_.normed.data), x);
-    }
+    if constexpr (kNorms) NormedRows(plan, Norms(operation_, layer_), shared, x);
   }
   __device__ __forceinline__ Before Load(int, int) const { return {}; }
   __device__ __forceinline__ void End(int unit, int row, const float (&sums)[kParts],

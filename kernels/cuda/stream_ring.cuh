@@ -7,6 +7,7 @@
 // places, so that what eight lanes read of two rows lies in different banks.
 #pragma once
 
+#include <climits>
 #include <cstdint>
 
 #include "kernels/cuda/common.cuh"
@@ -54,6 +55,21 @@ class StreamRing {
     for (int i = 0; i + 1 < kDepth; ++i) Copy();
   }
 
+  // After Start, and where the plan says own_columns: from now on the columns of activations that
+  // the warp multiplies come with the weights of its first tile, so that no warp waits for another's
+  // or for more than it needs. in: [rows, columns]; x: in shared memory.
+  __device__ void StartRows(const StreamPlan& plan, const T* in, T* x) {
+    in_ = in;
+    x_ = x;
+    x_rows_ = plan.rows;
+    x_stride_ = plan.x_stride;
+    x_group_ = static_cast<int>(threadIdx.x) / kWarp;
+    for (int i = 0; i + 1 < kDepth; ++i) CopyColumns();
+    CommitCopies();
+    WaitForCopies<0>();  // the weights were asked for before them
+    __syncwarp();
+  }
+
   // Waits for the warp's next group, and asks for the one that is kDepth - 1 further on. The
   // group before may not be read any more.
   __device__ __forceinline__ const unsigned char* Next() {
@@ -89,7 +105,20 @@ class StreamRing {
     if (unit_ < end_) NextTile();
   }
 
+  // Of the first tile's next group, where there is one.
+  __device__ __forceinline__ void CopyColumns() {
+    if (x_group_ >= groups_) return;
+    const int column = x_group_ * kGroupElements + Chunk() * static_cast<int>(16 / sizeof(T));
+    const bool inside = column < columns_;
+    for (int row = Row(); row < x_rows_; row += kRowsAtOnce) {
+      CopyAsync16(x_ + row * x_stride_ + column,
+                  in_ + int64_t{row} * columns_ + (inside ? column : 0), inside);
+    }
+    x_group_ += kStreamWarps;
+  }
+
   __device__ __forceinline__ void Copy() {
+    CopyColumns();
     if (unit_ < end_) {
       unsigned char* to = slots_ + asked_ + to_;
       const int column = group_ * kGroupElements;
@@ -128,6 +157,12 @@ class StreamRing {
   const T* from_[2] = {};
   int asked_ = 0;  // the next copy's slot
   int taken_ = 0;  // the next group's slot
+  // Of StartRows; without it there is no next group.
+  const T* in_ = nullptr;
+  T* x_ = nullptr;
+  int x_rows_ = 0;
+  int x_stride_ = 0;
+  int x_group_ = INT_MAX;
 };
 
 }  // namespace sirocco::cuda::SIROCCO_CUDA_PATH

@@ -59,6 +59,15 @@ TEST_P(MatMulTest, MoreThanARingHolds) {
   for (const int32_t rows : {1, 4, 8, 9}) Check(rows, 4400, 1160, rows % 2 == 0);
 }
 
+// Inputs in a multiple of eight groups: each warp of the stream brings its own columns of the rows,
+// some of a group that is not full.
+TEST_P(MatMulTest, WarpsWithColumnsOfTheirOwn) {
+  for (const int32_t rows : {1, 3, 4, 8}) {
+    for (const int32_t inputs : {504, 512, 1016}) Check(rows, 300, inputs, rows % 2 == 0);
+  }
+  Check(4, 4400, 512, false);
+}
+
 TEST_P(MatMulTest, SizesAroundAVector) {
   for (const int32_t inputs : {15, 16, 17, 31, 32, 33, 47, 100}) Check(3, 5, inputs, false);
 }

@@ -45,6 +45,7 @@ TEST(StreamPlanTest, TilesGroupsAndMemoryFitTheKernel) {
       EXPECT_LT((plan.groups - 1) * kStreamGroupBytes, shape.columns * shape.element_bytes);
       EXPECT_EQ(plan.x_stride * shape.element_bytes % 128, 64);
       EXPECT_GE(plan.x_stride * shape.element_bytes, plan.groups * kStreamGroupBytes);
+      EXPECT_EQ(plan.own_columns, plan.groups % kStreamWarps == 0);
       EXPECT_TRUE(plan.depth == kStreamDepth || plan.depth == kStreamShallow);
       (plan.depth == kStreamDepth ? deep : shallow) += 1;
       const size_t ring = size_t{kStreamWarps} * plan.depth * kStreamSlotBytes;
