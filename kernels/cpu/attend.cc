@@ -8,37 +8,13 @@
 #define HWY_TARGET_INCLUDE "kernels/cpu/attend.cc"
 #include "hwy/foreach_target.h"
 // After foreach_target.h, which includes this file once a target.
-#include "kernels/cpu/score-inl.h"
+#include "kernels/cpu/key_panel-inl.h"
+#include "kernels/cpu/panel-inl.h"
 #include "kernels/cpu/vec-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace sirocco::cpu {
 namespace HWY_NAMESPACE {
-
-// One sequence's k or v of one KV head, found by slot.
-template <typename T>
-struct Slots {
-  const T* data;  // of block 0, this head
-  const int32_t* block_table;
-  int64_t block_stride;
-  int32_t block_size;
-  int32_t head_dim;
-
-  const T* At(int32_t slot) const {
-    return data + block_table[slot / block_size] * block_stride +
-           int64_t{slot % block_size} * head_dim;
-  }
-
-  // Calls visit(first slot, data of first slot, count) for each run within one block.
-  template <typename Visit>
-  HWY_INLINE void EachRun(int32_t first, int32_t last, const Visit& visit) const {
-    for (int32_t slot = first; slot <= last;) {
-      const int32_t count = std::min(block_size - slot % block_size, last - slot + 1);
-      visit(slot, At(slot), count);
-      slot += count;
-    }
-  }
-};
 
 template <typename T>
 Slots<T> SlotsOf(const KvLayer& kv, const AttendQueries& queries, bool value) {
@@ -166,7 +142,7 @@ void WeighSlots(const Slots<T>& values, int32_t first, int32_t last, const float
 
 template <typename T>
 void AttendSplitOf(const AttentionShape& shape, const KvLayer& kv, const AttendQueries& queries,
-                   int32_t split, float* partials, float* scores) {
+                   int32_t split, float* partials, float* key_panel, float* scores) {
   const int32_t dim = kv.head_dim;
   const int32_t heads = queries.heads;
   const int32_t split_first = split * kSplitSlots;
@@ -177,11 +153,7 @@ void AttendSplitOf(const AttentionShape& shape, const KvLayer& kv, const AttendQ
   if (first > last) return;
   const Slots<T> keys = SlotsOf<T>(kv, queries, false);
   const Slots<T> values = SlotsOf<T>(kv, queries, true);
-  keys.EachRun(first, last, [&](int32_t slot, const T* run, int32_t count) HWY_ATTR {
-    const int32_t next = slot + count;
-    const Coming<T> coming{next <= last ? keys.At(next) : run, values.At(slot)};
-    ScoreRun(run, count, queries, dim, coming, scores + (slot - first));
-  });
+  ScoreSlots(keys, values, first, last, queries.q, queries.rows * heads, key_panel, scores);
   const int64_t stride = PartialFloats(dim);
   const auto first_of = [&](int32_t row) {
     return std::max(first, FirstSlot(shape, queries.first_position + row));
@@ -220,11 +192,11 @@ void AttendSplitOf(const AttentionShape& shape, const KvLayer& kv, const AttendQ
 }
 
 void AttendSplitTarget(const AttentionShape& shape, const KvLayer& kv, const AttendQueries& queries,
-                       int32_t split, float* partials, float* scores) {
+                       int32_t split, float* partials, float* keys, float* scores) {
   if (kv.dtype == DType::kBFloat16) {
-    AttendSplitOf<BFloat16>(shape, kv, queries, split, partials, scores);
+    AttendSplitOf<BFloat16>(shape, kv, queries, split, partials, keys, scores);
   } else {
-    AttendSplitOf<float>(shape, kv, queries, split, partials, scores);
+    AttendSplitOf<float>(shape, kv, queries, split, partials, keys, scores);
   }
 }
 
@@ -250,22 +222,12 @@ HWY_EXPORT(AttendSplitTarget);
 HWY_EXPORT(MergePartialTarget);
 
 void AttendSplit(const AttentionShape& shape, const KvLayer& kv, const AttendQueries& queries,
-                 int32_t split, float* partials, float* scores) {
-  HWY_DYNAMIC_DISPATCH(AttendSplitTarget)(shape, kv, queries, split, partials, scores);
+                 int32_t split, float* partials, float* keys, float* scores) {
+  HWY_DYNAMIC_DISPATCH(AttendSplitTarget)(shape, kv, queries, split, partials, keys, scores);
 }
 
 void MergePartial(int32_t head_dim, const float* partial, float* total) {
   HWY_DYNAMIC_DISPATCH(MergePartialTarget)(head_dim, partial, total);
-}
-
-void QueriesByDim(const float* q, int32_t queries, int32_t head_dim, float* out) {
-  const int64_t group_floats = int64_t{head_dim} * kQueryLanes;
-  const int32_t groups = (queries + kQueryLanes - 1) / kQueryLanes;
-  std::fill_n(out, groups * group_floats, 0.0f);
-  for (int32_t i = 0; i < queries; ++i) {
-    float* to = out + i / kQueryLanes * group_floats + i % kQueryLanes;
-    for (int32_t d = 0; d < head_dim; ++d) to[d * kQueryLanes] = q[int64_t{i} * head_dim + d];
-  }
 }
 
 void FinishPartial(int32_t head_dim, const float* total, float* out) {

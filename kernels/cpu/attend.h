@@ -17,30 +17,18 @@ inline constexpr int32_t kSplitSlots = 256;
 // Floats of scores a query: a split's, rounded up by a vector.
 inline constexpr int32_t kScoreStride = kSplitSlots + 16;
 
-// Queries side by side in a vector's lanes, and slots whose scores with them are computed together.
-inline constexpr int32_t kQueryLanes = 16;
-inline constexpr int32_t kScoreSlots = 4;
-// From so many queries on they are taken as lanes.
-inline constexpr int32_t kManyQueries = 8;
+// Slots whose keys are turned together, to stand side by side.
+inline constexpr int32_t kKeySlots = 64;
 
 // Query i = row * heads + head stands at q + i * head_dim.
 struct AttendQueries {
-  const float* q = nullptr;       // [rows * heads, head_dim]
-  const float* by_dim = nullptr;  // the same as [groups of 16][head_dim][16], or null: they are few
-  float* key_rows = nullptr;      // scratch of KeyRowFloats, where by_dim is set
-  int32_t rows = 0;               // at consecutive positions
-  int32_t heads = 0;              // that share the KV head
-  int32_t first_position = 0;     // of row 0
+  const float* q = nullptr;    // [rows * heads, head_dim]
+  int32_t rows = 0;            // at consecutive positions
+  int32_t heads = 0;           // that share the KV head
+  int32_t first_position = 0;  // of row 0
   int32_t kv_head = 0;
   const int32_t* block_table = nullptr;
 };
-
-inline int64_t ByDimFloats(int64_t queries, int32_t head_dim) {
-  return (queries + kQueryLanes - 1) / kQueryLanes * kQueryLanes * head_dim;
-}
-inline int64_t KeyRowFloats(int32_t head_dim) { return int64_t{kScoreSlots} * head_dim; }
-// Brings queries into the order of by_dim.
-void QueriesByDim(const float* q, int32_t queries, int32_t head_dim, float* out);
 
 // A query's result for some splits: its maximum, its sum, and head_dim weighted values.
 inline int64_t PartialFloats(int32_t head_dim) { return int64_t{head_dim} + 2; }
@@ -51,9 +39,10 @@ inline int32_t FirstSlot(const AttentionShape& shape, int32_t position) {
 }
 
 // Computes the partials of one split for every row that sees a slot of it. Query i's goes to
-// partials + i * PartialFloats. `scores`: rows * heads * kScoreStride floats of scratch.
+// partials + i * PartialFloats. Scratch: `keys` of kKeySlots * head_dim floats, `scores` of rows *
+// heads * kScoreStride.
 void AttendSplit(const AttentionShape& shape, const KvLayer& kv, const AttendQueries& queries,
-                 int32_t split, float* partials, float* scores);
+                 int32_t split, float* partials, float* keys, float* scores);
 
 // Merges a later split's partial into `total`.
 void MergePartial(int32_t head_dim, const float* partial, float* total);

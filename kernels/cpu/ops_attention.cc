@@ -57,26 +57,23 @@ absl::Status CheckLayer(const AttentionWork& work) {
   return checks.status();
 }
 
-// A task's scratch: its queries, in both orders, rows of k, the scores, a split's partials, and the
-// totals.
+// A task's scratch: its queries, some slots' keys, the scores, a split's partials, and the totals.
 struct TaskScratch {
   float* q;
-  float* by_dim;
-  float* key_rows;
+  float* keys;
   float* scores;
   float* partials;
   float* totals;
 
   static int64_t Bytes(int64_t queries, int32_t head_dim) {
     return (queries * (head_dim + kScoreStride + 2 * PartialFloats(head_dim)) +
-            ByDimFloats(queries, head_dim) + KeyRowFloats(head_dim)) *
+            int64_t{kKeySlots} * head_dim) *
            static_cast<int64_t>(sizeof(float));
   }
   TaskScratch(const Scratch& scratch, int64_t queries, int32_t head_dim) {
     q = reinterpret_cast<float*>(scratch.own);
-    by_dim = q + queries * head_dim;
-    key_rows = by_dim + ByDimFloats(queries, head_dim);
-    scores = key_rows + KeyRowFloats(head_dim);
+    keys = q + queries * head_dim;
+    scores = keys + int64_t{kKeySlots} * head_dim;
     partials = scores + queries * kScoreStride;
     totals = partials + queries * PartialFloats(head_dim);
   }
@@ -159,11 +156,6 @@ AttendQueries GatherQueries(const AttentionWork& work, int32_t first_row, int32_
   queries.first_position = work.map.position[first_row];
   queries.kv_head = kv_head;
   queries.block_table = work.lanes.BlockTable(work.map.lane[first_row], KvOf(work).group);
-  if (const int32_t all = count * queries.heads; all >= kManyQueries) {
-    QueriesByDim(scratch.q, all, work.head_dim, scratch.by_dim);
-    queries.by_dim = scratch.by_dim;
-    queries.key_rows = scratch.key_rows;
-  }
   return queries;
 }
 
@@ -187,7 +179,7 @@ void AttendRun(const AttentionWork& work, int32_t first_row, int32_t count, int3
   const int32_t last_split = (queries.first_position + count - 1) / kSplitSlots;
   for (int32_t split = FirstSlot(shape, queries.first_position) / kSplitSlots; split <= last_split;
        ++split) {
-    AttendSplit(shape, kv, queries, split, scratch.partials, scratch.scores);
+    AttendSplit(shape, kv, queries, split, scratch.partials, scratch.keys, scratch.scores);
     for (int32_t row = 0; row < count; ++row) {
       const int32_t position = queries.first_position + row;
       const int32_t row_first_split = FirstSlot(shape, position) / kSplitSlots;
@@ -250,7 +242,7 @@ void AttendSplits(const AttentionWork& work, int phase, int32_t task, const Scra
     if (work.qkv.data != nullptr && split == last_split) {
       EndKv(work, row, kv_head, scratch.partials);
     }
-    AttendSplit(shape, KvOf(work), queries, split, partials + split * heads * floats,
+    AttendSplit(shape, KvOf(work), queries, split, partials + split * heads * floats, scratch.keys,
                 scratch.scores);
     return;
   }

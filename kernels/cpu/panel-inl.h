@@ -128,7 +128,7 @@ HWY_NOINLINE void PanelRows(const float* x, int64_t x_stride, const W* w, int64_
 }
 
 // Rows times groups over the whole of k.
-template <typename W>
+template <bool kStream, typename W>
 void PanelBlock(const float* x, int64_t x_stride, int32_t rows, const W* w, int32_t groups,
                 int32_t inputs, float* out, int64_t out_stride) {
   const int64_t group_stride = int64_t{inputs} * kPack;
@@ -139,7 +139,7 @@ void PanelBlock(const float* x, int64_t x_stride, int32_t rows, const W* w, int3
       constexpr int kRows = decltype(side_by_side)::value;
       for (; r + kRows <= rows; r += kRows) {
         // Later rows find the weights in a cache, from which asking ahead would drive others.
-        const auto multiply = r == 0 ? PanelRows<kRows, true, W> : PanelRows<kRows, false, W>;
+        const auto multiply = r == 0 ? PanelRows<kRows, kStream, W> : PanelRows<kRows, false, W>;
         multiply(x + r * x_stride + k, x_stride, w + int64_t{k} * kPack, group_stride, groups,
                  count, k == 0, out + r * out_stride, out_stride);
       }
@@ -153,16 +153,16 @@ void PanelBlock(const float* x, int64_t x_stride, int32_t rows, const W* w, int3
 }
 
 // out[r * out_stride + c] = x row r . column c, for r < rows and c < 16 * groups; the groups' `w`
-// lie one after the other.
-template <typename W>
+// lie one after the other. kStream: they come from memory, and are asked for ahead.
+template <bool kStream, typename W>
 void MultiplyPanels(const float* x, int64_t x_stride, int32_t rows, const W* w, int32_t groups,
                     int32_t inputs, float* out, int64_t out_stride) {
   // Few rows: no more groups than are read side by side, so that each is read from end to end.
   // Many: all of them, while the rows of one stretch are in the first cache.
   const int32_t at_once = rows > kPanelRows ? groups : SideBySide(rows);
   for (int32_t g = 0; g < groups; g += at_once) {
-    PanelBlock(x, x_stride, rows, w + int64_t{g} * inputs * kPack, std::min(at_once, groups - g),
-               inputs, out + g * kPack, out_stride);
+    PanelBlock<kStream>(x, x_stride, rows, w + int64_t{g} * inputs * kPack,
+                        std::min(at_once, groups - g), inputs, out + g * kPack, out_stride);
   }
 }
 

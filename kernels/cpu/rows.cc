@@ -51,7 +51,7 @@ void DotPlainColumns(const Matrix& weight, int32_t first_column, int32_t columns
     const int32_t in_group = c % kGroupRows;
     float* to = out + (c - first_column);
     if (const int32_t groups = (packed_end - c) / kGroupRows; in_group == 0 && groups > 0) {
-      MultiplyPanels(x, x_stride, rows, groups_at(c), groups, weight.cols, to, out_stride);
+      MultiplyPanels<true>(x, x_stride, rows, groups_at(c), groups, weight.cols, to, out_stride);
       c += groups * kGroupRows;
       continue;
     }
@@ -61,8 +61,8 @@ void DotPlainColumns(const Matrix& weight, int32_t first_column, int32_t columns
     const int32_t count = std::min(kGroupRows - in_group, packed_end - c);
     for (int32_t r = 0; r < rows; r += kRowsAtOnce) {
       const int32_t taken = std::min(kRowsAtOnce, rows - r);
-      MultiplyPanels(x + r * x_stride, x_stride, taken, groups_at(c - in_group), 1, weight.cols,
-                     whole, kGroupRows);
+      MultiplyPanels<true>(x + r * x_stride, x_stride, taken, groups_at(c - in_group), 1,
+                           weight.cols, whole, kGroupRows);
       for (int32_t i = 0; i < taken; ++i) {
         std::copy_n(whole + i * kGroupRows + in_group, count, to + (r + i) * out_stride);
       }
