@@ -177,6 +177,9 @@ HWY_NOINLINE void KeysByDim(const SlotRows<T>& rows, int32_t dim, float* panel) 
   TurnElements(rows.keys, d, dim, panel);
 }
 
+// A score is one chain along so many dimensions, and the chains' sums added up in order.
+inline constexpr int32_t kScoreStretch = 32;
+
 #if HWY_MAX_BYTES >= 32
 // The scores of kQueries queries with 16 slots, without a panel in between: what MultiplyPanels
 // makes of one, chain by chain. to[query][slot].
@@ -191,20 +194,32 @@ HWY_NOINLINE void ScoreFew(const float* q, const SlotRows<T>& rows, int32_t dim,
         sum[i] = hn::MulAdd(hn::Set(Floats(), q[int64_t{i} * dim + d]), keys, sum[i]);
       }
     };
+    hn::Vec<Floats> total[kQueries];
+    const auto end_stretch = [&](int32_t d) HWY_ATTR {
+#pragma GCC unroll 4
+      for (int i = 0; i < kQueries; ++i) {
+        total[i] = d <= kScoreStretch ? sum[i] : hn::Add(total[i], sum[i]);
+        sum[i] = hn::Zero(Floats());
+      }
+    };
     int32_t d = 0;
-    for (; d + kWordElements<T> <= dim; d += kWordElements<T>) {
+    for (; d + kWordElements<T> <= dim;) {
       rows.Ask(half, d, kWordElements<T>, dim);
       const EightWords<T> words(rows.keys + half, d);
 #pragma GCC unroll 16
       for (int i = 0; i < kWordElements<T>; ++i) add(d + i, words.At(i));
+      d += kWordElements<T>;
+      if (d % kScoreStretch == 0) end_stretch(d);
     }
-    for (; d < dim; ++d) {
+    for (; d < dim;) {
       float keys[8];
       for (int i = 0; i < 8; ++i) keys[i] = ToFloat(rows.keys[half + i][d]);
       add(d, hn::LoadU(Floats(), keys));
+      if (++d % kScoreStretch == 0) end_stretch(d);
     }
+    if (dim % kScoreStretch != 0) end_stretch(dim);
     for (int i = 0; i < kQueries; ++i) {
-      hn::StoreU(sum[i], Floats(), to + int64_t{i} * kScoreStride + half);
+      hn::StoreU(total[i], Floats(), to + int64_t{i} * kScoreStride + half);
     }
   }
 }
@@ -243,8 +258,8 @@ void ScoreSlots(const Slots<T>& keys, const Slots<T>& values, int32_t first, int
     KeysByDim(rows, dim, panel + int64_t{groups++} * dim * kPack);
     if (groups == kKeySlots / kPack || slot + kPack > last) {
       const int32_t begin = slot - (groups - 1) * kPack;
-      MultiplyPanels<false>(q, dim, queries, panel, groups, dim, scores + (begin - first),
-                            kScoreStride);
+      MultiplyPanels<false, kScoreStretch>(q, dim, queries, panel, groups, dim,
+                                           scores + (begin - first), kScoreStride);
       groups = 0;
     }
   }

@@ -128,12 +128,12 @@ HWY_NOINLINE void PanelRows(const float* x, int64_t x_stride, const W* w, int64_
 }
 
 // Rows times groups over the whole of k.
-template <bool kStream, typename W>
+template <bool kStream, int32_t kOwnStretch, typename W>
 void PanelBlock(const float* x, int64_t x_stride, int32_t rows, const W* w, int32_t groups,
                 int32_t inputs, float* out, int64_t out_stride) {
   const int64_t group_stride = int64_t{inputs} * kPack;
-  for (int32_t k = 0; k < inputs; k += kStretch) {
-    const int32_t count = std::min(kStretch, inputs - k);
+  for (int32_t k = 0; k < inputs; k += kOwnStretch) {
+    const int32_t count = std::min(kOwnStretch, inputs - k);
     int32_t r = 0;
     const auto take = [&](auto side_by_side) HWY_ATTR {
       constexpr int kRows = decltype(side_by_side)::value;
@@ -154,15 +154,16 @@ void PanelBlock(const float* x, int64_t x_stride, int32_t rows, const W* w, int3
 
 // out[r * out_stride + c] = x row r . column c, for r < rows and c < 16 * groups; the groups' `w`
 // lie one after the other. kStream: they come from memory, and are asked for ahead.
-template <bool kStream, typename W>
+template <bool kStream, int32_t kOwnStretch = kStretch, typename W>
 void MultiplyPanels(const float* x, int64_t x_stride, int32_t rows, const W* w, int32_t groups,
                     int32_t inputs, float* out, int64_t out_stride) {
   // Few rows: no more groups than are read side by side, so that each is read from end to end.
   // Many: all of them, while the rows of one stretch are in the first cache.
   const int32_t at_once = rows > kPanelRows ? groups : SideBySide(rows);
   for (int32_t g = 0; g < groups; g += at_once) {
-    PanelBlock<kStream>(x, x_stride, rows, w + int64_t{g} * inputs * kPack,
-                        std::min(at_once, groups - g), inputs, out + g * kPack, out_stride);
+    PanelBlock<kStream, kOwnStretch>(x, x_stride, rows, w + int64_t{g} * inputs * kPack,
+                                     std::min(at_once, groups - g), inputs, out + g * kPack,
+                                     out_stride);
   }
 }
 
