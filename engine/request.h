@@ -56,6 +56,8 @@ struct Request {
   int32_t max_new_tokens = 0;  // at most max_length - prompt.size()
   std::optional<Clock::time_point> deadline;
   std::string cache_salt;  // requests share cached blocks only within one salt
+  // Valid UTF-8 that each sequence's text begins with; `prompt` ends with its tokens.
+  std::string answer_prefix;
 };
 
 // INVALID_ARGUMENT names what the engine could not run, its value and the allowed range.

@@ -25,6 +25,8 @@ SequenceOutput::SequenceOutput(const RequestContext& context, int32_t index,
     detokenizer_.emplace(*tokenizer, /*skip_special_tokens=*/true, /*continues=*/true);
   }
   delta_.index = index;
+  // What was given may begin a stop string, and ends none. It is shown with what comes first.
+  delta_.text = stop_matcher_.Feed(context.request.answer_prefix, /*check=*/false).text;
 }
 
 void SequenceOutput::Append(const TokenEvent& token) {
@@ -70,7 +72,10 @@ bool SequenceOutput::AppendText(const TokenEvent& token) {
   return false;
 }
 
-void SequenceOutput::EndScored() { Finish(FinishReason::kLength, ""); }
+void SequenceOutput::EndScored() {
+  delta_.text += stop_matcher_.Finish();
+  Finish(FinishReason::kLength, "");
+}
 
 void SequenceOutput::Finish(FinishReason reason, std::string stop_reason) {
   changed_ = true;

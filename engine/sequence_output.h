@@ -13,8 +13,9 @@
 
 namespace sirocco {
 
-// Text shows no special token and no end token, and a stop token only with
-// include_stop_in_output, as vLLM's include_stop_str_in_output does. One delivery thread.
+// Text begins with the request's answer_prefix, as it was given. It shows no special token and no
+// end token, and a stop token only with include_stop_in_output, as vLLM's
+// include_stop_str_in_output does. One delivery thread.
 class SequenceOutput {
  public:
   // Without a tokenizer (null) texts are empty.

@@ -70,9 +70,16 @@ class PipelineTokenizer final : public Tokenizer {
                                               const TokenizerOptions& options) const override {
     std::vector<int32_t> ids;
     if (options.add_special_tokens) ids = parts_.prefix;
-    const auto special =
-        options.parse_special_tokens ? SpecialTokens::kEverywhere : SpecialTokens::kAsText;
-    absl::Status status = EncodeTo(text, special, {}, &ids);
+    SpecialTokens special = SpecialTokens::kAsText;
+    std::vector<bool> trusted;
+    if (options.parse_special_tokens && options.parsed_bytes < text.size()) {
+      special = SpecialTokens::kWhereTrusted;
+      trusted.resize(text.size());
+      std::fill_n(trusted.begin(), options.parsed_bytes, true);
+    } else if (options.parse_special_tokens) {
+      special = SpecialTokens::kEverywhere;
+    }
+    absl::Status status = EncodeTo(text, special, trusted, &ids);
     if (!status.ok()) return status;
     if (options.add_special_tokens) {
       ids.insert(ids.end(), parts_.suffix.begin(), parts_.suffix.end());

@@ -18,6 +18,8 @@ namespace sirocco {
 struct TokenizerOptions {
   bool add_special_tokens = true;     // what the post-processor adds (BOS)
   bool parse_special_tokens = false;  // tokens marked special are recognised in the text
+  // With parse_special_tokens: only within so many bytes at the beginning of the text.
+  size_t parsed_bytes = std::string_view::npos;
 };
 
 // How text is put together of tokens, beside their bytes.

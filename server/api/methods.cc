@@ -50,7 +50,7 @@ absl::StatusOr<v1::TokenizeResponse> Tokenize(const v1::TokenizeRequest& request
     case v1::TokenizeRequest::kChat: {
       auto chat = ToChatInput(request.chat());
       if (!chat.ok()) return chat.status();
-      ids = EncodeChat(*chat, model);
+      ids = EncodeChat(*chat, /*answer_prefix=*/"", model);
       break;
     }
     case v1::TokenizeRequest::INPUT_NOT_SET:

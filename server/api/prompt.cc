@@ -94,7 +94,9 @@ absl::Status NeedTokenizer(std::string_view field, const ModelFacts& model) {
       absl::StrCat(std::string(field), ": the model ", model.name, " has no tokenizer"));
 }
 
-absl::StatusOr<std::vector<int32_t>> EncodeChat(const ChatInput& chat, const ModelFacts& model) {
+absl::StatusOr<std::vector<int32_t>> EncodeChat(const ChatInput& chat,
+                                                std::string_view answer_prefix,
+                                                const ModelFacts& model) {
   if (absl::Status status = NeedTokenizer("chat", model); !status.ok()) return status;
   if (model.chat_template == nullptr) {
     return absl::FailedPreconditionError(
@@ -106,6 +108,8 @@ absl::StatusOr<std::vector<int32_t>> EncodeChat(const ChatInput& chat, const Mod
     const absl::string_view message = text.status().message();
     return InvalidField("chat", std::string_view(message.data(), message.size()));
   }
+  text->text.append(answer_prefix);
+  text->trusted.resize(text->text.size(), false);
   return model.tokenizer->EncodeChat(*text);
 }
 
@@ -132,7 +136,9 @@ absl::StatusOr<std::vector<int32_t>> ToTokenIds(
 }
 
 std::string PromptForLog(const v1::GenerateRequest& request) {
-  if (request.has_prompt()) return Shortened(request.prompt(), kMaxLoggedPromptBytes);
+  if (request.has_prompt()) {
+    return Shortened(request.prompt() + request.answer_prefix(), kMaxLoggedPromptBytes);
+  }
   std::string text;
   for (const uint32_t id : request.prompt_token_ids().ids()) {
     if (text.size() > kMaxLoggedPromptBytes) break;
@@ -142,6 +148,10 @@ std::string PromptForLog(const v1::GenerateRequest& request) {
     if (text.size() > kMaxLoggedPromptBytes) break;
     absl::StrAppend(&text, text.empty() ? "" : "\n", Shortened(message.role(), 64), ": ",
                     Shortened(message.content(), kMaxLoggedPromptBytes));
+  }
+  if (!request.answer_prefix().empty()) {
+    absl::StrAppend(&text,
+                    "\nassistant: ", Shortened(request.answer_prefix(), kMaxLoggedPromptBytes));
   }
   return Shortened(text, kMaxLoggedPromptBytes);
 }
@@ -171,16 +181,21 @@ absl::StatusOr<std::vector<int32_t>> PromptIds(const v1::GenerateRequest& reques
         options.add_special_tokens = request.add_special_tokens();
       }
       options.parse_special_tokens = request.parse_special_tokens();
-      ids = EncodeText("prompt", request.prompt(), options, model);
+      options.parsed_bytes = request.prompt().size();
+      ids = EncodeText("prompt", request.prompt() + request.answer_prefix(), options, model);
       break;
     }
     case v1::GenerateRequest::kPromptTokenIds:
+      if (!request.answer_prefix().empty()) {
+        return InvalidField("answer_prefix", "set beside prompt_token_ids",
+                            "with prompt or chat (ids can hold the answer's first ones)");
+      }
       ids = ToTokenIds("prompt_token_ids.ids", request.prompt_token_ids().ids(), model);
       break;
     case v1::GenerateRequest::kChat: {
       auto chat = ToChatInput(request.chat());
       if (!chat.ok()) return chat.status();
-      ids = EncodeChat(*chat, model);
+      ids = EncodeChat(*chat, request.answer_prefix(), model);
       break;
     }
     case v1::GenerateRequest::INPUT_NOT_SET:

@@ -19,9 +19,12 @@ inline constexpr int kMaxMessages = 32768;  // of a chat
 // A chat as templates see it. INVALID_ARGUMENT names the field, "chat.messages[1].role" say.
 absl::StatusOr<ChatInput> ToChatInput(const v1::Chat& chat);
 
-// Rendered by the model's template and tokenised. FAILED_PRECONDITION: no tokenizer or template.
-// INVALID_ARGUMENT: what the template says of its input, or a limit of rendering it reached.
-absl::StatusOr<std::vector<int32_t>> EncodeChat(const ChatInput& chat, const ModelFacts& model);
+// Rendered by the model's template and tokenised, as one text with the beginning of the answer,
+// which is text as contents are. FAILED_PRECONDITION: no tokenizer or template. INVALID_ARGUMENT:
+// what the template says of its input, or a limit of rendering it reached.
+absl::StatusOr<std::vector<int32_t>> EncodeChat(const ChatInput& chat,
+                                                std::string_view answer_prefix,
+                                                const ModelFacts& model);
 
 // FAILED_PRECONDITION: no tokenizer.
 absl::StatusOr<std::vector<int32_t>> EncodeText(std::string_view field, std::string_view text,
@@ -36,7 +39,8 @@ absl::StatusOr<std::vector<int32_t>> ToTokenIds(
     std::string_view field, const google::protobuf::RepeatedField<uint32_t>& ids,
     const ModelFacts& model);
 
-// The ids of `prompt`, `prompt_token_ids` or `chat`; never empty.
+// The ids of `prompt` or `chat` with `answer_prefix` behind it, or `prompt_token_ids`; never empty.
+// INVALID_ARGUMENT: an answer_prefix behind ids, which are not to be tokenised anew.
 absl::StatusOr<std::vector<int32_t>> PromptIds(const v1::GenerateRequest& request,
                                                const ModelFacts& model);
 

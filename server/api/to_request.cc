@@ -25,7 +25,6 @@ absl::Status CheckSupported(const v1::GenerateRequest& request) {
   if (request.has_beam()) return UnsupportedField("beam");
   if (!request.adapter().empty()) return UnsupportedField("adapter");
   if (request.has_constraint()) return UnsupportedField("constraint");
-  if (!request.answer_prefix().empty()) return UnsupportedField("answer_prefix");
   return absl::OkStatus();
 }
 
@@ -144,6 +143,7 @@ absl::StatusOr<Request> ToRequest(const v1::GenerateRequest& request, const Mode
   out.n = *n;
   out.priority = request.priority();
   out.cache_salt = request.cache_salt();
+  out.answer_prefix = request.answer_prefix();
   auto sampling = ToSamplingParams(request.sampling(), model);
   if (!sampling.ok()) return sampling.status();
   out.sampling = *std::move(sampling);

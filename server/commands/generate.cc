@@ -19,6 +19,7 @@ namespace {
 struct Options {
   GenerateOptions call;
   std::string prompt;
+  std::string answer_prefix;
   bool chat = false;
   bool json = false;
 };
@@ -72,6 +73,7 @@ int Generate(Options& options, bool prompt_given) {
   } else {
     request.set_prompt(options.prompt);
   }
+  request.set_answer_prefix(options.answer_prefix);
   const absl::StatusOr<Client> client = Client::Open(options.call.server);
   if (!client.ok()) return Fail(client.status());
   return options.json ? PrintJson(*client, options, request) : Stream(*client, options, request);
@@ -87,6 +89,8 @@ void AddGenerate(CLI::App& app, int& exit_status) {
       "PROMPT", options->prompt, "the text to go on from; default: standard input, to its end");
   command->add_flag("--chat", options->chat, "the prompt is a user's message of a chat");
   command->add_option("--system", options->call.system, "with --chat: the system message");
+  command->add_option("--answer-prefix", options->answer_prefix,
+                      "the answer starts with this text");
   command->add_flag("--json", options->json, "print the whole GenerateResponse as JSON");
   options->call.AddTo(*command);
   command->callback(

@@ -125,7 +125,7 @@ class LineTokenizer {
     if (!template_status_.ok()) return template_status_;
     absl::StatusOr<ChatInput> input = ReadChat(line);
     if (!input.ok()) return input.status();
-    return EncodeChat(*input, facts_);
+    return EncodeChat(*input, /*answer_prefix=*/"", facts_);
   }
 
   absl::StatusOr<ordered_json> Text(const ordered_json& line) const {

@@ -62,6 +62,8 @@ BAD = {
     "21 alternatives": ({"prompt": "x", "logprobs": {"top": 21}}, "logprobs.top"),
     "n of 0": ({"prompt": "x", "n": 0}, "n"),
     "n over max_batch_size": ({"prompt": "x", "n": 33}, "n"),
+    "answer_prefix behind ids": (
+        {"prompt_token_ids": {"ids": [5]}, "answer_prefix": "Sure"}, "answer_prefix"),
     "nothing asked": ({"prompt": "x", "max_new_tokens": 0}, "max_new_tokens"),
     "nothing asked but logprobs": (
         {"prompt": "x", "max_new_tokens": 0, "logprobs": {"top": 1}}, "max_new_tokens"),
@@ -71,5 +73,4 @@ FEATURES = {
     "beam": {"num_beams": 2},
     "adapter": "some",
     "constraint": {"json_object": True},
-    "answer_prefix": "Sure",
 }

@@ -22,6 +22,11 @@ BINARY = os.environ.get("SIROCCO_BIN", os.path.join(ROOT, "dist/sirocco/bin/siro
 GOLDENS = os.path.join(ROOT, "tests/goldens")
 TIMEOUT = 60  # of a call or a start that should take a moment
 
+# A chat with the default model. The steps' margins are above 0.5 in every type that it is computed
+# in.
+QUESTION = "What is the capital of Japan?"
+ANSWER = "The capital of Japan is Tokyo."
+
 # name -> (EOLE_TORCH_COMPILE, EOLE_COMPILE_MODE)
 MODES = {
     "eager": ("0", "2"),

@@ -6,11 +6,7 @@ import subprocess
 
 import pytest
 
-from harness import BINARY, GOLDENS, MODES, read_jsonl, run_cli
-
-# The steps' margins are above 0.5 in every type that the model is computed in.
-QUESTION = "What is the capital of Japan?"
-ANSWER = "The capital of Japan is Tokyo."
+from harness import ANSWER, BINARY, GOLDENS, MODES, QUESTION, read_jsonl, run_cli
 
 
 def json_lines(text):

@@ -117,6 +117,42 @@ TEST_F(SequenceOutputTest, StopStringsAreLookedForAfterMinNewTokens) {
   EXPECT_EQ(output.token_ids, Spell("abab"));
 }
 
+TEST_F(SequenceOutputTest, TheTextStartsWithTheAnswerPrefix) {
+  request_.answer_prefix = "Sure, ";
+  const OutputDelta output = Run(Spell("abc"), TokenRole::kLast);
+  EXPECT_EQ(output.text, "Sure, abc");
+  EXPECT_EQ(output.token_ids, Spell("abc"));
+  EXPECT_EQ(Run({kFakeEnd}, TokenRole::kEndToken).text, "Sure, ");
+  // It comes with the first token, whole, though that has no whole character yet.
+  EXPECT_EQ(Run({tokenizer_.IdOf("\xe2")}, TokenRole::kText).text, "Sure, ");
+}
+
+TEST_F(SequenceOutputTest, AStopStringMayBeginInTheAnswerPrefixAndDoesNotEndThere) {
+  request_.stop.strings = {"ab"};
+  request_.answer_prefix = "abxa";
+  const OutputDelta output = Run(Spell("ba"), TokenRole::kText);
+  EXPECT_EQ(output.text, "abx");
+  EXPECT_EQ(output.token_ids, Spell("b"));
+  EXPECT_EQ(output.stop_reason, "ab");
+  EXPECT_EQ(Run(Spell("c"), TokenRole::kText).text, "abxac");
+  // What was held back comes with the end.
+  EXPECT_EQ(Run({kFakeEnd}, TokenRole::kEndToken).text, "abxa");
+}
+
+TEST_F(SequenceOutputTest, AScoredAnswerPrefixIsTheText) {
+  request_.stop.strings = {"ab"};
+  request_.answer_prefix = "xa";
+  request_.max_new_tokens = 0;
+  context_ = MakeRequestContext(1, request_, std::make_shared<TokenStream>(nullptr), {kFakeEnd});
+  SequenceOutput output(*context_, 0, &tokenizer_);
+  EXPECT_FALSE(output.TakeDelta().has_value());
+  output.EndScored();
+  const OutputDelta delta = output.TakeDelta().value();
+  EXPECT_EQ(delta.text, "xa");
+  EXPECT_EQ(delta.finish_reason, FinishReason::kLength);
+  EXPECT_TRUE(delta.token_ids.empty());
+}
+
 TEST_F(SequenceOutputTest, CharactersAreWholeOrReplaced) {
   const int32_t first = tokenizer_.IdOf("\xe2");
   const int32_t second = tokenizer_.IdOf("\x82");

@@ -204,13 +204,38 @@ TEST_F(ToRequestTest, BanningTheWholeVocabularyLeavesNothing) {
 }
 
 TEST_F(ToRequestTest, FeaturesThatAreNotThereAreNamed) {
-  for (const char* field : {"beam {}", "adapter: 'a'", "constraint {}", "answer_prefix: 'a'"}) {
+  for (const char* field : {"beam {}", "adapter: 'a'", "constraint {}"}) {
     const absl::Status status = FromX(field).status();
     EXPECT_EQ(status.code(), absl::StatusCode::kUnimplemented) << field;
     const std::string name(field, strcspn(field, ": {"));
     EXPECT_EQ(status.message().find(name), 0u) << status;
   }
-  EXPECT_TRUE(FromX("adapter: '' answer_prefix: ''").ok());
+  EXPECT_TRUE(FromX("adapter: ''").ok());
+}
+
+TEST_F(ToRequestTest, AnAnswerPrefixIsTheEndOfThePrompt) {
+  const Request request = MustFromX("answer_prefix: 'yz'");
+  EXPECT_EQ(request.prompt, (std::vector<int32_t>{FakeTokenizer::kBos, 'x', 'y', 'z'}));
+  EXPECT_EQ(request.answer_prefix, "yz");
+  EXPECT_EQ(request.max_new_tokens, 60);
+  EXPECT_EQ(MustFromX("answer_prefix: ''").answer_prefix, "");
+  // It makes no prompt of its own, and takes room as one does.
+  EXPECT_EQ(From("answer_prefix: 'y'").status().code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(From("prompt: '' answer_prefix: 'y'").status().code(),
+            absl::StatusCode::kInvalidArgument);
+  const absl::Status too_long = FromX("answer_prefix: '" + std::string(64, 'y') + "'").status();
+  EXPECT_EQ(std::string(too_long.message()),
+            "prompt: has 66 tokens; allowed: 1 ... 63 (max_length is 64)");
+}
+
+TEST_F(ToRequestTest, AnAnswerPrefixNeedsAText) {
+  const absl::Status status = From("prompt_token_ids { ids: 1 } answer_prefix: 'y'").status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(std::string(status.message()),
+            "answer_prefix: is set beside prompt_token_ids; allowed: with prompt or chat (ids can "
+            "hold the answer's first ones)");
+  facts_.tokenizer = nullptr;
+  EXPECT_EQ(FromX("answer_prefix: 'y'").status().code(), absl::StatusCode::kFailedPrecondition);
 }
 
 TEST_F(ToRequestTest, Priority) {

@@ -39,6 +39,7 @@ class Options(TypedDict, total=False):
     priority: int
     request_id: str
     cache_salt: str
+    answer_prefix: str
 
 
 def make_request(prompt: Prompt, **options: Unpack[Options]) -> pb.GenerateRequest:
