@@ -18,8 +18,9 @@ class ProgressBar {
  public:
   ProgressBar();
   ~ProgressBar();
-  // Draws at most ten times a second; a new phase begins a new line.
-  void Update(std::string_view phase, uint64_t done, uint64_t total);
+  // Draws at most ten times a second; a new phase begins a new line. `note` stands behind the bar,
+  // and alone where the total is not known (0).
+  void Update(std::string_view phase, uint64_t done, uint64_t total, std::string_view note = {});
 
  private:
   void EndLine();

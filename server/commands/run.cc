@@ -1,188 +1,127 @@
 // sirocco run: answers JSON lines of GenerateRequest without a server, many at once, in their
 // order.
-#include <google/protobuf/util/json_util.h>
+#include <sys/stat.h>
 
-#include <condition_variable>
-#include <deque>
-#include <fstream>
-#include <iostream>
+#include <algorithm>
+#include <chrono>
+#include <cstdio>
 #include <memory>
-#include <mutex>
 #include <string>
-#include <utility>
 
-#include "absl/strings/str_cat.h"
-#include "server/api/to_request.h"
-#include "server/api/to_response.h"
+#include "absl/strings/str_format.h"
+#include "server/commands/answers_file.h"
 #include "server/commands/commands.h"
 #include "server/commands/config_flags.h"
+#include "server/commands/interrupt.h"
 #include "server/commands/json_lines.h"
+#include "server/commands/line_run.h"
+#include "server/commands/offline.h"
 #include "server/commands/report.h"
-#include "server/log/log.h"
-#include "server/metrics/metrics.h"
-#include "server/model/load.h"
 
 namespace sirocco {
 namespace {
 
-constexpr size_t kMaxLineBytes = 64u << 20;
+struct Options {
+  std::string input, output;
+  bool resume = false;
+};
 
-// What the delivery threads ring when any stream has something.
-class Bell {
+// Bytes of a regular file; 0: of what else there may be nobody knows.
+uint64_t SizeOf(int fd) {
+  struct stat info = {};
+  const bool known = fstat(fd, &info) == 0 && S_ISREG(info.st_mode);
+  return known ? static_cast<uint64_t>(info.st_size) : 0;
+}
+
+// What has been done since its construction.
+class Throughput {
  public:
-  void Ring() {
-    std::lock_guard lock(mutex_);
-    ++rings_;
-    changed_.notify_all();
+  Throughput(const WorkCounts& counts, uint64_t lines_before, int32_t max_batch_size)
+      : counts_(counts), lines_before_(lines_before), max_batch_size_(max_batch_size) {}
+
+  std::string Note(const LineRunProgress& progress) const {
+    return absl::StrFormat("%d lines, %.0f tokens/s", progress.lines,
+                           static_cast<double>(counts_.generated_tokens()) / Seconds());
   }
-  uint64_t rings() {
-    std::lock_guard lock(mutex_);
-    return rings_;
-  }
-  // Returns once it has rung more than `seen` times.
-  void WaitBeyond(uint64_t seen) {
-    std::unique_lock lock(mutex_);
-    changed_.wait(lock, [&] { return rings_ > seen; });
+
+  // For people, when all is done.
+  void Report(const LineRunProgress& progress) const {
+    const double seconds = Seconds();
+    const auto lines = static_cast<int64_t>(progress.lines - lines_before_);
+    std::string text =
+        absl::StrFormat("answered %d lines in %.1f s (%.1f/s)", lines, seconds, lines / seconds);
+    if (lines_before_ > 0) text += absl::StrFormat(", after %d before", lines_before_);
+    if (progress.failed > 0) text += absl::StrFormat(", %d failed", progress.failed);
+    text += absl::StrFormat("; %d prompt tokens (%.0f/s), %d generated (%.0f/s)",
+                            counts_.prompt_tokens(), counts_.prompt_tokens() / seconds,
+                            counts_.generated_tokens(), counts_.generated_tokens() / seconds);
+    text += absl::StrFormat("; batches of %.1f, at most %d", counts_.mean_batch(), max_batch_size_);
+    std::fprintf(stderr, "sirocco: %s\n", text.c_str());
   }
 
  private:
-  std::mutex mutex_;
-  std::condition_variable changed_;
-  uint64_t rings_ = 0;
+  double Seconds() const {
+    return std::max(1e-3, std::chrono::duration<double>(Clock::now() - begin_).count());
+  }
+
+  const WorkCounts& counts_;
+  const uint64_t lines_before_;
+  const int32_t max_batch_size_;
+  const Clock::time_point begin_ = Clock::now();
 };
 
-// One line that is being answered, or has failed at once.
-struct Job {
-  absl::Status status;
-  std::shared_ptr<TokenStream> stream;
-  std::unique_ptr<ResponseMaker> response;
-};
-
-class Runner {
- public:
-  explicit Runner(const ServedModel& model) : model_(model) {}
-
-  // The exit status: 1 if a line failed.
-  int Run(std::istream& in) {
-    std::string text;
-    absl::Status status;
-    while (NextLine(in, kMaxLineBytes, &text, &status)) {
-      // Twice the batch keeps it full while the oldest answer is written.
-      while (jobs_.size() >= 2 * static_cast<size_t>(model_.facts.max_batch_size)) FinishOldest();
-      if (!std::cout.good()) return Fail(absl::UnavailableError("standard output is closed"));
-      jobs_.push_back(status.ok() ? Start(text) : Failed(status));
-    }
-    while (!jobs_.empty()) FinishOldest();
-    std::cout.flush();
-    return exit_status_;
-  }
-
- private:
-  static Job Failed(absl::Status status) { return {std::move(status), nullptr, nullptr}; }
-
-  Job Start(const std::string& text) {
-    v1::GenerateRequest message;
-    const auto parsed = google::protobuf::util::JsonStringToMessage(text, &message);
-    if (!parsed.ok()) {
-      return Failed(absl::InvalidArgumentError(
-          absl::StrCat("the line is no GenerateRequest: ", std::string(parsed.message()))));
-    }
-    absl::StatusOr<Request> request = ToRequest(message, model_.facts);
-    if (!request.ok()) return Failed(request.status());
-    Job job;
-    job.response = std::make_unique<ResponseMaker>(request->id, model_.tokenizer.get(), request->n);
-    for (;;) {
-      absl::StatusOr<std::shared_ptr<TokenStream>> stream =
-          model_.engine->Submit(*request, [this] { bell_.Ring(); });
-      if (stream.ok()) {
-        job.stream = *std::move(stream);
-        return job;
-      }
-      // A full queue empties as the jobs before this one end.
-      if (!absl::IsResourceExhausted(stream.status()) || jobs_.empty()) {
-        return Failed(stream.status());
-      }
-      FinishOldest();
-    }
-  }
-
-  void FinishOldest() {
-    Job job = std::move(jobs_.front());
-    jobs_.pop_front();
-    if (job.status.ok()) job.status = Await(job);
-    std::string line;
-    if (job.status.ok()) {
-      const auto converted =
-          google::protobuf::util::MessageToJsonString(job.response->Take(), &line);
-      if (!converted.ok()) job.status = absl::InternalError(converted.ToString());
-    }
-    if (!job.status.ok()) {
-      exit_status_ = 1;
-      line = ErrorLine(job.status);
-    }
-    std::cout << line << '\n';
-  }
-
-  absl::Status Await(Job& job) {
-    for (;;) {
-      const uint64_t seen = bell_.rings();
-      StreamUpdate update = job.stream->Take();
-      const bool done = update.done;
-      const absl::Status status = update.status;
-      job.response->Add(std::move(update));
-      if (done) return status;
-      bell_.WaitBeyond(seen);
-    }
-  }
-
-  const ServedModel& model_;
-  Bell bell_;
-  std::deque<Job> jobs_;
-  int exit_status_ = 0;
-};
-
-int RunLines(const ConfigFlags& flags, std::istream& in) {
+int RunLines(const ConfigFlags& flags, const Options& options) {
   absl::StatusOr<Config> config = flags.Load();
   if (!config.ok()) return Fail(config.status());
-  ConfigureLog(config->log_level, config->log_format);
+  const absl::StatusOr<OwnedFd> input = OpenInput(options.input);
+  if (!input.ok()) return Fail(input.status());
+  absl::StatusOr<AnswersFile> answers = AnswersFile::Open(options.output, options.resume);
+  if (!answers.ok()) return Fail(answers.status());
   // Outlives the model: its engine tells it of every event.
-  Metrics metrics(/*vllm_names=*/false);
-  absl::StatusOr<std::unique_ptr<ServedModel>> model = OpenServedModel(*config);
+  WorkCounts counts;
+  absl::StatusOr<std::unique_ptr<ServedModel>> model = OpenOffline(*config, &counts);
   if (!model.ok()) return Fail(model.status());
-  metrics.SetModel((*model)->facts);
-  absl::Status started;
+
+  const Interrupt interrupt;
+  const ModelFacts& facts = (*model)->facts;
+  LineRun run(*(*model)->engine, facts, input->get(), *answers,
+              {.stop_fd = interrupt.fd(), .drain_timeout = config->drain_timeout});
+  const Throughput throughput(counts, answers->lines(), facts.max_batch_size);
+  absl::Status status;
   {
     ProgressBar bar;
-    started = StartServedModel(
-        *config, &metrics,
-        [&](std::string_view phase, uint64_t done, uint64_t total) {
-          bar.Update(phase, done, total);
-        },
-        **model);
+    const uint64_t total = SizeOf(input->get());
+    status = run.Run([&](const LineRunProgress& progress) {
+      bar.Update("answers", progress.consumed_bytes, total, throughput.Note(progress));
+    });
   }
-  if (!started.ok()) return Fail(started);
-  return Runner(**model).Run(in);
+  throughput.Report(run.progress());
+  if (!status.ok()) return Fail(status);
+  // As a shell says of a program that a signal ended: not all was done.
+  if (!run.finished()) return 128 + interrupt.signal();
+  return run.progress().failed > 0 ? 1 : 0;
 }
 
 }  // namespace
 
 void AddRun(CLI::App& app, int& exit_status) {
-  auto input = std::make_shared<std::string>();
+  auto options = std::make_shared<Options>();
   CLI::App* command = app.add_subcommand(
       "run",
       "Answer requests without a server: JSON lines of GenerateRequest (proto3 JSON) become lines\n"
-      "of GenerateResponse, in their order, e.g. {\"prompt\": \"Hello\", \"maxNewTokens\": 8}.");
-  command->add_option("INPUT", *input, "a file of JSON lines; default: standard input");
+      "of GenerateResponse, in their order, e.g. {\"prompt\": \"Hello\", \"maxNewTokens\": 8}.\n"
+      "A line that fails becomes {\"error\": ...}, the rest goes on, and the exit status is 1.\n"
+      "The first SIGINT or SIGTERM lets end what was begun (drain_timeout); the status is 128 and\n"
+      "the signal. Then, or after a crash, the same command with --resume does the rest.");
+  command->add_option("INPUT", options->input, "a file of JSON lines; default: standard input");
+  CLI::Option* output = command->add_option("--output", options->output,
+                                            "the file for the answers; default: standard output");
+  command
+      ->add_flag("--resume", options->resume,
+                 "go on behind the answers that the output holds: so many lines are skipped")
+      ->needs(output);
   auto flags = ConfigFlags::AddTo(*command);
-  command->callback([input, flags, &exit_status] {
-    if (input->empty()) {
-      exit_status = RunLines(*flags, std::cin);
-      return;
-    }
-    std::ifstream in(*input, std::ios::binary);
-    exit_status = in ? RunLines(*flags, in)
-                     : Fail(absl::NotFoundError(absl::StrCat(*input, ": cannot be read")));
-  });
+  command->callback([options, flags, &exit_status] { exit_status = RunLines(*flags, *options); });
 }
 
 }  // namespace sirocco

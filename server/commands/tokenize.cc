@@ -1,6 +1,5 @@
 // sirocco tokenize: text or chats to ids, and ids to text, offline; JSON lines.
 #include <algorithm>
-#include <fstream>
 #include <iostream>
 #include <iterator>
 #include <memory>
@@ -21,8 +20,6 @@ namespace sirocco {
 namespace {
 
 using nlohmann::ordered_json;
-
-constexpr size_t kMaxLineBytes = 64u << 20;
 
 constexpr std::string_view kKeys[] = {
     "text",      "messages",        "ids",   "add_special_tokens",  "parse_special_tokens",
@@ -151,13 +148,16 @@ class LineTokenizer {
   ModelFacts facts_;
 };
 
-int TokenizeLines(const std::string& path, std::istream& in) {
+int TokenizeLines(const std::string& path, const std::string& input) {
+  const absl::StatusOr<OwnedFd> in = OpenInput(input);
+  if (!in.ok()) return Fail(in.status());
   absl::StatusOr<std::unique_ptr<LineTokenizer>> tokenizer = LineTokenizer::Open(path);
   if (!tokenizer.ok()) return Fail(tokenizer.status());
   int exit_status = 0;
+  LineReader lines(in->get());
   std::string text;
   absl::Status status;
-  while (NextLine(in, kMaxLineBytes, &text, &status)) {
+  while (lines.Wait(&text, &status)) {
     int64_t values_left = kMaxLineBytes;  // as many as a line of one's own can hold
     absl::StatusOr<ordered_json> answer =
         status.ok() ? ParseJsonField("line", text, JsonKind::kObject, values_left) : status;
@@ -170,7 +170,7 @@ int TokenizeLines(const std::string& path, std::istream& in) {
     if (!std::cout.good()) return Fail(absl::UnavailableError("standard output is closed"));
   }
   std::cout.flush();
-  return exit_status;
+  return status.ok() ? exit_status : Fail(status);
 }
 
 }  // namespace
@@ -192,15 +192,8 @@ void AddTokenize(CLI::App& app, int& exit_status) {
   command->add_option("--model", options->model, "a GGUF file or a folder with tokenizer files")
       ->required();
   command->add_option("INPUT", options->input, "a file of JSON lines; default: standard input");
-  command->callback([options, &exit_status] {
-    if (options->input.empty()) {
-      exit_status = TokenizeLines(options->model, std::cin);
-      return;
-    }
-    std::ifstream in(options->input, std::ios::binary);
-    exit_status = in ? TokenizeLines(options->model, in)
-                     : Fail(absl::NotFoundError(absl::StrCat(options->input, ": cannot be read")));
-  });
+  command->callback(
+      [options, &exit_status] { exit_status = TokenizeLines(options->model, options->input); });
 }
 
 }  // namespace sirocco
