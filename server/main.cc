@@ -38,6 +38,7 @@ int main(int argc, char** argv) {
   sirocco::AddBench(app, exit_status);
   sirocco::AddTokenize(app, exit_status);
   sirocco::AddRun(app, exit_status);
+  sirocco::AddScore(app, exit_status);
   sirocco::AddInfo(app, exit_status);
   sirocco::AddCheckConfig(app, exit_status);
   if (auto mode = sirocco::ModeFromEnvironment(); !mode.ok()) return sirocco::Fail(mode.status());

@@ -12,6 +12,7 @@ void AddChat(CLI::App& app, int& exit_status);
 void AddBench(CLI::App& app, int& exit_status);
 void AddTokenize(CLI::App& app, int& exit_status);
 void AddRun(CLI::App& app, int& exit_status);
+void AddScore(CLI::App& app, int& exit_status);
 void AddInfo(CLI::App& app, int& exit_status);
 void AddCheckConfig(CLI::App& app, int& exit_status);
 

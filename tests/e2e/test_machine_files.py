@@ -9,7 +9,7 @@ import yaml
 
 from harness import BINARY, MODES, ROOT, run_cli
 
-COMMANDS = {"serve", "generate", "chat", "bench", "tokenize", "run", "info", "check-config"}
+COMMANDS = {"serve", "generate", "chat", "bench", "tokenize", "run", "score", "info", "check-config"}
 
 
 def unit():
