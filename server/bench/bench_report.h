@@ -14,4 +14,7 @@ std::string BenchTables(const BenchReport& report);
 // The same figures in SI units, and those that they are made of.
 nlohmann::ordered_json BenchJson(const BenchReport& report);
 
+// One HTML file that needs no other: the tables, and plots over the batch size.
+std::string BenchPage(const BenchReport& report);
+
 }  // namespace sirocco

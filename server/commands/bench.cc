@@ -1,10 +1,8 @@
 // sirocco bench: how fast a server answers under load, and with --engine how fast a model runs
 // here, by execution mode and batch size.
 #include <cstdio>
-#include <filesystem>
-#include <fstream>
-#include <iterator>
 #include <memory>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -12,12 +10,13 @@
 #include "absl/strings/str_cat.h"
 #include "server/bench/bench_report.h"
 #include "server/bench/engine_bench.h"
-#include "server/bench/load_bench.h"
+#include "server/bench/load/lengths.h"
 #include "server/bench/tune.h"
 #include "server/bench/write_model.h"
-#include "server/commands/client.h"
+#include "server/commands/bench_load.h"
 #include "server/commands/commands.h"
 #include "server/commands/config_flags.h"
+#include "server/commands/output_files.h"
 #include "server/commands/report.h"
 #include "server/log/log.h"
 #include "server/model/memory.h"
@@ -26,16 +25,27 @@ namespace sirocco {
 namespace {
 
 constexpr char kHelp[] =
-    "Measure a running server: as many requests as a batch size are always under way (prompts of\n"
-    "random tokens, greedy), over several connections; generated tokens are counted as they come.\n"
+    "Measure a running server. A closed loop (--batch) keeps as many requests under way; an open "
+    "one\n"
+    "(--rate) begins so many a second whatever the answers do, as users would, and --goal searches "
+    "for\n"
+    "the highest rate that keeps a latency. Latencies count from the time a request was meant to "
+    "be\n"
+    "sent at. Prompts are random tokens, outputs greedy; generated tokens are counted as they "
+    "come.\n"
     "Or, with --engine, measure a model on this machine without a server: prompts are prefilled "
     "in\n"
     "chunks, then all sequences decode together; a row is a mode and a batch size, its figures\n"
     "medians.\n\n"
     "  sirocco bench --address 127.0.0.1:50051 --batch 1,64\n"
+    "  sirocco bench --rate 2,4,8 --prompt-length lognormal:200:0.8:2000 --html load.html\n"
+    "  sirocco bench --goal ttft_p99=500ms,itl_p99=60ms --connections 64\n"
     "  sirocco bench --engine --model MODEL.gguf --modes decoder,decoder_graph --batch 1,16\n"
     "  sirocco bench --engine --model tests/bench/models/llama3.1-8b --random-weights --stages\n"
     "  sirocco bench --write-model FOLDER --config tests/bench/models/gemma3-1b/config.json\n\n"
+    "A length is a number of tokens; without --engine also uniform:LEAST:MOST,\n"
+    "lognormal:MEDIAN:SIGMA:MOST (SIGMA: of the logarithm; what is longer than MOST is MOST) or\n"
+    "file:PATH (one length a line, taken in turn: two files of the same requests stay pairs).\n"
     "With --random-weights a folder with only a config.json is enough; --write-model makes files "
     "of\n"
     "such a model, which a server can load. share: the bytes that a step must read (each weight\n"
@@ -52,10 +62,11 @@ const std::vector<std::string> kKeys = {
 struct Flags {
   bool engine = false;
   BenchOptions bench;
-  LoadOptions load;
+  LoadFlags load;
   std::string write_model;  // a folder
   std::vector<std::string> modes;
-  std::string json;
+  std::string prompt_length = "128", output_length = "128";
+  std::string json, html;
   std::string tune;  // the kernel table's file
 };
 
@@ -76,44 +87,12 @@ std::vector<Mode> ModesOf(const Flags& flags, const Config& config) {
   return modes;
 }
 
-absl::StatusOr<std::string> ReadFile(const std::string& path) {
-  std::ifstream in(path, std::ios::binary);
-  if (!in) return absl::NotFoundError(absl::StrCat(path, ": cannot be read"));
-  return std::string(std::istreambuf_iterator<char>(in), {});
-}
-
-// Asked first: a file that cannot be written must not show after minutes of measuring. What is
-// there stays as it is.
-absl::Status CheckWritable(const std::string& path) {
-  std::error_code error;
-  const bool existed = std::filesystem::exists(path, error);
-  if (!std::ofstream(path, std::ios::binary | std::ios::app)) {
-    return absl::InvalidArgumentError(absl::StrCat(path, ": cannot be written"));
-  }
-  if (!existed) std::filesystem::remove(path, error);
-  return absl::OkStatus();
-}
-
-absl::Status WriteFile(const std::string& path, const std::string& text) {
-  std::ofstream out(path, std::ios::binary);
-  out << text;
-  out.close();
-  return out ? absl::OkStatus() : absl::UnavailableError(absl::StrCat(path, ": writing failed"));
-}
-
 int WriteTable(const Flags& flags, const std::string& table, const BenchReport& report) {
   absl::Status written = WriteFile(flags.tune, MergeKernelTable(table, report.kernel_table));
   if (!written.ok()) return Fail(written);
   std::printf("%zu entries of %s written to %s; they count once it is compiled in\n",
               report.kernel_table.size(), report.device.c_str(), flags.tune.c_str());
   return 0;
-}
-
-// `path`: empty for none.
-int WriteFigures(const std::string& path, const nlohmann::ordered_json& figures) {
-  if (path.empty()) return 0;
-  const absl::Status written = WriteFile(path, figures.dump(2) + "\n");
-  return written.ok() ? 0 : Fail(written);
 }
 
 int WriteModel(const Flags& flags, const ConfigFlags& config_flags) {
@@ -138,7 +117,26 @@ int WriteModel(const Flags& flags, const ConfigFlags& config_flags) {
   return 0;
 }
 
-int BenchServer(Flags& flags, const ConfigFlags& config_flags) {
+absl::StatusOr<Lengths> ReadLengths(const char* flag, const std::string& text, int32_t least) {
+  absl::StatusOr<Lengths> lengths = Lengths::Parse(text, least);
+  if (lengths.ok()) return lengths;
+  return absl::Status(lengths.status().code(),
+                      absl::StrCat(flag, ": ", std::string(lengths.status().message())));
+}
+
+// An engine's sequences are all of one length.
+absl::Status ReadLength(const char* flag, const std::string& text, int32_t least, int32_t& out) {
+  const absl::StatusOr<Lengths> lengths = ReadLengths(flag, text, least);
+  if (!lengths.ok()) return lengths.status();
+  if (const std::optional<int32_t> fixed = lengths->fixed()) {
+    out = *fixed;
+    return absl::OkStatus();
+  }
+  return absl::InvalidArgumentError(
+      absl::StrCat(flag, ": --engine takes one length; '", text, "' is for a running server"));
+}
+
+int BenchRunning(const Flags& flags, const ConfigFlags& config_flags) {
   std::vector<std::string> given = config_flags.Given();
   if (!config_flags.file().empty()) given.push_back("--config");
   if (!given.empty()) {
@@ -146,30 +144,25 @@ int BenchServer(Flags& flags, const ConfigFlags& config_flags) {
         absl::StrCat("bench: ", given.front(),
                      " goes with --engine; a running server (--address) has its own")));
   }
-  LoadOptions& load = flags.load;
-  load.concurrency = flags.bench.batches;
-  load.prompt_length = flags.bench.measure.prompt_length;
-  load.output_length = flags.bench.measure.output_length;
-  load.seed = flags.bench.measure.seed;
-  if (!flags.json.empty()) {
-    if (absl::Status status = CheckWritable(flags.json); !status.ok()) return Fail(status);
-  }
-  absl::StatusOr<LoadReport> report = absl::InternalError("not run");
-  {
-    ProgressBar bar;
-    report = BenchLoad(load, [&](std::string_view phase, uint64_t done, uint64_t total) {
-      bar.Update(phase, done, total);
-    });
-  }
-  if (!report.ok()) return Fail(report.status());
-  std::fputs(LoadTable(*report).c_str(), stdout);
-  return WriteFigures(flags.json, LoadJson(*report));
+  const absl::StatusOr<Lengths> prompts = ReadLengths("--prompt-length", flags.prompt_length, 1);
+  if (!prompts.ok()) return Fail(prompts.status());
+  const absl::StatusOr<Lengths> outputs = ReadLengths("--output-length", flags.output_length, 1);
+  if (!outputs.ok()) return Fail(outputs.status());
+  return BenchServer(flags.load, {flags.bench.batches, *prompts, *outputs, flags.bench.measure.seed,
+                                  flags.json, flags.html});
 }
 
 int BenchModel(Flags& flags, const ConfigFlags& config_flags) {
   absl::StatusOr<Config> config = config_flags.Load();
   if (!config.ok()) return Fail(config.status());
   ConfigureLog(config->log_level, config->log_format);
+  MeasureOptions& measure = flags.bench.measure;
+  absl::Status status =
+      ReadLength("--prompt-length", flags.prompt_length, 1, measure.prompt_length);
+  // The prompt's own token, and at least one step.
+  if (status.ok()) {
+    status = ReadLength("--output-length", flags.output_length, 2, measure.output_length);
+  }
   std::string table;
   flags.bench.tune = !flags.tune.empty();
   if (!flags.bench.tune) {
@@ -179,10 +172,10 @@ int BenchModel(Flags& flags, const ConfigFlags& config_flags) {
     if (!read.ok()) return Fail(read.status());
     table = *std::move(read);
   }
-  for (const std::string& path : {flags.json, flags.tune}) {
-    if (path.empty()) continue;
-    if (absl::Status status = CheckWritable(path); !status.ok()) return Fail(status);
+  for (const std::string& path : {flags.json, flags.html, flags.tune}) {
+    if (status.ok()) status = CheckWritable(path);
   }
+  if (!status.ok()) return Fail(status);
   absl::StatusOr<BenchReport> report = absl::InternalError("not run");
   {
     ProgressBar bar;
@@ -194,12 +187,14 @@ int BenchModel(Flags& flags, const ConfigFlags& config_flags) {
   if (!report.ok()) return Fail(report.status());
   if (flags.bench.tune) return WriteTable(flags, table, *report);
   std::fputs(BenchTables(*report).c_str(), stdout);
-  return WriteFigures(flags.json, BenchJson(*report));
+  status = WriteFile(flags.json, BenchJson(*report).dump(2) + "\n");
+  if (status.ok()) status = WriteFile(flags.html, BenchPage(*report));
+  return status.ok() ? 0 : Fail(status);
 }
 
 int Bench(Flags& flags, const ConfigFlags& config_flags) {
   if (!flags.write_model.empty()) return WriteModel(flags, config_flags);
-  return flags.engine ? BenchModel(flags, config_flags) : BenchServer(flags, config_flags);
+  return flags.engine ? BenchModel(flags, config_flags) : BenchRunning(flags, config_flags);
 }
 
 void AddEngineFlags(CLI::App& command, Flags& flags) {
@@ -234,7 +229,8 @@ void AddEngineFlags(CLI::App& command, Flags& flags) {
                       "write\nthem into this kernel table (kernels/cuda/kernel_table.inc)")
           ->needs(engine);
   // It measures nothing that these could ask for.
-  for (CLI::Option* option : {modes, repeat, stages, command.get_option("--json")}) {
+  for (CLI::Option* option :
+       {modes, repeat, stages, command.get_option("--json"), command.get_option("--html")}) {
     tune->excludes(option);
   }
   command
@@ -242,22 +238,6 @@ void AddEngineFlags(CLI::App& command, Flags& flags) {
           "--write-model", flags.write_model,
           "instead write a model of random weights to this new folder; --config is then its\n"
           "config.json")
-      ->excludes(engine);
-}
-
-void AddLoadFlags(CLI::App& command, Flags& flags) {
-  CLI::Option* engine = command.get_option("--engine");
-  AddClientFlags(command, flags.load.server);
-  command.get_option("--address")->excludes(engine);
-  command
-      .add_option("--connections", flags.load.connections,
-                  "to the server; requests take them in turn [4]")
-      ->check(CLI::Range(1, 1024))
-      ->excludes(engine);
-  command
-      .add_option("--requests", flags.load.requests,
-                  "requests of each batch size; default: four times as many")
-      ->check(CLI::Range(1, 1 << 24))
       ->excludes(engine);
 }
 
@@ -269,19 +249,18 @@ void AddBench(CLI::App& app, int& exit_status) {
   bench.batches = {1, 4, 16, 64};
   CLI::App* command = app.add_subcommand("bench", kHelp);
   command->add_option("--json", flags->json, "also write the figures to this file");
-  AddEngineFlags(*command, *flags);
-  AddLoadFlags(*command, *flags);
+  command->add_option("--html", flags->html,
+                      "also write a page with plots to this file, which needs no other");
   command
       ->add_option("--batch", bench.batches,
                    "batch sizes, or requests under way, with commas [1,4,16,64]")
       ->delimiter(',')
       ->check(CLI::Range(1, kMaxBatchSize));
-  command->add_option("--prompt-length", bench.measure.prompt_length, "tokens of a prompt [128]")
-      ->check(CLI::Range(1, 1 << 20));
-  command
-      ->add_option("--output-length", bench.measure.output_length,
-                   "tokens of an output, the first of them the prefill's [128]")
-      ->check(CLI::Range(2, 1 << 20));
+  AddEngineFlags(*command, *flags);
+  flags->load.AddTo(*command);
+  command->add_option("--prompt-length", flags->prompt_length, "tokens of a prompt [128]");
+  command->add_option("--output-length", flags->output_length,
+                      "tokens of an output, the first of them the prefill's [128]");
   command->add_option("--seed", bench.measure.seed, "of prompts and random weights [1]");
   auto config = ConfigFlags::AddTo(*command, kKeys);
   command->callback([flags, config, &exit_status] { exit_status = Bench(*flags, *config); });

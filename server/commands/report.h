@@ -19,7 +19,7 @@ class ProgressBar {
   ProgressBar();
   ~ProgressBar();
   // Draws at most ten times a second; a new phase begins a new line. `note` stands behind the bar,
-  // and alone where the total is not known (0).
+  // as much of it as the terminal is wide, and alone where the total is not known (0).
   void Update(std::string_view phase, uint64_t done, uint64_t total, std::string_view note = {});
 
  private:

@@ -1,15 +1,53 @@
 """sirocco bench: what it measures, writes and refuses."""
+import collections
+import html.parser
 import json
 import os
 import subprocess
 import sys
+import threading
 
 import pytest
 
-from harness import GOLDENS, MODES, Server, run_cli
+from harness import BINARY, GOLDENS, MODES, TIMEOUT, Server, environment, run_cli
 from stubs import ROOT
 
+DRAWN_TO = 8  # tokens of an output that are asked for while connections warm up
+
 SHORT = ["--prompt-length", 20, "--output-length", 5, "--repeat", 2, "--batch", "1,3"]
+
+
+class Page(html.parser.HTMLParser):
+    """What stands in a page: its elements, and whether each that was opened was closed."""
+    VOID = {"meta", "br"}
+
+    def __init__(self, file):
+        super().__init__()
+        self.open, self.count, self.attributes = [], collections.Counter(), set()
+        self.feed(file.read_text())
+        self.close()
+
+    def handle_starttag(self, tag, attrs):
+        self.count[tag] += 1
+        self.attributes |= {name for name, _ in attrs}
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.count[tag] += 1
+        self.attributes |= {name for name, _ in attrs}
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+
+def assert_whole_page(file, plots):
+    page = Page(file)
+    assert page.open == [] and page.count["svg"] == plots
+    # It fetches and runs nothing.
+    assert not set(page.count) & {"script", "link", "img", "iframe", "object", "use"}
+    assert not page.attributes & {"src", "href", "srcset", "onload"}
+    assert "url(" not in file.read_text() and "@import" not in file.read_text()
 
 
 @pytest.fixture(scope="module")
@@ -22,9 +60,9 @@ def shape(tmp_path_factory):
 
 
 def test_random_weights_from_a_bare_configuration(shape, tmp_path):
-    file = tmp_path / "figures.json"
+    file, page = tmp_path / "figures.json", tmp_path / "page.html"
     result = run_cli("bench", "--engine", "--random-weights", "--model", shape, *SHORT, "--modes",
-                     "eager,decoder_graph", "--stages", "--json", file)
+                     "eager,decoder_graph", "--stages", "--json", file, "--html", page)
     assert result.returncode == 0, result.stderr
     rows = [line.split() for line in result.stdout.splitlines()]
     for mode in ("eager", "decoder_graph"):
@@ -45,6 +83,7 @@ def test_random_weights_from_a_bare_configuration(shape, tmp_path):
             assert row["prefill_tokens"] == 20 * row["batch"]
             assert row["tokens_per_second"] == pytest.approx(row["batch"] / row["step_seconds"])
             assert row["share"] > 0  # above 1: so small a model stays in the caches
+    assert_whole_page(page, plots=4)
 
 
 def test_figures_of_the_modes_make_a_table(shape, tmp_path):
@@ -91,6 +130,20 @@ def test_real_weights_in_the_mode_of_the_environment(bare):
      ["--batch"]),
     (["--engine", "--model", "SHAPE", "--random-weights", "--json", "/nowhere/file"], 2,
      ["/nowhere/file"]),
+    (["--engine", "--model", "SHAPE", "--random-weights", "--prompt-length", "uniform:2:9"], 2,
+     ["--prompt-length", "--engine", "uniform:2:9"]),
+    (["--engine", "--rate", "5"], 2, ["--engine", "--rate"]),
+    (["--rate", "0"], 2, ["rate"]),
+    (["--rate", "5", "--batch", "1"], 2, ["--rate", "--batch"]),
+    (["--rate", "5", "--requests", "9"], 2, ["--rate", "--requests"]),
+    (["--rate", "5", "--duration", "0s"], 2, ["--duration"]),
+    (["--duration", "5"], 2, ["--duration", "'5'"]),
+    (["--requests", "5", "--duration", "5s"], 2, ["--requests", "--duration"]),
+    (["--goal", "ttft"], 2, ["--goal", "'ttft'", "ttft, itl, tpot or e2e"]),
+    (["--goal", "ttft_p99=1s", "--rate", "1,2"], 2, ["--goal", "--rate"]),
+    (["--prompt-length", "normal:5"], 2, ["--prompt-length", "'normal:5'", "uniform:"]),
+    (["--output-length", "file:/nowhere/x"], 2, ["--output-length", "/nowhere/x"]),
+    (["--html", "/nowhere/file"], 2, ["/nowhere/file"]),
 ])
 def test_what_is_refused(shape, flags, status, names):
     flags = [flag.replace("SHAPE", str(shape)) for flag in flags]
@@ -114,8 +167,8 @@ def test_a_file_of_figures_is_kept_until_there_are_others(shape, tmp_path):
     assert file.read_text() == "{}" and not other.exists()
 
 
-@pytest.mark.parametrize("flags", [["--json", "FILE"], ["--stages"], ["--modes", "eager"],
-                                   ["--repeat", 2]])
+@pytest.mark.parametrize("flags", [["--json", "FILE"], ["--html", "FILE"], ["--stages"],
+                                   ["--modes", "eager"], ["--repeat", 2]])
 def test_tuning_takes_no_flags_of_measuring(shape, tmp_path, flags):
     file = tmp_path / "figures.json"
     file.write_text("{}")
@@ -154,6 +207,107 @@ def test_load_on_a_server_counts_tokens(bare, tmp_path):
     assert generated == 2 * 7 * 6 + (1 + 3) * 6  # each level warms up
     assert len([line for line in result.stdout.splitlines() if line.strip()]) == 6
     assert longer.returncode == 2 and "512" in longer.stderr
+
+
+def test_an_open_loop_sends_by_the_clock(bare, tmp_path):
+    file, page, lengths = (tmp_path / name for name in ("figures.json", "page.html", "lengths"))
+    lengths.write_text("3\n6\n9\n")
+    with Server(bare, "--max-batch-size", 8) as server:
+        result = run_cli("bench", "--address", server.address, "--rate", "30,60", "--duration", "1s",
+                         "--warm-up", "300ms", "--prompt-length", "uniform:2:9", "--output-length",
+                         f"file:{lengths}", "--connections", 12, "--json", file, "--html", page)
+        assert result.returncode == 0, result.stderr
+        generated = server.metrics()("vllm:generation_tokens_total")
+    figures = json.loads(file.read_text())
+    assert (figures["loop"], figures["prompt_length"]) == ("open", "uniform:2:9")
+    assert [level["rate"] for level in figures["levels"]] == [30, 60]
+    sent = 0
+    for level in figures["levels"]:
+        timeline = level["timeline"]
+        sent += sum(timeline["tokens"])
+        assert sum(timeline["arrivals"]) == sum(timeline["ends"]) > level["requests"]
+        assert (level["warm_up_seconds"], level["seconds"], level["failed"]) == (0.3, 1, {})
+        # Poisson: within four deviations.
+        assert abs(level["requests"] - level["rate"]) < 4 * level["rate"] ** 0.5
+        assert level["tokens_per_second"] == level["tokens"]
+        first, total = level["first_token_seconds"], level["total_seconds"]
+        assert first["samples"] == total["samples"] == level["requests"]
+        assert 0 < first["p50"] <= first["p90"] <= first["p99"] <= first["max"] <= total["max"]
+        assert level["late_seconds"]["p50"] < first["p50"]
+    # Connections warm up once a level, in the longest outputs that warming takes.
+    assert generated == sent + 2 * 12 * DRAWN_TO
+    assert_whole_page(page, plots=4 + 2 * 3)
+    assert len([line for line in result.stdout.splitlines() if line.strip()]) == 6
+
+
+def test_the_highest_rate_that_keeps_a_goal(bare, tmp_path):
+    file = tmp_path / "figures.json"
+    with Server(bare, "--max-batch-size", 1) as server:
+        result = run_cli("bench", "--address", server.address, "--goal", "e2e_p90=300ms", "--rate", 16,
+                         "--duration", "300ms", "--warm-up", "0s", "--prompt-length", 4,
+                         "--output-length", 100, "--json", file)
+        assert result.returncode == 0, result.stderr
+        none = run_cli("bench", "--address", server.address, "--goal", "e2e_p50=1ms", "--rate", 64,
+                       "--duration", "200ms", "--warm-up", "0s", "--prompt-length", 4,
+                       "--output-length", 100)
+    figures = json.loads(file.read_text())
+    levels, goal = figures["levels"], figures["goal"]
+    assert levels[0]["rate"] == 16
+    for level in levels:
+        assert level["seconds"] >= max(0.3, 10 / level["rate"]) - 1e-9
+        if not level["failed"]:
+            assert level["keeps_goal"] == (level["total_seconds"]["p90"] <= 0.3)
+    kept = [level["rate"] for level in levels if level["keeps_goal"]]
+    missed = [level["rate"] for level in levels if not level["keeps_goal"]]
+    assert kept and missed, result.stdout  # it has one slot: some rate is too high
+    assert (goal["highest_kept_rate"], goal["lowest_missed_rate"]) == (max(kept), min(missed))
+    assert "requests/s keep e2e_p90=300ms" in result.stdout
+    # 100 tokens in a millisecond.
+    assert none.returncode == 0, none.stderr
+    assert "no rate down to 4/s keeps e2e_p50=1ms" in none.stdout
+
+
+def test_what_an_overloaded_server_refuses_is_counted(bare, tmp_path):
+    file = tmp_path / "figures.json"
+    flags = ["--prompt-length", 4, "--output-length", 400, "--json", file]
+    with Server(bare, "--max-batch-size", 1, "--max-queue-size", 1) as server:
+        result = run_cli("bench", "--address", server.address, "--rate", 400, "--duration", "300ms",
+                         "--warm-up", "0s", "--connections", 1, *flags)
+        assert result.returncode == 0, result.stderr
+        closed = run_cli("bench", "--address", server.address, "--batch", 8, *flags)
+    [level] = json.loads(file.read_text())["levels"]
+    assert level["requests"] > 0 and level["failed"]["RESOURCE_EXHAUSTED"] > 0
+    assert sum(level["timeline"]["ends"]) == level["requests"] + sum(level["failed"].values())
+    # A closed loop would only ask again.
+    assert closed.returncode == 1 and "queue" in closed.stderr
+
+
+def test_progress_on_a_terminal(bare):
+    with Server(bare, "--max-batch-size", 4) as server:
+        ours, its = os.openpty()
+        process = subprocess.Popen(
+            [BINARY, "bench", "--address", server.address, "--rate", "40", "--duration", "1s",
+             "--warm-up", "500ms", "--prompt-length", "4", "--output-length", "20"],
+            stdout=subprocess.PIPE, stderr=its, env=environment())
+        os.close(its)
+        timer = threading.Timer(TIMEOUT, process.kill)
+        timer.start()
+        shown = b""
+        try:
+            while chunk := os.read(ours, 4096):
+                shown += chunk
+        except OSError:  # how a terminal whose other side is closed ends
+            pass
+        output = process.communicate()[0].decode()
+        timer.cancel()
+        os.close(ours)
+    assert process.returncode == 0
+    frames = shown.decode().split("\r")
+    assert any("warming up" in frame for frame in frames)
+    assert any("40/s" in frame and "tok/s" in frame and "%" in frame for frame in frames)
+    # A terminal that does not say how wide it is: 80 columns, one of them free.
+    assert all(len(frame.split("\033")[0].strip()) < 80 for frame in frames)
+    assert "first token, ms" in output and "\r" not in output
 
 
 def test_a_written_model_is_served(shape, tmp_path):
