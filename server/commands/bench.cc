@@ -25,39 +25,37 @@ namespace sirocco {
 namespace {
 
 constexpr char kHelp[] =
-    "Measure a running server. A closed loop (--batch) keeps as many requests under way; an open "
-    "one\n"
-    "(--rate) begins so many a second whatever the answers do, as users would, and --goal searches "
-    "for\n"
-    "the highest rate that keeps a latency. Latencies count from the time a request was meant to "
-    "be\n"
-    "sent at. Prompts are random tokens, outputs greedy; generated tokens are counted as they "
-    "come.\n"
-    "Or, with --engine, measure a model on this machine without a server: prompts are prefilled "
-    "in\n"
-    "chunks, then all sequences decode together; a row is a mode and a batch size, its figures\n"
-    "medians.\n\n"
+    "Measure a running server. A closed loop (--batch) keeps so many requests under way; an\n"
+    "open one (--rate) begins so many a second whatever the answers do, as users would, and\n"
+    "--goal searches for the highest rate that keeps a latency. Latencies count from the time\n"
+    "a request was meant to be sent at. Prompts are random tokens, outputs greedy; generated\n"
+    "tokens are counted as they come.\n"
+    "Or, with --engine, measure a model on this machine without a server: prompts are\n"
+    "prefilled in chunks, then all sequences decode together; a row is a mode and a batch\n"
+    "size, its figures medians.\n"
+    "\n"
     "  sirocco bench --address 127.0.0.1:50051 --batch 1,64\n"
     "  sirocco bench --rate 2,4,8 --prompt-length lognormal:200:0.8:2000 --html load.html\n"
     "  sirocco bench --goal ttft_p99=500ms,itl_p99=60ms --connections 64\n"
     "  sirocco bench --engine --model MODEL.gguf --modes decoder,decoder_graph --batch 1,16\n"
     "  sirocco bench --engine --model tests/bench/models/llama3.1-8b --random-weights --stages\n"
-    "  sirocco bench --write-model FOLDER --config tests/bench/models/gemma3-1b/config.json\n\n"
+    "  sirocco bench --write-model FOLDER --config tests/bench/models/gemma3-1b/config.json\n"
+    "\n"
     "A length is a number of tokens; without --engine also uniform:LEAST:MOST,\n"
-    "lognormal:MEDIAN:SIGMA:MOST (SIGMA: of the logarithm; what is longer than MOST is MOST) or\n"
-    "file:PATH (one length a line, taken in turn: two files of the same requests stay pairs).\n"
-    "With --random-weights a folder with only a config.json is enough; --write-model makes files "
-    "of\n"
-    "such a model, which a server can load. share: the bytes that a step must read (each weight\n"
-    "once, keys and values once) over its time, as part of what the device reads in a plain "
-    "stream,\n"
-    "which is measured first.";
+    "lognormal:MEDIAN:SIGMA:MOST (SIGMA: of the logarithm; what is longer than MOST is MOST)\n"
+    "or file:PATH (one a line, taken in turn: two files of the same requests stay pairs).\n"
+    "With --random-weights a folder with only a config.json is enough; --write-model makes\n"
+    "files of such a model, which a server can load. share: the bytes that a step must read\n"
+    "(each weight once, keys and values once) over its time, as part of what the device reads\n"
+    "in a plain stream, which is measured first.";
 
 // The keys of the configuration that an engine without a server has.
 const std::vector<std::string> kKeys = {
     "model",           "backend",         "dtype",      "kv_cache_dtype",
     "kv_cache_memory", "memory_fraction", "block_size", "prefill_chunk_size",
     "threads",         "log_level",       "log_format"};
+
+constexpr int32_t kMostConcurrency = 1 << 16;
 
 struct Flags {
   bool engine = false;
@@ -163,6 +161,11 @@ int BenchModel(Flags& flags, const ConfigFlags& config_flags) {
   if (status.ok()) {
     status = ReadLength("--output-length", flags.output_length, 2, measure.output_length);
   }
+  for (const int32_t batch : flags.bench.batches) {
+    if (batch <= kMaxBatchSize || !status.ok()) continue;
+    status = absl::InvalidArgumentError(
+        absl::StrCat("--batch: an engine runs at most ", kMaxBatchSize, " together, not ", batch));
+  }
   std::string table;
   flags.bench.tune = !flags.tune.empty();
   if (!flags.bench.tune) {
@@ -255,7 +258,7 @@ void AddBench(CLI::App& app, int& exit_status) {
       ->add_option("--batch", bench.batches,
                    "batch sizes, or requests under way, with commas [1,4,16,64]")
       ->delimiter(',')
-      ->check(CLI::Range(1, kMaxBatchSize));
+      ->check(CLI::Range(1, kMostConcurrency));
   AddEngineFlags(*command, *flags);
   flags->load.AddTo(*command);
   command->add_option("--prompt-length", flags->prompt_length, "tokens of a prompt [128]");

@@ -133,6 +133,7 @@ def test_real_weights_in_the_mode_of_the_environment(bare):
     (["--engine", "--model", "SHAPE", "--random-weights", "--prompt-length", "uniform:2:9"], 2,
      ["--prompt-length", "--engine", "uniform:2:9"]),
     (["--engine", "--rate", "5"], 2, ["--engine", "--rate"]),
+    (["--engine", "--model", "SHAPE", "--random-weights", "--batch", "513"], 2, ["--batch", "512"]),
     (["--rate", "0"], 2, ["rate"]),
     (["--rate", "5", "--batch", "1"], 2, ["--rate", "--batch"]),
     (["--rate", "5", "--requests", "9"], 2, ["--rate", "--requests"]),
@@ -282,12 +283,22 @@ def test_what_an_overloaded_server_refuses_is_counted(bare, tmp_path):
     assert closed.returncode == 1 and "queue" in closed.stderr
 
 
-def test_progress_on_a_terminal(bare):
+def established(address):
+    """Connections to a server's address, as its side has them."""
+    port = int(address.rpartition(":")[2])
+    with open("/proc/net/tcp", encoding="ascii") as lines:
+        rows = [line.split() for line in lines][1:]
+    return sum(int(row[1].rpartition(":")[2], 16) == port and row[3] == "01" for row in rows)
+
+
+def test_progress_on_a_terminal_over_many_connections(bare):
+    connections = 0
     with Server(bare, "--max-batch-size", 4) as server:
         ours, its = os.openpty()
         process = subprocess.Popen(
             [BINARY, "bench", "--address", server.address, "--rate", "40", "--duration", "1s",
-             "--warm-up", "500ms", "--prompt-length", "4", "--output-length", "20"],
+             "--warm-up", "500ms", "--prompt-length", "4", "--output-length", "20",
+             "--connections", "30"],
             stdout=subprocess.PIPE, stderr=its, env=environment())
         os.close(its)
         timer = threading.Timer(TIMEOUT, process.kill)
@@ -296,12 +307,13 @@ def test_progress_on_a_terminal(bare):
         try:
             while chunk := os.read(ours, 4096):
                 shown += chunk
+                connections = max(connections, established(server.address))
         except OSError:  # how a terminal whose other side is closed ends
             pass
         output = process.communicate()[0].decode()
         timer.cancel()
         os.close(ours)
-    assert process.returncode == 0
+    assert process.returncode == 0 and connections >= 30
     frames = shown.decode().split("\r")
     assert any("warming up" in frame for frame in frames)
     assert any("40/s" in frame and "tok/s" in frame and "%" in frame for frame in frames)

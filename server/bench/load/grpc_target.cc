@@ -27,7 +27,8 @@ absl::Status StatusOf(const std::string& address, const grpc::Status& status) {
                       absl::StrCat(address, ": ", status.error_message(), hint));
 }
 
-// One call; its callbacks are gRPC's, one at a time. Deletes itself at its end.
+// One call; its callbacks are gRPC's, one at a time. Deletes itself at its
+// end.
 class StreamCall final : public grpc::ClientReadReactor<v1::GenerateEvent> {
  public:
   StreamCall(const std::string& address, v1::GenerateRequest message, const LoadRequest& request,
@@ -67,8 +68,11 @@ class StreamCall final : public grpc::ClientReadReactor<v1::GenerateEvent> {
           absl::StrCat(address_, ": a stream brought ", tokens_, " tokens where ",
                        answer_.request.output_length, " were asked"));
     }
-    listener_.OnEnd(answer_);
+    // Nothing of the call is left when the listener may return to whoever owns the connections.
+    const Answer answer = std::move(answer_);
+    AnswerListener& listener = listener_;
     delete this;
+    listener.OnEnd(answer);
   }
 
   const std::string& address_;

@@ -98,14 +98,14 @@ void LevelRun::OnEnd(const Answer& answer) {
   {
     const std::lock_guard lock(mutex_);
     --under_way_;
-    ++ended_;
-    samples_.Add(answer);
     Note(answer);
     arrivals_->Ended(answer.ended);
   }
-  SendDue();  // at once, while this call still keeps Run from returning
+  SendDue();  // before the samples are looked at: nothing waits for that
   const std::lock_guard lock(mutex_);
-  --calls_;
+  samples_.Add(answer);
+  ++ended_;
+  --calls_;  // Run may return from here on
   clock_.Wake();
 }
 

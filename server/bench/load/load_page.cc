@@ -107,7 +107,8 @@ std::string Timelines(const LoadLevel& level) {
     tokens.push_back(timeline.At(Timeline::kTokens, bin) / timeline.bin_seconds());
     now += timeline.At(Timeline::kArrivals, bin) - timeline.At(Timeline::kEnds, bin);
     under_way.push_back(now);
-    worst.push_back(timeline.At(Timeline::kWorstFirstToken, bin) * 1e3);
+    const double longest = timeline.At(Timeline::kWorstFirstToken, bin);
+    worst.push_back(longest > 0 ? longest * 1e3 : std::nan(""));  // no request, no point
   }
   return absl::StrCat(Svg(TimePlot(level, "tokens", "tokens/s", tokens)),
                       Svg(TimePlot(level, "under way", "requests", under_way)),
