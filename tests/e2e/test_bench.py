@@ -279,6 +279,8 @@ def test_what_an_overloaded_server_refuses_is_counted(bare, tmp_path):
     [level] = json.loads(file.read_text())["levels"]
     assert level["requests"] > 0 and level["failed"]["RESOURCE_EXHAUSTED"] > 0
     assert sum(level["timeline"]["ends"]) == level["requests"] + sum(level["failed"].values())
+    assert "the queue is full" in level["first_failure"]
+    assert "the first that failed at 400/s: " in result.stdout
     # A closed loop would only ask again.
     assert closed.returncode == 1 and "queue" in closed.stderr
 

@@ -51,8 +51,7 @@ absl::StatusOr<LoadLevel> LevelRun::Run(const LevelProgressCallback& progress) {
   }
   if (!error_.ok()) return error_;
   LoadLevel level = samples_.Finish();
-  if (level.requests > 0) return level;
-  if (!first_failure_.ok()) return first_failure_;
+  if (level.requests + level.Failed() > 0) return level;
   return absl::FailedPreconditionError(
       absl::StrCat("no request began in the ", plan_.seconds, " s that were measured"));
 }
@@ -110,11 +109,7 @@ void LevelRun::OnEnd(const Answer& answer) {
 }
 
 void LevelRun::Note(const Answer& answer) {
-  if (answer.status.ok()) return;
-  if (plan_.load.open() && IsLoads(answer.status)) {
-    if (first_failure_.ok()) first_failure_ = answer.status;
-    return;
-  }
+  if (answer.status.ok() || (plan_.load.open() && IsLoads(answer.status))) return;
   if (error_.ok()) error_ = answer.status;
   closed_ = true;
 }

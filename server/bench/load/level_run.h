@@ -43,8 +43,8 @@ class LevelRun final : private AnswerListener {
   LevelRun(const LevelPlan& plan, LoadClock& clock, LoadTarget& target);
 
   // Once. Returns when every request has ended. `progress`: some ten times a second, may be empty.
-  // An error: a call's that no load explains; any in a closed loop, which would only ask again; the
-  // first where none was answered; FAILED_PRECONDITION where none was measured.
+  // An error: a call's that no load explains; any in a closed loop, which would only ask again;
+  // FAILED_PRECONDITION where no request was measured.
   absl::StatusOr<LoadLevel> Run(const LevelProgressCallback& progress);
 
  private:
@@ -72,8 +72,7 @@ class LevelRun final : private AnswerListener {
   int32_t under_way_ = 0;
   int32_t calls_ = 0;  // under way, or their OnEnd has not returned
   uint64_t ended_ = 0;
-  absl::Status error_;          // ends the run
-  absl::Status first_failure_;  // of those that do not
+  absl::Status error_;  // ends the run
   std::atomic<uint64_t> tokens_ = 0;
   uint64_t shown_tokens_ = 0;
   double shown_at_;

@@ -32,10 +32,13 @@ class Bench {
     for (const Load& load : options_.loads) {
       if (absl::Status status = WarmUp(load); !status.ok()) return status;
       if (absl::Status status = Measure(load); !status.ok()) return status;
+      const LoadLevel& level = report_.levels.back();
+      if (level.requests == 0) return OfCalls(level.first_failure);
     }
     return absl::OkStatus();
   }
 
+  // A rate at which nobody is answered is one that misses the goal.
   absl::Status Search() {
     const Load& first = options_.loads.front();
     if (absl::Status status = WarmUp(first); !status.ok()) return status;

@@ -49,7 +49,8 @@ std::string LoadName(const Load& load);
 
 using LoadBenchProgress = std::function<void(std::string_view level, const LevelProgress&)>;
 
-// INVALID_ARGUMENT: lengths that the model does not take. Any other error: of a call (LevelRun).
+// INVALID_ARGUMENT: lengths that the model does not take. Any other error: of a call (LevelRun);
+// also where, but in a search, no request of a level was answered.
 absl::StatusOr<LoadReport> BenchLoad(const LoadOptions& options, const LoadBenchProgress& progress);
 
 }  // namespace sirocco

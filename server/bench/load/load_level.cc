@@ -5,8 +5,6 @@
 #include <limits>
 #include <utility>
 
-#include "absl/status/status.h"
-
 namespace sirocco {
 namespace {
 
@@ -83,6 +81,7 @@ void LevelSamples::Add(const Answer& answer) {
     AddLatencies(answer);
   } else {
     ++level_.failed[absl::StatusCodeToString(answer.status.code())];
+    if (level_.first_failure.ok()) level_.first_failure = answer.status;
   }
 }
 

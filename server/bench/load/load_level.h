@@ -6,6 +6,7 @@
 #include <map>
 #include <string>
 
+#include "absl/status/status.h"
 #include "server/bench/load/answer.h"
 #include "server/bench/load/arrivals.h"
 #include "server/bench/load/goal.h"
@@ -18,6 +19,7 @@ struct LoadLevel {
   Load load;
   uint64_t requests = 0;                   // answered in full
   std::map<std::string, uint64_t> failed;  // requests, by the status's name
+  absl::Status first_failure;              // of these
   uint64_t events = 0;
   uint64_t tokens = 0;
   double begin = 0;    // of the window, from the level's beginning: the warm-up before it

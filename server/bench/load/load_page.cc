@@ -118,7 +118,7 @@ std::string Timelines(const LoadLevel& level) {
 std::string Cells(const Histogram& samples) {
   std::string out;
   for (const double part : {0.5, 0.9, 0.99}) {
-    absl::StrAppend(&out, "<td>", Milliseconds(samples.Percentile(part)), "</td>");
+    absl::StrAppend(&out, "<td>", Milliseconds(samples, part), "</td>");
   }
   return out;
 }
@@ -137,7 +137,7 @@ std::string Table(const LoadReport& r) {
         "<tr><td>%s</td><td>%d</td><td>%d</td><td>%.2f</td><td>%.1f</td>%s%s%s<td>%s</td></tr>\n",
         LoadName(level.load), level.requests, level.Failed(), level.RequestsPerSecond(),
         level.TokensPerSecond(), Cells(level.first_token), Cells(level.between_tokens),
-        Cells(level.total), Milliseconds(level.late.Percentile(0.99)));
+        Cells(level.total), Milliseconds(level.late, 0.99));
   }
   return out + "</table>\n";
 }

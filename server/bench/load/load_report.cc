@@ -2,7 +2,6 @@
 #include "server/bench/load/load_report.h"
 
 #include <algorithm>
-#include <cmath>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -51,6 +50,9 @@ ordered_json LevelJson(const LoadLevel& level, const std::vector<Goal>& goals) {
   }
   out["requests"] = level.requests;
   out["failed"] = ordered_json(level.failed);
+  if (!level.first_failure.ok()) {
+    out["first_failure"] = std::string(level.first_failure.message());
+  }
   out["events"] = level.events;
   out["tokens"] = level.tokens;
   out["warm_up_seconds"] = level.begin;
@@ -73,8 +75,7 @@ ordered_json LevelJson(const LoadLevel& level, const std::vector<Goal>& goals) {
 }
 
 std::string Times(const Histogram& samples) {
-  return absl::StrCat(Milliseconds(samples.Percentile(0.5)), " / ",
-                      Milliseconds(samples.Percentile(0.99)));
+  return absl::StrCat(Milliseconds(samples, 0.5), " / ", Milliseconds(samples, 0.99));
 }
 
 std::string Row(const LoadLevel& level) {
@@ -84,13 +85,15 @@ std::string Row(const LoadLevel& level) {
                          LoadName(level.load), level.requests, level.Failed(), level.seconds,
                          level.RequestsPerSecond(), level.TokensPerSecond(), decode,
                          Times(level.first_token), Times(level.per_token),
-                         Times(level.between_tokens), Milliseconds(level.late.Percentile(0.99)));
+                         Times(level.between_tokens), Milliseconds(level.late, 0.99));
 }
 
 }  // namespace
 
-std::string Milliseconds(double seconds) {
-  return std::isinf(seconds) ? "never" : absl::StrFormat("%.2f", seconds * 1e3);
+std::string Milliseconds(double seconds) { return absl::StrFormat("%.2f", seconds * 1e3); }
+
+std::string Milliseconds(const Histogram& samples, double part) {
+  return samples.count() == 0 ? "-" : Milliseconds(samples.Percentile(part));
 }
 
 std::string SearchResult(const LoadReport& r) {
@@ -122,6 +125,12 @@ std::string LoadTable(const LoadReport& r) {
                         "tok/s", "decode tok/s", "first token, ms", "per token, ms",
                         "token to token, ms", "late, ms");
   for (const LoadLevel& level : r.levels) out += Row(level);
+  for (const LoadLevel& level : r.levels) {
+    if (level.first_failure.ok()) continue;
+    absl::StrAppendFormat(&out, "\nthe first that failed at %s: %s\n", LoadName(level.load),
+                          std::string(level.first_failure.message()));
+    break;
+  }
   if (const std::string found = SearchResult(r); !found.empty()) {
     absl::StrAppend(&out, "\n", found, "\n");
   }

@@ -4,6 +4,7 @@
 #include <nlohmann/json.hpp>
 #include <string>
 
+#include "server/bench/load/histogram.h"
 #include "server/bench/load/load_bench.h"
 
 namespace sirocco {
@@ -16,7 +17,8 @@ std::string LoadPage(const LoadReport& report);
 
 // What a search found, in a sentence; empty where there was none.
 std::string SearchResult(const LoadReport& report);
-// "1.25"; one that is infinite: "never".
 std::string Milliseconds(double seconds);
+// A percentile of samples; "-" where there are none.
+std::string Milliseconds(const Histogram& samples, double part);
 
 }  // namespace sirocco

@@ -196,10 +196,16 @@ TEST(OpenLoopTest, WhatTheLoadMakesFailIsCountedAndMissesAGoal) {
   }
 }
 
-TEST(OpenLoopTest, NoAnswerAtAllIsAnError) {
+TEST(OpenLoopTest, NoAnswerAtAllMissesAnyGoal) {
   MadeUpServer server;
   server.status = [](uint64_t) { return absl::UnavailableError("gone"); };
-  EXPECT_TRUE(absl::IsUnavailable(Measure(Open(100, 0, 1), server).status()));
+  const auto level = Measure(Open(100, 0, 1), server);
+  ASSERT_TRUE(level.ok()) << level.status();
+  EXPECT_EQ(level->requests, 0);
+  EXPECT_EQ(level->Failed(), server.sent());
+  EXPECT_TRUE(absl::IsUnavailable(level->first_failure));
+  EXPECT_FALSE(level->Keeps({LoadMetric::kFirstToken, 0.01, 1000}));
+  EXPECT_FALSE(level->Keeps({LoadMetric::kBetweenTokens, 0.01, 1000}));
 }
 
 TEST(OpenLoopTest, AnErrorThatNoLoadExplainsEndsIt) {

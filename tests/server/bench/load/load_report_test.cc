@@ -54,6 +54,7 @@ TEST(LoadReportTest, TheTableHasARowALevelAndWhatWasFound) {
   EXPECT_NE(table.find("     20/s "), std::string::npos) << table;
   EXPECT_NE(table.find("     40/s "), std::string::npos) << table;
   EXPECT_NE(table.find("20 requests/s keep ttft_p99=500ms; 40 do not"), std::string::npos);
+  EXPECT_NE(table.find("the first that failed at 40/s: full"), std::string::npos) << table;
 }
 
 TEST(LoadReportTest, TheFiguresAreThoseOfTheLevels) {
