@@ -134,8 +134,10 @@ class Picture {
   }
 
   void DrawAxes() {
-    const std::vector<double> y_ticks =
-        y_.logarithmic ? LogarithmicTicks(y_.low, y_.high) : LinearTicks(y_.low, y_.high, 5);
+    std::vector<double> y_ticks;
+    if (y_.logarithmic) y_ticks = LogarithmicTicks(y_.low, y_.high);
+    // Between two round numbers a logarithmic axis has none.
+    if (y_ticks.size() < 2) y_ticks = LinearTicks(y_.low, y_.high, 5);
     for (const double tick : y_ticks) {
       const double at = y_.Place(tick);
       absl::StrAppendFormat(&out_, "<path class=\"grid\" d=\"M%.1f %.1fH%.1f\"/>\n", x_.from, at,
@@ -249,7 +251,9 @@ std::vector<double> LinearTicks(double low, double high, int count) {
   }
   std::vector<double> ticks;
   const double last = std::floor(high / step + 1e-9);
-  for (double i = std::ceil(low / step - 1e-9); i <= last; ++i) ticks.push_back(i * step);
+  for (double i = std::ceil(low / step - 1e-9); i <= last; ++i) {
+    ticks.push_back(i * step + 0.0);  // not -0
+  }
   return ticks;
 }
 

@@ -248,7 +248,7 @@ def test_the_highest_rate_that_keeps_a_goal(bare, tmp_path):
                          "--duration", "300ms", "--warm-up", "0s", "--prompt-length", 4,
                          "--output-length", 100, "--json", file)
         assert result.returncode == 0, result.stderr
-        none = run_cli("bench", "--address", server.address, "--goal", "e2e_p50=1ms", "--rate", 64,
+        none = run_cli("bench", "--address", server.address, "--goal", "e2e_p50=1ms", "--rate", 256,
                        "--duration", "200ms", "--warm-up", "0s", "--prompt-length", 4,
                        "--output-length", 100)
     figures = json.loads(file.read_text())
@@ -265,7 +265,7 @@ def test_the_highest_rate_that_keeps_a_goal(bare, tmp_path):
     assert "requests/s keep e2e_p90=300ms" in result.stdout
     # 100 tokens in a millisecond.
     assert none.returncode == 0, none.stderr
-    assert "no rate down to 4/s keeps e2e_p50=1ms" in none.stdout
+    assert "no rate down to 16/s keeps e2e_p50=1ms" in none.stdout
 
 
 def test_what_an_overloaded_server_refuses_is_counted(bare, tmp_path):

@@ -110,7 +110,7 @@ class Bench {
 }  // namespace
 
 std::string LoadName(const Load& load) {
-  return load.open() ? absl::StrFormat("%.4g/s", load.rate)
+  return load.open() ? absl::StrFormat("%.5g/s", load.rate)
                      : absl::StrCat("batch ", load.concurrency);
 }
 

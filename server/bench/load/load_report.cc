@@ -99,12 +99,12 @@ std::string Milliseconds(const Histogram& samples, double part) {
 std::string SearchResult(const LoadReport& r) {
   if (r.options.goals.empty()) return "";
   if (!r.highest_kept) {
-    return absl::StrFormat("no rate down to %.4g/s keeps %s", r.lowest_missed.value_or(0),
+    return absl::StrFormat("no rate down to %.5g/s keeps %s", r.lowest_missed.value_or(0),
                            r.options.goals_text);
   }
   std::string out =
-      absl::StrFormat("%.4g requests/s keep %s", *r.highest_kept, r.options.goals_text);
-  if (r.lowest_missed) absl::StrAppendFormat(&out, "; %.4g do not", *r.lowest_missed);
+      absl::StrFormat("%.5g requests/s keep %s", *r.highest_kept, r.options.goals_text);
+  if (r.lowest_missed) absl::StrAppendFormat(&out, "; %.5g do not", *r.lowest_missed);
   return out;
 }
 
@@ -120,10 +120,9 @@ std::string LoadTable(const LoadReport& r) {
                         "times are p50 / p99, late is p99\n\n",
                         o.prompts.text(), o.outputs.text(), o.connections,
                         open ? "open" : "closed");
-  absl::StrAppendFormat(&out, "%11s %8s %6s %9s %9s %10s %12s %20s %18s %18s %9s\n",
-                        open ? "rate" : "concurrency", "requests", "failed", "seconds", "req/s",
-                        "tok/s", "decode tok/s", "first token, ms", "per token, ms",
-                        "token to token, ms", "late, ms");
+  absl::StrAppendFormat(&out, "%11s %8s %6s %9s %9s %10s %12s %20s %18s %18s %9s\n", "load",
+                        "requests", "failed", "seconds", "req/s", "tok/s", "decode tok/s",
+                        "first token, ms", "per token, ms", "token to token, ms", "late, ms");
   for (const LoadLevel& level : r.levels) out += Row(level);
   for (const LoadLevel& level : r.levels) {
     if (level.first_failure.ok()) continue;

@@ -36,6 +36,7 @@ TEST(PlotTest, LinearTicksAreRound) {
   ExpectTicks(LinearTicks(0, 10, 5), {0, 2, 4, 6, 8, 10});
   ExpectTicks(LinearTicks(0, 0.7, 5), {0, 0.2, 0.4, 0.6});
   ExpectTicks(LinearTicks(0, 23000, 5), {0, 5000, 10000, 15000, 20000});
+  EXPECT_FALSE(std::signbit(LinearTicks(0, 10, 5)[0]));
 }
 
 TEST(PlotTest, LogarithmicTicksAreFewOverManyDecades) {
@@ -59,6 +60,13 @@ TEST(PlotTest, ALineRunsFromTheFirstPointToTheLastWithinTheAxes) {
   EXPECT_EQ(Count(svg, "<circle"), 0);
   EXPECT_NE(svg.find(">one</text>"), std::string::npos);
   EXPECT_NE(svg.find(">two</text>"), std::string::npos);
+}
+
+TEST(PlotTest, ALogarithmicAxisBetweenRoundNumbersHasTicksToo) {
+  Plot plot = TwoLines();
+  plot.logarithmic_y = true;
+  plot.series = {{"one", {{0, 13}, {10, 15}}}};
+  EXPECT_NE(Svg(plot).find(">14</text>"), std::string::npos) << Svg(plot);
 }
 
 TEST(PlotTest, MarkersSayTheirValues) {
