@@ -288,8 +288,10 @@ def test_what_an_overloaded_server_refuses_is_counted(bare, tmp_path):
 def established(address):
     """Connections to a server's address, as its side has them."""
     port = int(address.rpartition(":")[2])
-    with open("/proc/net/tcp", encoding="ascii") as lines:
-        rows = [line.split() for line in lines][1:]
+    rows = []
+    for table in ("tcp", "tcp6"):  # gRPC listens on sockets of both families
+        with open(f"/proc/net/{table}", encoding="ascii") as lines:
+            rows += [line.split() for line in lines][1:]
     return sum(int(row[1].rpartition(":")[2], 16) == port and row[3] == "01" for row in rows)
 
 
