@@ -11,6 +11,7 @@ class GateUpStream {
  public:
   using Params = NormGateUpParams;
   static constexpr int kParts = 2;
+  static constexpr bool kReady = false;
   struct Before {};
 
   __device__ explicit GateUpStream(const StreamParams<Params>& p)
@@ -21,7 +22,6 @@ class GateUpStream {
     return {units, {gate_ + at, up_ + at}, {units, units}};
   }
   __device__ __forceinline__ void Prefetch() const { PrefetchNorms(norms_); }
-  __device__ __forceinline__ const T* Ready() const { return nullptr; }
   __device__ __forceinline__ void FillRows(const StreamPlan& plan, float* shared, T* x) const {
     NormedRows(plan, norms_, shared, x);
   }

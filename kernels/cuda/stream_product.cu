@@ -29,6 +29,7 @@ class MatMulStream {
  public:
   using Params = MatMulParams;
   static constexpr int kParts = 1;
+  static constexpr bool kReady = true;
   struct Before {
     float bias;
   };
@@ -42,7 +43,6 @@ class MatMulStream {
   }
   __device__ __forceinline__ void Prefetch() const {}
   __device__ __forceinline__ const T* Ready() const { return in_; }
-  __device__ __forceinline__ void FillRows(const StreamPlan&, float*, T*) const {}
   __device__ __forceinline__ Before Load(int unit, int /*row*/) const {
     return {end_.Before(unit)};
   }
@@ -64,6 +64,7 @@ class ResidualStream {
  public:
   using Params = P;
   static constexpr int kParts = 1;
+  static constexpr bool kReady = true;
   using Before = ResidualEnd::Loaded;
 
   __device__ explicit ResidualStream(const StreamParams<P>& p)
@@ -80,7 +81,6 @@ class ResidualStream {
     if constexpr (std::is_same_v<P, DownNormParams>) PrefetchNorms(Norms(operation_, layer_));
   }
   __device__ __forceinline__ const T* Ready() const { return in_; }
-  __device__ __forceinline__ void FillRows(const StreamPlan&, float*, T*) const {}
   __device__ __forceinline__ Before Load(int unit, int row) const {
     return end_.Before(row, unit);
   }

@@ -40,7 +40,8 @@ struct StreamParams {
 //   TileAt(unit, end)            the rows of the tile that begins at `unit`
 //   Prefetch()                   asks for what no kernel writes and the rest of Op reads; before
 //                                the wait
-//   Ready()                      the activations, where they need only be copied; else null, and
+//   kReady                       whether the activations need only be copied: then
+//   Ready()                      gives them; else
 //   FillRows(plan, shared, x)    makes them in shared memory
 //   Load(unit, row)              what End needs from memory, ahead of the sums: Before
 //   End(unit, row, sums, before) sums: [kParts]
@@ -70,15 +71,13 @@ __global__ void __launch_bounds__(kStreamThreads, 2)
   const int threads_a_row = kStreamThreads / plan.rows;
   const int own_row = static_cast<int>(threadIdx.x) / threads_a_row;
   const int own_unit = static_cast<int>(threadIdx.x) % threads_a_row;
-  const T* const ready = op.Ready();
-  if (ready != nullptr && plan.own_columns) {
-    ring.StartRows(plan, ready, x);
+  if constexpr (!Op::kReady) {
+    op.FillRows(plan, norm_sums, x);
+    __syncthreads();
+  } else if (plan.own_columns) {
+    ring.StartRows(plan, op.Ready(), x);
   } else {
-    if (ready != nullptr) {
-      CopyRows(plan, ready, x);
-    } else {
-      op.FillRows(plan, norm_sums, x);
-    }
+    CopyRows(plan, op.Ready(), x);
     __syncthreads();
   }
   const int most_units = kStreamPartials / (Op::kParts * plan.rows);

@@ -14,6 +14,7 @@ class QkvStream {
  public:
   using Params = P;
   static constexpr int kParts = 1;
+  static constexpr bool kReady = !std::is_same_v<P, NormQkvParams>;
   struct Before {};
 
   __device__ explicit QkvStream(const StreamParams<P>& p)
@@ -32,13 +33,13 @@ class QkvStream {
   }
 
   __device__ __forceinline__ void Prefetch() const {
-    if constexpr (kNorms) PrefetchNorms(Norms(operation_, layer_));
+    if constexpr (!kReady) PrefetchNorms(Norms(operation_, layer_));
   }
   __device__ __forceinline__ const T* Ready() const {
-    return kNorms ? nullptr : static_cast<const T*>(operation_.normed.data);
+    return static_cast<const T*>(operation_.normed.data);
   }
   __device__ __forceinline__ void FillRows(const StreamPlan& plan, float* shared, T* x) const {
-    if constexpr (kNorms) NormedRows(plan, Norms(operation_, layer_), shared, x);
+    NormedRows(plan, Norms(operation_, layer_), shared, x);
   }
   __device__ __forceinline__ Before Load(int, int) const { return {}; }
   __device__ __forceinline__ void End(int unit, int row, const float (&sums)[kParts],
@@ -48,8 +49,6 @@ class QkvStream {
   __device__ __forceinline__ void Finish(const StreamParams<P>&, float*) const {}
 
  private:
-  static constexpr bool kNorms = std::is_same_v<P, NormQkvParams>;
-
   const P& operation_;
   const LayerParams& layer_;
   int columns_;

@@ -118,7 +118,9 @@ class StreamRing {
   }
 
   __device__ __forceinline__ void Copy() {
-    CopyColumns();
+    // Not in kernels without: ptxas 13.0 then named registers that hold nothing as those of the
+    // policy, where the sums are made from norms (an illegal instruction).
+    if constexpr (Op::kReady) CopyColumns();
     if (unit_ < end_) {
       unsigned char* to = slots_ + asked_ + to_;
       const int column = group_ * kGroupElements;
