@@ -29,6 +29,12 @@ inline constexpr int kStreamSlotBytes = 2 * kStreamHalf * kStreamGroupBytes;  //
 // (a step of four rows, depth 4 and 6): llama3.1-8b 4,811 and 4,487 us, llama3.2-1b 1,048 and 957.
 inline constexpr int kStreamDepth = SIROCCO_HOPPER ? 6 : 3;
 inline constexpr int kStreamShallow = SIROCCO_HOPPER ? 4 : 3;
+// Rows and groups from which on each warp brings the columns of the activations that it multiplies,
+// with its first tile, in place of all of them by all warps before the first. A step on an H100:
+// llama3.1-8b (64 groups and more) with four rows 5,866 -> 5,705 us, with one 5,275 -> 5,271; where
+// there are few groups it cost more than it saved (gemma3-1b, 16 groups, one row: 1,043 -> 1,057).
+inline constexpr int kStreamOwnRows = 2;
+inline constexpr int kStreamOwnGroups = 64;
 // Sums of each warp that wait for their units' end, twice: 16 KiB in all. A tile's fit.
 inline constexpr int kStreamPartials = 256;
 static_assert(kStreamPartials >= 2 * kStreamHalf * kStreamRows);
@@ -55,7 +61,7 @@ struct StreamPlan {
   int32_t half_rows = 0;     // rows of a tile's half
   int32_t groups = 0;        // of a tile
   int32_t depth = 0;         // kStreamDepth or kStreamShallow
-  bool own_columns = false;  // a warp's groups are the same columns in every tile
+  bool own_columns = false;  // each warp brings its own of the activations, if they are ready
   int32_t x_stride = 0;      // elements from row to row of the activations in shared memory
   size_t shared_bytes = 0;
 
@@ -85,7 +91,8 @@ inline StreamPlan PlanStream(const StreamShape& shape, const StreamTuning& tunin
   const int32_t tile_units = ceil(block_units, ceil(block_units, most_units));
   plan.half_rows = shape.rows_a_unit == 2 ? tile_units : ceil(tile_units, 2);
   plan.groups = ceil(shape.columns * shape.element_bytes, kStreamGroupBytes);
-  plan.own_columns = plan.groups % kStreamWarps == 0;
+  plan.own_columns = plan.rows >= kStreamOwnRows && plan.groups >= kStreamOwnGroups &&
+                     plan.groups % kStreamWarps == 0;
   // Eight lanes of two rows read 128 different bytes of the banks.
   plan.x_stride = (plan.groups * kStreamGroupBytes + 64) / shape.element_bytes;
   const size_t x_bytes = static_cast<size_t>(plan.rows) * plan.x_stride * shape.element_bytes;

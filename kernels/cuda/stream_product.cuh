@@ -46,7 +46,7 @@ struct StreamParams {
 //   Load(unit, row)              what End needs from memory, ahead of the sums: Before
 //   End(unit, row, sums, before) sums: [kParts]
 //   Finish(p, shared)            the operation's end, of every block
-template <typename T, typename Op, int kDepth>
+template <typename T, typename Op, int kDepth, bool kOwnColumns>
 __global__ void __launch_bounds__(kStreamThreads, 2)
     StreamKernel(const __grid_constant__ StreamParams<typename Op::Params> p) {
   __shared__ __align__(16) float partial[2][kStreamPartials][kStreamWarps];
@@ -59,7 +59,7 @@ __global__ void __launch_bounds__(kStreamThreads, 2)
   const int first_unit = plan.first_unit(blockIdx.x);
   const int end_unit = plan.first_unit(blockIdx.x + 1);
   Op op(p);
-  StreamRing<T, Op, kDepth> ring(plan, op, first_unit, end_unit, slots + warp * kRing);
+  StreamRing<T, Op, kDepth, kOwnColumns> ring(plan, op, first_unit, end_unit, slots + warp * kRing);
   ring.Start();
   op.Prefetch();
   WaitForDependency();
@@ -71,13 +71,14 @@ __global__ void __launch_bounds__(kStreamThreads, 2)
   const int threads_a_row = kStreamThreads / plan.rows;
   const int own_row = static_cast<int>(threadIdx.x) / threads_a_row;
   const int own_unit = static_cast<int>(threadIdx.x) % threads_a_row;
-  if constexpr (!Op::kReady) {
-    op.FillRows(plan, norm_sums, x);
-    __syncthreads();
-  } else if (plan.own_columns) {
+  if constexpr (kOwnColumns) {
     ring.StartRows(plan, op.Ready(), x);
   } else {
-    CopyRows(plan, op.Ready(), x);
+    if constexpr (Op::kReady) {
+      CopyRows(plan, op.Ready(), x);
+    } else {
+      op.FillRows(plan, norm_sums, x);
+    }
     __syncthreads();
   }
   const int most_units = kStreamPartials / (Op::kParts * plan.rows);
@@ -121,10 +122,10 @@ __global__ void __launch_bounds__(kStreamThreads, 2)
   op.Finish(p, norm_sums);
 }
 
-template <typename T, typename Op, int kDepth>
+template <typename T, typename Op, int kDepth, bool kOwnColumns>
 cudaError_t LaunchStreamOf(const StreamParams<typename Op::Params>& p,
                            const LaunchContext& context) {
-  const auto kernel = StreamKernel<T, Op, kDepth>;
+  const auto kernel = StreamKernel<T, Op, kDepth, kOwnColumns>;
   cudaError_t error = AllowShared(kernel, p.plan.shared_bytes);
   if (error == cudaSuccess) error = PreferShared(kernel);
   if (error != cudaSuccess) return error;
@@ -139,8 +140,15 @@ cudaError_t LaunchStream(const StreamPlan& plan, const typename Op::Params& oper
   if (!plan.fits) return cudaErrorNotSupported;
   const StreamParams<typename Op::Params> p = {
       plan, operation, static_cast<float*>(context.scratch), context.counters};
-  return plan.depth == kStreamDepth ? LaunchStreamOf<T, Op, kStreamDepth>(p, context)
-                                    : LaunchStreamOf<T, Op, kStreamShallow>(p, context);
+  const bool deep = plan.depth == kStreamDepth;
+  if constexpr (Op::kReady) {
+    if (plan.own_columns) {
+      return deep ? LaunchStreamOf<T, Op, kStreamDepth, true>(p, context)
+                  : LaunchStreamOf<T, Op, kStreamShallow, true>(p, context);
+    }
+  }
+  return deep ? LaunchStreamOf<T, Op, kStreamDepth, false>(p, context)
+              : LaunchStreamOf<T, Op, kStreamShallow, false>(p, context);
 }
 
 }  // namespace sirocco::cuda::SIROCCO_CUDA_PATH

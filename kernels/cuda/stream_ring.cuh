@@ -7,7 +7,6 @@
 // places, so that what eight lanes read of two rows lies in different banks.
 #pragma once
 
-#include <climits>
 #include <cstdint>
 
 #include "kernels/cuda/common.cuh"
@@ -31,7 +30,7 @@ __device__ __forceinline__ int SlotChunk(int row, int chunk) {
 }
 
 // Op::TileAt(unit, end) says which rows belong to the tile that begins at `unit`.
-template <typename T, typename Op, int kDepth>
+template <typename T, typename Op, int kDepth, bool kOwnColumns>
 class StreamRing {
  public:
   // slots: this warp's kDepth, aligned to 128 bytes.
@@ -55,9 +54,10 @@ class StreamRing {
     for (int i = 0; i + 1 < kDepth; ++i) Copy();
   }
 
-  // After Start, and where the plan says own_columns: from now on the columns of activations that
-  // the warp multiplies come with the weights of its first tile, so that no warp waits for another's
-  // or for more than it needs. in: [rows, columns]; x: in shared memory.
+  // After Start, with kOwnColumns: from now on the columns of activations that the warp multiplies
+  // come with the weights of its first tile, so that no warp waits for another's or for more than it
+  // needs. A warp's groups must be the same columns in every tile. in: [rows, columns]; x: in shared
+  // memory.
   __device__ void StartRows(const StreamPlan& plan, const T* in, T* x) {
     in_ = in;
     x_ = x;
@@ -118,9 +118,9 @@ class StreamRing {
   }
 
   __device__ __forceinline__ void Copy() {
-    // Not in kernels without: ptxas 13.0 then named registers that hold nothing as those of the
-    // policy, where the sums are made from norms (an illegal instruction).
-    if constexpr (Op::kReady) CopyColumns();
+    // Not in kernels that need it not: ptxas 13.0 then named registers that hold nothing as those of
+    // the policy (an illegal instruction, where norms are made first).
+    if constexpr (kOwnColumns) CopyColumns();
     if (unit_ < end_) {
       unsigned char* to = slots_ + asked_ + to_;
       const int column = group_ * kGroupElements;
@@ -159,12 +159,12 @@ class StreamRing {
   const T* from_[2] = {};
   int asked_ = 0;  // the next copy's slot
   int taken_ = 0;  // the next group's slot
-  // Of StartRows; without it there is no next group.
+  // Of StartRows.
   const T* in_ = nullptr;
   T* x_ = nullptr;
   int x_rows_ = 0;
   int x_stride_ = 0;
-  int x_group_ = INT_MAX;
+  int x_group_ = 0;  // of the next copy of columns
 };
 
 }  // namespace sirocco::cuda::SIROCCO_CUDA_PATH

@@ -28,7 +28,7 @@ std::vector<StreamShape> Shapes() {
 }
 
 TEST(StreamPlanTest, TilesGroupsAndMemoryFitTheKernel) {
-  int fitting = 0, deep = 0, shallow = 0;
+  int fitting = 0, deep = 0, shallow = 0, own = 0;
   for (const StreamShape& shape : Shapes()) {
     for (const StreamTuning& tuning : {StreamTuning{}, StreamTuning{2}, StreamTuning{8}}) {
       SCOPED_TRACE(::testing::Message()
@@ -45,7 +45,12 @@ TEST(StreamPlanTest, TilesGroupsAndMemoryFitTheKernel) {
       EXPECT_LT((plan.groups - 1) * kStreamGroupBytes, shape.columns * shape.element_bytes);
       EXPECT_EQ(plan.x_stride * shape.element_bytes % 128, 64);
       EXPECT_GE(plan.x_stride * shape.element_bytes, plan.groups * kStreamGroupBytes);
-      EXPECT_EQ(plan.own_columns, plan.groups % kStreamWarps == 0);
+      if (plan.own_columns) {
+        EXPECT_EQ(plan.groups % kStreamWarps, 0);
+        EXPECT_GE(plan.groups, kStreamOwnGroups);
+        EXPECT_GE(plan.rows, kStreamOwnRows);
+      }
+      own += plan.own_columns;
       EXPECT_TRUE(plan.depth == kStreamDepth || plan.depth == kStreamShallow);
       (plan.depth == kStreamDepth ? deep : shallow) += 1;
       const size_t ring = size_t{kStreamWarps} * plan.depth * kStreamSlotBytes;
@@ -56,6 +61,7 @@ TEST(StreamPlanTest, TilesGroupsAndMemoryFitTheKernel) {
   }
   EXPECT_GT(fitting, 1000);
   EXPECT_GT(deep, shallow);
+  EXPECT_GT(own, 0);
   EXPECT_EQ(shallow > 0, kStreamShallow < kStreamDepth);
 }
 

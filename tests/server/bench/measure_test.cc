@@ -25,15 +25,15 @@ constexpr MeasureOptions kMeasure = {
     .prompt_length = 37, .output_length = 9, .repeat = 3, .seed = 5};
 constexpr int32_t kBatch = 3;
 
-ExecutorOptions Options(Mode mode) {
+ExecutorOptions Options(Mode mode, int32_t batch = kBatch) {
   ExecutorOptions options;
   options.mode = mode;
-  options.max_batch_size = kBatch;
+  options.max_batch_size = batch;
   options.max_length = kMeasure.prompt_length + kMeasure.output_length;
   options.prefill_chunk_size = 50;
   for (const LayerGroup& group : RandomModelDescriptor().groups) {
     options.kv_blocks.push_back(static_cast<int32_t>(
-        BlocksOfWorkload(group, options, kBatch, kMeasure.prompt_length, kMeasure.output_length)));
+        BlocksOfWorkload(group, options, batch, kMeasure.prompt_length, kMeasure.output_length)));
   }
   return options;
 }
@@ -194,17 +194,18 @@ TEST(TuneTest, EveryProductInEveryNumberOfRowsThatATableTellsApart) {
   const RandomModel model = MakeRandomModel(*cpu, DType::kFloat32, 3).value();
   Tunable device(*cpu);
   StageTimer timer(device);
+  constexpr int32_t kRows = 50;
   const auto executor =
-      Executor::Create(timer, model.descriptor, model.weights, Options(Mode::kEager));
+      Executor::Create(timer, model.descriptor, model.weights, Options(Mode::kEager, kRows));
   ASSERT_TRUE(executor.ok()) << executor.status();
-  const auto entries = TuneModel(device, timer, **executor, model.descriptor, kBatch, kMeasure);
+  const auto entries = TuneModel(device, timer, **executor, model.descriptor, kRows, kMeasure);
   ASSERT_TRUE(entries.ok()) << entries.status();
   EXPECT_EQ(*entries, std::vector<std::string>{"entry"});
   std::map<const void*, std::set<int32_t>> rows;  // by weight
   for (const MatMulParams& p : device.asked) rows[p.weight.data].insert(p.rows);
-  // Chunks of 50 rows: 16, 32 and all 50; the head sees the batch.
+  // A batch of 50 rows: 16, 32 and all 50. The prefill's operations are fused; see below.
   EXPECT_EQ(rows[model.weights.layers[2].down.data], (std::set<int32_t>{16, 32, 50}));
-  EXPECT_EQ(rows[model.weights.head.data], std::set<int32_t>{3});
+  EXPECT_EQ(rows[model.weights.head.data], (std::set<int32_t>{16, 32, 50}));
   EXPECT_EQ(rows.size(), 3u * 7 + 1);
   // The same shape in the same number of rows stands together.
   std::set<std::tuple<int32_t, int32_t, DType, int32_t>> ended;
