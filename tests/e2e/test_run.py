@@ -70,7 +70,7 @@ def test_reports_throughput_with_full_batches(whole):
 def test_full_batches(tiny, tmp_path):
     """A row is empty only while the next prompt is computed, and at the end."""
     path = tmp_path / "requests"
-    lines = [{**request(i), "maxNewTokens": 60 if i == 0 else 10} for i in range(LINES)]
+    lines = [{**request(i), "maxNewTokens": 200 if i == 0 else 40} for i in range(LINES)]
     path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
     result = run_cli("run", "--model", tiny, "--max-batch-size", 8, path)
     assert result.returncode == 0, result.stderr
