@@ -105,8 +105,8 @@ absl::StatusOr<std::optional<int32_t>> ReadId(const GgufFile& file, const char* 
   return static_cast<int32_t>(*id);
 }
 
-// `add_bos`: where the file does not say.
-absl::Status ReadEnds(const GgufFile& file, bool add_bos,
+// `add_bos`, `add_eos`: where the file does not say.
+absl::Status ReadEnds(const GgufFile& file, bool add_bos, bool add_eos,
                       const std::vector<std::string_view>& tokens, TokenizerParts* parts) {
   struct End {
     const char* id_key;
@@ -117,7 +117,7 @@ absl::Status ReadEnds(const GgufFile& file, bool add_bos,
   };
   const End ends[] = {{"tokenizer.ggml.bos_token_id", "tokenizer.ggml.add_bos_token", add_bos,
                        &parts->bos_token, &parts->prefix},
-                      {"tokenizer.ggml.eos_token_id", "tokenizer.ggml.add_eos_token", false,
+                      {"tokenizer.ggml.eos_token_id", "tokenizer.ggml.add_eos_token", add_eos,
                        &parts->eos_token, &parts->suffix}};
   for (const End& end : ends) {
     absl::StatusOr<std::optional<int32_t>> id = ReadId(file, end.id_key, tokens.size());
@@ -157,12 +157,28 @@ absl::Status ReadByteLevel(const GgufFile& file, const std::vector<std::string_v
   }
   absl::Status status = ReadMerges(file, parts);
   if (!status.ok()) return status;
-  return ReadEnds(file, rules->add_bos, tokens, parts);
+  return ReadEnds(file, rules->add_bos, /*add_eos=*/false, tokens, parts);
+}
+
+// The bytes of a charsmap, which is a list of integers; empty where there is none.
+absl::StatusOr<std::string> ReadCharsmap(const GgufFile& file) {
+  constexpr char kKey[] = "tokenizer.ggml.precompiled_charsmap";
+  const uint64_t size = file.GetArraySize(kKey).value_or(0);
+  if (size > Charsmap::kMaxBytes) {
+    return InvalidFile(
+        file.path(), absl::StrCat(kKey, " has ", size, " entries; allowed: ", Charsmap::kMaxBytes));
+  }
+  std::string bytes;
+  if (size == 0) return bytes;
+  const auto stored = file.GetInts(kKey);
+  if (!stored) return InvalidFile(file.path(), absl::StrCat(kKey, " is no list of integers"));
+  for (const int64_t byte : *stored) bytes.push_back(static_cast<char>(byte));
+  return bytes;
 }
 
 // SentencePiece's, with scores.
-absl::Status ReadPieces(const GgufFile& file, const std::vector<std::string_view>& tokens,
-                        TokenizerParts* parts) {
+absl::Status ReadPieces(const GgufFile& file, bool unigram,
+                        const std::vector<std::string_view>& tokens, TokenizerParts* parts) {
   constexpr char kScores[] = "tokenizer.ggml.scores";
   const uint64_t size = file.GetArraySize(kScores).value_or(0);
   if (size != tokens.size()) {
@@ -182,13 +198,17 @@ absl::Status ReadPieces(const GgufFile& file, const std::vector<std::string_view
     absl::Status status = AddPiece(text, (*scores)[i], (*types)[i], parts);
     if (!status.ok()) return At(file.path(), status);
   }
+  const absl::StatusOr<std::string> charsmap = ReadCharsmap(file);
+  if (!charsmap.ok()) return charsmap.status();
   const SentencePieceSettings settings = {
+      .unigram = unigram,
+      .charsmap = *charsmap,
       .add_dummy_prefix = file.GetBool("tokenizer.ggml.add_space_prefix").value_or(true),
       .remove_extra_whitespaces =
           file.GetBool("tokenizer.ggml.remove_extra_whitespaces").value_or(false)};
   absl::Status status = FinishPieces(settings, parts);
   if (!status.ok()) return At(file.path(), status);
-  return ReadEnds(file, /*add_bos=*/true, tokens, parts);
+  return ReadEnds(file, /*add_bos=*/!unigram, /*add_eos=*/unigram, tokens, parts);
 }
 
 }  // namespace
@@ -199,15 +219,16 @@ bool HasGgufTokenizer(const GgufFile& file) {
 
 absl::StatusOr<TokenizerParts> ParseGgufTokenizer(const GgufFile& file) {
   const std::string model(file.GetString("tokenizer.ggml.model").value_or(""));
-  if (model != "gpt2" && model != "llama") {
-    return UnsupportedFile(file.path(), absl::StrCat("tokenizer.ggml.model ", Shown(model),
-                                                     " is not supported; supported: gpt2, llama"));
+  if (model != "gpt2" && model != "llama" && model != "t5") {
+    return UnsupportedFile(file.path(),
+                           absl::StrCat("tokenizer.ggml.model ", Shown(model),
+                                        " is not supported; supported: gpt2, llama, t5"));
   }
   const auto tokens = ReadList(file, "tokenizer.ggml.tokens", kMaxVocabularySize);
   if (!tokens.ok()) return tokens.status();
   TokenizerParts parts;
-  absl::Status status =
-      model == "gpt2" ? ReadByteLevel(file, *tokens, &parts) : ReadPieces(file, *tokens, &parts);
+  absl::Status status = model == "gpt2" ? ReadByteLevel(file, *tokens, &parts)
+                                        : ReadPieces(file, model == "t5", *tokens, &parts);
   if (!status.ok()) return status;
   if (const auto chat_template = file.GetString("tokenizer.chat_template")) {
     if (chat_template->size() > kMaxTemplate) {

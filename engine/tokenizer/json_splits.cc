@@ -1,11 +1,13 @@
 // Normalisers and pre-tokenizers: what happens to text before the model sees it.
 #include <algorithm>
 #include <iterator>
+#include <memory>
 #include <optional>
 #include <utility>
 #include <variant>
 #include <vector>
 
+#include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
 #include "engine/model/file_error.h"
 #include "engine/tokenizer/json_parts.h"
@@ -41,12 +43,29 @@ absl::StatusOr<NormalizerStep> ReadWriting(const json& part, const std::string& 
   return step;
 }
 
+absl::StatusOr<NormalizerStep> ReadPrecompiled(const json& part, const std::string& where) {
+  absl::Status status = CheckFields(part, where, {"type", "precompiled_charsmap"});
+  if (!status.ok()) return status;
+  absl::StatusOr<std::string> encoded = StringField(part, "precompiled_charsmap", where);
+  if (!encoded.ok()) return encoded.status();
+  std::string bytes;
+  if (!absl::Base64Unescape(*encoded, &bytes)) {
+    return Malformed(where, "precompiled_charsmap is not in base 64");
+  }
+  absl::StatusOr<std::shared_ptr<const Charsmap>> charsmap = Charsmap::Parse(bytes);
+  if (!charsmap.ok()) return At(where, charsmap.status());
+  return NormalizerStep{.kind = Kind::kPrecompiled, .charsmap = *std::move(charsmap)};
+}
+
 absl::StatusOr<NormalizerStep> ReadNormalizerPart(const json& part, const std::string& where) {
   constexpr std::pair<std::string_view, Kind> kTypes[] = {{"NFC", Kind::kNfc},
                                                           {"NFD", Kind::kNfd},
                                                           {"NFKC", Kind::kNfkc},
                                                           {"NFKD", Kind::kNfkd},
                                                           {"Lowercase", Kind::kLowercase},
+                                                          {"StripAccents", Kind::kStripAccents},
+                                                          {"Nmt", Kind::kNmt},
+                                                          {"Precompiled", Kind::kPrecompiled},
                                                           {"Strip", Kind::kStrip},
                                                           {"Prepend", Kind::kPrepend},
                                                           {"Replace", Kind::kReplace}};
@@ -54,12 +73,14 @@ absl::StatusOr<NormalizerStep> ReadNormalizerPart(const json& part, const std::s
   const auto* found = std::find_if(std::begin(kTypes), std::end(kTypes),
                                    [&type](const auto& known) { return known.first == type; });
   if (found == std::end(kTypes)) {
-    return UnsupportedType(part, where,
-                           "NFC, NFD, NFKC, NFKD, Lowercase, Strip, Prepend, Replace, a Sequence "
-                           "of them, null");
+    return UnsupportedType(
+        part, where,
+        "NFC, NFD, NFKC, NFKD, Lowercase, StripAccents, Nmt, Precompiled, Strip, "
+        "Prepend, Replace, a Sequence of them, null");
   }
   const Kind kind = found->second;
   if (kind == Kind::kStrip) return ReadStrip(part, where);
+  if (kind == Kind::kPrecompiled) return ReadPrecompiled(part, where);
   if (kind == Kind::kPrepend || kind == Kind::kReplace) return ReadWriting(part, where, kind);
   absl::Status status = CheckFields(part, where, {"type"});
   if (!status.ok()) return status;
@@ -113,6 +134,14 @@ absl::StatusOr<SplitStep> ReadDigits(const json& part, const std::string& where)
                    *individual ? SplitBehavior::kIsolated : SplitBehavior::kContiguous};
 }
 
+absl::StatusOr<SplitStep> ReadWhitespaceSplit(const json& part, const std::string& where) {
+  absl::Status status = CheckFields(part, where, {"type"});
+  if (!status.ok()) return status;
+  absl::StatusOr<Regex> compiled = CompileOniguruma("\\s+");
+  if (!compiled.ok()) return compiled.status();
+  return SplitStep{*std::move(compiled), SplitBehavior::kRemoved};
+}
+
 absl::StatusOr<MetaspaceStep> ReadMetaspace(const json& part, const std::string& where) {
   using Prefix = MetaspaceStep::Prefix;
   constexpr std::pair<std::string_view, Prefix> kSchemes[] = {
@@ -159,9 +188,11 @@ absl::Status ReadPreTokenizerPart(const json& part, const std::string& where,
   if (type == "ByteLevel") return ReadByteLevel(part, where, out);
   if (type == "Split") return Add(ReadSplit(part, where), out);
   if (type == "Digits") return Add(ReadDigits(part, where), out);
+  if (type == "WhitespaceSplit") return Add(ReadWhitespaceSplit(part, where), out);
   if (type != "Metaspace") {
     return UnsupportedType(part, where,
-                           "Split, Digits, Metaspace, ByteLevel, a Sequence of them, null");
+                           "Split, Digits, WhitespaceSplit, Metaspace, ByteLevel, a Sequence of "
+                           "them, null");
   }
   if (out->has_metaspace) return Unsupported(where, "a second Metaspace", "Metaspace once");
   out->has_metaspace = true;

@@ -30,18 +30,23 @@ class TreeBuilder final : public nlohmann::json_sax<json> {
 
   bool null() override { return Value(nullptr); }
   bool boolean(bool value) override { return Value(value); }
-  bool number_float(double value, const std::string&) override { return Value(value); }
+  bool number_float(double value, const std::string&) override {
+    return mode_ == Mode::kPiece ? Score(value) : Value(value);
+  }
   bool binary(json::binary_t&) override { return tree_.Fail("binary data"); }
   bool number_integer(int64_t value) override {
+    if (mode_ == Mode::kPiece) return Score(static_cast<double>(value));
     return mode_ == Mode::kVocabulary ? Id(value) : Value(value);
   }
   bool number_unsigned(uint64_t value) override {
+    if (mode_ == Mode::kPiece) return Score(static_cast<double>(value));
     if (mode_ != Mode::kVocabulary) return Value(value);
     return Id(value < kMaxVocabularySize ? static_cast<int64_t>(value) : kMaxVocabularySize);
   }
   bool string(std::string& value) override {
     if (mode_ == Mode::kMerges) return MergeLine(value);
     if (mode_ == Mode::kPair) return MergePart(value);
+    if (mode_ == Mode::kPiece) return PieceText(value);
     return Value(std::move(value));
   }
 
@@ -69,18 +74,32 @@ class TreeBuilder final : public nlohmann::json_sax<json> {
       tables_.has_merges = true;
       return true;
     }
+    if (mode_ == Mode::kTree && AtTable("vocab")) {
+      mode_ = Mode::kPieces;
+      tables_.has_pieces = true;
+      return true;
+    }
     if (mode_ == Mode::kMerges) {
       mode_ = Mode::kPair;
       pair_.clear();
+      return true;
+    }
+    if (mode_ == Mode::kPieces) {
+      mode_ = Mode::kPiece;
+      piece_ = tables_.scores.size();
       return true;
     }
     return CanPlace() && tree_.Open(json::array());
   }
   bool end_array() override {
     if (mode_ == Mode::kTree) return tree_.Close();
-    if (mode_ == Mode::kMerges) {
+    if (mode_ == Mode::kMerges || mode_ == Mode::kPieces) {
       mode_ = Mode::kTree;
       return true;
+    }
+    if (mode_ == Mode::kPiece) {
+      mode_ = Mode::kPieces;
+      return tables_.scores.size() == piece_ + 1 || NoPiece();
     }
     mode_ = Mode::kMerges;
     if (pair_.size() != 2) return tree_.Fail("a merge without exactly two parts");
@@ -91,7 +110,8 @@ class TreeBuilder final : public nlohmann::json_sax<json> {
   }
 
  private:
-  enum class Mode { kTree, kVocabulary, kMerges, kPair };
+  // kPieces: a vocabulary in an array; kPiece: within [text, score].
+  enum class Mode { kTree, kVocabulary, kMerges, kPair, kPieces, kPiece };
 
   // Whether the value that begins here is root.model.`name`.
   bool AtTable(std::string_view name) {
@@ -102,6 +122,7 @@ class TreeBuilder final : public nlohmann::json_sax<json> {
 
   bool CanPlace() {
     if (mode_ == Mode::kTree) return true;
+    if (mode_ == Mode::kPieces || mode_ == Mode::kPiece) return NoPiece();
     return tree_.Fail(mode_ == Mode::kVocabulary
                           ? absl::StrCat("the id of ", Shown(entry_), " is no integer")
                           : std::string("a merge that is neither text nor a pair"));
@@ -113,12 +134,35 @@ class TreeBuilder final : public nlohmann::json_sax<json> {
       return tree_.Fail(absl::StrCat("the id of ", Shown(entry_), " is out of range: 0 to ",
                                      kMaxVocabularySize - 1));
     }
+    return AddEntry(entry_, static_cast<int32_t>(id));
+  }
+
+  bool AddEntry(const std::string& text, int32_t id) {
     Vocabulary& ids = tables_.vocabulary.ids;
     if (ids.full()) {
       return tree_.Fail(absl::StrCat("more than ", kMaxVocabularySize, " vocabulary entries"));
     }
-    if (ids.Add(entry_, static_cast<int32_t>(id))) return true;
-    return tree_.Fail(absl::StrCat("vocabulary entry ", Shown(entry_), " is there twice"));
+    if (ids.Add(text, id)) return true;
+    return tree_.Fail(absl::StrCat("vocabulary entry ", Shown(text), " is there twice"));
+  }
+
+  bool NoPiece() {
+    return tree_.Fail(absl::StrCat("vocabulary entry ", tables_.scores.size(),
+                                   " is no pair of a text and a score"));
+  }
+
+  // Of piece_ the text comes first, and then the score.
+  bool PieceText(const std::string& text) {
+    if (tables_.vocabulary.ids.size() != piece_) return NoPiece();
+    return AddEntry(text, static_cast<int32_t>(piece_));
+  }
+
+  bool Score(double score) {
+    if (tables_.vocabulary.ids.size() != piece_ + 1 || tables_.scores.size() != piece_) {
+      return NoPiece();
+    }
+    tables_.scores.push_back(score);
+    return true;
   }
 
   bool MergeLine(const std::string& line) {
@@ -144,6 +188,7 @@ class TreeBuilder final : public nlohmann::json_sax<json> {
   TokenizerTree tables_;
   std::string entry_;  // of the vocabulary
   std::vector<std::string> pair_;
+  size_t piece_ = 0;  // which one kPiece is within
 };
 
 }  // namespace

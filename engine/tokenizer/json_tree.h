@@ -7,6 +7,7 @@
 #include <string>
 #include <string_view>
 #include <utility>
+#include <vector>
 
 #include "absl/status/statusor.h"
 #include "engine/tokenizer/bpe.h"
@@ -18,6 +19,9 @@ struct TokenizerTree {
   BpeVocabulary vocabulary;  // ids checked to be those of a vocabulary
   bool has_vocabulary = false;
   bool has_merges = false;
+  // Of entries that stand in an array, as Unigram's: in their order, which is that of their ids.
+  std::vector<double> scores;
+  bool has_pieces = false;
 };
 
 // INVALID_ARGUMENT, one line: where the text is no JSON, or not what a tokenizer.json can hold.

@@ -19,4 +19,7 @@ struct NormalForm {
 void ForEachNormalized(NormalForm form, std::string_view text,
                        const std::function<void(std::string_view, size_t, size_t)>& put);
 
+// Whether it is of the general category Mark.
+bool IsMark(char32_t c);
+
 }  // namespace sirocco

@@ -6,6 +6,8 @@
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
+#include "engine/tokenizer/code_ranges.h"
+#include "engine/tokenizer/graphemes.h"
 #include "engine/tokenizer/normal_forms.h"
 #include "engine/tokenizer/utf8.h"
 
@@ -104,6 +106,82 @@ void Lowercase(std::string_view text, Rewriter* out) {
   }
 }
 
+void StripAccents(std::string_view text, Rewriter* out) {
+  for (size_t pos = 0; pos < text.size();) {
+    const size_t begin = pos;
+    if (!IsMark(ReadUtf8(text, &pos))) out->Keep(begin, pos);
+  }
+}
+
+// https://github.com/huggingface/tokenizers/blob/main/tokenizers/src/normalizers/unicode.rs, Nmt
+void Nmt(std::string_view text, Rewriter* out) {
+  constexpr CodeRange kGone[] = {{0x01, 0x08}, {0x0B, 0x0B}, {0x0E, 0x1F},
+                                 {0x7F, 0x7F}, {0x8F, 0x8F}, {0x9F, 0x9F}};
+  constexpr CodeRange kSpaces[] = {{0x09, 0x0A},     {0x0C, 0x0D},     {0x1680, 0x1680},
+                                   {0x200B, 0x200F}, {0x2028, 0x2029}, {0x2581, 0x2581},
+                                   {0xFEFF, 0xFEFF}, {0xFFFD, 0xFFFD}};
+  for (size_t pos = 0; pos < text.size();) {
+    const size_t begin = pos;
+    const char32_t c = ReadUtf8(text, &pos);
+    if (IsIn(kGone, c)) continue;
+    if (IsIn(kSpaces, c)) {
+      out->Put(" ", begin, pos);
+    } else {
+      out->Keep(begin, pos);
+    }
+  }
+}
+
+// What a grapheme of up to five bytes begins with stands for all of it; of longer ones, and of
+// those without a rule, each character is looked up by itself.
+// https://github.com/huggingface/tokenizers/blob/main/tokenizers/src/normalizers/precompiled.rs
+void Precompiled(const Charsmap& charsmap, std::string_view text, Rewriter* out) {
+  constexpr size_t kLongest = 5;
+  const auto put = [&](size_t begin, size_t end) {
+    const auto rule = charsmap.Shortest(text.substr(begin, end - begin));
+    if (rule) out->Put(rule->written, begin, end);
+    return rule.has_value();
+  };
+  for (size_t begin = 0; begin < text.size();) {
+    const size_t end = GraphemeEnd(text, begin);
+    if (end - begin <= kLongest && put(begin, end)) {
+      begin = end;
+      continue;
+    }
+    while (begin < end) {
+      const size_t at = begin;
+      ReadUtf8(text, &begin);
+      if (!put(at, begin)) out->Keep(at, begin);
+    }
+  }
+}
+
+// The longest of the texts that a text begins with.
+size_t LongestKept(const PieceTrie& kept, std::string_view text) {
+  size_t longest = 0;
+  uint32_t node = 0;
+  for (size_t i = 0; i < text.size() && kept.Step(text[i], &node); ++i) {
+    if (kept.Entry(node) >= 0) longest = i + 1;
+  }
+  return longest;
+}
+
+void ApplyCharsmap(const NormalizerStep& step, std::string_view text, Rewriter* out) {
+  for (size_t pos = 0; pos < text.size();) {
+    const size_t begin = pos;
+    const std::string_view rest = text.substr(begin);
+    pos += step.kept != nullptr ? LongestKept(*step.kept, rest) : 0;
+    const auto rule = pos == begin ? step.charsmap->Longest(rest) : std::nullopt;
+    if (rule) {
+      pos += rule->length;
+      out->Put(rule->written, begin, pos);
+      continue;
+    }
+    if (pos == begin) ReadUtf8(text, &pos);
+    out->Keep(begin, pos);
+  }
+}
+
 NormalForm FormOf(NormalizerStep::Kind kind) {
   using Kind = NormalizerStep::Kind;
   return {.compatible = kind == Kind::kNfkc || kind == Kind::kNfkd,
@@ -124,6 +202,9 @@ absl::Status ApplyStep(const NormalizerStep& step, std::string_view text, Rewrit
     case NormalizerStep::Kind::kLowercase:
       Lowercase(text, out);
       return absl::OkStatus();
+    case NormalizerStep::Kind::kStripAccents:
+      StripAccents(text, out);
+      return absl::OkStatus();
     case NormalizerStep::Kind::kStrip:
       Strip(step, text, out);
       return absl::OkStatus();
@@ -133,6 +214,15 @@ absl::Status ApplyStep(const NormalizerStep& step, std::string_view text, Rewrit
       return absl::OkStatus();
     case NormalizerStep::Kind::kReplace:
       return Replace(*step.pattern, text, step.text, out);
+    case NormalizerStep::Kind::kNmt:
+      Nmt(text, out);
+      return absl::OkStatus();
+    case NormalizerStep::Kind::kPrecompiled:
+      Precompiled(*step.charsmap, text, out);
+      return absl::OkStatus();
+    case NormalizerStep::Kind::kCharsmap:
+      ApplyCharsmap(step, text, out);
+      return absl::OkStatus();
   }
   return absl::OkStatus();
 }

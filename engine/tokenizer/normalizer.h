@@ -3,12 +3,15 @@
 #pragma once
 
 #include <cstddef>
+#include <memory>
 #include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "engine/tokenizer/charsmap.h"
+#include "engine/tokenizer/piece_trie.h"
 #include "engine/tokenizer/regex.h"
 
 namespace sirocco {
@@ -20,15 +23,21 @@ struct NormalizerStep {
     kNfkc,
     kNfkd,
     kLowercase,
-    kStrip,    // takes white space off the ends
-    kPrepend,  // puts `text` in front of text that is not empty
-    kReplace,  // puts `text` in place of what `pattern` matches
+    kStripAccents,  // takes marks away
+    kStrip,         // takes white space off the ends
+    kPrepend,       // puts `text` in front of text that is not empty
+    kReplace,       // puts `text` in place of what `pattern` matches
+    kNmt,           // takes control characters away; line ends and the like become spaces
+    kPrecompiled,   // `charsmap` as Hugging Face applies it
+    kCharsmap,      // `charsmap` as SentencePiece applies it
   };
   Kind kind = Kind::kNfc;
   std::string text = {};
   std::optional<Regex> pattern = std::nullopt;
   bool left = false;  // kStrip: the ends that it is for
   bool right = false;
+  std::shared_ptr<const Charsmap> charsmap = nullptr;
+  std::shared_ptr<const PieceTrie> kept = nullptr;  // kCharsmap: texts that it leaves alone
 };
 
 // Immutable; any thread.

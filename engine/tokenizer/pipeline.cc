@@ -4,6 +4,7 @@
 #include <limits>
 #include <string_view>
 #include <utility>
+#include <variant>
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
@@ -52,12 +53,14 @@ class PipelineTokenizer final : public Tokenizer {
   // Added tokens and the texts that they are looked for as.
   using Wanted = std::vector<std::pair<AddedToken, std::string>>;
 
-  PipelineTokenizer(TokenizerParts parts, const Wanted& raw, const Wanted& normalized, Bpe bpe,
+  using Model = std::variant<Bpe, Unigram>;
+
+  PipelineTokenizer(TokenizerParts parts, const Wanted& raw, const Wanted& normalized, Model model,
                     TokenTable table)
       : parts_(std::move(parts)),
         raw_tokens_(raw),
         normalized_tokens_(normalized),
-        bpe_(std::move(bpe)),
+        model_(std::move(model)),
         table_(std::move(table)) {
     bos_id_ = Find(parts_.bos_token);
     if (const std::optional<int32_t> eos = Find(parts_.eos_token)) end_ids_.push_back(*eos);
@@ -114,6 +117,7 @@ class PipelineTokenizer final : public Tokenizer {
   struct Scratch {
     PreTokenizer::Words words;
     Bpe::Scratch bpe;
+    Unigram::Scratch unigram;
   };
 
   std::optional<int32_t> Find(const std::string& content) const {
@@ -189,7 +193,11 @@ class PipelineTokenizer final : public Tokenizer {
     if (!status.ok()) return status;
     for (std::string_view word : scratch->words.words) {
       if (word.size() >= kMaxTextBytes) return TooLong(word.size());
-      bpe_.Encode(word, &scratch->bpe, ids);
+      if (const auto* bpe = std::get_if<Bpe>(&model_)) {
+        bpe->Encode(word, &scratch->bpe, ids);
+      } else {
+        std::get<Unigram>(model_).Encode(word, &scratch->unigram, ids);
+      }
     }
     return absl::OkStatus();
   }
@@ -197,7 +205,7 @@ class PipelineTokenizer final : public Tokenizer {
   TokenizerParts parts_;
   const AddedTokenMatcher raw_tokens_;
   const AddedTokenMatcher normalized_tokens_;
-  const Bpe bpe_;
+  const Model model_;
   const TokenTable table_;
   std::optional<int32_t> bos_id_;
   std::vector<int32_t> end_ids_;
@@ -363,6 +371,12 @@ absl::StatusOr<PipelineTokenizer::Wanted> Select(const TokenizerParts& parts, bo
   return out;
 }
 
+absl::StatusOr<PipelineTokenizer::Model> MakeModel(TokenizerParts& parts,
+                                                   const std::vector<bool>& special) {
+  if (parts.unigram) return Unigram::Make(parts.vocabulary, *std::move(parts.unigram), special);
+  return Bpe::Make(parts.vocabulary, special);
+}
+
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<Tokenizer>> MakeTokenizer(TokenizerParts parts) {
@@ -372,8 +386,9 @@ absl::StatusOr<std::unique_ptr<Tokenizer>> MakeTokenizer(TokenizerParts parts) {
   if (!status.ok()) return status;
   std::vector<bool> special;
   for (const Entry& entry : *entries) special.push_back(entry.special);
-  absl::StatusOr<Bpe> bpe = Bpe::Make(parts.vocabulary, special);
-  if (!bpe.ok()) return bpe.status();
+  absl::StatusOr<PipelineTokenizer::Model> model = MakeModel(parts, special);
+  if (!model.ok()) return model.status();
+  parts.unigram.reset();
   parts.vocabulary.merges = {};
   parts.vocabulary.scores = {};
   absl::StatusOr<PipelineTokenizer::Wanted> raw = Select(parts, /*normalized=*/false);
@@ -382,7 +397,7 @@ absl::StatusOr<std::unique_ptr<Tokenizer>> MakeTokenizer(TokenizerParts parts) {
   if (!normalized.ok()) return normalized.status();
   absl::StatusOr<TokenTable> table = MakeTable(parts, *entries);
   if (!table.ok()) return table.status();
-  return std::make_unique<PipelineTokenizer>(std::move(parts), *raw, *normalized, *std::move(bpe),
+  return std::make_unique<PipelineTokenizer>(std::move(parts), *raw, *normalized, *std::move(model),
                                              *std::move(table));
 }
 

@@ -15,6 +15,7 @@
 #include "engine/tokenizer/normalizer.h"
 #include "engine/tokenizer/pre_tokenizer.h"
 #include "engine/tokenizer/tokenizer.h"
+#include "engine/tokenizer/unigram.h"
 #include "engine/tokenizer/vocabulary.h"
 
 namespace sirocco {
@@ -35,6 +36,7 @@ struct DecoderParts {
 // What a tokenizer's files say, whatever their format.
 struct TokenizerParts {
   BpeVocabulary vocabulary;
+  std::optional<UnigramScores> unigram;  // then the model is Unigram, not BPE
   std::vector<AddedToken> added_tokens;
   // Those of the added tokens that are looked for in normalised text are written as they stand
   // there; else they are normalised first.
@@ -52,7 +54,8 @@ struct TokenizerParts {
 };
 
 // INVALID_ARGUMENT: an id out of range or with two meanings, merges without entries, a bos or eos
-// token that does not exist, or a vocabulary that its model cannot be made of (Bpe::Make).
+// token that does not exist, or a vocabulary that its model cannot be made of
+// (Bpe::Make, Unigram::Make).
 absl::StatusOr<std::unique_ptr<Tokenizer>> MakeTokenizer(TokenizerParts parts);
 
 }  // namespace sirocco

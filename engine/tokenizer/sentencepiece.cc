@@ -1,7 +1,11 @@
 #include "engine/tokenizer/sentencepiece.h"
 
+#include <algorithm>
+#include <cfloat>
 #include <cmath>
 #include <limits>
+#include <memory>
+#include <numeric>
 #include <string>
 #include <utility>
 #include <vector>
@@ -45,6 +49,42 @@ absl::StatusOr<NormalizerStep> Replacing(absl::StatusOr<Regex> pattern, std::str
                         .pattern = *std::move(pattern)};
 }
 
+// The contents of user-defined tokens: the charsmap leaves them as they are.
+absl::StatusOr<std::shared_ptr<const PieceTrie>> UserDefined(const TokenizerParts& parts) {
+  Vocabulary contents;
+  for (const AddedToken& token : parts.added_tokens) {
+    if (!token.special) contents.Add(token.content, token.id);
+  }
+  std::vector<uint32_t> entries(contents.size());
+  std::iota(entries.begin(), entries.end(), 0);
+  absl::StatusOr<PieceTrie> trie = PieceTrie::Make(contents, std::move(entries));
+  if (!trie.ok()) return trie.status();
+  return std::make_shared<const PieceTrie>(*std::move(trie));
+}
+
+// Where a model is Unigram, user-defined tokens compete with other entries, by a score that makes
+// them win nearly always; they are not found beforehand.
+void MakeUnigram(TokenizerParts* parts) {
+  std::vector<float>& scores = parts->vocabulary.scores;
+  UnigramScores unigram{.of_entries = {scores.begin(), scores.end()}, .float_sums = true};
+  float least = FLT_MAX;
+  float most = FLT_MIN;  // so that it is never below 0
+  for (const float score : scores) {
+    if (std::isnan(score)) continue;
+    least = std::min(least, score);
+    most = std::max(most, score);
+  }
+  unigram.of_unknown = least - static_cast<float>(UnigramScores::kUnknownPenalty);
+  for (const AddedToken& token : parts->added_tokens) {
+    if (token.special) continue;
+    unigram.of_entries[static_cast<size_t>(token.id)] =
+        static_cast<float>(token.content.size()) * most - 0.1;
+  }
+  std::erase_if(parts->added_tokens, [](const AddedToken& token) { return !token.special; });
+  parts->unigram = std::move(unigram);
+  scores = {};
+}
+
 }  // namespace
 
 absl::Status AddPiece(std::string_view text, float score, int64_t type, TokenizerParts* parts) {
@@ -83,6 +123,15 @@ absl::Status AddPiece(std::string_view text, float score, int64_t type, Tokenize
 
 absl::Status FinishPieces(const SentencePieceSettings& settings, TokenizerParts* parts) {
   std::vector<absl::StatusOr<NormalizerStep>> steps;
+  if (!settings.charsmap.empty()) {
+    absl::StatusOr<std::shared_ptr<const Charsmap>> charsmap = Charsmap::Parse(settings.charsmap);
+    if (!charsmap.ok()) return charsmap.status();
+    absl::StatusOr<std::shared_ptr<const PieceTrie>> kept = UserDefined(*parts);
+    if (!kept.ok()) return kept.status();
+    steps.push_back(NormalizerStep{.kind = NormalizerStep::Kind::kCharsmap,
+                                   .charsmap = *std::move(charsmap),
+                                   .kept = *std::move(kept)});
+  }
   if (settings.remove_extra_whitespaces) {
     steps.push_back(Replacing(Regex::Compile(R"(\A +)"), ""));
     steps.push_back(Replacing(Regex::Compile(R"( {2,})"), " "));
@@ -100,6 +149,7 @@ absl::Status FinishPieces(const SentencePieceSettings& settings, TokenizerParts*
     normalizer.push_back(*std::move(step));
   }
   parts->normalizer = Normalizer(std::move(normalizer));
+  if (settings.unigram) MakeUnigram(parts);
   parts->vocabulary.byte_level = false;
   parts->vocabulary.fuse_unk = true;
   parts->added_tokens_are_normal = true;

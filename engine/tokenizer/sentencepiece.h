@@ -1,6 +1,7 @@
 // Vocabularies of SentencePiece, whatever file they come from: entries with scores, and what is
-// done to text before. Only its byte pair encoding.
-// https://github.com/google/sentencepiece/blob/master/src/bpe_model.cc, normalizer.cc
+// done to text before.
+// https://github.com/google/sentencepiece/blob/master/src/bpe_model.cc, unigram_model.cc,
+// normalizer.cc
 #pragma once
 
 #include <cstdint>
@@ -24,14 +25,16 @@ enum class PieceType : int64_t {
 inline constexpr char kSpaceMark[] = "\xE2\x96\x81";  // U+2581, which entries have for a space
 
 struct SentencePieceSettings {
-  bool add_dummy_prefix = true;  // a space in front of a text, and behind control tokens
+  bool unigram = false;            // else byte pair encoding
+  std::string_view charsmap = {};  // charsmap.h; empty: none
+  bool add_dummy_prefix = true;    // a space in front of a text, and behind control tokens
   bool remove_extra_whitespaces = false;
 };
 
 // Adds the next entry. INVALID_ARGUMENT, without the file's name: an entry that cannot be.
 absl::Status AddPiece(std::string_view text, float score, int64_t type, TokenizerParts* parts);
 
-// After the last entry.
+// After the last entry. INVALID_ARGUMENT: a charsmap that is none.
 absl::Status FinishPieces(const SentencePieceSettings& settings, TokenizerParts* parts);
 
 }  // namespace sirocco

@@ -29,21 +29,18 @@ bool CoversAllBytes(const BpeVocabulary& vocabulary) {
 
 // What stands for characters without an entry is for vocabularies of text: of a byte-level one all
 // bytes have entries where it is asked.
-absl::Status CheckFallback(const BpeVocabulary& vocabulary) {
+absl::Status CheckFallback(const TokenizerParts& parts) {
+  const BpeVocabulary& vocabulary = parts.vocabulary;
+  if (parts.unigram && vocabulary.byte_level) {
+    return Unsupported("pre_tokenizer", "ByteLevel before a Unigram model", "it before BPE");
+  }
   const bool asked = vocabulary.byte_fallback || !vocabulary.unk_token.empty();
   if (!vocabulary.byte_level || !asked || CoversAllBytes(vocabulary)) return absl::OkStatus();
   return Unsupported("model", vocabulary.byte_fallback ? "byte_fallback" : "unk_token",
                      "in a byte-level vocabulary one with all 256 bytes, which needs neither");
 }
 
-absl::Status ReadModel(TokenizerTree& tree, TokenizerParts* parts) {
-  const json* model = Field(tree.root, "model");
-  if (model == nullptr) return Malformed("model", "there is none");
-  const std::string type = TypeOf(*model);
-  // Old files do not name it: what has merges is BPE.
-  if (type != "BPE" && !(type.empty() && tree.has_merges)) {
-    return UnsupportedType(*model, "model", "BPE");
-  }
+absl::Status ReadBpe(const json* model, TokenizerTree& tree, TokenizerParts* parts) {
   if (!tree.has_vocabulary) return Malformed("model.vocab", "no object of ids by entry");
   if (!tree.has_merges) return Malformed("model.merges", "no array");
   absl::Status status =
@@ -72,6 +69,41 @@ absl::Status ReadModel(TokenizerTree& tree, TokenizerParts* parts) {
   parts->vocabulary.unk_token = *std::move(unk_token);
   parts->vocabulary.fuse_unk = *fuse_unk;
   return absl::OkStatus();
+}
+
+absl::Status ReadUnigram(const json* model, TokenizerTree& tree, TokenizerParts* parts) {
+  if (!tree.has_pieces) return Malformed("model.vocab", "no array of texts and scores");
+  absl::Status status = CheckFields(*model, "model", {"type", "unk_id", "byte_fallback"});
+  if (!status.ok()) return status;
+  if (tree.has_merges) return Unsupported("model", "merges in a Unigram model", "them in BPE");
+  absl::StatusOr<bool> byte_fallback = BoolField(*model, "byte_fallback", false, "model");
+  if (!byte_fallback.ok()) return byte_fallback.status();
+  // Without one a character that has no entry would be an error of each text that it stands in.
+  const json* unknown = Field(*model, "unk_id");
+  if (unknown == nullptr) return Unsupported("model", "no unk_id", "the id of an entry");
+  absl::StatusOr<int32_t> unk_id = TokenId(unknown, "model.unk_id");
+  if (!unk_id.ok()) return unk_id.status();
+  if (static_cast<size_t>(*unk_id) >= tree.scores.size()) {
+    return Malformed("model.unk_id",
+                     absl::StrCat(*unk_id, " is no entry; there are ", tree.scores.size()));
+  }
+  parts->vocabulary = std::move(tree.vocabulary);
+  parts->vocabulary.byte_fallback = *byte_fallback;
+  parts->vocabulary.unk_token = parts->vocabulary.ids.text(static_cast<size_t>(*unk_id));
+  const double least = *std::min_element(tree.scores.begin(), tree.scores.end());
+  parts->unigram = UnigramScores{.of_entries = std::move(tree.scores),
+                                 .of_unknown = least - UnigramScores::kUnknownPenalty};
+  return absl::OkStatus();
+}
+
+absl::Status ReadModel(TokenizerTree& tree, TokenizerParts* parts) {
+  const json* model = Field(tree.root, "model");
+  if (model == nullptr) return Malformed("model", "there is none");
+  const std::string type = TypeOf(*model);
+  if (type == "Unigram") return ReadUnigram(model, tree, parts);
+  // Old files do not name it: what has merges is BPE.
+  if (type == "BPE" || (type.empty() && tree.has_merges)) return ReadBpe(model, tree, parts);
+  return UnsupportedType(*model, "model", "BPE, Unigram");
 }
 
 // The ids of added tokens, as Hugging Face gives them, whatever the file says: a vocabulary entry
@@ -132,7 +164,7 @@ absl::StatusOr<TokenizerParts> ParseTokenizerJson(std::string_view text) {
   for (const absl::Status& read :
        {ReadModel(*tree, &parts), ReadAddedTokens(tree->root, &parts),
         ReadNormalizer(tree->root, &parts), ReadPreTokenizer(tree->root, &parts),
-        CheckFallback(parts.vocabulary), ReadPostProcessor(tree->root, &parts),
+        CheckFallback(parts), ReadPostProcessor(tree->root, &parts),
         ReadDecoder(tree->root, &parts)}) {
     if (!read.ok()) return read;
   }

@@ -27,14 +27,15 @@ using Kind = WireField::Kind;
 constexpr uint64_t kPieces = 1;
 constexpr uint64_t kTrainerSpec = 2;
 constexpr uint64_t kNormalizerSpec = 3;
+// TrainerSpec.ModelType.
+constexpr int64_t kUnigram = 1;
+constexpr int64_t kBpe = 2;
 
 struct Settings {
-  int64_t model_type = 1;  // TrainerSpec: UNIGRAM where the file does not say
+  int64_t model_type = kUnigram;  // TrainerSpec: where the file does not say
   bool whitespace_as_suffix = false;
   int32_t bos_id = 1;
   int32_t eos_id = 2;
-  std::string_view charsmap;  // NormalizerSpec
-  std::string_view normalizer;
   bool escape_whitespaces = true;
   SentencePieceSettings pieces = {.add_dummy_prefix = true, .remove_extra_whitespaces = true};
 };
@@ -76,8 +77,9 @@ absl::Status ReadTrainerSpec(std::string_view message, Settings* settings) {
 absl::Status ReadNormalizerSpec(std::string_view message, Settings* settings) {
   WireReader reader(message);
   while (const std::optional<WireField> field = reader.Next()) {
-    if (field->kind == Kind::kBytes && field->number == 1) settings->normalizer = field->bytes;
-    if (field->kind == Kind::kBytes && field->number == 2) settings->charsmap = field->bytes;
+    if (field->kind == Kind::kBytes && field->number == 2) {
+      settings->pieces.charsmap = field->bytes;
+    }
     if (field->kind != Kind::kVarint) continue;
     if (field->number == 3) settings->pieces.add_dummy_prefix = field->value != 0;
     if (field->number == 4) settings->pieces.remove_extra_whitespaces = field->value != 0;
@@ -88,16 +90,12 @@ absl::Status ReadNormalizerSpec(std::string_view message, Settings* settings) {
 
 absl::Status CheckSupported(const Settings& settings) {
   constexpr std::string_view kTypes[] = {"UNIGRAM", "BPE", "WORD", "CHAR"};
-  if (settings.model_type != 2) {
+  if (settings.model_type != kUnigram && settings.model_type != kBpe) {
     const bool known = settings.model_type >= 1 && settings.model_type <= 4;
     return Unsupported(
         "trainer_spec.model_type",
         known ? std::string(kTypes[settings.model_type - 1]) : absl::StrCat(settings.model_type),
-        "BPE");
-  }
-  if (!settings.charsmap.empty()) {
-    return Unsupported("normalizer_spec", absl::StrCat("normaliser ", Shown(settings.normalizer)),
-                       "identity");
+        "UNIGRAM, BPE");
   }
   if (settings.whitespace_as_suffix) {
     return Unsupported("trainer_spec", "treat_whitespace_as_suffix", "false");
@@ -174,6 +172,7 @@ absl::StatusOr<TokenizerParts> ParseTokenizerModel(std::string_view bytes) {
     return absl::InvalidArgumentError("is no SentencePiece model: it has no tokens");
   }
   absl::Status status = CheckSupported(settings);
+  settings.pieces.unigram = settings.model_type == kUnigram;
   if (status.ok()) status = FinishPieces(settings.pieces, &parts);
   if (!status.ok()) return status;
   parts.bos_token = ContentOf(parts, settings.bos_id);

@@ -1,5 +1,5 @@
-// tokenizer.model, a file of SentencePiece: the fields of sentencepiece_model.proto that byte pair
-// encoding needs.
+// tokenizer.model, a file of SentencePiece: the fields of sentencepiece_model.proto that making ids
+// of text needs.
 // https://github.com/google/sentencepiece/blob/master/src/sentencepiece_model.proto
 #pragma once
 
@@ -13,7 +13,7 @@
 namespace sirocco {
 
 // INVALID_ARGUMENT: the bytes are no such message, or not what one can hold. UNIMPLEMENTED names
-// the kind of model or the normalisation, and what is supported.
+// the kind of model or the setting, and what is supported.
 absl::StatusOr<TokenizerParts> ParseTokenizerModel(std::string_view bytes);
 
 // What transformers keeps beside the file, in `folder`: further tokens, and whether texts begin

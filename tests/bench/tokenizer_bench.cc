@@ -141,7 +141,7 @@ void BM_Decode(benchmark::State& state, const std::string& path) {
 // By the goldens' names, and `model`, the file of SIROCCO_TEST_MODEL.
 std::vector<std::pair<std::string, std::string>> Tokenizers() {
   std::vector<std::pair<std::string, std::string>> tokenizers;
-  for (const char* folder : {"llama3_style", "digits_style", "qwen2_style"}) {
+  for (const char* folder : {"llama3_style", "digits_style", "qwen2_style", "unigram_style"}) {
     tokenizers.emplace_back(folder, GoldenPath(std::string("tokenizers/") + folder));
   }
   if (const char* model = std::getenv("SIROCCO_TEST_MODEL"))

@@ -3,6 +3,7 @@
 A case is a function of a folder that holds a copy of a model (tiny_model.py); what it returns is
 the model's path where that is not the folder.
 """
+import base64
 import itertools
 import json
 import math
@@ -113,8 +114,14 @@ GPT2 = [
 ]
 
 
-def gguf_model(folder, keys, changes=None):
-    """With every tensor of LLAMA's model, of four ids, and with `changes`: other shapes, or None."""
+# Values in a block, and its bytes, by GGUF's number of a type.
+BLOCK_SIZES = {0: (1, 4), 1: (1, 2), 2: (32, 18), 3: (32, 20), 6: (32, 22), 7: (32, 24), 8: (32, 34),
+               12: (256, 144), 13: (256, 176), 14: (256, 210), 30: (1, 2)}
+
+
+def gguf_model(folder, keys, changes=None, types=None):
+    """With every tensor of LLAMA's model, of four ids, and with `changes`: other shapes, or None.
+    `types`, by the last part of a name but "weight": where they are not F32."""
     shapes = {"token_embd.weight": [8, 4], "output_norm.weight": [8]}
     shapes.update({f"blk.0.{name}.weight": [8] for name in ("attn_norm", "ffn_norm")})
     shapes.update({f"blk.0.{name}.weight": [8, 8] for name in (
@@ -124,8 +131,10 @@ def gguf_model(folder, keys, changes=None):
     for name, extents in shapes.items():
         if extents is None:
             continue
-        tensors.append(gguf_tensor(name, extents, F32, offset))
-        offset += (4 * math.prod(extents) + 31) // 32 * 32
+        kind = (types or {}).get(name.split(".")[-2], F32)
+        values, size = BLOCK_SIZES[kind]
+        tensors.append(gguf_tensor(name, extents, kind, offset))
+        offset += (math.prod(extents) // values * size + 31) // 32 * 32
     return gguf(folder, keys, tensors, b"\0" * offset)
 
 
@@ -455,6 +464,39 @@ def a_million_entries(folder):
     write_tokenizer(folder, numbered(1_000_000))
 
 
+def write_unigram(folder, pieces, charsmap="AAAA"):
+    """`pieces`: elements of a JSON array, each after a comma."""
+    os.remove(os.path.join(folder, "tokenizer_config.json"))
+    write(folder, "tokenizer.json", itertools.chain(
+        ['{"normalizer":{"type":"Precompiled","precompiled_charsmap":"', charsmap, '"},'
+         '"decoder":{"type":"Fuse"},"model":{"type":"Unigram","unk_id":0,"vocab":[["<unk>",0]'],
+        pieces, ["]}}"]))
+
+
+GOOD_CHARSMAP = base64.b64encode(b"\4" + bytes(8)).decode()
+
+
+@cases({"a_million": lambda: ("".join(f',["{i:03}{j:04}",-1]' for j in range(10_000)) for i in range(104)),
+        # Nearly all of each entry belongs to it alone.
+        "beginnings": lambda: ("".join(f',["{i:03}{j:04}{"a" * 100}",-1]' for j in range(10_000))
+                               for i in range(30)),
+        # All of them begin alike.
+        "ends": lambda: ("".join(f',["{"a" * 500}{i:03}{j:04}",-1]' for j in range(10_000))
+                         for i in range(10)),
+        "long": lambda: [',["' + "a" * 1_000_000 + '",-1]'], "no_pairs": lambda: [",[]" * 1_000_000],
+        "deep": lambda: ["," + "[" * 1_000_000], "texts": lambda: [',"a"' * 1_000_000],
+        "infinite": lambda: [',["a",-1e400]']})
+def unigram(folder, pieces):
+    write_unigram(folder, pieces(), GOOD_CHARSMAP)
+
+
+@cases({"empty": b"", "no_trie": bytes(4), "trie_of_4_gigabytes": b"\xff" * 8, "cut": b"\4\0\0\0abc",
+        "long_text": b"\4" + bytes(7) + b"a" * 100, "not_utf8": b"\4" + bytes(7) + b"\xff",
+        "large": b"\4" + bytes(3_200_000)})
+def charsmap(folder, value):
+    write_unigram(folder, [], base64.b64encode(value).decode())
+
+
 @case
 def ten_million_merges(folder):
     def blocks():
@@ -541,6 +583,8 @@ def piece(text):
 
 
 BPE = b"\x12\x02\x18\x02"  # trainer_spec { model_type: BPE }
+UNIGRAM = b"\x12\x02\x18\x01"  # the last one counts
+UNKNOWN = b"\x0a\x09\x0a\x05<unk>\x18\x02"
 
 
 @cases({"empty": lambda: [], "endless": lambda: [b"\x0a" + b"\xff" * 100],
@@ -551,7 +595,10 @@ BPE = b"\x12\x02\x18\x02"  # trainer_spec { model_type: BPE }
         "a_million": lambda: (piece(b"%07d" % i) for i in range(1_000_000)),
         "runs": lambda: (piece(b"a" * i) for i in range(1, 3000)),
         "long": lambda: [piece(b"a" * 50_000_000), piece(b"a")],
-        "unigram": lambda: [piece(b"a"), b"\x12\x02\x18\x01"]})
+        "charsmap": lambda: [piece(b"a"), b"\x1a\x06\x12\x04\xff\xff\xff\xff"],
+        "unigram": lambda: [piece(b"a"), UNIGRAM],
+        "unigram_a_million": lambda: itertools.chain(
+            [UNKNOWN], (piece(b"%07d" % i) for i in range(1_000_000)), [UNIGRAM])})
 def tokenizer_model(folder, pieces):
     os.remove(os.path.join(folder, "tokenizer.json"))
     os.remove(os.path.join(folder, "tokenizer_config.json"))

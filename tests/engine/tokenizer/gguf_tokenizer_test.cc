@@ -83,8 +83,8 @@ TEST(GgufTokenizerTest, WhatIsWrongIsNamed) {
   };
   constexpr auto kUnimplemented = absl::StatusCode::kUnimplemented;
   constexpr auto kInvalid = absl::StatusCode::kInvalidArgument;
-  expect([](FakeGguf& f) { f.strings["tokenizer.ggml.model"] = "t5"; }, kUnimplemented,
-         "tokenizer.ggml.model 't5' is not supported; supported: gpt2, llama");
+  expect([](FakeGguf& f) { f.strings["tokenizer.ggml.model"] = "bert"; }, kUnimplemented,
+         "tokenizer.ggml.model 'bert' is not supported; supported: gpt2, llama, t5");
   expect([](FakeGguf& f) { f.strings["tokenizer.ggml.pre"] = "bloom"; }, kUnimplemented,
          "tokenizer.ggml.pre 'bloom' is not supported; supported: default, gpt-2, phi-2");
   expect([](FakeGguf& f) { f.strings.erase("tokenizer.ggml.pre"); }, kUnimplemented,

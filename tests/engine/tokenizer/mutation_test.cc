@@ -27,6 +27,11 @@ class TokenizerMutationTest : public ::testing::TestWithParam<const char*> {
   json Small() const {
     json tokenizer = json::parse(Text());
     json& model = tokenizer["model"];
+    if (model["type"] == "Unigram") {  // added tokens, bytes and some pieces
+      json& pieces = model["vocab"];
+      pieces.erase(pieces.begin() + 280, pieces.end());
+      return tokenizer;
+    }
     json merges = json::array();
     for (size_t i = 0; i < 20; ++i) merges.push_back(model["merges"][i]);
     model["merges"] = merges;
@@ -117,7 +122,7 @@ TEST_P(TokenizerMutationTest, FlippedAndTruncated) {
 
 INSTANTIATE_TEST_SUITE_P(Goldens, TokenizerMutationTest,
                          ::testing::Values("llama3_style", "qwen2_style", "digits_style",
-                                           "gemma_style", "llama2_style"),
+                                           "gemma_style", "llama2_style", "unigram_style"),
                          [](const auto& info) { return std::string(info.param); });
 
 }  // namespace

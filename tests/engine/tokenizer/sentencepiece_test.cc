@@ -11,6 +11,8 @@
 #include <utility>
 #include <vector>
 
+#include "absl/strings/escaping.h"
+#include "absl/strings/match.h"
 #include "engine/tokenizer/gguf_tokenizer.h"
 #include "engine/tokenizer/pipeline.h"
 #include "engine/tokenizer/tokenizer.h"
@@ -32,7 +34,7 @@ std::string Golden(const std::string& relative) {
 FakeGguf Gguf(const std::string& folder) {
   const json pieces = json::parse(ReadFile(Golden(folder + "/pieces.json")));
   FakeGguf file;
-  file.strings["tokenizer.ggml.model"] = "llama";
+  file.strings["tokenizer.ggml.model"] = absl::StartsWith(folder, "unigram") ? "t5" : "llama";
   for (const json& token : pieces["tokens"]) {
     file.string_lists["tokenizer.ggml.tokens"].push_back(token.get<std::string>());
   }
@@ -42,6 +44,12 @@ FakeGguf Gguf(const std::string& folder) {
   file.bools["tokenizer.ggml.remove_extra_whitespaces"] = pieces["remove_extra_whitespaces"];
   file.ints["tokenizer.ggml.bos_token_id"] = 1;
   file.ints["tokenizer.ggml.eos_token_id"] = 2;
+  file.bools["tokenizer.ggml.add_bos_token"] = true;
+  file.bools["tokenizer.ggml.add_eos_token"] = false;
+  if (!pieces.contains("charsmap")) return file;
+  std::string charsmap;
+  EXPECT_TRUE(absl::Base64Unescape(pieces["charsmap"].get<std::string>(), &charsmap));
+  file.int_lists["tokenizer.ggml.precompiled_charsmap"] = {charsmap.begin(), charsmap.end()};
   return file;
 }
 
@@ -121,7 +129,7 @@ TEST_P(SentencePieceTest, DamagedModelsAreErrorsOnOneLine) {
 
 INSTANTIATE_TEST_SUITE_P(Models, SentencePieceTest,
                          testing::Values("dummy_prefix", "user_defined", "prefix_and_user_defined",
-                                         "unknown"));
+                                         "unknown", "charsmap", "unigram", "unigram_bytes"));
 
 TEST(SentencePieceTest, ControlTokensBeginTextsAnew) {
   const auto tokenizer = OpenTokenizer(Golden("dummy_prefix"));
@@ -190,10 +198,11 @@ TEST(SentencePieceTest, WhatIsNotSupportedOrWrongIsNamed) {
       {"\x0a\xff", "not in protocol buffers' format"},
       {std::string(11, '\xff'), "not in protocol buffers' format"},
       {Bytes(1, "\x0b"), "not in protocol buffers' format"},
-      {Piece("a"), "trainer_spec.model_type: UNIGRAM is not supported; supported: BPE"},
+      {Piece("a"), "its Unigram vocabulary has no unknown token"},
+      {Piece("a") + Bytes(2, Number(3, 4)),
+       "trainer_spec.model_type: CHAR is not supported; supported: UNIGRAM, BPE"},
       {Piece("a") + Bytes(2, Number(3, 9)), "trainer_spec.model_type: 9 is not supported"},
-      {Piece("a") + bpe + Bytes(3, Bytes(1, "nmt_nfkc") + Bytes(2, "xx")),
-       "normaliser 'nmt_nfkc' is not supported; supported: identity"},
+      {Piece("a") + bpe + Bytes(3, Bytes(2, "xx")), "the charsmap has no trie of 0 bytes in its 2"},
       {Piece("a") + bpe + Bytes(2, Number(24, 1)), "treat_whitespace_as_suffix"},
       {Piece("a") + bpe + Bytes(3, Number(5, 0)), "escape_whitespaces of false"},
       {Piece("a") + Piece("a") + bpe, "token 1, 'a', is there twice"},
@@ -255,6 +264,17 @@ TEST(SentencePieceTest, GgufKeysAreChecked) {
   file.float_lists.clear();
   EXPECT_NE(std::string(FromGguf(file).status().message()).find("tokenizer.ggml.scores has 0"),
             std::string::npos);
+  file = Gguf("unigram");
+  file.int_lists["tokenizer.ggml.precompiled_charsmap"].resize(7);
+  EXPECT_NE(std::string(FromGguf(file).status().message()).find("the charsmap has no trie"),
+            std::string::npos);
+  // T5's texts end with eos unless the file says otherwise.
+  file = Gguf("unigram");
+  file.bools.erase("tokenizer.ggml.add_bos_token");
+  file.bools.erase("tokenizer.ggml.add_eos_token");
+  const auto tokenizer = FromGguf(file);
+  ASSERT_TRUE(tokenizer.ok()) << tokenizer.status();
+  EXPECT_EQ(*(*tokenizer)->Encode("", {}), std::vector<int32_t>{2});
 }
 
 }  // namespace

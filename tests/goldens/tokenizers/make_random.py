@@ -1,6 +1,7 @@
 """Writes what Hugging Face's tokenizers make of long random text, under many settings.
 
-    pip install tokenizers==0.23.3        # and Python 3.11, whose tables are those of Unicode 14
+    pip install tokenizers==0.23.3 sentencepiece==0.2.3 protobuf
+                                          # and Python 3.11, whose tables are those of Unicode 14
     python make_random.py                 # writes random/assigned.txt and random/cases.jsonl
     python make_random.py LINE SEED       # shows one text, its ids and its decoded text
 
@@ -17,6 +18,8 @@ import sys
 import unicodedata
 
 from tokenizers import Tokenizer
+
+from make_unigram import as_text
 
 HERE = pathlib.Path(__file__).parent
 CASES = 25
@@ -102,6 +105,37 @@ def variants():
         added(3, "<unk>", special=True, normalized=True),
         added(3500, "the", single_word=True, normalized=True), added(3501, "\u00e9", lstrip=True),
         added(3502, "[TOOL]", rstrip=True, lstrip=True)]}, None
+    for changes in unigram_variants():
+        yield "unigram_style", changes, None
+
+
+def unigram_variants():
+    file = json.loads((HERE / "unigram_style/tokenizer.json").read_text(encoding="utf-8"))
+    precompiled = file["normalizer"]["normalizers"][0]
+    yield {}
+    # As XLM-RoBERTa, of several versions.
+    yield {"/normalizer": precompiled}
+    yield {"/normalizer": precompiled, "/pre_tokenizer": metaspace("always", True)}
+    # As ALBERT.
+    yield {"/normalizer": sequence(
+        "normalizers", replace("``", '"'), replace("''", '"'), {"type": "NFKD"}, {"type": "StripAccents"},
+        {"type": "Lowercase"}, precompiled), "/pre_tokenizer": metaspace("always", True)}
+    # As those that Hugging Face's tokenizers train.
+    yield {"/normalizer": sequence("normalizers", {"type": "Nmt"}, {"type": "NFKC"},
+                                   replace(" {2,}", " ", "Regex")),
+           "/pre_tokenizer": metaspace("first", True)}
+    # With bytes, and words that go on over spaces.
+    whole = {"/pre_tokenizer": None, "/model/byte_fallback": True, "/decoder": sequence(
+        "decoders", replace(MARK, " "), {"type": "ByteFallback"}, {"type": "Fuse"},
+        {"type": "Strip", "content": " ", "start": 1, "stop": 0})}
+    yield {**whole, "/normalizer": sequence(
+        "normalizers", precompiled, {"type": "Prepend", "prepend": MARK}, replace(" ", MARK))}
+    yield {**whole, "/normalizer": None, "/pre_tokenizer": metaspace("never", False)}
+    yield {"/normalizer": None, "/pre_tokenizer": metaspace("always", False)}
+    yield {"/added_tokens": [
+        added(0, "<pad>", special=True), added(1, "</s>", special=True), added(2, "<unk>", special=True),
+        added(1256, "the", single_word=True, normalized=True), added(1257, "\u00e9", lstrip=True),
+        added(1258, "[TOOL]", rstrip=True, lstrip=True)]}
 
 
 def apply(file, changes):
@@ -186,20 +220,22 @@ def load(folder, changes):
     file = json.loads((HERE / folder / "tokenizer.json").read_text(encoding="utf-8"))
     file = apply(file, changes)
     words = [token["content"] for token in file["added_tokens"]] + ["don't", "'LL", "e\u0301", MARK]
-    return Tokenizer.from_str(json.dumps(file)), words
+    tokenizer = Tokenizer.from_str(json.dumps(file))
+    plain = as_text(file) if file["model"]["type"] == "Unigram" else Tokenizer.from_str(json.dumps(file))
+    plain.encode_special_tokens = True
+    return tokenizer, plain, words
 
 
-def encode(tokenizer, sample, as_text):
-    tokenizer.encode_special_tokens = as_text
+def encode(tokenizer, sample):
     return tokenizer.encode(sample, add_special_tokens=False).ids
 
 
 def show(line, seed):
     folder, changes, _ = list(variants())[line]
-    tokenizer, words = load(folder, changes)
+    tokenizer, plain, words = load(folder, changes)
     sample = text(seed, assigned(), words)
-    ids = encode(tokenizer, sample, False)
-    print(json.dumps({"text": sample, "ids": ids, "plain": encode(tokenizer, sample, True),
+    ids = encode(tokenizer, sample)
+    print(json.dumps({"text": sample, "ids": ids, "plain": encode(plain, sample),
                       "decoded": tokenizer.decode(ids, skip_special_tokens=False)}))
 
 
@@ -210,13 +246,13 @@ def main():
         out.writelines(f"{first:x} {last:x}\n" for first, last in ranges)
     with open(HERE / "random/cases.jsonl", "w", encoding="utf-8") as out:
         for folder, changes, pre in variants():
-            tokenizer, words = load(folder, changes)
+            tokenizer, plain, words = load(folder, changes)
             cases = []
             for seed in range(CASES):
                 sample = text(seed, ranges, words)
-                ids = encode(tokenizer, sample, False)
+                ids = encode(tokenizer, sample)
                 decoded = tokenizer.decode(ids, skip_special_tokens=False)
-                cases.append([len(ids), fnv_ids(ids), fnv_ids(encode(tokenizer, sample, True)),
+                cases.append([len(ids), fnv_ids(ids), fnv_ids(encode(plain, sample)),
                               fnv(decoded.encode())])
             line = {"tokenizer": folder, "set": changes, "words": words, "cases": cases}
             if pre:
