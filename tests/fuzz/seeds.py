@@ -2,6 +2,7 @@
 
 usage: seeds.py OUT [PROTOC]
 """
+import base64
 import json
 import os
 import shutil
@@ -41,8 +42,13 @@ GGUF_FAMILIES = {
     "qwen3moe": ("qwen3moe", {"expert_count": 2, "expert_used_count": 1,
                               "expert_feed_forward_length": 8}, EXPERTS | HEAD_NORMS),
 }
-SENTENCEPIECE = ("dummy_prefix", "user_defined", "unknown")
-TOKENIZERS = ("digits_style", "llama3_style", "qwen2_style", "llama2_style", "gemma_style")
+# One layer 256 wide and narrow otherwise, whose tensors are of all types of blocks there are: GGUF's
+# numbers of them.
+BLOCKS = {"attn_q": 12, "attn_k": 13, "attn_v": 14, "ffn_gate": 8, "ffn_up": 2, "token_embd": 12}
+OLD_BLOCKS = {"attn_q": 3, "attn_k": 6, "attn_v": 7, "ffn_gate": 30, "ffn_up": 1, "token_embd": 8}
+SENTENCEPIECE = ("dummy_prefix", "user_defined", "unknown", "charsmap", "unigram", "unigram_bytes")
+TOKENIZERS = ("digits_style", "llama3_style", "qwen2_style", "llama2_style", "gemma_style",
+              "unigram_style")
 
 # GenerateRequests as text.
 REQUESTS = {
@@ -59,6 +65,9 @@ def small(tokenizer):
     """With some hundred entries and a few merges: quick to parse. Ids are given anew, so that the
     added tokens follow the vocabulary."""
     model = tokenizer["model"]
+    if model["type"] == "Unigram":
+        model["vocab"] = model["vocab"][:300]
+        return tokenizer
     merges = [m if isinstance(m, list) else m.split(" ") for m in model["merges"]][:30]
     needed = {entry for left, right in merges for entry in (left, right, left + right)}
     ids = {}
@@ -118,6 +127,42 @@ def gguf_seeds(out):
             for length in ("short", "long"):
                 changes[f"rope_factors_{length}.weight"] = tensors["rope_factors"]
         os.rename(files.gguf_model(out, keys, changes), os.path.join(out, name))
+    for name, types in {"k_quants": BLOCKS, "old_quants": OLD_BLOCKS}.items():
+        keys = files.gguf_architecture("llama", embedding_length=256,
+                                       **{"attention.key_length": 8, "attention.value_length": 8})
+        shapes = {"token_embd.weight": [256, 4], "output_norm.weight": [256]}
+        shapes |= {f"blk.0.{n}.weight": [256] for n in ("attn_norm", "ffn_norm")}
+        shapes |= {f"blk.0.{n}.weight": [256, 8] for n in ("attn_q", "attn_k", "attn_v",
+                                                            "ffn_gate", "ffn_up")}
+        shapes |= {f"blk.0.{n}.weight": [8, 256] for n in ("attn_output", "ffn_down")}
+        path = files.gguf_model(out, keys, shapes, types)
+        os.rename(path, os.path.join(out, name))
+    for name in SENTENCEPIECE:
+        path = files.gguf_model(out, files.LLAMA + gguf_pieces(name))
+        os.rename(path, os.path.join(out, f"pieces_{name}"))
+
+
+def gguf_pieces(name):
+    """A SentencePiece vocabulary's keys, as llama.cpp writes them; of the pieces that are made, few."""
+    pieces = json.loads(read("tokenizers/sentencepiece", name, "pieces.json"))
+    kept = [i for i, kind in enumerate(pieces["types"]) if kind != 1 and kind != 6 or i % 8 == 0]
+    count = len(kept)
+    tokens = b"".join(files.gguf_string(pieces["tokens"][i]) for i in kept)
+    keys = [
+        files.gguf_key("tokenizer.ggml.model", files.STRING,
+                       files.gguf_string("t5" if name.startswith("unigram") else "llama")),
+        files.gguf_array("tokenizer.ggml.tokens", files.STRING, count, tokens),
+        files.gguf_array("tokenizer.ggml.scores", files.FLOAT32, count,
+                         struct.pack(f"<{count}f", *(pieces["scores"][i] for i in kept))),
+        files.gguf_array("tokenizer.ggml.token_type", 5, count,
+                         struct.pack(f"<{count}i", *(pieces["types"][i] for i in kept)))]
+    keys += [files.gguf_key(f"tokenizer.ggml.{key}", files.BOOL, bytes([pieces[key]]))
+             for key in ("add_space_prefix", "remove_extra_whitespaces")]
+    if "charsmap" in pieces:
+        rules = base64.b64decode(pieces["charsmap"])
+        keys.append(files.gguf_array("tokenizer.ggml.precompiled_charsmap", files.UINT8, len(rules),
+                                     rules))
+    return keys
 
 
 def main():
