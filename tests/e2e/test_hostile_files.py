@@ -9,6 +9,7 @@ import sys
 import pytest
 
 import hostile_files
+import hostile_tokenizers  # noqa: F401  (adds its cases)
 from harness import BINARY, environment
 
 SECONDS = 5
