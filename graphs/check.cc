@@ -6,13 +6,13 @@
 
 #include "absl/strings/str_cat.h"
 #include "graphs/layer_params.h"
+#include "kernels/limits.h"
 
 namespace sirocco {
 namespace {
 
 constexpr int32_t kMaxPrefillChunk = 65536;
 constexpr int32_t kMaxBlockSize = 1024;
-constexpr int32_t kMaxExperts = 1024;
 constexpr int64_t kMaxExpertRows = int64_t{1} << 30;  // row numbers are 32 bits
 constexpr int32_t kMaxWidth = 1 << 24;  // of any activation: keeps products far from overflow
 

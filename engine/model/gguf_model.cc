@@ -18,6 +18,7 @@
 #include "engine/model/settings.h"
 #include "engine/model/tensor_index.h"
 #include "engine/model/weight_places.h"
+#include "kernels/limits.h"
 
 namespace sirocco {
 namespace {

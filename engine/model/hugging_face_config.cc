@@ -11,6 +11,7 @@
 #include "engine/model/json_file.h"
 #include "engine/model/model_shape.h"
 #include "engine/model/settings.h"
+#include "kernels/limits.h"
 
 namespace sirocco {
 namespace {

@@ -34,7 +34,6 @@ struct ShapeDefaults {
 };
 
 inline constexpr int32_t kMaxLayers = 1024;
-inline constexpr int32_t kMaxExperts = 1024;
 // In all layers: each is several tensors, and what they are called takes memory before any is
 // found.
 inline constexpr int32_t kMaxExpertsInAll = 1 << 16;

@@ -2,7 +2,7 @@
 //
 // Bytes: the router once; of each row's experts gate, up and down once (from caches where rows
 // share them). Grids: a row a block; eight outputs of a row's expert a block; eight outputs of a
-// row a block. Shared memory: 8 bytes an expert. Assumes: at most kMostExperts.
+// row a block. Shared memory: 8 bytes an expert. Assumes: at most kMaxExperts.
 #include <algorithm>
 #include <cstdint>
 
@@ -10,6 +10,7 @@
 #include "kernels/cuda/kernels.h"
 #include "kernels/cuda/launch.cuh"
 #include "kernels/cuda/rows.cuh"
+#include "kernels/limits.h"
 
 namespace sirocco::cuda::SIROCCO_CUDA_PATH {
 namespace {
@@ -91,8 +92,8 @@ template <typename T>
 __global__ void __launch_bounds__(kRowThreads)
     ExpertChoiceKernel(const __grid_constant__ ExpertsArgs args) {
   __shared__ float partial[kWarps];
-  __shared__ float logits[kMostExperts];
-  __shared__ bool taken[kMostExperts];
+  __shared__ float logits[kMaxExperts];
+  __shared__ bool taken[kMaxExperts];
   const ExpertsParams& p = args.p;
   const LayerParams& layer = LayerOf(p.layer);
   WaitForDependency();

@@ -43,9 +43,6 @@ struct LaunchContext {
 
 inline constexpr int kCounters = 65536;
 
-// The most that a layer may have on CUDA.
-inline constexpr int32_t kMostExperts = 1024;
-
 struct Launchers {
   // step_rows.cu, norms.cu, rows.cu
   cudaError_t (*begin_step)(const BeginStepParams&, const LaunchContext&);

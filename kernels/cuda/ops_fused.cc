@@ -7,6 +7,7 @@
 #include "kernels/cuda/cuda_ops.h"
 #include "kernels/cuda/fused_products.h"
 #include "kernels/cuda/types.h"
+#include "kernels/limits.h"
 
 namespace sirocco::cuda {
 namespace {
@@ -162,7 +163,7 @@ absl::Status CudaOps::Run(const QkvAttentionParams& p) {
 
 absl::Status CudaOps::Run(const ExpertsParams& p) {
   Checks checks = CheckParams(p, kTypes);
-  checks.Within("layer.experts", p.layer.experts, 1, kMostExperts);
+  checks.Within("layer.experts", p.layer.experts, 1, kMaxExperts);
   return Enqueue(checks, launchers_.experts, nullptr, p);
 }
 
