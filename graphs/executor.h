@@ -49,7 +49,7 @@ struct ExecutorOptions {
   // overwrites them (one more operation a step) and brings them to the host, for
   // Executor::KeptLogits.
   bool keep_logits = false;
-  ExpertTrace expert_trace;
+  ExpertTrace expert_trace = {};
 };
 
 // Bytes that one token's k and v take in one layer.

@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <string_view>
 #include <type_traits>
 
 #include "kernels/cpu/blocks.h"
@@ -90,6 +91,7 @@ bool Supports(BlockTarget target);
 // Takes another implementation than the best that the processor has; for tests, between operations.
 void SetBlockTargetForTest(BlockTarget target);
 BlockTarget BestBlockTarget();
+std::string_view NameOf(BlockTarget target);
 
 // Asks for what comes four kilobytes after a block column: the processor's own prefetching of a
 // single stream is too slow. (One row of Q4_1 out of memory, by the CPU time of one core of an AMD

@@ -101,6 +101,18 @@ BlockTarget BestBlockTarget() {
   return Supports(BlockTarget::kAvx2) ? BlockTarget::kAvx2 : BlockTarget::kPortable;
 }
 
+std::string_view NameOf(BlockTarget target) {
+  switch (target) {
+    case BlockTarget::kVnni:
+      return "AVX-512 with VNNI";
+    case BlockTarget::kAvx2:
+      return "AVX2";
+    case BlockTarget::kPortable:
+      break;
+  }
+  return "portable code";
+}
+
 void SetBlockTargetForTest(BlockTarget target) {
   ChosenKernel().store(KernelOf(target), std::memory_order_relaxed);
 }

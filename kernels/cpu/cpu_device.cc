@@ -9,11 +9,13 @@
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
+#include "kernels/cpu/block_kernels.h"
 #include "kernels/cpu/call.h"
 #include "kernels/cpu/cpu_ops.h"
 #include "kernels/cpu/memory.h"
 #include "kernels/cpu/pack.h"
 #include "kernels/cpu/read_bandwidth.h"
+#include "kernels/cpu/rows.h"
 #include "kernels/cpu/thread_pool.h"
 #include "kernels/cpu/types.h"
 
@@ -124,6 +126,11 @@ class CpuDevice final : public Device, private CallSink {
     return ReadBandwidth(pool_, (*memory)->data(), bytes);
   }
 
+  std::vector<std::string> notes() const override {
+    return {absl::StrCat("rows by ", std::string(RowsTarget()), ", weights in blocks by ",
+                         std::string(NameOf(BestBlockTarget())),
+                         ": the best that this processor has of those compiled")};
+  }
   Ops& ops() override { return ops_; }
 
  private:

@@ -143,6 +143,12 @@ HWY_EXPORT(NormRowTarget);
 HWY_EXPORT(GatedActivationRowTarget);
 HWY_EXPORT(AdjustLogitsRowTarget);
 
+// Highway's numbers of targets: the best is the least.
+std::string_view RowsTarget() {
+  const int64_t usable = HWY_TARGETS & hwy::SupportedTargets();
+  return hwy::TargetName(usable & -usable);
+}
+
 void DotColumnsOf(const Matrix& weight, int32_t first_column, int32_t columns,
                   const ProductRows& in, int32_t first_row, int32_t rows, float* out,
                   int64_t out_stride) {

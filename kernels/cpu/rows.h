@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <string_view>
 
 #include "kernels/cpu/blocks.h"
 #include "kernels/ops.h"
@@ -14,6 +15,9 @@ struct ProductRows {
   Rows rows;
   QuantisedRows quantised;  // the same; made where the weight is in blocks
 };
+
+// The instruction set that operations on rows are compiled for, of those that this processor has.
+std::string_view RowsTarget();
 
 // out[r * out_stride + c] = row (first_row + r) . weight row (first_column + c), r < rows,
 // c < columns.

@@ -23,6 +23,9 @@ namespace {
 // Up to here CUDA copies pageable memory aside before a call returns; beyond, it would wait.
 constexpr size_t kPlainCopyBytes = size_t{64} << 10;
 
+// The compute capability, times ten, that has kernels of its own.
+constexpr int kHopper = 90;
+
 // Reads of MeasureReadBandwidth, of which the fastest counts.
 constexpr int kBandwidthReads = 3;
 
@@ -30,7 +33,7 @@ class CudaDevice final : public Device, private OpSink {
  public:
   CudaDevice(std::unique_ptr<CudaContext> context, bool portable)
       : context_(std::move(context)),
-        portable_(portable || context_->compute_capability() != 90),
+        portable_(portable || context_->compute_capability() != kHopper),
         launchers_(portable_ ? portable::KernelLaunchers() : hopper::KernelLaunchers()),
         library_(*context_, counters_),
         staged_(*context_, counters_),
@@ -116,7 +119,11 @@ class CudaDevice final : public Device, private OpSink {
 
   absl::StatusOr<double> MeasureReadBandwidth(size_t bytes) override;
 
-  std::vector<std::string> notes() const override { return library_.Notes(); }
+  std::vector<std::string> notes() const override {
+    std::vector<std::string> notes = library_.Notes();
+    notes.insert(notes.begin(), KernelsNote());
+    return notes;
+  }
   absl::StatusOr<std::vector<std::string>> TuneProducts(
       std::span<const MatMulParams> products) override {
     return library_.Tune(products, marks_);
@@ -124,6 +131,16 @@ class CudaDevice final : public Device, private OpSink {
   Ops& ops() override { return ops_; }
 
  private:
+  // Which kernels, and why.
+  std::string KernelsNote() const {
+    const int capability = context_->compute_capability();
+    const std::string has =
+        absl::StrCat("compute capability ", capability / 10, ".", capability % 10);
+    if (!portable_) return absl::StrCat("kernels for Hopper: ", has);
+    return absl::StrCat("portable kernels: ",
+                        capability == kHopper ? "asked for" : absl::StrCat(has, " is not 9.0"));
+  }
+
   bool preparing() const override { return preparing_; }
   absl::Status NeedScratch(std::string_view operation, size_t bytes) override;
   absl::StatusOr<LaunchContext> Context(bool programmatic) override;

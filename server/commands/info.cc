@@ -92,14 +92,15 @@ std::string LayersText(const ModelDescriptor& d) {
   return text;
 }
 
-// "22 of 512 tokens, 4 without"
+// "22 layers of 512 tokens, 4 layers without one"; "none"
 std::string WindowsText(const ModelDescriptor& d) {
   std::map<int32_t, int, std::greater<>> layers;  // by window, 0 last
   for (const LayerDescriptor& layer : d.layers) ++layers[d.groups[layer.group].window];
+  if (layers.size() == 1 && layers.contains(0)) return "none";
   std::string text;
   for (const auto& [window, count] : layers) {
-    absl::StrAppend(&text, text.empty() ? "" : ", ", count, window == 0 ? " without" : " of ",
-                    window == 0 ? "" : absl::StrCat(window, " tokens"));
+    absl::StrAppend(&text, text.empty() ? "" : ", ", count, count == 1 ? " layer" : " layers",
+                    window == 0 ? " without one" : absl::StrCat(" of ", window, " tokens"));
   }
   return text;
 }
@@ -147,9 +148,9 @@ int InfoOfFiles(const ConfigFlags& flags, bool tensors, bool plan) {
   Row("KV cache", absl::StrCat("of ", std::string(NameOf(model.dtypes.kv))));
   Row("backend",
       absl::StrCat(model.facts.backend, ", ", model.facts.device, " (", model.why_device, ")"));
+  for (const std::string& note : model.device->notes()) Row("kernels", note);
   Row("mode",
-      absl::StrCat(std::string(NameOf(model.facts.mode)),
-                   " (EOLE_TORCH_COMPILE and EOLE_COMPILE_MODE choose; 0 and 2 if not set)"));
+      absl::StrCat(std::string(NameOf(model.facts.mode)), " (", config->sources.at("mode"), ")"));
   Row("max length", absl::StrCat(model.facts.max_length, " tokens"));
   Row("max batch size", absl::StrCat(model.facts.max_batch_size));
   PrintTensors(*model.files.tensors, tensors);

@@ -166,6 +166,20 @@ absl::Status CheckTogether(const Config& config) {
   return absl::OkStatus();
 }
 
+constexpr char kCompileVariable[] = "EOLE_TORCH_COMPILE";
+constexpr char kModeVariable[] = "EOLE_COMPILE_MODE";
+
+// What the variables say that this mode is from: the second one only where the first asks it.
+std::string ModeSource(Mode mode) {
+  const auto said = [](const char* variable, const char* missing) {
+    const std::optional<std::string> value = Environment(variable);
+    return value ? absl::StrCat(variable, " is ", *value)
+                 : absl::StrCat(variable, " is not set, which means ", missing);
+  };
+  const std::string compile = said(kCompileVariable, "0");
+  return mode == Mode::kEager ? compile : absl::StrCat(compile, ", ", said(kModeVariable, "2"));
+}
+
 }  // namespace
 
 std::vector<ConfigKey> ConfigKeys() {
@@ -179,7 +193,7 @@ std::vector<ConfigKey> ConfigKeys() {
 }
 
 absl::StatusOr<Mode> ModeFromEnvironment() {
-  return ModeFromVariables(Environment("EOLE_TORCH_COMPILE"), Environment("EOLE_COMPILE_MODE"));
+  return ModeFromVariables(Environment(kCompileVariable), Environment(kModeVariable));
 }
 
 absl::StatusOr<Config> LoadConfig(const std::string& file,
@@ -214,6 +228,7 @@ absl::StatusOr<Config> LoadConfig(const std::string& file,
   absl::StatusOr<Mode> mode = ModeFromEnvironment();
   if (!mode.ok()) return mode.status();
   config.mode = *mode;
+  config.sources["mode"] = ModeSource(*mode);
   return config;
 }
 
@@ -232,8 +247,9 @@ std::string ToYaml(const Config& config) {
       absl::StrAppend(&out, name, ": ", value.c_str(), "  # ", from, "\n");
     }
   }
-  absl::StrAppend(&out, "# mode: ", std::string(NameOf(config.mode)),
-                  "  # EOLE_TORCH_COMPILE, EOLE_COMPILE_MODE\n");
+  const auto source = config.sources.find("mode");
+  absl::StrAppend(&out, "# mode: ", std::string(NameOf(config.mode)), "  # ",
+                  source == config.sources.end() ? "default" : source->second, "\n");
   return out;
 }
 

@@ -53,7 +53,8 @@ struct Config {
   // EOLE_TORCH_COMPILE and EOLE_COMPILE_MODE.
   Mode mode = Mode::kEager;
 
-  // Where each key's value came from: "flag", "environment", "file" or "default".
+  // Where each key's value came from: "flag", "environment", "file" or "default". Of "mode", which
+  // is no key: what the two variables say.
   std::map<std::string, std::string> sources;
 };
 

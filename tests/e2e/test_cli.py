@@ -139,13 +139,22 @@ class TestInfo:
 
     @pytest.mark.parametrize("golden, facts", [
         ("mixtral", ["experts", "4 of intermediate size", "2 a token"]),
-        ("gemma3", ["windows", " tokens, ", " without"]),
-        ("llama_tied", ["auto; most weights are neither"])])
+        ("gemma3", ["windows", " tokens, ", " without one"]),
+        ("mistral_window", [" layers of ", " tokens\n"]),
+        ("llama_tied", ["windows            none\n", "auto; most weights are neither",
+                        "kernels            rows by ", ", weights in blocks by "])])
     def test_what_was_understood(self, golden, facts):
         result = run_cli("info", "--model", os.path.join(GOLDENS, golden))
         assert result.returncode == 0, result.stderr
         for fact in facts:
             assert fact in result.stdout, (fact, result.stdout)
+
+    def test_why_a_mode(self, bare):
+        def said(mode):
+            out = run_cli("info", "--model", bare, mode=mode).stdout
+            return next(line for line in out.splitlines() if line.startswith("mode "))
+        assert said("eager").endswith(" eager (EOLE_TORCH_COMPILE is 0)")
+        assert said("layer").endswith(" layer (EOLE_TORCH_COMPILE is 1, EOLE_COMPILE_MODE is 3)")
 
     def test_why_a_dtype(self, smollm2):
         as_it_is = run_cli("info", "--model", smollm2)

@@ -37,6 +37,7 @@ TEST(Config, DefaultsAreTheDocumentedOnes) {
   EXPECT_EQ(config->drain_timeout, std::chrono::seconds(30));
   EXPECT_EQ(config->mode, Mode::kEager);
   EXPECT_EQ(config->sources.at("listen"), "default");
+  EXPECT_EQ(config->sources.at("mode"), "EOLE_TORCH_COMPILE is not set, which means 0");
 }
 
 TEST(Config, FlagGoesBeforeEnvironmentBeforeFile) {
