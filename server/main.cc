@@ -1,13 +1,11 @@
 // sirocco: the server, its clients and its tools in one program.
-#include <csignal>
-#include <cstdio>
 #include <exception>
 
-#include "absl/synchronization/mutex.h"
 #include "server/api/version.h"
 #include "server/commands/commands.h"
 #include "server/commands/report.h"
 #include "server/config/config.h"
+#include "server/process/process.h"
 
 namespace {
 
@@ -21,12 +19,7 @@ constexpr char kAbout[] =
 }  // namespace
 
 int main(int argc, char** argv) {
-  // A reader that went away is an error of one write, not the end of the program.
-  std::signal(SIGPIPE, SIG_IGN);
-  // Debian's Abseil, and so gRPC, would check the order of all locks: by a graph behind one lock
-  // for all, which grows with the calls.
-  absl::SetMutexDeadlockDetectionMode(absl::OnDeadlockCycle::kIgnore);
-
+  sirocco::PrepareProcess();
   CLI::App app(kAbout, "sirocco");
   app.set_version_flag("--version", sirocco::kVersion);
   app.require_subcommand(1);
@@ -50,6 +43,10 @@ int main(int argc, char** argv) {
     return sirocco::Fail(absl::InvalidArgumentError(error.what()));
   } catch (const std::exception& error) {
     return sirocco::Fail(absl::InternalError(error.what()));
+  }
+  // A command's answer is what it prints; a server's line there is for who waits for it.
+  if (exit_status == 0 && !app.got_subcommand("serve") && !sirocco::OutputIsWhole()) {
+    return sirocco::Fail(absl::UnavailableError("standard output: not all could be written"));
   }
   return exit_status;
 }

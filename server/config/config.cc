@@ -90,6 +90,9 @@ absl::StatusOr<std::string> ReadFile(const std::string& path) {
   }
   std::string text(kMaxFileBytes + 1, '\0');
   in.read(text.data(), static_cast<std::streamsize>(text.size()));
+  if (in.bad()) {  // what was read until then would pass for all of it
+    return absl::UnavailableError(absl::StrCat("configuration ", path, ": cannot be read"));
+  }
   text.resize(static_cast<size_t>(in.gcount()));
   if (text.size() > kMaxFileBytes) {
     return absl::InvalidArgumentError(
