@@ -1,8 +1,8 @@
 // What a fault of the device does to a served process, by execution mode: the first one makes
 // health NOT_SERVING, ends every call with INTERNAL and the process with 70. On the CPU with a
 // device that says so, and where there is a GPU by a kernel that writes to nobody's memory
-// (faulty_plugin.cc). And what a device does that hangs: health says so while it lasts, and nobody
-// waits for it when the process is to end.
+// (faulty_plugin.cc); and single calls of the device that fail. And what a device does that hangs:
+// health says so while it lasts, and nobody waits for it when the process is to end.
 #include <gmock/gmock.h>
 #include <grpcpp/grpcpp.h>
 #include <gtest/gtest.h>
@@ -174,6 +174,7 @@ class FaultTest : public testing::TestWithParam<Served> {
 
   ~FaultTest() override {
     std::filesystem::remove(FaultFile());
+    std::filesystem::remove(ScheduleFile());
     LetGoOn();
   }
 
@@ -182,12 +183,24 @@ class FaultTest : public testing::TestWithParam<Served> {
   static std::string HangFile() { return (*folder_ / "hang").string(); }
   static void HangTheDevice() { std::ofstream(HangFile()).put('!'); }
   static void LetGoOn() { std::filesystem::remove(HangFile()); }
+  static std::string ScheduleFile() { return (*folder_ / "schedule").string(); }
+  static void Schedule(const std::string& rules) {
+    std::ofstream(ScheduleFile() + ".new") << rules;
+    std::filesystem::rename(ScheduleFile() + ".new", ScheduleFile());
+  }
 
   // Two sequences run at once; more wait.
   void Start(const std::vector<std::string>& more_flags = {}) {
+    Try(more_flags);
+    ASSERT_TRUE(not_started_.ok()) << not_started_;
+  }
+
+  // The same where it may fail.
+  void Try(const std::vector<std::string>& more_flags = {}) {
     std::map<std::string, std::string> environment = VariablesOf(GetParam().mode);
     environment["SIROCCO_TEST_FAULT_FILE"] = FaultFile();
     environment["SIROCCO_TEST_HANG_FILE"] = HangFile();
+    environment["SIROCCO_FAULTS"] = ScheduleFile();
     std::vector<std::string> flags = {
         "--model",      (*folder_ / "model").string(), "--backend", "cuda", "--max-batch-size", "2",
         "--max-length", absl::StrCat(kMaxLength)};
@@ -200,8 +213,8 @@ class FaultTest : public testing::TestWithParam<Served> {
                                         .flags = std::move(flags),
                                         .environment = std::move(environment),
                                         .log = (*folder_ / "log").string()});
-    ASSERT_TRUE(server.ok()) << server.status();
-    server_ = *std::move(server);
+    not_started_ = server.status();
+    if (server.ok()) server_ = *std::move(server);
   }
 
   void ExpectFault(const grpc::Status& status) const {
@@ -210,14 +223,22 @@ class FaultTest : public testing::TestWithParam<Served> {
     EXPECT_EQ(status.error_message(), "the server has failed; its log says why");
   }
 
-  void ExpectExit() {
-    EXPECT_EQ(server_->WaitForExit(kSoon), kDeviceLost) << server_->Log();
-    EXPECT_THAT(server_->Log(), HasSubstr("the device has failed: "));
-    EXPECT_THAT(server_->Log(),
-                HasSubstr(GetParam().cuda ? "cudaErrorIllegalAddress" : "the deferring device"));
+  static std::string BrokenDevice() {
+    return GetParam().cuda ? "cudaErrorIllegalAddress" : "the deferring device";
   }
 
+  // `why`: what the log says of the device.
+  void ExpectExit(const std::string& why = BrokenDevice()) {
+    EXPECT_EQ(server_->WaitForExit(kSoon), kDeviceLost) << server_->Log();
+    EXPECT_THAT(server_->Log(), HasSubstr("the device has failed: "));
+    EXPECT_THAT(server_->Log(), HasSubstr(why));
+  }
+
+  // Of a server with two streams that run and two calls that wait.
+  void ExpectTheEnd(const std::function<void()>& break_the_device, const std::string& why);
+
   std::unique_ptr<ServedProcess> server_;
+  absl::Status not_started_;
 
  private:
   // The program looks for its plugin beside itself: a copy of it has another one there.
@@ -255,8 +276,8 @@ class FaultTest : public testing::TestWithParam<Served> {
 
 std::filesystem::path* FaultTest::folder_ = nullptr;
 
-TEST_P(FaultTest, EndsEveryCallAndTheProcess) {
-  ASSERT_NO_FATAL_FAILURE(Start());
+void FaultTest::ExpectTheEnd(const std::function<void()>& break_the_device,
+                             const std::string& why) {
   {
     const Client client(server_->address());
     Watch ready(client, ""), alive(client, "liveness");
@@ -275,14 +296,43 @@ TEST_P(FaultTest, EndsEveryCallAndTheProcess) {
     EXPECT_TRUE(Eventually([&] { return server_->Metric("sirocco_queue_requests") == 2; }));
     EXPECT_THAT(server_->Get("/readyz"), StartsWith("HTTP/1.1 200"));
 
-    BreakTheDevice();
+    break_the_device();
     for (std::future<grpc::Status>& call : calls) ExpectFault(call.get());
     EXPECT_EQ(ready.Next(), HealthCheckResponse::NOT_SERVING);
     EXPECT_EQ(alive.Next(), HealthCheckResponse::NOT_SERVING);
     EXPECT_EQ(ready.Next(), HealthCheckResponse::SERVICE_UNKNOWN);  // it has ended
   }
-  ExpectExit();
+  ExpectExit(why);
   EXPECT_EQ(server_->Get("/healthz"), "");
+}
+
+TEST_P(FaultTest, EndsEveryCallAndTheProcess) {
+  ASSERT_NO_FATAL_FAILURE(Start());
+  ExpectTheEnd(BreakTheDevice, BrokenDevice());
+}
+
+// Whichever call it is that fails, and though it would work the next time.
+TEST_P(FaultTest, OfASingleCallIsOneOfTheDevice) {
+  for (const std::string call : {"copy", "launch", "wait"}) {
+    SCOPED_TRACE(call);
+    std::filesystem::remove(ScheduleFile());
+    ASSERT_NO_FATAL_FAILURE(Start());
+    ExpectTheEnd([&call] { Schedule(absl::StrCat("device:", call, "@3")); },
+                 absl::StrCat("injected: device:", call));
+  }
+}
+
+TEST_P(FaultTest, WhileLoadingEndsTheStart) {
+  for (const std::string call : {"allocate", "copy", "launch", "prepare", "record", "wait"}) {
+    if (call == "record" && !UsesGraphs(GetParam().mode)) continue;
+    SCOPED_TRACE(call);
+    Schedule(absl::StrCat("device:", call, "@2"));
+    Try();
+    const std::string said(not_started_.message());
+    EXPECT_THAT(said, HasSubstr("exit status 1;"));
+    EXPECT_THAT(said, HasSubstr("\nsirocco: "));
+    EXPECT_THAT(said, HasSubstr(absl::StrCat("injected: device:", call)));
+  }
 }
 
 // The calls that a drain waits for end by the fault, and the exit is not the drain's.

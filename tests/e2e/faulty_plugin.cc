@@ -1,7 +1,8 @@
 // libfaulty_device.so: what a server opens as its CUDA backend when a test wants to see its device
 // fail, or hang. A device like any other until the file SIROCCO_TEST_FAULT_FILE exists; the work
 // that is issued from then on has a fault in it, which shows when somebody waits for that work. As
-// long as the file SIROCCO_TEST_HANG_FILE exists, nothing that is issued ends.
+// long as the file SIROCCO_TEST_HANG_FILE exists, nothing that is issued ends. Single calls fail by
+// the schedule SIROCCO_FAULTS, kind `device` (tests/faults).
 //
 // SIROCCO_TEST_CUDA_PLUGIN names the real backend, whose fault is a true one: a kernel that writes
 // to nobody's memory. Without it the device is the CPU's, working late and failing by its word.
@@ -12,6 +13,7 @@
 #include <functional>
 #include <memory>
 #include <string>
+#include <string_view>
 #include <thread>
 #include <utility>
 
@@ -20,6 +22,8 @@
 #include "kernels/cuda/plugin_build.h"
 #include "kernels/forwarding_device.h"
 #include "kernels/ops.h"
+#include "tests/faults/failing_device.h"
+#include "tests/faults/schedule.h"
 #include "tests/graphs/deferring_device.h"
 
 namespace sirocco {
@@ -63,7 +67,7 @@ absl::Status WriteToNobodysMemory(Device& device) {
   return device.ops().Run(add);
 }
 
-absl::StatusOr<std::unique_ptr<Device>> Open(CudaOptions options) {
+absl::StatusOr<std::unique_ptr<Device>> OpenBreakable(CudaOptions options) {
   if (const char* plugin = std::getenv("SIROCCO_TEST_CUDA_PLUGIN"); plugin != nullptr) {
     options.plugin = plugin;
     absl::StatusOr<std::unique_ptr<Device>> cuda = OpenCudaDevice(options);
@@ -79,6 +83,13 @@ absl::StatusOr<std::unique_ptr<Device>> Open(CudaOptions options) {
     breakable.BreakAfter(0);
     return absl::OkStatus();
   });
+}
+
+absl::StatusOr<std::unique_ptr<Device>> Open(const CudaOptions& options) {
+  absl::StatusOr<std::unique_ptr<Device>> device = OpenBreakable(options);
+  if (!device.ok()) return device.status();
+  return std::make_unique<FailingDevice>(
+      *std::move(device), [](std::string_view call) { return faults::Fault("device", call); });
 }
 
 }  // namespace

@@ -10,6 +10,8 @@ else
   tar -C "$TEST_TMPDIR" -xf deploy/sirocco.tar
   export SIROCCO_BIN="$TEST_TMPDIR/sirocco/bin/sirocco"
 fi
+# What may be loaded before the server's libc.
+[[ ! -e tests/faults/libfaults.so ]] || export SIROCCO_TEST_FAULTS="$PWD/tests/faults/libfaults.so"
 export PYTHONDONTWRITEBYTECODE=1
 exec "$SIROCCO_TEST_PYTHON" -m pytest -p no:cacheprovider -q --color=no --durations=5 \
   --basetemp="$TEST_TMPDIR/pytest" --junit-xml="$XML_OUTPUT_FILE" "$1"

@@ -96,8 +96,10 @@ absl::StatusOr<std::unique_ptr<ServedProcess>> ServedProcess::Start(const Option
     if (word.rfind("metrics=", 0) == 0) process->metrics_address_ = word.substr(8);
   }
   if (process->address_.empty() || process->metrics_address_.empty()) {
-    return absl::InternalError(
-        absl::StrCat("not ready, but '", line, "'; its log:\n", process->Log()));
+    const std::optional<int> status = process->WaitForExit(std::chrono::seconds(1));
+    return absl::InternalError(absl::StrCat(
+        "not ready, but '", line, "'; ", status ? absl::StrCat("exit status ", *status) : "no end",
+        "; its log:\n", process->Log()));
   }
   return process;
 }

@@ -25,7 +25,8 @@ class ServedProcess {
     std::string log;  // a file, for standard error
   };
 
-  // Returns when it is ready; INTERNAL, with its log, if it ends before or takes a minute.
+  // Returns when it is ready; INTERNAL, with its exit status and its log, if it ends before or
+  // takes a minute.
   static absl::StatusOr<std::unique_ptr<ServedProcess>> Start(const Options& options);
   ~ServedProcess();
   ServedProcess(const ServedProcess&) = delete;
