@@ -119,6 +119,9 @@ void Metrics::MakeSecuritySeries() {
   static constexpr std::array<const char*, kDenials> kReasons = {"token_missing", "token_unknown",
                                                                  "method_forbidden", "handshake"};
   for (int i = 0; i < kDenials; ++i) denied_[i] = &denied.Add({{"reason", kReasons[i]}});
+  auto& too_large = CounterFamily(*registry_, "sirocco_too_large_total",
+                                  "Calls that were refused for the size of what they sent.");
+  too_large_ = {&too_large.Add({{"what", "message"}}), &too_large.Add({{"what", "metadata"}})};
   auto& reloads = CounterFamily(*registry_, "sirocco_credential_reloads_total",
                                 "Changed certificates and tokens, by whether they could serve.");
   for (const CredentialKind kind : {CredentialKind::kTls, CredentialKind::kTokens}) {
@@ -203,6 +206,8 @@ void Metrics::OnCall(RpcMethod method, absl::StatusCode code) {
 }
 
 void Metrics::OnDenied(Denial reason) { denied_[static_cast<size_t>(reason)]->Increment(); }
+
+void Metrics::OnTooLarge(Oversize what) { too_large_[static_cast<size_t>(what)]->Increment(); }
 
 void Metrics::OnReload(CredentialKind kind, bool taken) {
   reloads_[static_cast<size_t>(kind)][taken ? 1 : 0]->Increment();

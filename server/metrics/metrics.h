@@ -37,6 +37,9 @@ std::string_view NameOf(RpcMethod method);  // "Generate", ...
 enum class Denial : uint8_t { kTokenMissing, kTokenUnknown, kMethodForbidden, kHandshake };
 inline constexpr int kDenials = 4;
 
+// What of a call was larger than may be.
+enum class Oversize : uint8_t { kMessage, kMetadata };
+
 // What is read anew when its files change.
 enum class CredentialKind : uint8_t { kTls, kTokens };
 std::string_view NameOf(CredentialKind kind);  // "tls", "tokens"
@@ -65,6 +68,8 @@ class Metrics final : public EngineObserver {
 
   // Once each call or handshake that was refused.
   void OnDenied(Denial reason);
+  // Once each call that was refused for its size.
+  void OnTooLarge(Oversize what);
   // Changed files were read anew: taken, or left since they cannot serve.
   void OnReload(CredentialKind kind, bool taken);
   // When the TLS certificate ends, in seconds since 1970.
@@ -121,6 +126,7 @@ class Metrics final : public EngineObserver {
   std::array<Counter, 3> deadline_exceeded_;  // by RequestStage
   Histogram cancel_to_free_;
   std::array<Counter, kDenials> denied_;
+  std::array<Counter, 2> too_large_;               // by Oversize
   std::array<std::array<Counter, 2>, 2> reloads_;  // by CredentialKind, and whether it was taken
   std::unique_ptr<VllmNames> vllm_;                // from SetModel on, if vllm_names_
 

@@ -18,6 +18,10 @@ namespace {
 
 constexpr size_t kMaxClientBytes = 256;
 
+// Of a call's metadata, counted as HTTP/2 does (RFC 7541, 4.1): so many more for each entry.
+constexpr size_t kMaxMetadataBytes = 8 << 10;
+constexpr size_t kEntryBytes = 32;
+
 using SystemClock = std::chrono::system_clock;
 
 constexpr std::chrono::milliseconds kRetryDelay{1000};
@@ -96,6 +100,25 @@ absl::StatusOr<std::string> CallRecord::Client() const {
                         absl::StrCat("at most ", kMaxClientBytes));
   }
   return std::string(name.data(), name.size());
+}
+
+absl::Status CallRecord::CheckSize(const grpc::ByteBuffer& message, int32_t max_message_size) {
+  size_t metadata = 0;
+  for (const auto& [key, value] : context_.client_metadata()) {
+    metadata += key.size() + value.size() + kEntryBytes;
+  }
+  if (metadata > kMaxMetadataBytes) {
+    metrics_.OnTooLarge(Oversize::kMetadata);
+    return absl::ResourceExhaustedError(
+        absl::StrCat("the call's metadata has ", metadata, " bytes; allowed: ", kMaxMetadataBytes));
+  }
+  const size_t bytes = message.Valid() ? message.Length() : 0;
+  if (bytes > static_cast<size_t>(max_message_size)) {
+    metrics_.OnTooLarge(Oversize::kMessage);
+    return absl::ResourceExhaustedError(absl::StrCat(
+        "the message has ", bytes, " bytes; allowed: ", max_message_size, " (max_message_size)"));
+  }
+  return absl::OkStatus();
 }
 
 absl::StatusCode CallRecord::CancelReason() {

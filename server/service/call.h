@@ -58,6 +58,10 @@ class CallRecord {
   // count from here on. The first call decides. Any thread.
   absl::StatusCode CancelReason();
 
+  // RESOURCE_EXHAUSTED, and counted: the message has more bytes than may be, or the metadata more
+  // than 8 KiB. Of what gRPC refuses itself only the client learns.
+  absl::Status CheckSize(const grpc::ByteBuffer& message, int32_t max_message_size);
+
   // The call came without a message. Its client has gone, or never sends one: which of them gRPC
   // tells only when the call is done.
   void HasNoMessage() { has_message_ = false; }

@@ -22,6 +22,8 @@ void GenerateCall::Start(const grpc::ByteBuffer& request) {
   self_ = shared_from_this();
   shared_.calls.Add(this);
   if (!request.Valid()) record_.HasNoMessage();
+  const absl::Status size = record_.CheckSize(request, shared_.max_message_size);
+  if (!size.ok()) return End(size);
   if (const auto model = Model(); !model.ok()) return End(model.status());
   const bool posted =
       shared_.pool.Post(request.Length(), [self = self_, request] { self->Prepare(request); });

@@ -38,6 +38,7 @@ struct CallContext {
   GenerateCalls& calls;
   OpenCalls& open;
   Mode mode;
+  int32_t max_message_size;  // bytes
   bool log_prompts = false;
 };
 

@@ -28,11 +28,18 @@ class FunctionCall final : public grpc::ServerUnaryReactor {
   }
 
   void RunOnPool() {
+    const absl::Status size = CheckSize();
+    if (!size.ok()) return End(size);
     const bool posted = shared_.pool.Post(request_.Length(), [this] { Run(); });
     if (!posted) End(Exhausted("too many requests wait to be tokenised"));
   }
 
-  void Run() { End(context_.IsCancelled() ? absl::CancelledError("the client has gone") : Call()); }
+  // Where the function takes no time.
+  void RunHere() {
+    const absl::Status size = CheckSize();
+    if (!size.ok()) return End(size);
+    Run();
+  }
 
   void OnDone() override {
     record_.Done();
@@ -40,6 +47,10 @@ class FunctionCall final : public grpc::ServerUnaryReactor {
   }
 
  private:
+  absl::Status CheckSize() { return record_.CheckSize(request_, shared_.max_message_size); }
+
+  void Run() { End(context_.IsCancelled() ? absl::CancelledError("the client has gone") : Call()); }
+
   absl::Status Call() {
     const auto model = shared_.state.Model();
     if (!model.ok()) return model.status();
@@ -119,7 +130,7 @@ grpc::ServerUnaryReactor* InferenceService::GetModel(grpc::CallbackServerContext
   };
   auto* call = new FunctionCall(RpcMethod::kGetModel, shared_, *context, *request, response,
                                 OverMessages<v1::GetModelRequest>(get));
-  call->Run();  // nothing in it takes long
+  call->RunHere();
   return call;
 }
 

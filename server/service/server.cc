@@ -4,6 +4,7 @@
 #include <grpcpp/resource_quota.h>
 
 #include <algorithm>
+#include <limits>
 
 #include "absl/strings/str_cat.h"
 #include "server/service/credentials.h"
@@ -23,8 +24,13 @@ constexpr int kMaxSyncThreads = 16;
 constexpr int kMinClientPingMs = 5'000;
 constexpr int kMaxPingStrikes = 2;
 
-// Bytes of a call's metadata, names included: RESOURCE_EXHAUSTED beyond.
-constexpr int kMaxMetadataBytes = 8 << 10;
+// What gRPC takes of a call is twice what our methods take (CallRecord::CheckSize): its own
+// refusals can neither be counted nor have trailers, and only the client learns of them.
+constexpr int kMaxMetadataBytes = 16 << 10;
+int MessageBytesOfGrpc(int32_t max_message_size) {
+  return static_cast<int>(
+      std::min<int64_t>(2 * int64_t{max_message_size}, std::numeric_limits<int>::max()));
+}
 
 // A connection whose other side has been silent for so long is pinged; one that does not answer, or
 // does not end its handshake, is closed. Where a reader may stall for less, so may a connection.
@@ -49,7 +55,8 @@ GrpcServer::GrpcServer(const GrpcServerOptions& options, Metrics& metrics)
       metrics_(metrics),
       health_({kAll, kInference, kLiveness}, open_),
       pool_(options.work),
-      service_({state_, metrics, pool_, calls_, open_, options.mode, options.log_prompts}),
+      service_({state_, metrics, pool_, calls_, open_, options.mode, options.max_message_size,
+                options.log_prompts}),
       stall_(options.health_stall_timeout),
       failed_accepts_(FailedAccepts()),
       failed_handshakes_(FailedHandshakes()),
@@ -72,7 +79,12 @@ absl::Status GrpcServer::Listen() {
   grpc::ServerBuilder builder;
   int port = 0;
   builder.AddListeningPort(options_.listen, credentials_, &port);
-  builder.SetMaxReceiveMessageSize(options_.max_message_size);
+  builder.SetMaxReceiveMessageSize(MessageBytesOfGrpc(options_.max_message_size));
+  // What a compressed message becomes gRPC 1.51 learns only when it has become that, which may be a
+  // thousand times as much.
+  for (const grpc_compression_algorithm algorithm : {GRPC_COMPRESS_DEFLATE, GRPC_COMPRESS_GZIP}) {
+    builder.SetCompressionAlgorithmSupportStatus(algorithm, false);
+  }
   builder.AddChannelArgument(GRPC_ARG_MAX_METADATA_SIZE, kMaxMetadataBytes);
   builder.AddChannelArgument(GRPC_ARG_MAX_CONCURRENT_STREAMS, options_.max_streams_per_connection);
   builder.AddChannelArgument(GRPC_ARG_HTTP2_MAX_PING_STRIKES, kMaxPingStrikes);

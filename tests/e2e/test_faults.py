@@ -61,11 +61,11 @@ def faults(tmp_path):
     return Faults(tmp_path)
 
 
-def sweep(seconds=SECONDS):
-    """1, 2, 3, ..., from some time on in larger steps."""
+def sweep(least, seconds=SECONDS):
+    """1, 2, 3, ..., from some time on in larger steps; so many at least, on a slow machine too."""
     end = time.monotonic() + seconds
     number = 1
-    while time.monotonic() < end:
+    while number <= least or time.monotonic() < end:
         yield number
         number += 1 + number // 20
 
@@ -107,7 +107,7 @@ class TestFiles:
         config.write_text("max_batch_size: 3\n")
         tokens.write_text("a-token-of-some-length\n")
         ended = started = 0
-        for number in sweep(3 * SECONDS):
+        for number in sweep(15, 3 * SECONDS):
             faults.set(f"file@{number}")
             server = Try(tiny, "--config", config, "--auth-token-file", tokens, env=faults.env())
             fired = faults.clear()
@@ -212,7 +212,7 @@ def test_the_heap(tiny, faults):
     with Server(tiny) as server:
         expected = server.tokenize(text)
     aborted = 0
-    for number in sweep(2 * SECONDS):
+    for number in sweep(3, 2 * SECONDS):
         server = Try(tiny, env=faults.env())
         assert server.ready
         faults.set(f"alloc:new@{number}")
@@ -265,7 +265,7 @@ class TestSockets:
         broken = 0
         with Server(tiny, "--max-batch-size", 4, mode=mode, env=faults.env()) as server:
             expected = answer(server)
-            for number in sweep():
+            for number in sweep(5):
                 faults.set(f"socket:write@{number}")
                 outcomes = Calls(server).wait()
                 fired = faults.clear()

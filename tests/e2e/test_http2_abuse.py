@@ -6,6 +6,7 @@ import struct
 import threading
 import time
 
+import grpc
 import pytest
 
 import http2
@@ -197,14 +198,44 @@ class TestRefusals:
         assert goaway and b"too_many_pings" in goaway[0][3]
 
     def test_too_much_metadata(self, server):
-        """The call has its status. gRPC 1.51 may close its connection after it; others stay."""
-        for size in (7_000, 9_000, 20_000):
+        """The call has its status, and if it is not far too much its trailers and its place in the
+        metrics. Beyond, gRPC 1.51 refuses it, and may close its connection after it; others stay.
+        """
+        def counted():
+            return server.metrics()("sirocco_too_large_total", what="metadata")
+        before = counted()
+        for size, status, count in ((7_000, "OK", 0), (9_000, "RESOURCE_EXHAUSTED", 1),
+                                    (20_000, "RESOURCE_EXHAUSTED", 1)):
             with server.new_channel(("grpc.max_metadata_size", 1 << 20)) as channel:
                 call = rpc.InferenceStub(channel).GetModel.future(
                     pb.GetModelRequest(), timeout=20, metadata=[("x-some", "y" * size)])
-                expected = "OK" if size < 8192 else "RESOURCE_EXHAUSTED"
-                assert call.code().name == expected
+                assert call.code().name == status
+                trailers = dict(call.trailing_metadata() or ())
+                assert ("sirocco-mode" in trailers) == (size < 16384)
+            assert counted() == before + count
             assert server.get_model()
+
+    def test_too_large_a_message(self, server):
+        """As with metadata: from twice as much on it is gRPC's refusal."""
+        def counted():
+            return server.metrics()("sirocco_too_large_total", what="message")
+        before = counted()
+        for size, count in ((9 << 20, 1), (17 << 20, 1)):
+            call = server.stub.Tokenize.future(pb.TokenizeRequest(text="x" * size), timeout=20)
+            assert call.code().name == "RESOURCE_EXHAUSTED"
+            trailers = dict(call.trailing_metadata() or ())
+            assert ("sirocco-mode" in trailers) == (size < 16 << 20)
+            assert counted() == before + count
+
+    def test_compressed_messages(self, server):
+        """What they become would be known only when they had become that."""
+        before = resident(server)
+        send = server.channel.unary_unary("/sirocco.v1.Inference/Tokenize", request_serializer=bytes,
+                                          response_deserializer=bytes)
+        call = send.future(bytes(64 << 20), timeout=60, compression=grpc.Compression.Gzip)
+        assert call.code().name == "UNIMPLEMENTED"
+        assert resident(server) - before < 32 << 20
+        assert server.get_model()
 
     def test_streams_of_a_connection(self, tiny):
         """Clients that keep to it let the others wait; who does not loses the connection."""

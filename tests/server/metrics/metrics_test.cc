@@ -38,6 +38,8 @@ TEST_F(MetricsTest, SeriesStandAtZeroBeforeTheirFirstEvent) {
         "sirocco_rejected_total{reason=\"deadline\"}",
         "sirocco_rejected_total{reason=\"kv\"}",
         "sirocco_rejected_total{reason=\"draining\"}",
+        "sirocco_too_large_total{what=\"message\"}",
+        "sirocco_too_large_total{what=\"metadata\"}",
         "sirocco_deadline_exceeded_total{stage=\"queue\"}",
         "sirocco_deadline_exceeded_total{stage=\"prefill\"}",
         "sirocco_deadline_exceeded_total{stage=\"decode\"}",

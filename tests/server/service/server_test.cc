@@ -1,3 +1,5 @@
+#include <gmock/gmock.h>
+
 #include <condition_variable>
 #include <mutex>
 #include <thread>
@@ -115,10 +117,34 @@ TEST_F(ServerTest, AMessageThatIsTooLarge) {
   options_.max_message_size = 10'000;
   Start();
   grpc::ClientContext context;
-  EXPECT_EQ(Stream(Ask(std::string(20'000, 'x'), 1), context).status.error_code(),
+  const grpc::Status status = Stream(Ask(std::string(11'000, 'x'), 1), context).status;
+  EXPECT_EQ(status.error_code(), grpc::StatusCode::RESOURCE_EXHAUSTED);
+  EXPECT_THAT(status.error_message(), testing::HasSubstr("10000 (max_message_size)"));
+  EXPECT_EQ(Calls("GenerateStream", "RESOURCE_EXHAUSTED"), 1);
+  for (const char* method : {"Generate", "Tokenize", "Detokenize", "GetModel"}) {
+    EXPECT_EQ(CallRaw(method, std::string(10'001, '\0')).error_code(),
+              grpc::StatusCode::RESOURCE_EXHAUSTED);
+    EXPECT_EQ(Calls(method, "RESOURCE_EXHAUSTED"), 1);
+    EXPECT_EQ(CallRaw(method, std::string(10'000, '\0')).error_code(),
+              grpc::StatusCode::INVALID_ARGUMENT);
+  }
+  EXPECT_EQ(Count("sirocco_too_large_total{what=\"message\"}"), 5);
+  // From twice as much on gRPC refuses it itself, uncounted.
+  EXPECT_EQ(CallRaw("Tokenize", std::string(20'001, '\0')).error_code(),
             grpc::StatusCode::RESOURCE_EXHAUSTED);
-  EXPECT_EQ(CallRaw("Tokenize", std::string(20'000, '\0')).error_code(),
-            grpc::StatusCode::RESOURCE_EXHAUSTED);
+  EXPECT_EQ(Count("sirocco_too_large_total{what=\"message\"}"), 5);
+  EXPECT_TRUE(engine_.requests().empty());
+}
+
+// A small one may become any size.
+TEST_F(ServerTest, ACompressedMessage) {
+  Start();
+  for (const grpc_compression_algorithm algorithm : {GRPC_COMPRESS_DEFLATE, GRPC_COMPRESS_GZIP}) {
+    grpc::ClientContext context;
+    context.set_compression_algorithm(algorithm);
+    EXPECT_EQ(Stream(Ask(std::string(100'000, 'x'), 1), context).status.error_code(),
+              grpc::StatusCode::UNIMPLEMENTED);
+  }
   EXPECT_TRUE(engine_.requests().empty());
 }
 
@@ -138,10 +164,11 @@ class TrailersTest : public ServerTest {
     EXPECT_EQ(trailers["sirocco-decode-ms"], decode_ms);
   }
 
-  void ExpectAll(grpc::StatusCode code, const std::string& generate_ms) {
+  void ExpectAll(grpc::StatusCode code, const std::string& generate_ms, size_t metadata_bytes = 0) {
     for (int method = 0; method < kRpcMethods; ++method) {
       SCOPED_TRACE(NameOf(static_cast<RpcMethod>(method)));
       grpc::ClientContext context;
+      if (metadata_bytes > 0) context.AddMetadata("x-some", std::string(metadata_bytes, 'x'));
       const grpc::Status status = Call(static_cast<RpcMethod>(method), context);
       EXPECT_EQ(status.error_code(), code) << status.error_message();
       ExpectTrailers(context, method < 2 ? generate_ms : "0.000");
@@ -181,6 +208,14 @@ TEST_F(TrailersTest, OfEveryCallInEveryState) {
   EXPECT_EQ(Calls("Generate", "UNAVAILABLE"), 2);
   EXPECT_EQ(Calls("Generate", "OK"), 1);
   EXPECT_EQ(Count("sirocco_rejected_total{reason=\"draining\"}"), 2);
+}
+
+TEST_F(TrailersTest, OfCallsWithTooMuchMetadata) {
+  Start();
+  ExpectAll(grpc::StatusCode::OK, "3.000", 7'900);
+  ExpectAll(grpc::StatusCode::RESOURCE_EXHAUSTED, "0.000", 8'300);
+  EXPECT_EQ(Count("sirocco_too_large_total{what=\"metadata\"}"), kRpcMethods);
+  EXPECT_EQ(Calls("Generate", "RESOURCE_EXHAUSTED"), 1);
 }
 
 TEST_F(ServerTest, HealthFromLoadingToDraining) {

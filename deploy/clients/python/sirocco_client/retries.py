@@ -31,7 +31,7 @@ class RetryPolicy:
         # Clients that were refused together shall not come back together.
         if error.retry_after is not None:
             return error.retry_after * random.uniform(1.0, 1.25)
-        # Without RetryInfo RESOURCE_EXHAUSTED is gRPC's own: the message is too large, and stays so.
+        # RESOURCE_EXHAUSTED without RetryInfo: the message is too large, and stays so.
         if error.code not in _PASSING:
             return None
         longest: float = min(self.first_pause * 2 ** (tries - 1), self.longest_pause)
