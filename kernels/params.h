@@ -45,6 +45,7 @@ struct RowMap {
 enum class Activation : int32_t { kSilu, kGeluTanh };
 
 // One layer's part of the KV cache: [block][layer][k, v][head][slot][dim], in elements of `dtype`.
+// In float8 the scales of a block's layer follow its v (kv_scale.h).
 struct KvLayer {
   void* data = nullptr;  // of block 0, this layer, k, head 0, slot 0
   DType dtype = DType::kFloat32;
