@@ -4,6 +4,9 @@
 // Keys, then values, stream through a ring of three tiles in shared memory (cp.async), so that
 // two tiles are under way while one is computed on. Scores of all slots are made first, then their
 // softmax, then the values are weighed: every KV element is read once for all queries.
+//
+// The kernel is one for the types of KV without scales, and another for float8 (kScaled), where a
+// slot's scales meet its products and its values.
 #pragma once
 
 #include "kernels/cuda/attention.cuh"
@@ -15,8 +18,8 @@ namespace sirocco::cuda::SIROCCO_CUDA_PATH {
 inline constexpr int kSplitThreads = 256;
 static_assert(kSplitThreads == kSplitSlots, "a thread finds each slot");
 inline constexpr int kStages = 3;
-// Room for one tile, whatever the KV's type, which the host may not know. A tile has as many slots
-// as fit, a power of two: 128 of head_dim 64 in 16 bits, 64 of 128, 32 of 256.
+// Room for one tile, whatever the KV's type. A tile has as many slots as fit, a power of two: 128 of
+// head_dim 64 in 16 bits, 64 of 128, 32 of 256; in float8 128 of head_dim 128.
 inline constexpr int kStageBytes = 18 * 1024;
 inline constexpr int kMaxTileSlots = 128;
 inline constexpr int kMaxSplitHeadDim = 1024;
@@ -34,7 +37,8 @@ struct SplitLayout {
 // The head of the block's shared memory.
 struct SplitFixed {
   alignas(16) unsigned char ring[kStages][kStageBytes];  // also the sums of slot groups
-  int64_t offset[kSplitSlots];                           // bytes from kv.data to each slot's key
+  // Bytes from kv.data to each slot's key; where there are scales, 16 bits higher, above them.
+  int64_t offset[kSplitSlots];
   AttentionShape shape;
   KvLayer kv;
   int32_t first;  // slot
@@ -42,6 +46,14 @@ struct SplitFixed {
   float maximum[kMaxSplitQueries];
   float sum[kMaxSplitQueries];
 };
+
+template <typename T>
+__device__ __forceinline__ int64_t KeyOffset(const SplitFixed& fixed, int slot) {
+  return kIsScaled<T> ? fixed.offset[slot] >> 16 : fixed.offset[slot];
+}
+__device__ __forceinline__ uint32_t ScalesOf(const SplitFixed& fixed, int slot) {
+  return static_cast<uint32_t>(fixed.offset[slot] & 0xffff);
+}
 
 // The block's shared memory. `Fixed` is a SplitFixed, and what the kernel adds.
 template <typename Fixed = SplitFixed>
@@ -77,7 +89,8 @@ struct TileShape {
 
 __device__ __forceinline__ TileShape MakeTileShape(const SplitLayout& layout, int element_bytes) {
   TileShape shape;
-  shape.units = layout.chunks * 8 * element_bytes / 16;
+  shape.units = element_bytes == 1 ? (layout.chunks + 1) / 2  // the last one may be half empty
+                                   : layout.chunks * 8 * element_bytes / 16;
   shape.stride = (shape.units | 1) * 16;
   shape.slots = kMaxTileSlots;
   while (shape.slots * shape.stride > kStageBytes) shape.slots /= 2;
@@ -97,14 +110,14 @@ __device__ void CopyTile(const SplitLayout& layout, const SplitShared<>& shared,
   const SplitFixed& item = *shared.fixed;
   const char* base = static_cast<const char*>(item.kv.data) +
                      (value ? item.kv.value_offset * int64_t{sizeof(T)} : 0);
-  if (SlotsAreWide(item.kv)) {
+  if (SlotsAreWide<kWideElements<T>>(item.kv)) {
     const int step_slots = kSplitThreads / tile.units;
     const int step_units = kSplitThreads % tile.units;
     int slot = threadIdx.x / tile.units;
     int unit = threadIdx.x % tile.units;
     while (slot < count) {
       CopyAsync16(stage + slot * tile.stride + unit * 16,
-                  base + shared.fixed->offset[first + slot] + unit * 16);
+                  base + KeyOffset<T>(*shared.fixed, first + slot) + unit * 16);
       slot += step_slots;
       unit += step_units;
       if (unit >= tile.units) {
@@ -115,7 +128,7 @@ __device__ void CopyTile(const SplitLayout& layout, const SplitShared<>& shared,
     return;
   }
   for (int slot = threadIdx.x / kWarp; slot < count; slot += kSplitThreads / kWarp) {
-    const T* from = reinterpret_cast<const T*>(base + shared.fixed->offset[first + slot]);
+    const T* from = reinterpret_cast<const T*>(base + KeyOffset<T>(*shared.fixed, first + slot));
     T* to = reinterpret_cast<T*>(stage + slot * tile.stride);
     for (int d = threadIdx.x % kWarp; d < layout.chunks * 8; d += kWarp) {
       to[d] = d < layout.head_dim ? from[d] : FromFloat<T>(0.0f);
@@ -162,6 +175,11 @@ __device__ void ScoreTile(const SplitLayout& layout, const SplitShared<>& shared
       }
       if (tile.part == 0 && slot < count) {
         float* weight = shared.weight + (first + slot) * layout.queries + query;
+        if constexpr (kIsScaled<T>) {
+          const float scale = KeyScale(ScalesOf(*shared.fixed, first + slot));
+#pragma unroll
+          for (int h = 0; h < kQueries; ++h) sum[h] *= scale;
+        }
 #pragma unroll
         for (int h = 0; h < kQueries; ++h) weight[h] = sum[h];
       }
@@ -201,6 +219,11 @@ __device__ void WeighTile(const SplitLayout& layout, const SplitShared<>& shared
   for (int slot = share.group; slot < count; slot += share.groups) {
     float v[8];
     LoadFloats<T, 8>(reinterpret_cast<const T*>(stage + slot * tile.stride) + share.chunk * 8, v);
+    if constexpr (kIsScaled<T>) {
+      const float scale = ValueScale(ScalesOf(*shared.fixed, first + slot));
+#pragma unroll
+      for (int i = 0; i < 8; ++i) v[i] *= scale;
+    }
     const float* weights = shared.weight + (first + slot) * layout.queries + share.query;
 #pragma unroll
     for (int h = 0; h < kQueries; h += kWide) {
@@ -246,12 +269,20 @@ __device__ void SumGroups(const ValueShare& share, float4* scratch, float (&tota
   }
 }
 
-// By all threads: where the keys of the slots first ... first + count - 1 stand.
+// By all threads: where the keys of the slots first ... first + count - 1 stand, and their scales.
+template <bool kScaled>
 __device__ __forceinline__ void FindSlots(const SplitShared<>& shared, const int32_t* block_table,
                                           int kv_head) {
   SplitFixed& fixed = *shared.fixed;
   const int thread = threadIdx.x;
   if (thread >= fixed.count) return;
+  if constexpr (kScaled) {
+    const int slot = fixed.first + thread;
+    const int block = block_table[slot / fixed.kv.block_size];
+    fixed.offset[thread] = OffsetInBlock(fixed.kv, block, kv_head, slot) << 16 |
+                           LoadScales(fixed.kv, block, kv_head, slot % fixed.kv.block_size);
+    return;
+  }
   const int64_t element_bytes = fixed.kv.dtype == DType::kFloat32 ? 4 : 2;
   fixed.offset[thread] =
       SlotOffset(fixed.kv, block_table, kv_head, fixed.first + thread) * element_bytes;
@@ -297,10 +328,14 @@ __device__ void AttendSlotsOf(const SplitLayout& layout, const SplitShared<>& sh
   WaitForCopies<0>();
   __syncthreads();  // the ring is free
 }
-template <int kQueries, typename Softmax>
+template <int kQueries, bool kScaled, typename Softmax>
 __device__ __forceinline__ void AttendSlots(const SplitLayout& layout, const SplitShared<>& shared,
                                             const ValueShare& share, float (&total)[kQueries][8],
                                             const Softmax& softmax) {
+  if constexpr (kScaled) {
+    AttendSlotsOf<Float8, kQueries>(layout, shared, share, total, softmax);
+    return;
+  }
   switch (shared.fixed->kv.dtype) {
     case DType::kBFloat16:
       return AttendSlotsOf<__nv_bfloat16, kQueries>(layout, shared, share, total, softmax);

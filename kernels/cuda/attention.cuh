@@ -30,6 +30,10 @@ inline AttentionHeads HeadsOf(const DecodeRows& p) {
   return of;
 }
 
+inline DType KvTypeOf(const DecodeRows& p) {
+  return p.layer.table != nullptr ? p.layer.kv_dtype : p.kv.dtype;
+}
+
 // The score that softmax sees, of the bare product of q and k.
 __device__ __forceinline__ float AdjustScore(const AttentionShape& shape, float product) {
   const float score = product * shape.scale;

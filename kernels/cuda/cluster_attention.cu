@@ -11,6 +11,9 @@
 // are still made: a step's keys and values are written by this kernel alone, which lets the next
 // one begin only after its own wait, so that everything before its own products has ended here.
 //
+// In float8 (kernels/kv_scale.h) a lane applies its own pairs' scales, of keys to scores and of values
+// to weights.
+//
 // Bytes: each key and value once, q and out once; where a row has several clusters their parts,
 // (head_dim + 2) float32 a head, written and read once.
 // Grid: (blocks of the row's clusters, groups of query heads, rows), 256 threads; blocks without
@@ -62,14 +65,23 @@ class BlockEnds {
     ForEachHead([&](int place) { HeadAt(place).Prefetch(); });
   }
 
-  // After it, of the row's products: to `shared`, k and v also to the cache, at `slot` (of k);
-  // visible after the next barrier.
+  // After it, of the row's products: to `shared`, k and v also to the cache, at `slot` (of k) and,
+  // in float8, `scales`; visible after the next barrier.
   __device__ __forceinline__ void operator()(const float* row, Kv* slot, int64_t value_offset,
+                                             [[maybe_unused]] uint8_t* scales,
                                              ClusterShared<Kv, kQueries, kDim>& shared) const {
     ForEachHead([&](int place) {
       float* const head = shared.heads[place];
       typename Head::Half x[2];
       HeadAt(place)(row + SumsOf(place), head, x);
+      if constexpr (kIsScaled<Kv>) {
+        if (place >= kQueries) {
+          const int is_v = place - kQueries;
+          const uint8_t scale = ScaleHead(x);
+          shared.kv[is_v][kDim].bits = scale;
+          if (item_.pass == 0) scales[is_v] = scale;
+        }
+      }
 #pragma unroll
       for (int half = 0; half < 2; ++half) {
         constexpr int kVec = Head::kVec;
@@ -89,6 +101,21 @@ class BlockEnds {
 
  private:
   using Head = HeadEnd<kDim>;
+
+  // Makes of the head, of which each lane has a part, what is stored of it with the scale that it
+  // returns.
+  __device__ __forceinline__ static uint8_t ScaleHead(typename Head::Half (&x)[2]) {
+    uint32_t largest = 0;
+#pragma unroll
+    for (int i = 0; i < 2 * Head::kVec; ++i) {
+      largest = max(largest, MagnitudeBits(x[i / Head::kVec].at[i % Head::kVec]));
+    }
+    const uint8_t scale = KvScaleFor(__reduce_max_sync(kAllLanes, largest));
+    const float inverse = KvScaleInverse(scale);
+#pragma unroll
+    for (int i = 0; i < 2 * Head::kVec; ++i) x[i / Head::kVec].at[i % Head::kVec] *= inverse;
+    return scale;
+  }
 
   // Of this warp: places below kQueries are query heads, then k, then v, which the block ends that
   // has the row's own slot.
@@ -142,6 +169,10 @@ __device__ __forceinline__ void TakeOwnSlot(const ClusterShared<Kv, kQueries, 8 
     if (min(Batch::Slot(base, j), range.end - 1) != position) continue;
     batch.k[j].LoadShared(&shared.kv[0][dim]);
     batch.v[j].LoadShared(&shared.kv[1][dim]);
+    if constexpr (kIsScaled<Kv>) {
+      constexpr int kDim = 8 * kLanes;
+      batch.scales[j] = shared.kv[0][kDim].bits | uint32_t{shared.kv[1][kDim].bits} << 8;
+    }
   }
 }
 
@@ -192,10 +223,15 @@ __global__ void __launch_bounds__(kThreads, kQueries > 4 ? 1 : 2)
         const int block = __ldcg(block_table + block_of(position));
         Kv* const slot =
             static_cast<Kv*>(kv.data) + OffsetInBlock(kv, block, item.kv_head, position);
+        uint8_t* scales = nullptr;
+        if constexpr (kIsScaled<Kv>) {
+          scales = static_cast<uint8_t*>(kv.data) +
+                   KvScaleOffset(kv, block, item.kv_head, position % kv.block_size);
+        }
         WaitForDependency();
         LaunchDependents();
         ends(static_cast<const float*>(args.p.qkv.data) + int64_t{item.row} * args.p.qkv.width,
-             slot, kv.value_offset, shared);
+             slot, kv.value_offset, scales, shared);
         __syncthreads();
       }
 #pragma unroll
@@ -260,9 +296,8 @@ struct ClusterLayout {
 // and eight of 64 and of 128.
 int QueriesOf(const DecodeRows& p, const AttentionHeads& heads) {
   constexpr int64_t kMostReadAgain = int64_t{64} << 20;  // bytes; 10 us of the L2 cache's
-  const DType dtype = p.layer.table != nullptr ? p.layer.kv_dtype : p.kv.dtype;
   const int64_t row_bytes = std::min<int64_t>(p.lanes.max_length, 4096) * heads.kv_heads *
-                            heads.head_dim * 2 * static_cast<int64_t>(BytesOf(dtype));
+                            heads.head_dim * 2 * static_cast<int64_t>(BytesOf(KvTypeOf(p)));
   for (int queries = 1; queries < std::min(heads.heads_a_kv_head, 8); queries *= 2) {
     const int64_t passes = CeilDiv(heads.heads_a_kv_head, queries);
     const int64_t most_pairs = queries == 1 ? 8 : 512;
@@ -329,8 +364,7 @@ cudaError_t Launch(const ClusterLayout& layout, const LaunchContext& context) {
 
 template <bool kEnds>
 cudaError_t Launch(const ClusterLayout& layout, const LaunchContext& context) {
-  const DecodeRows& p = layout.args.p;
-  return WithType(p.layer.table != nullptr ? p.layer.kv_dtype : p.kv.dtype, [&](auto zero) {
+  const auto launch = [&](auto zero) {
     using Kv = decltype(zero);
     switch (layout.queries) {
       case 1:
@@ -342,7 +376,9 @@ cudaError_t Launch(const ClusterLayout& layout, const LaunchContext& context) {
       default:
         return Launch<kEnds, Kv, 8>(layout, context);
     }
-  });
+  };
+  const DType dtype = KvTypeOf(layout.args.p);
+  return dtype == DType::kFloat8 ? launch(Float8{}) : WithType(dtype, launch);
 }
 
 }  // namespace
@@ -355,7 +391,9 @@ bool ClusterAttentionTakes(const DecodeRows& p) {
   return dim && int64_t{args.p.rows} * args.kv_heads * args.passes <= kCounters &&
          args.p.rows <= 65535 && args.kv_heads * args.passes <= 65535 &&
          // A layer's table cannot be asked: there all slots are wide (engine's KV layout).
-         (p.layer.table != nullptr || SlotsAreWide(p.kv)) && IsAligned(in.data, 16);
+         (p.layer.table != nullptr ||
+          (KvTypeOf(p) == DType::kFloat8 ? SlotsAreWide<16>(p.kv) : SlotsAreWide(p.kv))) &&
+         IsAligned(in.data, 16);
 }
 
 size_t ClusterAttentionScratch(const DecodeRows& p) {

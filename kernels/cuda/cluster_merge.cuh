@@ -30,7 +30,8 @@ struct ClusterShared {
   QuadPart quads[kQuads];
   // Ended; the last two places are of k and v, on their way to `kv`.
   float heads[kQueries + 2][kDim];
-  alignas(16) Kv kv[2][kDim];  // of the row's own slot, as the cache has them
+  // Of the row's own slot, as the cache has them; in float8 each with its scale behind it.
+  alignas(16) Kv kv[2][kDim + (kIsScaled<Kv> ? 16 : 0)];
 };
 
 // ---- Merging parts -------------------------------------------------------------------------------

@@ -26,7 +26,8 @@ struct Part {
   float2 statistics[kQueries];  // maximum, sum of weights
 };
 
-// Eight elements as they are in memory, in words: 16-bit ones take half the registers.
+// Eight elements as they are in memory, in words: 16-bit ones take half the registers, 8-bit ones a
+// quarter.
 template <typename Kv>
 struct Eight {
   static constexpr int kPerWord = 4 / sizeof(Kv);
@@ -59,6 +60,22 @@ struct Eight {
     Pack<Kv, kPerWord> pack;
     memcpy(&pack, &words[i / kPerWord], 4);
     return ToFloat(pack.at[i % kPerWord]);
+  }
+};
+template <>
+struct Eight<Float8> {
+  uint2 words;
+
+  __device__ __forceinline__ void LoadL2(const Float8* from) {
+    words = __ldcg(reinterpret_cast<const uint2*>(from));
+  }
+  __device__ __forceinline__ void LoadShared(const Float8* from) {
+    words = *reinterpret_cast<const uint2*>(from);
+  }
+  // Without the scale.
+  __device__ __forceinline__ float operator[](int i) const {
+    const float2 two = WidenTwo((i < 4 ? words.x : words.y) >> (i % 4 / 2 * 16));
+    return i % 2 == 0 ? two.x : two.y;
   }
 };
 
@@ -171,6 +188,7 @@ struct SlotBatch {
   static constexpr int kStride = kClusterWarps * kAtOnce;  // of the block
 
   Eight<Kv> k[kBatch], v[kBatch];
+  uint32_t scales[kBatch];  // in float8: LoadScales of the slots
 
   __device__ __forceinline__ static int First(const SlotRange& range) {
     return range.first + static_cast<int>(threadIdx.x) / kWarp * kAtOnce;
@@ -194,6 +212,9 @@ struct SlotBatch {
       const Kv* const key = data + block * kv.block_stride + in_block * (8 * kLanes);
       k[j].LoadL2(key);
       v[j].LoadL2(key + kv.value_offset);
+      if constexpr (kIsScaled<Kv>) {
+        scales[j] = LoadScales(kv, block, kv_head, slot - index * kv.block_size);
+      }
     }
   }
 };
@@ -221,6 +242,18 @@ __device__ __forceinline__ void AttendBatch(const SlotBatch<Kv, kQueries, kLanes
   }
   SumByHalves<Sums::kPairs, kLanes>(score);
   float factor[kOwn], weight[kOwn];
+  uint32_t scales[kOwn];  // of the slots of the lane's own pairs
+  if constexpr (kIsScaled<Kv>) {
+#pragma unroll
+    for (int m = 0; m < kOwn; ++m) {
+      scales[m] = batch.scales[0];
+#pragma unroll
+      for (int j = 1; j < kBatch; ++j) {
+        if ((Sums::FirstPair() + m) / kQueries == j) scales[m] = batch.scales[j];
+      }
+      score[m] *= KeyScale(scales[m]);
+    }
+  }
 #pragma unroll
   for (int m = 0; m < kOwn; ++m) {
     const bool inside = Batch::Slot(base, (Sums::FirstPair() + m) / kQueries) < range.end;
@@ -233,7 +266,10 @@ __device__ __forceinline__ void AttendBatch(const SlotBatch<Kv, kQueries, kLanes
   }
   sums.Scale(factor);
 #pragma unroll
-  for (int m = 0; m < kOwn; ++m) sums.sum[m] += weight[m];
+  for (int m = 0; m < kOwn; ++m) {
+    sums.sum[m] += weight[m];
+    if constexpr (kIsScaled<Kv>) weight[m] *= ValueScale(scales[m]);
+  }
 #pragma unroll
   for (int j = 0; j < kBatch; ++j) {
 #pragma unroll

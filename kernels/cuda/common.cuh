@@ -5,7 +5,9 @@
 #include <cuda_fp16.h>
 
 #include <cstdint>
+#include <type_traits>
 
+#include "kernels/cuda/float8.cuh"
 #include "kernels/cuda/path.h"
 #include "kernels/cuda/ptx.cuh"
 #include "kernels/params.h"
@@ -33,6 +35,10 @@ __device__ __forceinline__ __nv_bfloat16 FromFloat<__nv_bfloat16>(float x) {
 template <>
 __device__ __forceinline__ __half FromFloat<__half>(float x) {
   return __float2half_rn(x);
+}
+template <>
+__device__ __forceinline__ Float8 FromFloat<Float8>(float x) {
+  return ToFloat8(x);
 }
 
 // kCount elements that are loaded and stored as one: kCount * sizeof(T) is 4, 8 or 16 bytes, and
@@ -72,8 +78,18 @@ __device__ __forceinline__ void LoadFloats(const T* from, float (&to)[kCount]) {
 #pragma unroll
   for (int i = 0; i < kCount; i += kPack) {
     const Pack<T, kPack> pack = LoadPack<T, kPack>(from + i);
+    if constexpr (std::is_same_v<T, Float8>) {
+      static_assert(kPack % 2 == 0);
 #pragma unroll
-    for (int j = 0; j < kPack; ++j) to[i + j] = ToFloat(pack.at[j]);
+      for (int j = 0; j < kPack; j += 2) {
+        const float2 two = WidenTwo(pack.at[j].bits | uint32_t{pack.at[j + 1].bits} << 8);
+        to[i + j] = two.x;
+        to[i + j + 1] = two.y;
+      }
+    } else {
+#pragma unroll
+      for (int j = 0; j < kPack; ++j) to[i + j] = ToFloat(pack.at[j]);
+    }
   }
 }
 
@@ -133,7 +149,7 @@ __device__ __forceinline__ float BlockSum(float x, float* shared) {
   return sum;
 }
 
-// Calls `body` with a zero of the element type: `using T = decltype(zero)`.
+// Calls `body` with a zero of the element type, which is not float8: `using T = decltype(zero)`.
 template <typename Body>
 auto WithType(DType dtype, const Body& body) {
   switch (dtype) {

@@ -267,7 +267,8 @@ __device__ void WritePartial(const DecodeArgs& args, const DecodeShared& shared,
 template <int kQueries>
 constexpr int kResidentBlocks = kQueries > 4 ? 2 : 3;
 
-template <int kQueries>
+// kScaled: the KV is float8.
+template <int kQueries, bool kScaled>
 __global__ void __launch_bounds__(kSplitThreads, kResidentBlocks<kQueries>)
     DecodeAttentionKernel(const __grid_constant__ DecodeArgs args) {
   const DecodeLayout& layout = args.layout;
@@ -292,9 +293,10 @@ __global__ void __launch_bounds__(kSplitThreads, kResidentBlocks<kQueries>)
     if (threadIdx.x == 0) FindItem(args, shared, i);
     __syncthreads();
     const DecodeItem& item = shared.fixed->item;
-    FindSlots(shared,
-              args.p.lanes.BlockTable(shared.fixed->lane[item.launch_row], shared.fixed->kv.group),
-              item.group / layout.passes);
+    FindSlots<kScaled>(
+        shared,
+        args.p.lanes.BlockTable(shared.fixed->lane[item.launch_row], shared.fixed->kv.group),
+        item.group / layout.passes);
     LoadQueries(layout, shared, args.p.q, [&](int head) {
       return head < item.head_count ? int64_t{item.row} * args.p.q.width +
                                           int64_t{item.first_head + head} * layout.head_dim
@@ -302,7 +304,8 @@ __global__ void __launch_bounds__(kSplitThreads, kResidentBlocks<kQueries>)
     });
     __syncthreads();
     float total[kQueries][8] = {};
-    AttendSlots<kQueries>(layout, shared, share, total, [&] { SoftmaxSplit(layout, shared); });
+    AttendSlots<kQueries, kScaled>(layout, shared, share, total,
+                                   [&] { SoftmaxSplit(layout, shared); });
     SumGroups<kQueries>(share, reinterpret_cast<float4*>(shared.fixed->ring), total);
     if (item.splits == 1) {
       WriteOut<kQueries>(args, shared, share, total);
@@ -366,6 +369,7 @@ size_t ScratchOf(const DecodeRows& p) {
   return static_cast<size_t>(partials) * (layout.chunks * 8 * sizeof(float) + sizeof(float2));
 }
 
+template <bool kScaled>
 cudaError_t LaunchSplits(const DecodeRows& p, const LaunchContext& context) {
   DecodeArgs args;
   args.p = p;
@@ -395,14 +399,18 @@ cudaError_t LaunchSplits(const DecodeRows& p, const LaunchContext& context) {
   };
   switch (HeadsAThread(layout)) {
     case 1:
-      return launch(DecodeAttentionKernel<1>, kResidentBlocks<1>);
+      return launch(DecodeAttentionKernel<1, kScaled>, kResidentBlocks<1>);
     case 2:
-      return launch(DecodeAttentionKernel<2>, kResidentBlocks<2>);
+      return launch(DecodeAttentionKernel<2, kScaled>, kResidentBlocks<2>);
     case 4:
-      return launch(DecodeAttentionKernel<4>, kResidentBlocks<4>);
+      return launch(DecodeAttentionKernel<4, kScaled>, kResidentBlocks<4>);
     default:
-      return launch(DecodeAttentionKernel<8>, kResidentBlocks<8>);
+      return launch(DecodeAttentionKernel<8, kScaled>, kResidentBlocks<8>);
   }
+}
+cudaError_t LaunchSplits(const DecodeRows& p, const LaunchContext& context) {
+  return KvTypeOf(p) == DType::kFloat8 ? LaunchSplits<true>(p, context)
+                                       : LaunchSplits<false>(p, context);
 }
 
 DecodeRows RowsOf(const DecodeAttentionParams& p) {

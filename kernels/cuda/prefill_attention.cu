@@ -1,7 +1,7 @@
 // Attention of prompt chunks: chooses the kernel and the grid.
 //
 // The matrix units take 16-bit queries and KV of one type with a head_dim that is a multiple of 8,
-// up to 256; the plain kernel takes the rest. Both walk over a chunk's slots from the first that a
+// up to 256, or KV in float8 and a multiple of 16; the plain kernel takes the rest. Both walk over a chunk's slots from the first that a
 // row of the tile sees, so that a window costs what it shows.
 //
 // Assumes: each segment is another lane's, so that their tiles can be bounded on the host; head_dim
@@ -13,25 +13,31 @@
 #include "kernels/cuda/launch.cuh"
 #include "kernels/cuda/prefill_mma.cuh"
 #include "kernels/cuda/prefill_plain.cuh"
+#include "kernels/cuda/prefill_scaled.cuh"
 
 namespace sirocco::cuda::SIROCCO_CUDA_PATH {
 namespace {
 
+bool IsScaled(const PrefillAttentionParams& p) { return p.kv.dtype == DType::kFloat8; }
+
 bool MatrixUnitsTake(const PrefillAttentionParams& p) {
-  return p.q.dtype != DType::kFloat32 && p.kv.dtype == p.q.dtype && p.out.dtype == p.q.dtype &&
-         p.kv.head_dim <= 256 && SlotsAreWide(p.kv) && IsAligned(p.q.data, 16) &&
-         p.q.width % 8 == 0 && IsAligned(p.out.data, 4) && p.out.width % 2 == 0;
+  const bool kv = IsScaled(p) ? SlotsAreWide<16>(p.kv)
+                              : p.kv.dtype == p.q.dtype && SlotsAreWide(p.kv);
+  return kv && p.q.dtype != DType::kFloat32 && p.out.dtype == p.q.dtype && p.kv.head_dim <= 256 &&
+         IsAligned(p.q.data, 16) && p.q.width % 8 == 0 && IsAligned(p.out.data, 4) &&
+         p.out.width % 2 == 0;
 }
 
 template <typename T, int kDim>
 cudaError_t LaunchMma(const PrefillAttentionParams& p, const LaunchContext& context) {
-  constexpr size_t kSharedBytes = PrefillShape<kDim>::kSharedBytes;
-  const cudaError_t error = AllowShared(PrefillMmaKernel<T, kDim>, kSharedBytes);
+  const size_t shared_bytes =
+      IsScaled(p) ? ScaledShape<kDim>::kSharedBytes : PrefillShape<kDim>::kSharedBytes;
+  const auto kernel = IsScaled(p) ? PrefillScaledKernel<T, kDim> : PrefillMmaKernel<T, kDim>;
+  const cudaError_t error = AllowShared(kernel, shared_bytes);
   if (error != cudaSuccess) return error;
   const dim3 grid(static_cast<unsigned>(MostRowTiles(p, kPrefillRows)),
                   static_cast<unsigned>(p.shape.heads));
-  return LaunchKernel(PrefillMmaKernel<T, kDim>, grid, dim3(kPrefillThreads), kSharedBytes, context,
-                      p);
+  return LaunchKernel(kernel, grid, dim3(kPrefillThreads), shared_bytes, context, p);
 }
 
 // The least width that holds a head; what it has beyond is zeros.
@@ -63,12 +69,13 @@ cudaError_t LaunchPlain(const PrefillAttentionParams& p, const LaunchContext& co
   layout.rows = layout.queries / layout.heads;
   layout.passes = static_cast<int32_t>(CeilDiv(heads_a_kv_head, layout.heads));
   const size_t shared_bytes = static_cast<size_t>(PlainShared::Bytes(layout));
-  const cudaError_t error = AllowShared(PrefillPlainKernel<kQueries>, shared_bytes);
+  const auto kernel =
+      IsScaled(p) ? PrefillPlainKernel<kQueries, true> : PrefillPlainKernel<kQueries, false>;
+  const cudaError_t error = AllowShared(kernel, shared_bytes);
   if (error != cudaSuccess) return error;
   const dim3 grid(static_cast<unsigned>(MostRowTiles(p, layout.rows)),
                   static_cast<unsigned>(p.kv.kv_heads * layout.passes));
-  return LaunchKernel(PrefillPlainKernel<kQueries>, grid, dim3(kSplitThreads), shared_bytes,
-                      context, args);
+  return LaunchKernel(kernel, grid, dim3(kSplitThreads), shared_bytes, context, args);
 }
 
 }  // namespace

@@ -182,6 +182,15 @@ struct PrefillItem {
   int32_t last;
 };
 
+// The rest, of its rows.
+__device__ __forceinline__ void FindKeys(const PrefillAttentionParams& p, PrefillItem& item) {
+  item.head = blockIdx.y;
+  item.kv_head = item.head / (p.shape.heads / p.kv.kv_heads);
+  item.block_table = p.lanes.BlockTable(item.rows.lane, p.kv.group);
+  item.first = FirstSlot(p.shape, item.rows.first_position);
+  item.last = item.rows.first_position + item.rows.count - 1;
+}
+
 // Begins to copy the tile of slots from `first` on: keys to `keys`, values to `values`. Slots that
 // no row sees become zeros: a weight of zero must not meet another sequence's infinity.
 // `offset`: [kSlots], in elements.
@@ -213,6 +222,18 @@ __device__ __forceinline__ void CopyQueries(const PrefillAttentionParams& p,
     const int64_t from = int64_t{item.rows.first_row + row} * p.q.width +
                          int64_t{item.head} * p.kv.head_dim + unit * 8;
     CopyAsync16(shared + Rows::At(row, unit), base + (present ? from : 0), present);
+  }
+}
+
+template <int kDim>
+__device__ __forceinline__ void LoadQueryRegisters(const unsigned char* q_shared,
+                                                   uint32_t (&q)[kDim / 16][4]) {
+  const int thread = threadIdx.x;
+  const int lane = thread % kWarp;
+#pragma unroll
+  for (int step = 0; step < kDim / 16; ++step) {
+    LoadMatrix4(q[step], q_shared + SharedRows<kDim>::At(thread / kWarp * 16 + lane % 16,
+                                                         step * 2 + lane / 16));
   }
 }
 
@@ -257,11 +278,7 @@ __global__ void __launch_bounds__(kPrefillThreads)
   // The last tiles of a long chunk have the most keys: they go first.
   item.rows = FindRowTile(p, kPrefillRows, gridDim.x - 1 - blockIdx.x);
   if (item.rows.count == 0) return;
-  item.head = blockIdx.y;
-  item.kv_head = item.head / (p.shape.heads / p.kv.kv_heads);
-  item.block_table = p.lanes.BlockTable(item.rows.lane, p.kv.group);
-  item.first = FirstSlot(p.shape, item.rows.first_position);
-  item.last = item.rows.first_position + item.rows.count - 1;
+  FindKeys(p, item);
   const int tile_count = (item.last - item.first) / Shape::kSlots + 1;
   const int thread = threadIdx.x;
   // The thread's slot of a tile: where it stands.
@@ -292,12 +309,7 @@ __global__ void __launch_bounds__(kPrefillThreads)
   if constexpr (Shape::kQueriesStay) {
     WaitForCopies<1>();
     __syncthreads();
-    const int lane = thread % kWarp;
-#pragma unroll
-    for (int step = 0; step < kDim / 16; ++step) {
-      LoadMatrix4(q[step],
-                  q_shared + Rows::At(thread / kWarp * 16 + lane % 16, step * 2 + lane / 16));
-    }
+    LoadQueryRegisters<kDim>(q_shared, q);
   }
   PrefillSums<kDim> sums;
   const int position = item.rows.first_position + thread / kWarp * 16 + thread % kWarp / 4;

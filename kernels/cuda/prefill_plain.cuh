@@ -70,7 +70,8 @@ __device__ inline void SoftmaxSlots(const PlainLayout& layout, const PlainShared
   }
 }
 
-template <int kQueries>
+// kScaled: the KV is float8.
+template <int kQueries, bool kScaled>
 __global__ void __launch_bounds__(kSplitThreads, 2)
     PrefillPlainKernel(const __grid_constant__ PlainArgs args) {
   const PrefillAttentionParams& p = args.p;
@@ -114,9 +115,9 @@ __global__ void __launch_bounds__(kSplitThreads, 2)
       fixed.count = min(kSplitSlots, last - first + 1);
     }
     __syncthreads();
-    FindSlots(shared, block_table, kv_head);
+    FindSlots<kScaled>(shared, block_table, kv_head);
     __syncthreads();
-    AttendSlots<kQueries>(layout, shared, share, total, [&] {
+    AttendSlots<kQueries, kScaled>(layout, shared, share, total, [&] {
       SoftmaxSlots(layout, shared, rows.first_position);
       __syncthreads();
 #pragma unroll

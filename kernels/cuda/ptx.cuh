@@ -121,6 +121,22 @@ __device__ __forceinline__ void MultiplyAccumulate<__half>(float (&d)[4], const 
 }
 
 #if SIROCCO_HOPPER
+// ---- E4M3, sm_89 --------------------------------------------------------------------------------
+
+// Two float16 of two E4M3 elements, the low bytes of `two`.
+__device__ __forceinline__ uint32_t HalvesOfFloat8(uint32_t two) {
+  uint32_t halves;
+  asm("cvt.rn.f16x2.e4m3x2 %0, %1;" : "=r"(halves) : "h"(static_cast<uint16_t>(two)));
+  return halves;
+}
+
+// Two E4M3 elements, `low` in the low byte; beyond 448 they become 448.
+__device__ __forceinline__ uint32_t Float8OfTwo(float low, float high) {
+  uint16_t two;
+  asm("cvt.rn.satfinite.e4m3x2.f32 %0, %1, %2;" : "=h"(two) : "f"(high), "f"(low));
+  return two;
+}
+
 // ---- Clusters of thread blocks, sm_90 -----------------------------------------------------------
 
 inline constexpr int kMostCluster = 8;  // blocks that any GPU gives a cluster

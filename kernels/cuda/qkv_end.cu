@@ -70,6 +70,26 @@ __device__ __forceinline__ float GroupSum(float x) {
   return x;
 }
 
+template <int kLanes>
+__device__ __forceinline__ uint32_t GroupMax(uint32_t x) {
+#pragma unroll
+  for (int offset = kLanes / 2; offset > 0; offset /= 2) {
+    x = max(x, __shfl_xor_sync(kAllLanes, x, offset));
+  }
+  return x;
+}
+
+// What a lane has beside the head's elements are zeros.
+template <int kPairs>
+__device__ __forceinline__ uint32_t LargestOf(const float (&x)[kPairs][2][kWide]) {
+  uint32_t largest = 0;
+#pragma unroll
+  for (int i = 0; i < kPairs * 2 * kWide; ++i) {
+    largest = max(largest, MagnitudeBits(x[i / (2 * kWide)][i / kWide % 2][i % kWide]));
+  }
+  return largest;
+}
+
 __device__ __forceinline__ void LoadAt(const float* from, int at, float (&to)[kWide]) {
   if (from != nullptr && at >= 0) {
     LoadFloats<float, kWide>(from + at, to);
@@ -94,8 +114,9 @@ __device__ __forceinline__ void StorePackAs(DType dtype, void* to, int64_t at,
   }
 }
 
-// kLanes: of a head, a power of two; kPairs: of packs that each of them has.
-template <typename T, int kLanes, int kPairs>
+// kLanes: of a head, a power of two; kPairs: of packs that each of them has. kScaled: the cache is
+// in float8.
+template <typename T, int kLanes, int kPairs, bool kScaled>
 __global__ void __launch_bounds__(kThreads) WideQkvEndKernel(const __grid_constant__ WideQkvEnd p) {
   // Lanes beyond the last head do as it does, and store nothing: sums are whole warps'.
   const int item = static_cast<int>(blockIdx.x * (kThreads / kLanes) + threadIdx.x / kLanes);
@@ -162,6 +183,20 @@ __global__ void __launch_bounds__(kThreads) WideQkvEndKernel(const __grid_consta
   const int64_t at =
       is_q ? (int64_t{row} * p.q_heads + own) * head_dim
            : OffsetInBlock(p.kv, block, own, position) + (is_v ? p.kv.value_offset : 0);
+  const auto store = [&](int j, const PackPair& pair) {
+#pragma unroll
+    for (int i = 0; i < 2; ++i) {
+      const int element = i == 0 ? pair.first : pair.second;
+      if (!exists || element < 0) continue;
+      if (is_q) {
+        StoreFloats<T, kWide>(x[j][i], static_cast<T*>(to) + at + element);
+      } else if constexpr (kScaled) {
+        StoreFloats<Float8, kWide>(x[j][i], static_cast<Float8*>(to) + at + element);
+      } else {
+        StorePackAs(p.kv.dtype, to, at + element, x[j][i]);
+      }
+    }
+  };
 #pragma unroll
   for (int j = 0; j < kPairs; ++j) {
     const PackPair pair = pair_of(j);
@@ -176,15 +211,19 @@ __global__ void __launch_bounds__(kThreads) WideQkvEndKernel(const __grid_consta
       x[j][0][i] = pair.turned ? first * cosine[j][i] - second * sine[j][i] : first;
       x[j][1][i] = pair.turned ? second * cosine[j][i] + first * sine[j][i] : second;
     }
+    if constexpr (!kScaled) store(j, pair);
+  }
+  if constexpr (kScaled) {
+    const uint8_t scale = KvScaleFor(GroupMax<kLanes>(LargestOf(x)));
+    if (exists && !is_q && threadIdx.x % kLanes == 0) {
+      StoreScale(p.kv, block, own, position, is_v, scale);
+    }
+    const float factor = is_q ? 1.0f : KvScaleInverse(scale);
 #pragma unroll
-    for (int i = 0; i < 2; ++i) {
-      const int element = i == 0 ? pair.first : pair.second;
-      if (!exists || element < 0) continue;
-      if (is_q) {
-        StoreFloats<T, kWide>(x[j][i], static_cast<T*>(to) + at + element);
-      } else {
-        StorePackAs(p.kv.dtype, to, at + element, x[j][i]);
-      }
+    for (int j = 0; j < kPairs; ++j) {
+#pragma unroll
+      for (int i = 0; i < 2 * kWide; ++i) x[j][i / kWide][i % kWide] *= factor;
+      store(j, pair_of(j));
     }
   }
 }
@@ -221,25 +260,36 @@ __global__ void __launch_bounds__(kThreads)
   const int turned = place.is_v ? 0 : layer.rotary.dim;
   const int half = turned / 2;
   const float* const turn = layer.rotary.cos_sin + int64_t{position} * turned;
-  int64_t to = (int64_t{row} * (p.layer.q_rows / head_dim) + place.own) * head_dim;
-  if (!place.is_q) {
-    const int32_t* const blocks = p.lanes.BlockTable(p.map.lane[row], layer.kv.group);
-    to = SlotOffset(layer.kv, blocks, place.own, position) +
-         (place.is_v ? layer.kv.value_offset : 0);
+  const auto value_of = [&](int i) {
+    if (i >= turned) return sums[i];
+    const int angle = i < half ? i : i - half;
+    const float other = sums[i < half ? i + half : angle];
+    return sums[i] * turn[angle] + (i < half ? -other : other) * turn[half + angle];
+  };
+  if (place.is_q) {
+    T* const to = static_cast<T*>(p.q.data) +
+                  (int64_t{row} * (p.layer.q_rows / head_dim) + place.own) * head_dim;
+    for (int i = lane; i < head_dim; i += kWarp) to[i] = FromFloat<T>(value_of(i));
+    return;
   }
+  const int block =
+      p.lanes.BlockTable(p.map.lane[row], layer.kv.group)[position / layer.kv.block_size];
+  const int64_t to = OffsetInBlock(layer.kv, block, place.own, position) +
+                     (place.is_v ? layer.kv.value_offset : 0);
+  if (layer.kv.dtype != DType::kFloat8) {
+    for (int i = lane; i < head_dim; i += kWarp) {
+      StoreAs(layer.kv.dtype, layer.kv.data, to + i, value_of(i));
+    }
+    return;
+  }
+  uint32_t largest = 0;
+  for (int i = lane; i < head_dim; i += kWarp) largest = max(largest, MagnitudeBits(value_of(i)));
+  const uint8_t scale = KvScaleFor(WarpMax(largest));
+  const float inverse = KvScaleInverse(scale);
   for (int i = lane; i < head_dim; i += kWarp) {
-    float value = sums[i];
-    if (i < turned) {
-      const int angle = i < half ? i : i - half;
-      const float other = sums[i < half ? i + half : angle];
-      value = value * turn[angle] + (i < half ? -other : other) * turn[half + angle];
-    }
-    if (place.is_q) {
-      static_cast<T*>(p.q.data)[to + i] = FromFloat<T>(value);
-    } else {
-      StoreAs(layer.kv.dtype, layer.kv.data, to + i, value);
-    }
+    static_cast<Float8*>(layer.kv.data)[to + i] = ToFloat8(value_of(i) * inverse);
   }
+  if (lane == 0) StoreScale(layer.kv, block, place.own, position, place.is_v, scale);
 }
 
 bool IsWide(const QkvEndParams& p) {
@@ -255,7 +305,7 @@ bool IsWide(const QkvEndParams& p) {
   return wide;
 }
 
-template <typename T, int kLanes, int kPairs>
+template <typename T, int kLanes, int kPairs, bool kScaled>
 cudaError_t LaunchWide(const QkvEndParams& p, const LaunchContext& context) {
   const LayerParams& layer = *p.layer.host;
   const int32_t q_heads = p.layer.q_rows / p.layer.head_dim;
@@ -274,9 +324,18 @@ cudaError_t LaunchWide(const QkvEndParams& p, const LaunchContext& context) {
                            .q_heads = q_heads,
                            .heads = q_heads + 2 * layer.kv.kv_heads,
                            .rows = p.rows};
-  return LaunchKernel(WideQkvEndKernel<T, kLanes, kPairs>,
+  return LaunchKernel(WideQkvEndKernel<T, kLanes, kPairs, kScaled>,
                       dim3(Blocks(int64_t{p.rows} * wide.heads, kThreads / kLanes)), dim3(kThreads),
                       0, context, wide);
+}
+
+// For heads of up to 512 elements.
+template <typename T, bool kScaled>
+cudaError_t LaunchWide(const QkvEndParams& p, int64_t pairs, const LaunchContext& context) {
+  if (pairs <= 8) return LaunchWide<T, 8, 1, kScaled>(p, context);
+  if (pairs <= 16) return LaunchWide<T, 16, 1, kScaled>(p, context);
+  if (pairs <= 32) return LaunchWide<T, 32, 1, kScaled>(p, context);
+  return LaunchWide<T, 32, 2, kScaled>(p, context);
 }
 
 }  // namespace
@@ -285,11 +344,9 @@ cudaError_t LaunchQkvEnd(const QkvEndParams& p, const LaunchContext& context) {
   return WithType(p.q.dtype, [&](auto zero) {
     using T = decltype(zero);
     const int64_t pairs = CeilDiv(p.layer.head_dim, 2 * kWide);
-    if (IsWide(p)) {
-      if (pairs <= 8) return LaunchWide<T, 8, 1>(p, context);
-      if (pairs <= 16) return LaunchWide<T, 16, 1>(p, context);
-      if (pairs <= 32) return LaunchWide<T, 32, 1>(p, context);
-      if (pairs <= 64) return LaunchWide<T, 32, 2>(p, context);
+    if (pairs <= 64 && IsWide(p)) {
+      return p.layer.kv_dtype == DType::kFloat8 ? LaunchWide<T, true>(p, pairs, context)
+                                                : LaunchWide<T, false>(p, pairs, context);
     }
     const int64_t heads = (p.layer.q_rows + 2 * p.layer.kv_rows) / p.layer.head_dim;
     return LaunchKernel(PlainQkvEndKernel<T>, dim3(Blocks(p.rows * heads, kThreads / kWarp)),

@@ -129,6 +129,40 @@ __global__ void __launch_bounds__(kRowThreads)
   StoreFloats<Kv, kCount>(values, static_cast<Kv*>(p.kv.data) + to);
 }
 
+// The same in float8, whose scale is that of the whole vector: a warp a head of k or of v, twice
+// through it. Grid: kRowThreads / 32 of them a block, through all of the first row, then of the next.
+template <typename T>
+__global__ void __launch_bounds__(kRowThreads)
+    WriteScaledKvKernel(const __grid_constant__ WriteKvParams p) {
+  WaitForDependency();
+  LaunchDependents();
+  const int item = static_cast<int>((blockIdx.x * kRowThreads + threadIdx.x) / kWarp);
+  const int row = item / (2 * p.kv.kv_heads);
+  if (row >= p.rows) return;
+  const int lane = static_cast<int>(threadIdx.x) % kWarp;
+  const int vector = item - row * 2 * p.kv.kv_heads;
+  const bool is_v = vector >= p.kv.kv_heads;
+  const int head = is_v ? vector - p.kv.kv_heads : vector;
+  const T* const from = static_cast<const T*>(is_v ? p.v.data : p.k.data) +
+                        int64_t{row} * p.k.width + int64_t{head} * p.kv.head_dim;
+  uint32_t largest = 0;
+  for (int i = lane; i < p.kv.head_dim; i += kWarp) {
+    largest = max(largest, MagnitudeBits(ToFloat(from[i])));
+  }
+  const uint8_t scale = KvScaleFor(WarpMax(largest));
+  const float inverse = KvScaleInverse(scale);
+  const int position = p.map.position[row];
+  const int block =
+      p.lanes.BlockTable(p.map.lane[row], p.kv.group)[position / p.kv.block_size];
+  Float8* const to = static_cast<Float8*>(p.kv.data);
+  Float8* const slot =
+      to + OffsetInBlock(p.kv, block, head, position) + (is_v ? p.kv.value_offset : 0);
+  for (int i = lane; i < p.kv.head_dim; i += kWarp) {
+    slot[i] = ToFloat8(ToFloat(from[i]) * inverse);
+  }
+  if (lane == 0) StoreScale(p.kv, block, head, position, is_v, scale);
+}
+
 }  // namespace
 
 cudaError_t LaunchBeginStep(const BeginStepParams& p, const LaunchContext& context) {
@@ -164,6 +198,11 @@ cudaError_t LaunchRotary(const RotaryParams& p, const LaunchContext& context) {
 cudaError_t LaunchWriteKv(const WriteKvParams& p, const LaunchContext& context) {
   return WithType(p.k.dtype, [&](auto zero) {
     using T = decltype(zero);
+    if (p.kv.dtype == DType::kFloat8) {
+      const int64_t vectors = int64_t{p.rows} * 2 * p.kv.kv_heads;
+      return LaunchKernel(WriteScaledKvKernel<T>, dim3(Blocks(vectors, kRowThreads / kWarp)),
+                          dim3(kRowThreads), 0, context, p);
+    }
     return WithType(p.kv.dtype, [&](auto kv_zero) {
       using Kv = decltype(kv_zero);
       return WithCount<8>({p.kv.head_dim, p.kv.block_stride, p.kv.value_offset},

@@ -6,7 +6,9 @@
 namespace sirocco::cuda {
 
 inline constexpr DTypes kAllTypes = DTypes(DType::kFloat32, DType::kBFloat16, DType::kFloat16);
+inline constexpr DTypes kKvTypes =
+    DTypes(DType::kFloat32, DType::kBFloat16, DType::kFloat16, DType::kFloat8);
 inline constexpr BackendTypes kTypes = {
-    .backend = "CUDA", .activations = kAllTypes, .weights = kAllTypes, .kv = kAllTypes};
+    .backend = "CUDA", .activations = kAllTypes, .weights = kAllTypes, .kv = kKvTypes};
 
 }  // namespace sirocco::cuda
