@@ -52,7 +52,7 @@ struct ExecutorOptions {
   ExpertTrace expert_trace = {};
 };
 
-// Bytes that one token's k and v take in one layer.
+// Bytes that one token's k and v take in one layer, their scales included.
 int64_t KvSlotBytes(const ModelDescriptor& descriptor, DType kv_dtype);
 
 // Bytes of one block of a layer group: all its layers, k and v.

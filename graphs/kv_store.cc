@@ -1,19 +1,22 @@
 #include "graphs/kv_store.h"
 
 #include "graphs/layer_params.h"
+#include "kernels/kv_scale.h"
 
 namespace sirocco {
 
 int64_t KvSlotBytes(const ModelDescriptor& descriptor, DType kv_dtype) {
-  return int64_t{2} * descriptor.kv_heads * descriptor.head_dim *
-         static_cast<int64_t>(BytesOf(kv_dtype));
+  const int64_t scale = kv_dtype == DType::kFloat8 ? 1 : 0;
+  return int64_t{2} * descriptor.kv_heads *
+         (descriptor.head_dim * static_cast<int64_t>(BytesOf(kv_dtype)) + scale);
 }
 
 int64_t KvBlockBytes(const ModelDescriptor& descriptor, int group, int32_t block_size,
                      DType kv_dtype) {
   int64_t layers = 0;
   for (const LayerDescriptor& layer : descriptor.layers) layers += layer.group == group;
-  return layers * block_size * KvSlotBytes(descriptor, kv_dtype);
+  return layers * static_cast<int64_t>(BytesOf(kv_dtype)) *
+         KvLayerElements(kv_dtype, descriptor.kv_heads, block_size, descriptor.head_dim);
 }
 
 absl::StatusOr<KvStore> KvStore::Reserve(Device& device, const ModelDescriptor& descriptor,

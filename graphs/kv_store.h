@@ -1,4 +1,5 @@
-// The KV cache's memory: one address range a layer group, [block][layer][k, v][head][slot][dim].
+// The KV cache's memory: one address range a layer group, [block][layer][k, v][head][slot][dim], in
+// float8 with the scales of each block's layer behind its v (kernels/kv_scale.h).
 // Reserved before plans are recorded, mapped after: no address depends on the number of blocks.
 #pragma once
 

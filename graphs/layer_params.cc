@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cstddef>
 
+#include "kernels/kv_scale.h"
+
 namespace sirocco {
 
 std::vector<LayerParams> MakeLayerParams(const ModelDescriptor& descriptor,
@@ -73,25 +75,25 @@ ModelWeights WeightShapes(const ModelDescriptor& descriptor, DType dtype) {
 
 std::vector<KvLayer> MakeKvLayers(const ModelDescriptor& descriptor, int32_t block_size,
                                   DType kv_dtype, const std::vector<void*>& group_data) {
-  const int64_t value_offset =
-      int64_t{descriptor.kv_heads} * block_size * descriptor.head_dim;  // [head][slot][dim]
+  const int64_t layer_elements =
+      KvLayerElements(kv_dtype, descriptor.kv_heads, block_size, descriptor.head_dim);
   std::vector<int64_t> layers_in_group(descriptor.groups.size(), 0);
   std::vector<KvLayer> layers(descriptor.layers.size());
   for (size_t i = 0; i < layers.size(); ++i) {
     const int32_t group = descriptor.layers[i].group;
-    const int64_t offset = layers_in_group[group]++ * 2 * value_offset;
+    const int64_t offset = layers_in_group[group]++ * layer_elements;
     KvLayer& kv = layers[i];
     if (group_data[group] != nullptr) {
       kv.data = static_cast<std::byte*>(group_data[group]) + offset * BytesOf(kv_dtype);
     }
     kv.dtype = kv_dtype;
-    kv.value_offset = value_offset;
+    kv.value_offset = int64_t{descriptor.kv_heads} * block_size * descriptor.head_dim;
     kv.block_size = block_size;
     kv.kv_heads = descriptor.kv_heads;
     kv.head_dim = descriptor.head_dim;
     kv.group = group;
   }
-  for (KvLayer& kv : layers) kv.block_stride = layers_in_group[kv.group] * 2 * value_offset;
+  for (KvLayer& kv : layers) kv.block_stride = layers_in_group[kv.group] * layer_elements;
   return layers;
 }
 

@@ -97,7 +97,7 @@ class Device {
   virtual uint64_t TotalBytes() const { return FreeBytes(); }
   virtual std::string name() const = 0;  // of the hardware, for people
 
-  // Whether weights and KV cache may be of this type.
+  // Whether weights and KV cache may be of this type; the KV cache alone, where it is float8.
   virtual bool Offers(DType /*dtype*/) const { return true; }
   // The type of activations beside the residual stream (params.h), for weights of this type.
   virtual DType ActivationDType(DType /*weights*/) const { return DType::kFloat32; }

@@ -2,6 +2,7 @@
 
 #include <limits>
 
+#include "kernels/cpu/rows.h"
 #include "kernels/cpu/targets.h"
 
 #undef HWY_TARGET_INCLUDE
@@ -222,8 +223,33 @@ HWY_EXPORT(AttendSplitTarget);
 HWY_EXPORT(MergePartialTarget);
 
 void AttendSplit(const AttentionShape& shape, const KvLayer& kv, const AttendQueries& queries,
-                 int32_t split, float* partials, float* keys, float* scores) {
-  HWY_DYNAMIC_DISPATCH(AttendSplitTarget)(shape, kv, queries, split, partials, keys, scores);
+                 int32_t split, float* partials, const AttendScratch& scratch) {
+  if (kv.dtype != DType::kFloat8) {
+    HWY_DYNAMIC_DISPATCH(AttendSplitTarget)
+    (shape, kv, queries, split, partials, scratch.keys, scratch.scores);
+    return;
+  }
+  // As one block of float32, with positions counted from its first slot.
+  static constexpr int32_t kOnlyBlock = 0;
+  const int32_t begin = split * kSplitSlots;
+  KvLayer wide = {.data = scratch.widened,
+                  .value_offset = int64_t{kSplitSlots} * kv.head_dim,
+                  .block_size = kSplitSlots,
+                  .kv_heads = 1,
+                  .head_dim = kv.head_dim};
+  AttendQueries counted = queries;
+  counted.first_position -= begin;
+  counted.kv_head = 0;
+  counted.block_table = &kOnlyBlock;
+  const int32_t last = std::min(kSplitSlots, counted.first_position + queries.rows) - 1;
+  for (int32_t slot = FirstSlot(shape, counted.first_position); slot <= last; ++slot) {
+    for (const bool value : {false, true}) {
+      LoadFloat8Kv(kv, queries.block_table, begin + slot, queries.kv_head, value,
+                   scratch.widened + (value ? wide.value_offset : 0) + int64_t{slot} * kv.head_dim);
+    }
+  }
+  HWY_DYNAMIC_DISPATCH(AttendSplitTarget)
+  (shape, wide, counted, 0, partials, scratch.keys, scratch.scores);
 }
 
 void MergePartial(int32_t head_dim, const float* partial, float* total) {

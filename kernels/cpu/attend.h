@@ -4,6 +4,9 @@
 // gives each query its own maximum, sum and weighted values; splits are merged in order (online
 // softmax: Milakov and Gimelshein, 2018; split and merge: Dao et al., 2023). A query's arithmetic
 // depends on its position alone, so that prefill and decode give the same bits.
+//
+// A split of a cache in float8 becomes float32 first: this backend keeps such a cache for what it
+// saves of memory, and to be what the GPU's is tested against, not for speed.
 #pragma once
 
 #include <algorithm>
@@ -38,11 +41,16 @@ inline int32_t FirstSlot(const AttentionShape& shape, int32_t position) {
   return shape.window > 0 ? std::max(0, position - shape.window + 1) : 0;
 }
 
+struct AttendScratch {
+  float* keys;     // [kKeySlots, head_dim]
+  float* scores;   // [rows * heads, kScoreStride]
+  float* widened;  // [2, kSplitSlots, head_dim] of a cache in float8
+};
+
 // Computes the partials of one split for every row that sees a slot of it. Query i's goes to
-// partials + i * PartialFloats. Scratch: `keys` of kKeySlots * head_dim floats, `scores` of rows *
-// heads * kScoreStride.
+// partials + i * PartialFloats.
 void AttendSplit(const AttentionShape& shape, const KvLayer& kv, const AttendQueries& queries,
-                 int32_t split, float* partials, float* keys, float* scores);
+                 int32_t split, float* partials, const AttendScratch& scratch);
 
 // Merges a later split's partial into `total`.
 void MergePartial(int32_t head_dim, const float* partial, float* total);

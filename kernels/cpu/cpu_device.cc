@@ -53,7 +53,7 @@ class CpuDevice final : public Device, private CallSink {
 
   std::string_view backend() const override { return "cpu"; }
   bool Offers(DType dtype) const override {
-    return kTypes.weights.Has(dtype) && kTypes.kv.Has(dtype);
+    return kTypes.kv.Has(dtype) && (kTypes.weights.Has(dtype) || dtype == DType::kFloat8);
   }
   uint64_t FreeBytes() const override { return AvailableBytes(); }
   uint64_t TotalBytes() const override { return cpu::TotalBytes(); }

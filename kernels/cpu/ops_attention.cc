@@ -43,6 +43,11 @@ const KvLayer& KvOf(const AttentionWork& work) {
   return work.layer.table != nullptr ? LayerOf(work.layer).kv : work.kv;
 }
 
+// Known before the layer is.
+DType PlannedKv(const AttentionWork& work) {
+  return work.layer.table != nullptr ? work.layer.kv_dtype : work.kv.dtype;
+}
+
 absl::Status CheckLayer(const AttentionWork& work) {
   if (work.layer.table == nullptr) return absl::OkStatus();
   const LayerParams& layer = LayerOf(work.layer);
@@ -57,25 +62,26 @@ absl::Status CheckLayer(const AttentionWork& work) {
   return checks.status();
 }
 
-// A task's scratch: its queries, some slots' keys, the scores, a split's partials, and the totals.
+// A task's scratch: its queries, what a split needs, its partials, and the totals.
 struct TaskScratch {
   float* q;
-  float* keys;
-  float* scores;
+  AttendScratch split;
   float* partials;
   float* totals;
 
-  static int64_t Bytes(int64_t queries, int32_t head_dim) {
+  static int64_t Bytes(int64_t queries, int32_t head_dim, DType kv) {
+    const int64_t widened = kv == DType::kFloat8 ? 2 * kSplitSlots : 0;
     return (queries * (head_dim + kScoreStride + 2 * PartialFloats(head_dim)) +
-            int64_t{kKeySlots} * head_dim) *
+            (kKeySlots + widened) * head_dim) *
            static_cast<int64_t>(sizeof(float));
   }
   TaskScratch(const Scratch& scratch, int64_t queries, int32_t head_dim) {
     q = reinterpret_cast<float*>(scratch.own);
-    keys = q + queries * head_dim;
-    scores = keys + int64_t{kKeySlots} * head_dim;
-    partials = scores + queries * kScoreStride;
+    split.keys = q + queries * head_dim;
+    split.scores = split.keys + int64_t{kKeySlots} * head_dim;
+    partials = split.scores + queries * kScoreStride;
     totals = partials + queries * PartialFloats(head_dim);
+    split.widened = totals + queries * PartialFloats(head_dim);
   }
 };
 
@@ -179,7 +185,7 @@ void AttendRun(const AttentionWork& work, int32_t first_row, int32_t count, int3
   const int32_t last_split = (queries.first_position + count - 1) / kSplitSlots;
   for (int32_t split = FirstSlot(shape, queries.first_position) / kSplitSlots; split <= last_split;
        ++split) {
-    AttendSplit(shape, kv, queries, split, scratch.partials, scratch.keys, scratch.scores);
+    AttendSplit(shape, kv, queries, split, scratch.partials, scratch.split);
     for (int32_t row = 0; row < count; ++row) {
       const int32_t position = queries.first_position + row;
       const int32_t row_first_split = FirstSlot(shape, position) / kSplitSlots;
@@ -242,8 +248,8 @@ void AttendSplits(const AttentionWork& work, int phase, int32_t task, const Scra
     if (work.qkv.data != nullptr && split == last_split) {
       EndKv(work, row, kv_head, scratch.partials);
     }
-    AttendSplit(shape, KvOf(work), queries, split, partials + split * heads * floats, scratch.keys,
-                scratch.scores);
+    AttendSplit(shape, KvOf(work), queries, split, partials + split * heads * floats,
+                scratch.split);
     return;
   }
   for (int32_t head = 0; head < heads; ++head) {
@@ -276,7 +282,7 @@ DecodeTasks DecodeTasksOf(AttentionWork work, int threads) {
   Call call = by_splits ? Call::Of<AttendSplits>(work, {pairs * work.splits, pairs})
                         : Call::Of<AttendRows>(work, {pairs});
   call.AddCheck<CheckLayer, AttentionWork>();
-  return {call, TaskScratch::Bytes(work.heads_a_kv_head, work.head_dim), shared};
+  return {call, TaskScratch::Bytes(work.heads_a_kv_head, work.head_dim, PlannedKv(work)), shared};
 }
 
 }  // namespace
@@ -325,7 +331,8 @@ absl::Status CpuOps::Run(const PrefillAttentionParams& p) {
   work.row_chunk = std::max(1, kTaskQueries / work.heads_a_kv_head);
   const int64_t queries = int64_t{work.row_chunk} * work.heads_a_kv_head;
   const int64_t tasks = CeilDiv(p.rows, work.row_chunk) * work.kv_heads;
-  return TakeWith(TaskScratch::Bytes(queries, work.head_dim), Call::Of<AttendRows>(work, {tasks}));
+  return TakeWith(TaskScratch::Bytes(queries, work.head_dim, p.kv.dtype),
+                  Call::Of<AttendRows>(work, {tasks}));
 }
 
 }  // namespace sirocco::cpu

@@ -1,9 +1,11 @@
 #include "kernels/cpu/rows.h"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 
 #include "kernels/cpu/targets.h"
+#include "kernels/kv_scale.h"
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "kernels/cpu/rows.cc"
@@ -191,19 +193,59 @@ void TurnHead(const RotaryTable& table, int32_t position, float* head) {
   }
 }
 
+namespace {
+
+// One head's k or v of a slot, in elements from kv.data, and its scale, where it has one.
+struct KvPlace {
+  int64_t vector;
+  int64_t scale;
+
+  KvPlace(const KvLayer& kv, const int32_t* block_table, int32_t position, int32_t kv_head,
+          bool value) {
+    const int64_t block = block_table[position / kv.block_size];
+    const int32_t slot = position % kv.block_size;
+    vector = block * kv.block_stride + (value ? kv.value_offset : 0) +
+             (int64_t{kv_head} * kv.block_size + slot) * kv.head_dim;
+    scale = KvScaleOffset(kv, block, kv_head, slot) + (value ? 1 : 0);
+  }
+};
+
+constexpr std::array<float, 256> kFloat8Values = [] {
+  std::array<float, 256> values = {};
+  for (int i = 0; i < 256; ++i) values[i] = Float8{static_cast<uint8_t>(i)}.ToFloat();
+  return values;
+}();
+
+}  // namespace
+
 void StoreKv(const KvLayer& kv, const int32_t* block_table, int32_t position, int32_t kv_head,
              bool value, const float* from) {
-  const int64_t block = block_table[position / kv.block_size];
-  const int64_t slot = int64_t{kv_head} * kv.block_size + position % kv.block_size;
-  const int64_t offset =
-      block * kv.block_stride + (value ? kv.value_offset : 0) + slot * kv.head_dim;
-  if (kv.dtype == DType::kBFloat16) {
-    BFloat16* to = static_cast<BFloat16*>(kv.data) + offset;
+  const KvPlace place(kv, block_table, position, kv_head, value);
+  if (kv.dtype == DType::kFloat8) {
+    uint32_t largest = 0;
+    for (int32_t i = 0; i < kv.head_dim; ++i) largest = std::max(largest, MagnitudeBits(from[i]));
+    const uint8_t scale = KvScaleFor(largest);
+    const float inverse = KvScaleInverse(scale);
+    uint8_t* const to = static_cast<uint8_t*>(kv.data);
+    for (int32_t i = 0; i < kv.head_dim; ++i) {
+      to[place.vector + i] = Float8::FromFloat(from[i] * inverse).bits;
+    }
+    to[place.scale] = scale;
+  } else if (kv.dtype == DType::kBFloat16) {
+    BFloat16* to = static_cast<BFloat16*>(kv.data) + place.vector;
     for (int32_t i = 0; i < kv.head_dim; ++i) to[i] = BFloat16::FromFloat(from[i]);
   } else {
-    float* to = static_cast<float*>(kv.data) + offset;
+    float* to = static_cast<float*>(kv.data) + place.vector;
     for (int32_t i = 0; i < kv.head_dim; ++i) to[i] = from[i];
   }
+}
+
+void LoadFloat8Kv(const KvLayer& kv, const int32_t* block_table, int32_t position, int32_t kv_head,
+                  bool value, float* to) {
+  const KvPlace place(kv, block_table, position, kv_head, value);
+  const uint8_t* const from = static_cast<const uint8_t*>(kv.data);
+  const float scale = KvScaleValue(from[place.scale]);
+  for (int32_t i = 0; i < kv.head_dim; ++i) to[i] = kFloat8Values[from[place.vector + i]] * scale;
 }
 
 }  // namespace sirocco::cpu

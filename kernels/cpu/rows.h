@@ -43,6 +43,9 @@ void TurnHead(const RotaryTable& table, int32_t position, float* head);
 // Writes one head's k (v where `value`) at `position` of the sequence with this block table.
 void StoreKv(const KvLayer& kv, const int32_t* block_table, int32_t position, int32_t kv_head,
              bool value, const float* from);
+// Reads it, of a cache in float8.
+void LoadFloat8Kv(const KvLayer& kv, const int32_t* block_table, int32_t position, int32_t kv_head,
+                  bool value, float* to);
 
 inline void AddTo(float* sum, const float* delta, int32_t count) {
   for (int32_t i = 0; i < count; ++i) sum[i] += delta[i];

@@ -102,8 +102,10 @@ std::vector<KeyEntry> MakeTable() {
              "weights' type; auto: bfloat16 (the CPU computes with it in float32), on the CPU a "
              "GGUF file's Q8_0, Q4_0 and Q4_1 as they are, on CUDA float16 where the file has "
              "that; float16: CUDA only"),
-      Choice("kv_cache_dtype", &Config::kv_cache_dtype, {"auto", "float32", "bfloat16", "float16"},
-             "the KV cache's type; auto: as dtype, of weights in blocks bfloat16"),
+      Choice("kv_cache_dtype", &Config::kv_cache_dtype,
+             {"auto", "float32", "bfloat16", "float16", "fp8"},
+             "the KV cache's type; auto: as dtype, of weights in blocks bfloat16; fp8: E4M3 with a "
+             "scale a vector, half of bfloat16's memory for some precision, on the CPU slower"),
       Integer("max_batch_size", &Config::max_batch_size, 1, kMaxBatchSize,
               "most sequences that run at once; graphs are captured for 1 ... this"),
       Integer("max_length", &Config::max_length, 1, kMostInt,

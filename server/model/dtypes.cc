@@ -1,6 +1,7 @@
 #include "server/model/dtypes.h"
 
 #include <array>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -11,14 +12,15 @@
 namespace sirocco {
 namespace {
 
-constexpr std::array<DType, 3> kDTypes = {DType::kFloat32, DType::kBFloat16, DType::kFloat16};
+constexpr DType kWeightTypes[] = {DType::kFloat32, DType::kBFloat16, DType::kFloat16};
+constexpr DType kKvTypes[] = {DType::kFloat32, DType::kBFloat16, DType::kFloat16, DType::kFloat8};
 
-// `word`: the value of `key`; `automatic`: what auto means.
-absl::StatusOr<DType> Choose(std::string_view key, std::string_view word, DType automatic,
-                             const Device& device) {
+// `word`: the value of `key`, one of `types` or auto; `automatic`: what auto means.
+absl::StatusOr<DType> Choose(std::string_view key, std::string_view word,
+                             std::span<const DType> types, DType automatic, const Device& device) {
   if (word == "auto") return automatic;
   std::vector<std::string> allowed = {"auto"};
-  for (const DType dtype : kDTypes) {
+  for (const DType dtype : types) {
     if (!device.Offers(dtype)) continue;
     if (NameOf(dtype) == word) return dtype;
     allowed.emplace_back(NameOf(dtype));
@@ -33,8 +35,8 @@ absl::StatusOr<DType> Choose(std::string_view key, std::string_view word, DType 
 absl::StatusOr<ModelDTypes> ChooseDTypes(const Config& config, const Device& device, DType stored) {
   const bool half = stored == DType::kFloat16 && device.Offers(DType::kFloat16);
   ModelDTypes dtypes;
-  absl::StatusOr<DType> weights =
-      Choose("dtype", config.dtype, half ? DType::kFloat16 : DType::kBFloat16, device);
+  absl::StatusOr<DType> weights = Choose("dtype", config.dtype, kWeightTypes,
+                                         half ? DType::kFloat16 : DType::kBFloat16, device);
   if (!weights.ok()) return weights.status();
   dtypes.weights = *weights;
   dtypes.blocks = *weights;
@@ -42,7 +44,7 @@ absl::StatusOr<ModelDTypes> ChooseDTypes(const Config& config, const Device& dev
     dtypes.blocks = stored;
   }
   absl::StatusOr<DType> kv =
-      Choose("kv_cache_dtype", config.kv_cache_dtype, dtypes.weights, device);
+      Choose("kv_cache_dtype", config.kv_cache_dtype, kKvTypes, dtypes.weights, device);
   if (!kv.ok()) return kv.status();
   dtypes.kv = *kv;
   dtypes.activations = device.ActivationDType(dtypes.weights);

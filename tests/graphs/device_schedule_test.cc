@@ -46,7 +46,7 @@ std::vector<TypedCase> AllCases() {
   return cases;
 }
 
-ExecutorOptions SmallOptions(const Device& device, Mode mode, DType dtype) {
+ExecutorOptions SmallOptions(const Device& device, Mode mode, DType dtype, DType kv) {
   ExecutorOptions options;
   options.mode = mode;
   options.max_batch_size = 6;
@@ -54,7 +54,7 @@ ExecutorOptions SmallOptions(const Device& device, Mode mode, DType dtype) {
   options.prefill_chunk_size = 40;
   options.block_size = 8;
   options.kv_blocks = {6 * 16 + 3, 6 * 16 + 9};
-  options.kv_dtype = dtype;
+  options.kv_dtype = kv;
   options.activation_dtype = device.ActivationDType(dtype);
   options.keep_logits = true;
   return options;
@@ -74,7 +74,8 @@ struct Taken {
 
 // A device, a model on it and an executor.
 struct Rig {
-  Rig(absl::StatusOr<std::unique_ptr<Device>> made, Mode mode, DType dtype, RandomNorms norms) {
+  Rig(absl::StatusOr<std::unique_ptr<Device>> made, Mode mode, DType dtype, DType kv,
+      RandomNorms norms) {
     EXPECT_TRUE(made.ok()) << made.status();
     if (!made.ok()) return;
     device = *std::move(made);
@@ -83,7 +84,7 @@ struct Rig {
     if (!random.ok()) return;
     model = *std::move(random);
     auto created = Executor::Create(*device, model.descriptor, model.weights,
-                                    SmallOptions(*device, mode, dtype));
+                                    SmallOptions(*device, mode, dtype, kv));
     EXPECT_TRUE(created.ok()) << created.status();
     if (created.ok()) executor = *std::move(created);
   }
@@ -98,7 +99,7 @@ class DeviceScheduleTest
  protected:
   void SetUp() override {
     const auto& [typed, mode, norms] = GetParam();
-    rig_ = std::make_unique<Rig>(typed.device.create(), mode, typed.dtype, norms);
+    rig_ = std::make_unique<Rig>(typed.device.create(), mode, typed.dtype, typed.kv, norms);
     ASSERT_NE(rig_->executor, nullptr);
   }
 
@@ -133,6 +134,12 @@ INSTANTIATE_TEST_SUITE_P(Norms, DeviceScheduleTest,
                                                               RandomNorms::kPost)),
                          ScheduleName);
 
+INSTANTIATE_TEST_SUITE_P(Float8, DeviceScheduleTest,
+                         ::testing::Combine(::testing::ValuesIn(Float8Cases()),
+                                            ::testing::ValuesIn(kAllModes),
+                                            ::testing::Values(RandomNorms::kFew)),
+                         ScheduleName);
+
 void ExpectEveryBit(const std::vector<TestSequence>& sequences,
                     const std::vector<TestOutput>& outputs, Executor& alone) {
   for (size_t i = 0; i < sequences.size(); ++i) {
@@ -144,8 +151,9 @@ void ExpectEveryBit(const std::vector<TestSequence>& sequences,
 }
 
 void ExpectWithinTolerances(const std::vector<TestSequence>& sequences,
-                            const std::vector<TestOutput>& outputs, Executor& float32, DType dtype,
-                            DType activations) {
+                            const std::vector<TestOutput>& outputs, Executor& float32,
+                            const TypedCase& typed) {
+  const bool exact = typed.dtype == DType::kFloat32 && typed.kv == DType::kFloat32;
   std::vector<double> errors;
   for (size_t i = 0; i < sequences.size(); ++i) {
     const size_t tokens = outputs[i].scores.size();
@@ -157,7 +165,7 @@ void ExpectWithinTolerances(const std::vector<TestSequence>& sequences,
       const auto row = [&](const TestOutput& output) {
         return std::span<const float>(output.logits).subspan(t * kVocabulary, kVocabulary);
       };
-      if (dtype == DType::kFloat32) {
+      if (exact) {
         EXPECT_LT(LargestLogprobError(row(outputs[i]), row(*reference)), kLogprobTolerance)
             << "sequence " << i << " token " << t;
       } else {
@@ -165,8 +173,10 @@ void ExpectWithinTolerances(const std::vector<TestSequence>& sequences,
       }
     }
   }
-  if (dtype == DType::kFloat32) return;
-  const Tolerance tolerance = ToleranceOf(dtype, activations);
+  if (exact) return;
+  const Tolerance tolerance = typed.kv == DType::kFloat8
+                                  ? kFloat8KvTolerance
+                                  : ToleranceOf(typed.dtype, typed.device.activations);
   std::sort(errors.begin(), errors.end());
   EXPECT_LT(errors[errors.size() / 2], tolerance.median);
   EXPECT_LT(errors.back(), tolerance.largest);
@@ -191,8 +201,10 @@ void ExpectGreedyTokens(const std::vector<TestSequence>& sequences,
 
 TEST_P(DeviceScheduleTest, EachSequenceIsAsItWouldBeAlone) {
   const auto& [typed, mode, norms] = GetParam();
-  const DType reference_dtype = typed.device.invariant ? typed.dtype : DType::kFloat32;
-  const Rig alone(CreateCpuDevice(1), Mode::kEager, reference_dtype, norms);
+  const Rig alone =
+      typed.device.invariant
+          ? Rig(CreateCpuDevice(1), Mode::kEager, typed.dtype, typed.kv, norms)
+          : Rig(CreateCpuDevice(1), Mode::kEager, DType::kFloat32, DType::kFloat32, norms);
   ASSERT_NE(alone.executor, nullptr);
   const uint64_t plans = rig_->executor->stats().plan_builds;
   // What never grows must have been counted before.
@@ -210,8 +222,7 @@ TEST_P(DeviceScheduleTest, EachSequenceIsAsItWouldBeAlone) {
     if (typed.device.invariant) {
       ExpectEveryBit(sequences_, outputs, *alone.executor);
     } else {
-      ExpectWithinTolerances(sequences_, outputs, *alone.executor, typed.dtype,
-                             rig_->executor->options().activation_dtype);
+      ExpectWithinTolerances(sequences_, outputs, *alone.executor, typed);
     }
     ExpectGreedyTokens(sequences_, outputs);
   }
@@ -244,10 +255,17 @@ INSTANTIATE_TEST_SUITE_P(
                        ::testing::Values(RandomNorms::kFew, RandomNorms::kAll, RandomNorms::kPost)),
     ScheduleName);
 
+INSTANTIATE_TEST_SUITE_P(Float8, TwinTest,
+                         ::testing::Combine(::testing::ValuesIn(Float8Cases()),
+                                            ::testing::Values(Mode::kDecoderGraph,
+                                                              Mode::kLayerGraph),
+                                            ::testing::Values(RandomNorms::kFew)),
+                         ScheduleName);
+
 TEST_P(TwinTest, GraphsChangeNoBit) {
   const auto& [typed, mode, norms] = GetParam();
-  const Rig graphs(typed.device.create(), mode, typed.dtype, norms);
-  const Rig plain(typed.device.create(), TwinOf(mode), typed.dtype, norms);
+  const Rig graphs(typed.device.create(), mode, typed.dtype, typed.kv, norms);
+  const Rig plain(typed.device.create(), TwinOf(mode), typed.dtype, typed.kv, norms);
   ASSERT_TRUE(graphs.executor != nullptr && plain.executor != nullptr);
   const std::vector<TestSequence> sequences = RandomSequences(14, kVocabulary, 8);
   for (uint64_t seed = 1; seed <= 2; ++seed) {

@@ -10,8 +10,8 @@
 namespace sirocco {
 
 GoldenRig::GoldenRig(absl::StatusOr<std::unique_ptr<Device>> made, const std::string& path,
-                     Mode mode, DType dtype, bool keep_blocks,
-                     const std::vector<int32_t>& choices) {
+                     Mode mode, DType dtype, bool keep_blocks, const std::vector<int32_t>& choices,
+                     std::optional<DType> kv) {
   EXPECT_TRUE(made.ok()) << made.status();
   if (!made.ok()) return;
   device = *std::move(made);
@@ -30,7 +30,7 @@ GoldenRig::GoldenRig(absl::StatusOr<std::unique_ptr<Device>> made, const std::st
   options.max_length = 128;
   options.prefill_chunk_size = 128;
   options.kv_blocks.assign(files.descriptor.groups.size(), 4 * 8);
-  options.kv_dtype = dtype;
+  options.kv_dtype = kv.value_or(dtype);
   options.activation_dtype = device->ActivationDType(dtype);
   options.keep_logits = true;
   if (const ModelDescriptor& d = files.descriptor; d.experts > 0) {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -18,9 +19,11 @@ using Logits = std::vector<std::vector<float>>;  // [position][vocab]
 // In one mode and type. What fails is reported to the test, and `executor` stays null.
 struct GoldenRig {
   // `path`: a golden's folder, or a GGUF file of it. `keep_blocks`: matrices that the file holds in
-  // blocks stay so. `choices`: of experts, another rig's Choices; empty: its own.
+  // blocks stay so. `choices`: of experts, another rig's Choices; empty: its own. `kv`: the KV
+  // cache's type; none: `dtype`.
   GoldenRig(absl::StatusOr<std::unique_ptr<Device>> made, const std::string& path, Mode mode,
-            DType dtype, bool keep_blocks = false, const std::vector<int32_t>& choices = {});
+            DType dtype, bool keep_blocks = false, const std::vector<int32_t>& choices = {},
+            std::optional<DType> kv = std::nullopt);
 
   // Those of experts that its rows have made, as ExpertTrace has them; empty: no experts.
   std::vector<int32_t> Choices() const;

@@ -494,6 +494,21 @@ TEST(KvLayoutTest, LayersOfAGroupStandSideBySideInABlock) {
   EXPECT_EQ(KvBlockBytes(d, 1, 4, DType::kFloat32), 2 * half * 4);
 }
 
+// A scale a vector, behind the layer's v; 272 bytes, a multiple of 16.
+TEST(KvLayoutTest, ScalesAreInTheBlocksOfAFloat8Cache) {
+  ModelDescriptor d = RandomModelDescriptor();
+  std::byte* const data = reinterpret_cast<std::byte*>(0x10000);
+  const std::vector<KvLayer> kv = MakeKvLayers(d, 4, DType::kFloat8, {data, nullptr});
+  const int64_t vectors = 2 * d.kv_heads * 4;
+  const int64_t layer = vectors * (d.head_dim + 1);
+  ASSERT_EQ(layer % 16, 0);
+  EXPECT_EQ(kv[2].data, data + layer);
+  EXPECT_EQ(kv[0].block_stride, 2 * layer);
+  EXPECT_EQ(kv[0].value_offset, vectors / 2 * d.head_dim);
+  EXPECT_EQ(KvBlockBytes(d, 0, 4, DType::kFloat8), 2 * layer);
+  EXPECT_EQ(KvSlotBytes(d, DType::kFloat8), 2 * d.kv_heads * (d.head_dim + 1));
+}
+
 TEST(LayerParamsTest, WindowsAndRotariesAreDataOfALayer) {
   const ModelDescriptor d = RandomModelDescriptor();
   const ModelWeights weights = WeightShapes(d, DType::kFloat32);

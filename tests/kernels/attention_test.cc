@@ -30,7 +30,7 @@ class AttentionTest : public TypedOpsTest {
     world_ = std::make_unique<World>(
         memory(), WorldShape{.lanes = 4, .max_length = length, .block_size = block_size}, 21);
     cache_ =
-        std::make_unique<KvCache>(memory(), *world_, dtype(), heads.kv_heads, heads.dim, 1, 22);
+        std::make_unique<KvCache>(memory(), *world_, kv_dtype(), heads.kv_heads, heads.dim, 1, 22);
     kv_ = cache_->Download(memory());
     layer_ = cache_->layer();
   }
@@ -76,11 +76,7 @@ class AttentionTest : public TypedOpsTest {
         }
       }
     }
-    KvLayer layer = cache_->layer();
-    const int64_t offset =
-        cache_->IndexOf(*world_, 0, 0, 0, false) - world_->BlockOf(0, 1, 0) * layer.block_stride;
-    layer.data = static_cast<char*>(memory().Upload(poisoned, dtype())) + offset * BytesOf(dtype());
-    return layer;
+    return cache_->LayerOf(memory(), poisoned);
   }
 
   Doubles Want(const std::vector<int32_t>& lane, const std::vector<int32_t>& position) {
@@ -370,6 +366,7 @@ TEST_P(AttentionTest, ResultsRepeat) {
 }
 
 SIROCCO_ON_ALL_TYPED_DEVICES(AttentionTest);
+SIROCCO_ON_ALL_FLOAT8_DEVICES(AttentionTest);
 
 }  // namespace
 }  // namespace sirocco

@@ -71,6 +71,15 @@ std::vector<TypedCase> TypedCases() {
   return cases;
 }
 
+std::vector<TypedCase> Float8Cases() {
+  std::vector<TypedCase> cases;
+  for (const DeviceCase& device : Devices()) {
+    if (device.name == "cpu_1_thread") continue;  // nothing new, and slow
+    cases.push_back({device, device.activations, DType::kFloat8});
+  }
+  return cases;
+}
+
 std::vector<TypedCase> BlockCases() {
   std::vector<TypedCase> cases;
   for (const DeviceCase& device : Devices()) {
@@ -84,8 +93,10 @@ std::vector<TypedCase> BlockCases() {
 std::string CaseName(const DeviceCase& device) { return device.name; }
 
 std::string CaseName(const TypedCase& typed) {
-  if (typed.device.name.rfind("cuda", 0) == 0) return typed.device.name;
-  return absl::StrCat(typed.device.name, "_", std::string(NameOf(typed.dtype)));
+  const std::string kv =
+      typed.kv == typed.dtype ? "" : absl::StrCat("_kv_", std::string(NameOf(typed.kv)));
+  if (typed.device.name.rfind("cuda", 0) == 0) return typed.device.name + kv;
+  return absl::StrCat(typed.device.name, "_", std::string(NameOf(typed.dtype)), kv);
 }
 
 }  // namespace sirocco

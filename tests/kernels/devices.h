@@ -26,8 +26,11 @@ std::vector<DeviceCase> Devices();
 struct TypedCase {
   DeviceCase device;
   DType dtype;
+  DType kv = dtype;
 };
 std::vector<TypedCase> TypedCases();
+// Those of a KV cache in float8.
+std::vector<TypedCase> Float8Cases();
 // Those of weights in blocks.
 std::vector<TypedCase> BlockCases();
 

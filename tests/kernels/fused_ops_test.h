@@ -3,6 +3,8 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <cmath>
 #include <cstdint>
 #include <vector>
 
@@ -87,7 +89,10 @@ class FusedOpsTest : public TypedOpsTest {
                  << rows << (shape.post_norms ? ", with post-norms" : "")
                  << (shape.pre_norms ? "" : ", without pre-norms")
                  << (shape.on_host ? ", on the host" : "") << (shape.adjacent ? ", adjacent" : ""));
-    const LayerWorld world(memory(), shape, rows, activations(), dtype());
+    const DType kv = kv_dtype() == DType::kFloat8 ? DType::kFloat8
+                     : InBlocks(dtype())          ? DType::kBFloat16
+                                                  : dtype();
+    const LayerWorld world(memory(), shape, rows, activations(), dtype(), kv);
     check(world);
   }
 
@@ -97,6 +102,22 @@ class FusedOpsTest : public TypedOpsTest {
     } else {
       ExpectNear(fused, reference::Wide(eager), tolerance());
     }
+  }
+  // The same of what a KV cache has, or what is made of it. In float8 an element near the middle of
+  // two neighbours may become the other one, an eighth away: few do.
+  void ExpectSameKv(const std::vector<float>& fused, const std::vector<float>& eager) {
+    if (kv_dtype() != DType::kFloat8 || GetParam().device.invariant) {
+      ExpectSame(fused, eager);
+      return;
+    }
+    ExpectNear(fused, reference::Wide(eager), 0.13);
+    float largest = 0;
+    for (const float value : eager) largest = std::max(largest, std::fabs(value));
+    size_t others = 0;
+    for (size_t i = 0; i < eager.size(); ++i) {
+      others += std::fabs(fused[i] - eager[i]) > tolerance() * largest;
+    }
+    EXPECT_LE(others, eager.size() / 10);
   }
 
   Rows Upload(const std::vector<float>& values, int32_t width) {
@@ -253,8 +274,8 @@ class FusedOpsTest : public TypedOpsTest {
     decode.kv = w.layer.kv;
     decode.out = Empty(w, w.ref.q_rows);
     Execute(decode);
-    ExpectSame(fused_kv, w.cache.Download(memory()));
-    ExpectSame(Get(w, p.out), Get(w, decode.out));
+    ExpectSameKv(fused_kv, w.cache.Download(memory()));
+    ExpectSameKv(Get(w, p.out), Get(w, decode.out));
 
     // The end alone, into an empty cache.
     w.cache.Clear(device());
@@ -263,7 +284,7 @@ class FusedOpsTest : public TypedOpsTest {
     w.cache.Clear(device());
     const QkvEndParams end{w.rows, w.map, w.world.lanes(), w.Ref(), sums, Empty(w, w.ref.q_rows)};
     Execute(end);
-    ExpectSame(w.cache.Download(memory()), eager_kv);
+    ExpectSameKv(w.cache.Download(memory()), eager_kv);
     ExpectSame(Get(w, end.q), Get(w, decode.q));
   }
 

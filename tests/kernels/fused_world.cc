@@ -23,11 +23,15 @@ RowMap MapOf(World& world, int32_t rows) {
 
 LayerWorld::LayerWorld(Memory& memory, const LayerShape& layer_shape, int32_t row_count,
                        DType activations, DType weights)
+    : LayerWorld(memory, layer_shape, row_count, activations, weights,
+                 InBlocks(weights) ? DType::kBFloat16 : weights) {}
+
+LayerWorld::LayerWorld(Memory& memory, const LayerShape& layer_shape, int32_t row_count,
+                       DType activations, DType weights, DType kv)
     : shape(layer_shape),
       rows(row_count),
       world(memory, {.lanes = row_count, .max_length = kMaxLength}, 31),
-      cache(memory, world, InBlocks(weights) ? DType::kBFloat16 : weights, layer_shape.kv_heads,
-            layer_shape.head_dim, 1, 32),
+      cache(memory, world, kv, layer_shape.kv_heads, layer_shape.head_dim, 1, 32),
       map(MapOf(world, row_count)) {
   Values values(33);
   const int32_t q_rows = shape.heads * shape.head_dim;

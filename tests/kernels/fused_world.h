@@ -27,8 +27,11 @@ struct LayerShape {
 };
 
 struct LayerWorld {
+  // The KV cache is of the weights' type, or of bfloat16 where they are in blocks; or of `kv`.
   LayerWorld(Memory& memory, const LayerShape& shape, int32_t rows, DType activations,
              DType weights);
+  LayerWorld(Memory& memory, const LayerShape& shape, int32_t rows, DType activations,
+             DType weights, DType kv);
 
   // Layer 1 of the table; layer 0 is empty, and a mistake to use.
   LayerRef Ref() const {

@@ -50,6 +50,7 @@ class TypedOpsTest : public ::testing::TestWithParam<TypedCase>, protected OpsTe
  protected:
   TypedOpsTest() : OpsTestBase(GetParam().device) {}
   DType dtype() const { return GetParam().dtype; }
+  DType kv_dtype() const { return GetParam().kv; }
 };
 
 #define SIROCCO_ON_ALL_DEVICES(Suite)                                  \
@@ -57,6 +58,9 @@ class TypedOpsTest : public ::testing::TestWithParam<TypedCase>, protected OpsTe
                            [](const auto& info) { return CaseName(info.param); })
 #define SIROCCO_ON_ALL_TYPED_DEVICES(Suite)                               \
   INSTANTIATE_TEST_SUITE_P(All, Suite, ::testing::ValuesIn(TypedCases()), \
+                           [](const auto& info) { return CaseName(info.param); })
+#define SIROCCO_ON_ALL_FLOAT8_DEVICES(Suite)                                  \
+  INSTANTIATE_TEST_SUITE_P(Float8, Suite, ::testing::ValuesIn(Float8Cases()), \
                            [](const auto& info) { return CaseName(info.param); })
 
 }  // namespace sirocco

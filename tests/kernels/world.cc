@@ -2,6 +2,11 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <cmath>
+
+#include "kernels/kv_scale.h"
+
 namespace sirocco {
 
 World::World(Memory& memory, const WorldShape& shape, uint32_t seed)
@@ -52,18 +57,67 @@ RowMap World::Map(const std::vector<int32_t>& lane, const std::vector<int32_t>& 
 
 KvCache::KvCache(Memory& memory, const World& world, DType dtype, int32_t kv_heads,
                  int32_t head_dim, int32_t group, uint32_t seed) {
-  const int64_t half = int64_t{kv_heads} * world.shape().block_size * head_dim;
-  layer_offset_ = 2 * half;
+  layer_offset_ = KvLayerElements(dtype, kv_heads, world.shape().block_size, head_dim);
   elements_ = world.blocks() * 2 * layer_offset_;
-  base_ = memory.Upload(Values(seed).Floats(elements_), dtype);
-  layer_.data = static_cast<char*>(base_) + layer_offset_ * BytesOf(dtype);
   layer_.dtype = dtype;
   layer_.block_stride = 2 * layer_offset_;
-  layer_.value_offset = half;
+  layer_.value_offset = int64_t{kv_heads} * world.shape().block_size * head_dim;
   layer_.block_size = world.shape().block_size;
   layer_.kv_heads = kv_heads;
   layer_.head_dim = head_dim;
   layer_.group = group;
+  std::vector<float> values = Values(seed).Floats(elements_);
+  if (dtype == DType::kFloat8) {
+    int64_t vector = 0;
+    EachVector([&](int64_t first, int64_t) {
+      // 0.9: no largest element is rounded up to a power of two, which would have another scale.
+      const float size = 0.9f * std::exp2(-static_cast<float>(vector++ % 5));
+      for (int32_t i = 0; i < head_dim; ++i) values[first + i] *= size;
+    });
+  }
+  base_ = Upload(memory, values);
+  layer_.data = static_cast<char*>(base_) + layer_offset_ * BytesOf(dtype);
+}
+
+template <typename Visit>
+void KvCache::EachVector(const Visit& visit) const {
+  const int32_t slots = layer_.kv_heads * layer_.block_size;
+  for (int64_t layer = 0; layer < elements_; layer += layer_offset_) {
+    for (int32_t i = 0; i < 2 * slots; ++i) {  // k's, then v's
+      visit(layer + int64_t{i} * layer_.head_dim,
+            layer + 2 * layer_.value_offset + 2 * (i % slots) + i / slots);
+    }
+  }
+}
+
+void* KvCache::Upload(Memory& memory, const std::vector<float>& values) const {
+  if (layer_.dtype != DType::kFloat8) return memory.Upload(values, layer_.dtype);
+  std::vector<uint8_t> bytes(values.size(), 0);
+  EachVector([&](int64_t first, int64_t scale) {
+    float largest = 0;
+    bool finite = true;
+    for (int32_t i = 0; i < layer_.head_dim; ++i) {
+      largest = std::max(largest, std::fabs(values[first + i]));
+      finite = finite && std::isfinite(values[first + i]);
+    }
+    if (!finite) {
+      bytes[scale] = kNoKvScale;
+      return;
+    }
+    if (largest == 0) return;
+    const int exponent = std::ilogb(largest) - 7;
+    bytes[scale] = static_cast<uint8_t>(127 + exponent);
+    for (int32_t i = 0; i < layer_.head_dim; ++i) {
+      bytes[first + i] = Float8::FromFloat(std::ldexp(values[first + i], -exponent)).bits;
+    }
+  });
+  return memory.Upload(bytes);
+}
+
+KvLayer KvCache::LayerOf(Memory& memory, const std::vector<float>& values) const {
+  KvLayer layer = layer_;
+  layer.data = static_cast<char*>(Upload(memory, values)) + layer_offset_ * BytesOf(layer_.dtype);
+  return layer;
 }
 
 void KvCache::Clear(Device& device) const {
@@ -73,7 +127,17 @@ void KvCache::Clear(Device& device) const {
 }
 
 std::vector<float> KvCache::Download(Memory& memory) const {
-  return memory.Download(base_, layer_.dtype, elements_);
+  if (layer_.dtype != DType::kFloat8) return memory.Download(base_, layer_.dtype, elements_);
+  const std::vector<uint8_t> bytes = memory.Download(static_cast<const uint8_t*>(base_), elements_);
+  std::vector<float> values(bytes.size(), 0.0f);
+  EachVector([&](int64_t first, int64_t scale) {
+    for (int32_t i = 0; i < layer_.head_dim; ++i) {
+      values[first + i] = bytes[scale] == kNoKvScale
+                              ? std::nanf("")
+                              : std::ldexp(Float8{bytes[first + i]}.ToFloat(), bytes[scale] - 127);
+    }
+  });
+  return values;
 }
 
 int64_t KvCache::IndexOf(const World& world, int32_t lane, int32_t position, int32_t kv_head,

@@ -44,20 +44,29 @@ class World {
   Lanes lanes_ = {};
 };
 
-// The KV cache of two layers that share the block tables of `group`; layer() is the second.
+// The KV cache of two layers that share the block tables of `group`; layer() is the second. In
+// float8 the vectors are of different sizes, so that each needs its own scale.
 class KvCache {
  public:
   KvCache(Memory& memory, const World& world, DType dtype, int32_t kv_heads, int32_t head_dim,
           int32_t group, uint32_t seed);
 
   const KvLayer& layer() const { return layer_; }
-  // As the device holds it now; `value`: v instead of k. Element d of the slot of `position`.
+  // As the device holds it now; `value`: v instead of k. Element d of the slot of `position`. What
+  // is no element is zero.
   std::vector<float> Download(Memory& memory) const;
+  // The layer of another cache, which holds these values.
+  KvLayer LayerOf(Memory& memory, const std::vector<float>& values) const;
   void Clear(Device& device) const;  // to zeros
   int64_t IndexOf(const World& world, int32_t lane, int32_t position, int32_t kv_head,
                   bool value) const;
 
  private:
+  void* Upload(Memory& memory, const std::vector<float>& values) const;
+  // Calls visit(first element, scale) for each vector, in elements of the cache: float8's alone.
+  template <typename Visit>
+  void EachVector(const Visit& visit) const;
+
   void* base_;
   int64_t elements_;
   int64_t layer_offset_;

@@ -88,6 +88,19 @@ TEST(DTypesTest, TheCpuHasNoFloat16) {
               HasSubstr("kv_cache_dtype: 'float16'"));
 }
 
+TEST(DTypesTest, TheKvCacheAloneMayBeFloat8) {
+  Config config;
+  config.kv_cache_dtype = "fp8";
+  const auto dtypes = ChooseDTypes(config, Gpu(), DType::kBFloat16);
+  ASSERT_TRUE(dtypes.ok()) << dtypes.status();
+  EXPECT_EQ(dtypes->kv, DType::kFloat8);
+  EXPECT_EQ(dtypes->weights, DType::kBFloat16);
+  config.dtype = "fp8";
+  EXPECT_EQ(ChooseDTypes(config, Gpu(), DType::kBFloat16).status().message(),
+            "dtype: 'fp8' is not offered by the cuda backend; allowed there: auto, float32, "
+            "bfloat16, float16");
+}
+
 TEST(DTypesTest, AutoKeepsBlocksWhereTheDeviceComputesFromThem) {
   class FromBlocks : public Cpu {
    public:

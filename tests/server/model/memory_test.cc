@@ -90,6 +90,20 @@ TEST_F(MemoryTest, EachLayerGroupHasItsRow) {
   EXPECT_EQ(table->Lines().size(), table->rows.size() + 1);
 }
 
+// Heads of 16 with a scale each: 17 bytes in place of 32.
+TEST_F(MemoryTest, InFloat8TheSameMemoryHoldsNearlyTwiceTheBlocks) {
+  kv_bytes_ = static_cast<int64_t>(17 * BlockBytes());
+  const auto bfloat16 = On("cuda", 16 * kGibibyte, 16 * kGibibyte);
+  ASSERT_TRUE(bfloat16.ok()) << bfloat16.status();
+  EXPECT_EQ(bfloat16->kv_blocks, std::vector<int32_t>(2, 17));
+  options_.kv_dtype = DType::kFloat8;
+  const auto float8 = On("cuda", 16 * kGibibyte, 16 * kGibibyte);
+  ASSERT_TRUE(float8.ok()) << float8.status();
+  EXPECT_EQ(float8->kv_blocks, std::vector<int32_t>(2, 32));
+  EXPECT_EQ(BytesOfUse(*float8, "kv, "), BytesOfUse(*bfloat16, "kv, "));
+  EXPECT_THAT(float8->Lines(), ::testing::Contains(HasSubstr("32 blocks of 16 slots, fp8")));
+}
+
 TEST_F(MemoryTest, AWindowsGroupHasWhatTheWindowNeeds) {
   options_.max_length = 1024;
   options_.prefill_chunk_size = 64;
