@@ -21,6 +21,8 @@ void MustBeOk(const absl::Status& status) {
 
 // By search among the finite values, whose bits are in their order: plainly right.
 uint16_t ToFloat16(float value) {
+  if (std::isnan(value)) return 0x7e00;
+  if (std::isinf(value)) return value < 0 ? 0xfc00 : 0x7c00;
   constexpr uint16_t kLargest = 0x7bff;
   const double magnitude = std::fabs(value);
   uint16_t low = 0;  // the largest that is not above
