@@ -11,6 +11,7 @@ Batcher::Batcher(const BatcherOptions& options)
     : options_(options),
       kv_(options.block_size, options.kv_blocks, options.groups, options.prefill_chunk_size),
       queue_(options.client_weights, options.prefill_chunk_size),
+      no_blocks_(kv_.MakeTable(0)),
       steps_(static_cast<size_t>(options.run_ahead) + 1) {
   const size_t lanes = options.max_batch_size;
   for (size_t lane = lanes; lane-- > 0;) free_lanes_.push_back(static_cast<int32_t>(lane));
@@ -21,6 +22,7 @@ Batcher::Batcher(const BatcherOptions& options)
   const size_t groups = options.kv_blocks.size();
   for (PlannedStep& step : steps_) {
     step.decode_updates.reserve(lanes * groups);
+    step.decode_copies.reserve(lanes * groups);
     step.prefill_updates.reserve((lanes + options.prefill_chunk_size / options.block_size + 1) *
                                  groups);
     for (auto* rows : {&step.prefill_rows, &step.decode_rows}) rows->reserve(lanes);
@@ -170,6 +172,11 @@ void Batcher::Retire() {
     sequence.reset();
   }
   std::erase(leaving_, nullptr);
+}
+
+bool Batcher::searches() const {
+  return std::any_of(running_.begin(), running_.end(),
+                     [](const auto& sequence) { return sequence->group() != nullptr; });
 }
 
 EngineGauges Batcher::gauges() const {

@@ -23,6 +23,9 @@
 // others among them. A prompt's block can be found from the launch of the step that computes it on,
 // a generated one's when its tokens are known.
 //
+// A beam search is a group of sequences (beam_group.h), which take lanes and lose them together. It
+// counts as many lanes and blocks as it has beams, as if they shared nothing but what they do share.
+//
 // Where the executor runs ahead, step n+1 is planned and launched before the tokens of step n are
 // known: by lengths, which are. A sequence that reaches its length leaves the batch at once. One
 // whose end only a token, the delivery or its client tells has a row in the step launched
@@ -41,6 +44,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "engine/beam_group.h"
 #include "engine/events.h"
 #include "engine/fair_queue.h"
 #include "engine/kv_cache.h"
@@ -71,7 +75,9 @@ class Batcher {
   explicit Batcher(const BatcherOptions& options);
 
   // Whether the request's sequences could ever have their blocks. Any thread.
-  bool CanEverRun(const Request& request) const { return kv_.CanEverHold(SlotsOf(request)); }
+  bool CanEverRun(const Request& request) const {
+    return kv_.CanEverHold(SlotsOf(request), request.beam ? request.beam->num_beams : 1);
+  }
 
   // --- between steps ---
   // The request joins the queue; or it is refused, since at the rate at which prompts are computed
@@ -101,6 +107,11 @@ class Batcher {
   // Its views are valid until the step has ended. An empty one: nothing can be launched now, and
   // there is no such step. At most run_ahead steps that were planned may not have ended.
   Step PlanStep();
+  // What the next step computes hangs on the tokens of those in flight: they should end first, so
+  // that all go on in one step.
+  bool searches() const;
+  // How lanes go on from others since the last call, in this order; before the next step.
+  std::vector<LaneFork> TakeForks() { return std::exchange(forks_, {}); }
   // Steps planned and not ended.
   int32_t in_flight() const { return static_cast<int32_t>(planned_ - finished_); }
 
@@ -148,6 +159,7 @@ class Batcher {
   // A step from its planning to its end. Kept to reuse the memory.
   struct PlannedStep {
     std::vector<BlockUpdate> prefill_updates, decode_updates;
+    std::vector<BlockCopy> decode_copies;
     std::vector<PrefillChunk> chunks;
     std::vector<int32_t> lanes;
     std::vector<Sequence*> prefill_rows, decode_rows;  // of chunks, of lanes
@@ -163,13 +175,24 @@ class Batcher {
   }
   static void Insert(std::unique_ptr<Sequence> sequence, Sequences* sequences);
   std::span<const BlockHash> SharableNames(const RequestContext& context) const;
-  // Whether a sequence of `known` tokens, whose blocks have these names, may take a lane.
-  bool HasRoom(const Request& request, std::span<const BlockHash> names, int32_t known,
-               int32_t preemptions);
-  // The first of those preempted, or of the queue, with a lane; null: it must wait.
-  std::unique_ptr<Sequence> ResumeNext();
-  std::unique_ptr<Sequence> StartNext();
+  // Who is to take a lane.
+  struct Candidate {
+    const Request& request;
+    std::span<const BlockHash> names;  // of its blocks
+    int32_t known = 0;                 // tokens
+    int32_t preemptions = 0;
+    int32_t idle_beams = 0;   // that take a lane with it
+    int32_t other_beams = 0;  // that do, and have as many tokens
+  };
+  bool HasRoom(const Candidate& candidate);
+  // The first of those preempted, or of the queue, with lanes: a sequence, or all of a group. None:
+  // it must wait.
+  Sequences ResumeNext();
+  Sequences StartNext();
   bool ResumesNext() const;
+  // The lanes that it takes at once.
+  size_t LanesOfNext() const;
+  int32_t TakeLane(ClientShare* share);
   // Preempts a sequence of a client with more than its share of the lanes, for the queue's head.
   // True: its lane is free now.
   bool MakeLane();
@@ -177,10 +200,10 @@ class Batcher {
   // Gives the sequence its blocks for positions up to `slots`. False: they are short, and now no
   // other may take any before it.
   bool Extend(Sequence& sequence, int32_t first_position, int32_t slots,
-              std::vector<BlockUpdate>* updates);
+              std::vector<BlockUpdate>* updates, std::vector<BlockCopy>* copies);
   // Preempts the last sequence of those that run. True: its blocks can be had at once.
   bool MakeRoom();
-  // True: its lane and blocks are free; else when its step has ended.
+  // It, or all of its group. True: lane and blocks are free; else when their step has ended.
   bool Preempt(Sequence& victim);
   // A lane with its blocks will be free when the steps in flight have ended.
   bool SomethingReturns() const;
@@ -204,6 +227,7 @@ class Batcher {
                    std::vector<Event>* events);
   void TokenCame(Sequence& sequence, const TokenScore& score, Clock::time_point time,
                  std::vector<Event>* events);
+  void Advance(BeamGroup& group, Clock::time_point time, std::vector<Event>* events);
   // Takes the ended sequences out of the batch, and their requests if nothing of them is left.
   // Frees the lanes and blocks of those that no step has any more.
   void Retire();
@@ -226,6 +250,8 @@ class Batcher {
   std::vector<int32_t> free_lanes_;       // the last is taken next
   bool short_of_blocks_ = false;          // of the step that is planned
   std::vector<KvCache::Need> needs_;      // of those running, while one is admitted
+  const BlockTable no_blocks_;            // of those of them that have none
+  std::vector<LaneFork> forks_;           // see TakeForks
   std::vector<Clock::time_point> freed_;  // see TakeFreed
   bool look_ = false;                     // a request was cancelled before it came
   Clock::time_point next_deadline_ = Clock::time_point::max();

@@ -20,6 +20,7 @@ Step Batcher::PlanStep() {
   PlannedStep& step = StepOf(planned_);
   step.prefill_updates.clear();
   step.decode_updates.clear();
+  step.decode_copies.clear();
   step.chunks.clear();
   step.lanes.clear();
   step.prefill_rows.clear();
@@ -30,7 +31,9 @@ Step Batcher::PlanStep() {
   PlanDecodes(step);
   PlanChunks(step);
   const Step plan = {.prefill = {.block_updates = step.prefill_updates, .chunks = step.chunks},
-                     .decode = {.block_updates = step.decode_updates, .lanes = step.lanes}};
+                     .decode = {.block_updates = step.decode_updates,
+                                .lanes = step.lanes,
+                                .block_copies = step.decode_copies}};
   if (!plan.empty()) ++planned_;
   return plan;
 }
@@ -76,16 +79,20 @@ void Batcher::PlanChunks(PlannedStep& step) {
 }
 
 bool Batcher::Extend(Sequence& sequence, int32_t first_position, int32_t slots,
-                     std::vector<BlockUpdate>* updates) {
+                     std::vector<BlockUpdate>* updates, std::vector<BlockCopy>* copies) {
   BlockTable& blocks = sequence.blocks();
-  if (short_of_blocks_ && kv_.Missing(blocks, slots) > 0) return false;
-  return kv_.Extend(blocks, first_position, slots, sequence.lane(), updates);
+  const bool takes = kv_.Missing(blocks, slots) > 0 ||
+                     (copies != nullptr && kv_.Shares(blocks, first_position));
+  if (short_of_blocks_ && takes) return false;
+  return kv_.Extend(blocks, first_position, slots, sequence.lane(), updates, copies);
 }
 
 bool Batcher::PlanDecode(Sequence& sequence, PlannedStep& step) {
   // Its newest token gets its KV in this step.
   const int32_t length = sequence.length();
-  if (!Extend(sequence, length - 1, length, &step.decode_updates)) return false;
+  std::vector<BlockCopy>* const copies =
+      sequence.group() != nullptr ? &step.decode_copies : nullptr;
+  if (!Extend(sequence, length - 1, length, &step.decode_updates, copies)) return false;
   step.lanes.push_back(sequence.lane());
   step.decode_rows.push_back(&sequence);
   sequence.DecodeLaunched();
@@ -102,7 +109,7 @@ bool Batcher::PlanChunk(Sequence& sequence, PrefillBudget& budget, PlannedStep& 
   if (step.full) return true;
   const PrefillChunk chunk = sequence.NextChunk(most);
   const int32_t end = chunk.first_position + chunk.count;
-  if (!Extend(sequence, chunk.first_position, end, &step.prefill_updates)) return false;
+  if (!Extend(sequence, chunk.first_position, end, &step.prefill_updates, nullptr)) return false;
   kv_.Name(sequence.blocks(), sequence.FilledNames(end));
   step.chunks.push_back(chunk);
   step.prefill_rows.push_back(&sequence);
@@ -220,8 +227,29 @@ void Batcher::AbandonSteps() {
   Retire();
 }
 
+void Batcher::Advance(BeamGroup& group, Clock::time_point time, std::vector<Event>* events) {
+  if (!group.forked()) {
+    events->push_back({group.members().front()->context().number, SearchingEvent{time}});
+  }
+  group.Advance(kv_, &forks_);
+  if (group.done()) {
+    group.Answer(time, events);
+    for (Sequence* const member : group.members()) member->End();
+    return;
+  }
+  for (Sequence* const member : group.members()) {
+    const auto computed = static_cast<int32_t>(member->tokens().size()) - 1;
+    kv_.Name(member->blocks(), member->FilledNames(computed));
+  }
+}
+
 void Batcher::TokenCame(Sequence& sequence, const TokenScore& score, Clock::time_point time,
                         std::vector<Event>* events) {
+  if (BeamGroup* const group = sequence.group(); group != nullptr) {
+    // A group that was preempted meanwhile computes the step again.
+    if (!sequence.preempted() && group->Tell(sequence, score)) Advance(*group, time, events);
+    return;
+  }
   const TokenRole role = sequence.Append(score.token_id);
   // All but the newest token have their KV.
   const auto computed = static_cast<int32_t>(sequence.tokens().size()) - 1;

@@ -34,7 +34,8 @@ class BlockPool {
   void Name(int32_t block, const BlockHash& name);
   // The block of that name; -1: there is none.
   int32_t Find(const BlockHash& name) const;
-  bool in_use(int32_t block) const { return blocks_[block].users > 0; }
+  bool in_use(int32_t block) const { return users(block) > 0; }
+  int32_t users(int32_t block) const { return blocks_[block].users; }
 
  private:
   struct Block {

@@ -94,14 +94,21 @@ absl::StatusOr<std::shared_ptr<TokenStream>> EngineLoop::Submit(Request request,
   }
   if (!batcher_.CanEverRun(request)) {
     observer_->OnRejected("kv");
-    return absl::ResourceExhaustedError(absl::StrCat("the KV cache cannot hold ", SlotsOf(request),
-                                                     " slots in blocks of ", limits.block_size,
-                                                     ": shorten the prompt or max_new_tokens"));
+    return absl::ResourceExhaustedError(absl::StrCat(
+        "the KV cache cannot hold ", SlotsOf(request), " slots in blocks of ", limits.block_size,
+        request.beam ? absl::StrCat(" for each of ", request.beam->num_beams, " beams") : "",
+        ": shorten the prompt or max_new_tokens"));
   }
   auto stream = std::make_shared<TokenStream>(std::move(listener), cancel_signal_);
   auto context =
       MakeRequestContext(next_number_.fetch_add(1, std::memory_order_relaxed), std::move(request),
                          stream, options_.end_token_ids, hasher_ ? &*hasher_ : nullptr);
+  if (context->searches() && BeamGroup::Candidates(*context) > kMaxTopLogprobs) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "num_beams: ", context->request.beam->num_beams, " beams with ",
+        context->barred_ids.size(), " end and stop tokens; together they may be at most ",
+        kMaxTopLogprobs));
+  }
   if (auto refusal = inbox_.Push(std::move(context), delivery_); refusal) {
     if (!refusal->reason.empty()) observer_->OnRejected(refusal->reason);
     return refusal->status;
@@ -198,6 +205,11 @@ absl::Status EngineLoop::Admit() {
 }
 
 absl::Status EngineLoop::RunStep() {
+  // With a beam search in the batch nothing is launched before what it hangs on is known.
+  const int32_t ahead = batcher_.searches() ? 0 : executor_->run_ahead();
+  while (batcher_.in_flight() > ahead) {
+    if (auto status = CollectStep(); !status.ok()) return status;
+  }
   const Step step = batcher_.PlanStep();
   if (!step.empty()) {
     if (auto status = executor_->Launch(step); !status.ok()) return status;
@@ -205,7 +217,7 @@ absl::Status EngineLoop::RunStep() {
   if (const int32_t count = batcher_.TakePreemptions(); count > 0) observer_->OnPreemptions(count);
   // The step just launched runs while what the one before gave is dealt with. Where nothing could
   // be launched, more is known only when a step has ended.
-  const bool full = batcher_.in_flight() > executor_->run_ahead();
+  const bool full = batcher_.in_flight() > ahead;
   if (full || (step.empty() && batcher_.in_flight() > 0)) return CollectStep();
   return absl::OkStatus();
 }
@@ -226,6 +238,9 @@ absl::Status EngineLoop::CollectStep() {
   }
   if (figures->overrun_rows > 0) observer_->OnOverrunRows(figures->overrun_rows);
   TellFreed();
+  for (const LaneFork& fork : batcher_.TakeForks()) {
+    if (auto status = executor_->ForkLane(fork); !status.ok()) return status;
+  }
   return absl::OkStatus();
 }
 

@@ -29,6 +29,10 @@ struct CachedEvent {
 struct PromptScoreEvent {
   TokenScore score = {};
 };
+// The prompt of a beam search is done: tokens come in the end, all at once.
+struct SearchingEvent {
+  Clock::time_point time;
+};
 // A request that only scores is ready.
 struct ScoredEvent {
   Clock::time_point time;
@@ -48,8 +52,8 @@ struct EndedEvent {
 
 struct Event {
   uint64_t request = 0;  // RequestContext::number
-  std::variant<OpenedEvent, StartedEvent, CachedEvent, PromptScoreEvent, ScoredEvent, TokenEvent,
-               EndedEvent>
+  std::variant<OpenedEvent, StartedEvent, CachedEvent, PromptScoreEvent, SearchingEvent,
+               ScoredEvent, TokenEvent, EndedEvent>
       what;
 };
 

@@ -13,9 +13,9 @@ KvCache::KvCache(int32_t block_size, const std::vector<int32_t>& blocks,
   for (int32_t count : blocks) pools_.emplace_back(count);
 }
 
-bool KvCache::CanEverHold(int32_t slots) const {
+bool KvCache::CanEverHold(int32_t slots, int32_t sequences) const {
   for (size_t group = 0; group < pools_.size(); ++group) {
-    if (pools_[group].total() < BlocksFor(group, slots)) return false;
+    if (pools_[group].total() < int64_t{sequences} * BlocksFor(group, slots)) return false;
   }
   return true;
 }
@@ -101,16 +101,53 @@ void KvCache::DropPassed(BlockTable& table, int32_t first_position) {
   }
 }
 
+void KvCache::Fork(const BlockTable& parent, BlockTable& table) {
+  DropAll(table);
+  for (size_t group = 0; group < pools_.size(); ++group) {
+    table.blocks[group].assign(parent.blocks[group].begin(), parent.blocks[group].end());
+    for (const int32_t block : table.blocks[group]) {
+      if (block >= 0) pools_[group].Share(block);
+    }
+  }
+  table.first = parent.first;
+  table.told = parent.told;
+  table.named = parent.named;
+}
+
+bool KvCache::SharedBlock(const BlockTable& table, size_t group, int32_t logical) const {
+  const std::vector<int32_t>& blocks = table.blocks[group];
+  return logical < static_cast<int32_t>(blocks.size()) && blocks[logical] >= 0 &&
+         pools_[group].users(blocks[logical]) > 1;
+}
+
+bool KvCache::Shares(const BlockTable& table, int32_t position) const {
+  for (size_t group = 0; group < pools_.size(); ++group) {
+    if (SharedBlock(table, group, position / block_size_)) return true;
+  }
+  return false;
+}
+
 bool KvCache::Extend(BlockTable& table, int32_t first_position, int32_t slots, int32_t lane,
-                     std::vector<BlockUpdate>* updates) {
+                     std::vector<BlockUpdate>* updates, std::vector<BlockCopy>* copies) {
   DropPassed(table, first_position);
   const int32_t end = SequenceBlocks(LayerGroup(), slots, block_size_, prefill_chunk_size_);
   const int32_t missing = Missing(table, slots);
-  for (const BlockPool& pool : pools_) {
-    if (pool.available() < missing) return false;
+  const int32_t begin = first_position / block_size_;
+  for (size_t group = 0; group < pools_.size(); ++group) {
+    const int32_t own = copies != nullptr && SharedBlock(table, group, begin) ? 1 : 0;
+    if (pools_[group].available() < missing + own) return false;
   }
   for (size_t group = 0; group < pools_.size(); ++group) {
     std::vector<int32_t>& blocks = table.blocks[group];
+    if (copies != nullptr && SharedBlock(table, group, begin)) {
+      const int32_t shared = blocks[begin];
+      blocks[begin] = pools_[group].Take();
+      copies->push_back(
+          {.group = static_cast<int32_t>(group), .from = shared, .to = blocks[begin]});
+      pools_[group].Release(shared);
+      // The lane knows of the other block.
+      table.told = std::min(table.told, begin);
+    }
     for (int32_t i = 0; i < missing; ++i) blocks.push_back(pools_[group].Take());
     for (int32_t logical = table.told; logical < end; ++logical) {
       if (blocks[logical] < 0) continue;
@@ -133,13 +170,17 @@ void KvCache::Name(BlockTable& table, std::span<const BlockHash> names) {
   }
 }
 
-void KvCache::Free(BlockTable& table) {
+void KvCache::DropAll(BlockTable& table) {
   for (size_t group = 0; group < pools_.size(); ++group) {
     // From the end: a beginning is of use without what follows, so it is to be forgotten last.
     for (int32_t logical = table.logical(); logical-- > table.first[group];) {
       Drop(table, group, logical);
     }
   }
+}
+
+void KvCache::Free(BlockTable& table) {
+  DropAll(table);
   table = MakeTable(0);
 }
 

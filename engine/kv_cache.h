@@ -4,8 +4,9 @@
 //
 // The beginning of a sequence may be shared: full blocks whose tokens, and all tokens before them,
 // are the same. They are only read. A prompt's last, partial block is never shared but computed
-// again: that is less than a block of tokens in a prefill that computes at least one token anyway,
-// where a copy would be one more operation of every backend.
+// again: that is less than a block of tokens in a prefill that computes at least one token anyway.
+// Beams, which go on from one another after every step, share all blocks instead, and copy the one
+// in which two of them write (Fork).
 //
 // A layer group with a window needs, to go on from some block, only the blocks that its window
 // shows from there. So a sequence gives back the blocks that its windows have passed, and a
@@ -24,6 +25,7 @@
 #include "engine/block_pool.h"
 #include "engine/sequence_blocks.h"
 #include "graphs/descriptor.h"
+#include "graphs/step.h"
 #include "kernels/lanes.h"
 
 namespace sirocco {
@@ -46,8 +48,9 @@ class KvCache {
   KvCache(int32_t block_size, const std::vector<int32_t>& blocks,
           std::vector<LayerGroup> groups = {}, int32_t prefill_chunk_size = 1);
 
-  // Whether a sequence of this many slots could have its blocks if it were alone. Any thread.
-  bool CanEverHold(int32_t slots) const;
+  // Whether so many sequences of this many slots, which share nothing, could have their blocks if
+  // they were alone. Any thread.
+  bool CanEverHold(int32_t slots, int32_t sequences = 1) const;
 
   // Whether a sequence whose full blocks have these names, and which has nothing yet, could have
   // its blocks up to `slots` beside those that are to have more (`tables`, each up to its slots).
@@ -74,11 +77,21 @@ class KvCache {
     return SequenceBlocks(LayerGroup(), slots, block_size_, prefill_chunk_size_) - table.logical();
   }
 
+  // For a lane that is forked from the parent's: `table` gives back what it has and shares all that
+  // `parent` has, the partial last block too. Whoever of them writes there next gets a copy.
+  void Fork(const BlockTable& parent, BlockTable& table);
+
+  // Whether the position lies in a block that others have as well, so that a row which is to write
+  // there needs another one.
+  bool Shares(const BlockTable& table, int32_t position) const;
+
   // A step is to compute the positions from `first_position` to before `slots`. Gives back what no
   // later row sees, takes what is missing, and tells of each block that the lane does not know.
-  // False: blocks are short; nothing was taken or told.
+  // A first block that others have as well is given back for another one, and what is to be copied
+  // there told (`copies` may be null for tables that were never forked). False: blocks are short;
+  // nothing was taken or told.
   bool Extend(BlockTable& table, int32_t first_position, int32_t slots, int32_t lane,
-              std::vector<BlockUpdate>* updates);
+              std::vector<BlockUpdate>* updates, std::vector<BlockCopy>* copies = nullptr);
 
   // The first blocks hold what these names say, or will when the steps launched have ended.
   void Name(BlockTable& table, std::span<const BlockHash> names);
@@ -103,6 +116,8 @@ class KvCache {
   int32_t FindBeginning(std::span<const BlockHash> names, int32_t have) const;
   void DropPassed(BlockTable& table, int32_t first_position);
   void Drop(BlockTable& table, size_t group, int32_t logical);
+  void DropAll(BlockTable& table);
+  bool SharedBlock(const BlockTable& table, size_t group, int32_t logical) const;
 
   int32_t block_size_;
   int32_t prefill_chunk_size_;

@@ -1,6 +1,7 @@
 #include "engine/request.h"
 
 #include <algorithm>
+#include <cmath>
 
 #include "absl/strings/str_cat.h"
 #include "kernels/lanes.h"
@@ -38,11 +39,45 @@ absl::Status ValidateLengths(const Request& request, int32_t max_length) {
   return OutOfRange("min_new_tokens", request.sampling.min_new_tokens, 0, request.max_new_tokens);
 }
 
+absl::Status BesideBeams(const char* what) {
+  return absl::InvalidArgumentError(absl::StrCat(what, ": cannot be combined with a beam search"));
+}
+
+absl::Status ValidateBeam(const Request& request, int32_t max_batch_size) {
+  const BeamOptions& beam = *request.beam;
+  const SamplingParams& sampling = request.sampling;
+  absl::Status status =
+      OutOfRange("num_beams", beam.num_beams, 2, std::min(kMaxBeams, max_batch_size));
+  if (status.ok()) status = OutOfRange("n", request.n, 1, beam.num_beams);
+  if (!status.ok()) return status;
+  if (!(std::abs(beam.length_penalty) <= kMaxLengthPenalty)) {
+    return absl::InvalidArgumentError(absl::StrCat("length_penalty: ", beam.length_penalty,
+                                                   " is not in ", -kMaxLengthPenalty, " ... ",
+                                                   kMaxLengthPenalty));
+  }
+  if (sampling.temperature > 0) return BesideBeams("temperature");
+  if (!request.stop.strings.empty()) return BesideBeams("stop.strings");
+  // What a step tells of the candidates is then not of the raw logits.
+  if (request.logprobs && ChangesLogits(sampling)) {
+    return BesideBeams("logprobs with penalties, biased, allowed or banned ids or n-grams");
+  }
+  return absl::OkStatus();
+}
+
 }  // namespace
+
+bool ChangesLogits(const SamplingParams& sampling) {
+  return sampling.HasPenalties() || sampling.no_repeat_ngram_size != 0 ||
+         !sampling.logit_bias.empty() || !sampling.allowed_token_ids.empty() ||
+         !sampling.banned_token_ids.empty();
+}
 
 absl::Status ValidateRequest(const Request& request, int32_t max_length, int32_t max_batch_size) {
   if (auto status = ValidateLengths(request, max_length); !status.ok()) return status;
   if (auto status = OutOfRange("n", request.n, 1, max_batch_size); !status.ok()) return status;
+  if (request.beam) {
+    if (auto status = ValidateBeam(request, max_batch_size); !status.ok()) return status;
+  }
   if (request.logprobs) {
     auto status = OutOfRange("logprobs.top", request.logprobs->top, 0, kMaxTopLogprobs);
     if (!status.ok()) return status;

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "absl/status/status.h"
+#include "kernels/lanes.h"
 
 namespace sirocco {
 
@@ -29,7 +30,14 @@ struct SamplingParams {
   std::vector<std::pair<int32_t, float>> logit_bias;
   std::vector<int32_t> allowed_token_ids;  // empty: all
   std::vector<int32_t> banned_token_ids;
+
+  bool HasPenalties() const {
+    return repetition_penalty != 1 || presence_penalty != 0 || frequency_penalty != 0;
+  }
 };
+
+// Whether ids are chosen by anything but the raw logits, min_new_tokens aside.
+bool ChangesLogits(const SamplingParams& sampling);
 
 struct StopOptions {
   std::vector<std::string> strings;
@@ -43,6 +51,20 @@ struct LogprobOptions {
   bool prompt = false;
 };
 
+// Beam search as in Hugging Face's generate(num_beams): engine/beam_search.h.
+struct BeamOptions {
+  int32_t num_beams = 2;         // 2 ... kMaxBeams, at most max_batch_size
+  float length_penalty = 1;      // a finished beam's score is its logprob / length ^ this
+  bool early_stopping = false;   // the search ends as soon as num_beams beams have finished
+};
+
+// The range of length_penalty, both signs.
+inline constexpr float kMaxLengthPenalty = 10;
+
+// A step tells of each beam as many continuations as there are beams and ids that end one, and
+// twice as many as beams at least: of them so many go on whichever end.
+inline constexpr int32_t kMaxBeams = kMaxTopLogprobs / 2;
+
 // The ranges of sampling values, and ids below the vocabulary, are the caller's duty.
 struct Request {
   std::string id;
@@ -52,7 +74,9 @@ struct Request {
   std::optional<LogprobOptions> logprobs;
   int32_t priority = 0;        // the higher is served first
   std::string client;          // who asks: clients of one priority get fair shares
-  int32_t n = 1;               // sequences: 1 ... max_batch_size
+  // Sequences returned: 1 ... max_batch_size; of a beam search, its best, at most num_beams.
+  int32_t n = 1;
+  std::optional<BeamOptions> beam;
   int32_t max_new_tokens = 0;  // at most max_length - prompt.size()
   std::optional<Clock::time_point> deadline;
   std::string cache_salt;  // requests share cached blocks only within one salt

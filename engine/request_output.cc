@@ -35,7 +35,7 @@ bool RequestOutput::On(const TokenEvent& event) {
   SequenceOutput& sequence = sequences_[event.index];
   if (sequence.ended()) return true;
   prompt_scored_ = context_->scores_prompt();
-  if (!first_token_) first_token_ = event.time;
+  if (!prompt_done_) prompt_done_ = event.time;
   if (const auto last = sequence.last_token(); last) {
     observer_->OnInterToken(Seconds(event.time - *last));
   } else {
@@ -67,7 +67,7 @@ void RequestOutput::Done(absl::Status status, Clock::time_point time) {
   update_.status = std::move(status);
   update_.seed = context_->request.sampling.seed;
   update_.timing = TimingAt(time);
-  if (started_) update_.stage = first_token_ ? RequestStage::kDecode : RequestStage::kPrefill;
+  if (started_) update_.stage = prompt_done_ ? RequestStage::kDecode : RequestStage::kPrefill;
   update_.usage.prompt_tokens = context_->prompt_length();
   update_.usage.cached_prompt_tokens = cached_tokens_;
   for (const SequenceOutput& sequence : sequences_) {
@@ -77,10 +77,10 @@ void RequestOutput::Done(absl::Status status, Clock::time_point time) {
 
 RequestTiming RequestOutput::TimingAt(Clock::time_point end) const {
   const Clock::time_point started = started_.value_or(end);
-  const Clock::time_point first_token = first_token_.value_or(end);
+  const Clock::time_point prompt_done = prompt_done_.value_or(end);
   return {.queue = started - context_->came,
-          .prefill = first_token - started,
-          .decode = end - first_token};
+          .prefill = prompt_done - started,
+          .decode = end - prompt_done};
 }
 
 void RequestOutput::Flush() {

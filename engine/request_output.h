@@ -24,6 +24,7 @@ class RequestOutput {
   void On(const StartedEvent& event) { started_ = event.time; }
   void On(const CachedEvent& event) { cached_tokens_ = event.tokens; }
   void On(const PromptScoreEvent& event);
+  void On(const SearchingEvent& event) { prompt_done_ = event.time; }
   void On(const ScoredEvent& event);
   // False: the token completed a stop string, which the engine cannot know. Tokens of a sequence
   // that has ended are dropped.
@@ -48,7 +49,8 @@ class RequestOutput {
   int32_t sequences_left_;
   std::vector<TokenLogprob> prompt_logprobs_;
   bool prompt_scored_ = false;  // complete: goes with the next update
-  std::optional<Clock::time_point> started_, first_token_;
+  // The latter: of a search before its tokens, else with the first of them.
+  std::optional<Clock::time_point> started_, prompt_done_;
   int32_t cached_tokens_ = 0;  // of the prompt
   int32_t new_tokens_ = 0;     // not told to the observer yet
   StreamUpdate update_;        // the parts that come with the end

@@ -5,6 +5,8 @@
 #include <tuple>
 #include <utility>
 
+#include "engine/beam_group.h"
+
 namespace sirocco {
 namespace {
 
@@ -26,14 +28,23 @@ uint32_t FlagsOf(const RequestContext& context) {
       !sampling.banned_token_ids.empty()) {
     flags |= kLaneBias;
   }
-  if (sampling.repetition_penalty != 1 || sampling.presence_penalty != 0 ||
-      sampling.frequency_penalty != 0) {
-    flags |= kLanePenalties;
+  if (sampling.HasPenalties()) flags |= kLanePenalties;
+  // A beam group leaves them out itself.
+  if (sampling.min_new_tokens > 0 && !context.barred_ids.empty() && !context.searches()) {
+    flags |= kLaneBarred;
   }
-  if (sampling.min_new_tokens > 0 && !context.barred_ids.empty()) flags |= kLaneBarred;
   if (sampling.no_repeat_ngram_size > 0) flags |= kLaneNgrams;
-  if (context.request.logprobs) flags |= kLaneLogprobs;
+  // Without options a beam's candidates are the alternatives that logprobs report.
+  if (context.searches() && flags != 0) return flags | kLaneBeam;
+  if (context.request.logprobs || context.searches()) flags |= kLaneLogprobs;
   return flags;
+}
+
+// The most probable ids that a lane tells of.
+int32_t TopOf(const RequestContext& context) {
+  const int32_t asked = context.request.logprobs ? context.request.logprobs->top : 0;
+  if (!context.searches()) return asked;
+  return std::max(asked, BeamGroup::Candidates(context));
 }
 
 }  // namespace
@@ -57,6 +68,14 @@ std::shared_ptr<const RequestContext> MakeRequestContext(uint64_t number, Reques
     hasher->Append(context->request.prompt, context->request.cache_salt, &context->names);
   }
   return context;
+}
+
+TokenRole RequestContext::RoleOf(int32_t token_id, int32_t count) const {
+  // A barred id comes only where nothing else was left; it does not end the sequence.
+  const bool may_end = count > request.sampling.min_new_tokens;
+  if (may_end && Contains(stop_ids, token_id)) return TokenRole::kStopToken;
+  if (may_end && Contains(end_ids, token_id)) return TokenRole::kEndToken;
+  return count == request.max_new_tokens ? TokenRole::kLast : TokenRole::kText;
 }
 
 Sequence::Sequence(std::shared_ptr<const RequestContext> context, int32_t index, int32_t lane,
@@ -104,7 +123,7 @@ LaneStart Sequence::Start() const {
                  .presence_penalty = sampling.presence_penalty,
                  .frequency_penalty = sampling.frequency_penalty,
                  .no_repeat_ngram = sampling.no_repeat_ngram_size,
-                 .top_logprobs = request.logprobs ? request.logprobs->top : 0,
+                 .top_logprobs = TopOf(*context_),
                  .seed = sampling.seed,
                  .index = static_cast<uint32_t>(index_)};
   start.tokens = tokens_;
@@ -140,13 +159,36 @@ PrefillChunk Sequence::NextChunk(int32_t budget) const {
 void Sequence::ChunkLaunched(const PrefillChunk& chunk) {
   prefilled_ += chunk.count;
   sampled_ += chunk.sample ? 1 : 0;
+  waits_for_group_ = chunk.sample && group_ != nullptr;
   ++steps_in_flight_;
 }
 
 void Sequence::DecodeLaunched() {
   ++sampled_;
+  waits_for_group_ = group_ != nullptr;
   ++steps_in_flight_;
 }
+
+void Sequence::Join(std::shared_ptr<BeamGroup> group) {
+  group_ = std::move(group);
+  idle_ = waits_for_group_ = index_ > 0;
+}
+
+void Sequence::GoOnFrom(const Sequence& parent) {
+  waits_for_group_ = idle_ = false;
+  if (&parent == this) return;
+  // In the room that both have for all tokens of the request.
+  tokens_.assign(parent.tokens_.begin(), parent.tokens_.end());
+  names_.assign(parent.names_.begin(), parent.names_.end());
+  known_at_start_ = parent.known_at_start_;
+  cached_ = parent.cached_;
+  prefilled_ = parent.prefilled_;
+  sampled_ = parent.sampled_;
+  generated_ = parent.generated_;
+  begun_ = true;  // its prompt is the parent's
+}
+
+void Sequence::GoOnWith(int32_t token_id) { Know(token_id); }
 
 bool Sequence::ComesBefore(const Sequence& other) const {
   const auto place = [](const Sequence& sequence) {
@@ -160,6 +202,7 @@ void Sequence::Rewind() {
   known_at_start_ = static_cast<int32_t>(tokens_.size());
   cached_ = prefilled_ = 0;
   sampled_ = generated_;
+  waits_for_group_ = idle_;
   ++preemptions_;
 }
 
@@ -174,20 +217,15 @@ void Sequence::Cancel(Clock::time_point since) {
   cancelled_ = since;
 }
 
-TokenRole Sequence::Append(int32_t token_id) {
+void Sequence::Know(int32_t token_id) {
   ++generated_;
   tokens_.push_back(token_id);
   if (hasher_ != nullptr) hasher_->Append(tokens_, context_->request.cache_salt, &names_);
-  TokenRole role = TokenRole::kText;
-  // A barred id comes only where nothing else was left; it does not end the sequence.
-  const bool may_end = generated_ > context_->request.sampling.min_new_tokens;
-  if (may_end && Contains(context_->stop_ids, token_id)) {
-    role = TokenRole::kStopToken;
-  } else if (may_end && Contains(context_->end_ids, token_id)) {
-    role = TokenRole::kEndToken;
-  } else if (generated_ == context_->request.max_new_tokens) {
-    role = TokenRole::kLast;
-  }
+}
+
+TokenRole Sequence::Append(int32_t token_id) {
+  Know(token_id);
+  const TokenRole role = context_->RoleOf(token_id, generated_);
   ended_ = role != TokenRole::kText;
   return role;
 }

@@ -24,6 +24,8 @@ enum class TokenRole : uint8_t {
   kLast,       // ends it: max_new_tokens are reached
 };
 
+class BeamGroup;
+
 // All that is fixed when a request comes. Immutable; shared by the engine's threads.
 struct RequestContext {
   uint64_t number = 0;  // unique in the engine, ascending
@@ -39,7 +41,14 @@ struct RequestContext {
   bool scores_prompt() const { return request.logprobs && request.logprobs->prompt; }
   // Nothing is generated: one sequence scores the prompt for all n.
   bool only_scores() const { return request.max_new_tokens == 0; }
-  int32_t sequences_to_run() const { return only_scores() ? 1 : request.n; }
+  // A beam search; else each sequence goes on from its own tokens alone.
+  bool searches() const { return request.beam && !only_scores(); }
+  int32_t sequences_to_run() const {
+    if (only_scores()) return 1;
+    return searches() ? request.beam->num_beams : request.n;
+  }
+  // What the token does that is the `count`-th generated one.
+  TokenRole RoleOf(int32_t token_id, int32_t count) const;
 };
 
 // `hasher`: null without a prefix cache.
@@ -64,6 +73,18 @@ class Sequence {
 
   ClientShare* share() const { return share_; }
 
+  // --- beam search (engine/beam_group.h) ---
+  // It is one of the group's beams: what it goes on from after each step the group says. All but
+  // the first are idle until the prompt is done, which they share.
+  void Join(std::shared_ptr<BeamGroup> group);
+  BeamGroup* group() const { return group_.get(); }
+  // It has a lane, and neither tokens of its own nor blocks yet.
+  bool idle() const { return idle_; }
+  // All that was launched is known, of the whole group. Goes on from what `parent` knows, which may
+  // be itself, and from this token.
+  void GoOnFrom(const Sequence& parent);
+  void GoOnWith(int32_t token_id);
+
   // Who comes first: for lanes, for blocks and in a step. The higher priority, then the older.
   bool ComesBefore(const Sequence& other) const;
 
@@ -85,7 +106,9 @@ class Sequence {
   void Begun() { begun_ = true; }
 
   // --- what is launched: known before the tokens are ---
-  bool prefilling() const { return !preempted_ && prefilled_ < known_at_start_; }
+  bool prefilling() const {
+    return !preempted_ && !waits_for_group_ && prefilled_ < known_at_start_;
+  }
   // So many of the tokens that it started with are cached, or in launched steps.
   int32_t prefilled() const { return prefilled_; }
   int32_t left_to_prefill() const { return prefilling() ? known_at_start_ - prefilled_ : 0; }
@@ -93,10 +116,13 @@ class Sequence {
   bool untouched() const { return prefilled_ == cached_; }
   // The prompt is done and another token may be sampled: an end by length is known beforehand.
   bool decoding() const {
-    return !preempted_ && !prefilling() && sampled_ < context_->request.max_new_tokens;
+    return !preempted_ && !waits_for_group_ && !prefilling() &&
+           sampled_ < context_->request.max_new_tokens;
   }
   // A step may still be planned with it.
-  bool goes_on() const { return prefilling() || decoding(); }
+  bool goes_on() const {
+    return prefilling() || decoding() || (waits_for_group_ && !preempted_);
+  }
   // Tokens that the device knows when all that is launched has ended.
   int32_t length() const { return context_->prompt_length() + sampled_; }
   // A launched step that names it has not been collected.
@@ -134,6 +160,8 @@ class Sequence {
   const std::optional<Clock::time_point>& cancelled() const { return cancelled_; }
 
  private:
+  void Know(int32_t token_id);
+
   std::shared_ptr<const RequestContext> context_;
   int32_t index_;
   int32_t lane_;
@@ -141,6 +169,9 @@ class Sequence {
   std::vector<int32_t> tokens_;  // known: the prompt's, and those generated
   const PrefixHasher* hasher_;
   ClientShare* share_;
+  std::shared_ptr<BeamGroup> group_;
+  bool waits_for_group_ = false;  // a launched step has sampled, or the prompt is another's
+  bool idle_ = false;
   std::vector<BlockHash> names_;  // of the full blocks of `tokens_`
   int32_t known_at_start_;  // tokens that a prefill computes: since Resume more than the prompt
   int32_t cached_ = 0;      // of them, those that need not be computed

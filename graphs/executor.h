@@ -107,6 +107,8 @@ class Executor {
   // A sequence takes a lane: from the next launched step on. No launched step that has not been
   // collected may name the lane (FAILED_PRECONDITION). INVALID_ARGUMENT names what is out of range.
   virtual absl::Status StartLane(const LaneStart& start) = 0;
+  // The same for a lane that goes on from another; neither may be named so.
+  virtual absl::Status ForkLane(const LaneFork& fork) = 0;
 
   // Steps that may be launched before the oldest is collected, beside it: 1 where the device runs
   // ahead, else 0.

@@ -1,6 +1,10 @@
 #include "graphs/kv_store.h"
 
+#include <cstddef>
+
+#include "absl/strings/str_cat.h"
 #include "graphs/layer_params.h"
+#include "graphs/step_inputs.h"
 #include "kernels/kv_scale.h"
 
 namespace sirocco {
@@ -30,15 +34,48 @@ absl::StatusOr<KvStore> KvStore::Reserve(Device& device, const ModelDescriptor& 
         device.Reserve(static_cast<size_t>(block_bytes) * options.kv_blocks[g], MemoryUse::kKv);
     if (!range.ok()) return range.status();
     data.push_back((*range)->data());
-    store.groups_.push_back(*std::move(range));
+    store.groups_.push_back({*std::move(range), block_bytes, options.kv_blocks[g]});
   }
   store.layers_ = MakeKvLayers(descriptor, options.block_size, options.kv_dtype, data);
   return store;
 }
 
 absl::Status KvStore::Map() {
-  for (const std::unique_ptr<Reservation>& group : groups_) {
-    if (absl::Status status = group->Map(group->bytes()); !status.ok()) return status;
+  for (const Group& group : groups_) {
+    if (absl::Status status = group.range->Map(group.range->bytes()); !status.ok()) return status;
+  }
+  return absl::OkStatus();
+}
+
+absl::Status KvStore::CheckCopies(std::span<const BlockCopy> copies) const {
+  for (const BlockCopy& copy : copies) {
+    const auto groups = static_cast<int32_t>(groups_.size());
+    if (copy.group < 0 || copy.group >= groups) {
+      return StepRangeError("a block copy's group", copy.group, 0, groups - 1);
+    }
+    const int32_t last = groups_[copy.group].blocks - 1;
+    if (copy.from < 0 || copy.from > last) {
+      return StepRangeError("a block to copy from", copy.from, 0, last);
+    }
+    if (copy.to < 0 || copy.to > last) {
+      return StepRangeError("a block to copy to", copy.to, 0, last);
+    }
+    if (copy.to == copy.from) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("step: block ", copy.from, " is to be copied to itself"));
+    }
+  }
+  return absl::OkStatus();
+}
+
+absl::Status KvStore::Copy(Device& device, std::span<const BlockCopy> copies) const {
+  for (const BlockCopy& copy : copies) {
+    const Group& group = groups_[copy.group];
+    std::byte* const blocks = group.range->as<std::byte>();
+    absl::Status status =
+        device.CopyOnDevice(blocks + copy.to * group.block_bytes,
+                            blocks + copy.from * group.block_bytes, group.block_bytes);
+    if (!status.ok()) return status;
   }
   return absl::OkStatus();
 }

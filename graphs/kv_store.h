@@ -4,12 +4,14 @@
 #pragma once
 
 #include <memory>
+#include <span>
 #include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "graphs/descriptor.h"
 #include "graphs/executor.h"
+#include "graphs/step.h"
 #include "kernels/device.h"
 #include "kernels/ops.h"
 
@@ -24,8 +26,19 @@ class KvStore {
 
   const std::vector<KvLayer>& layers() const { return layers_; }
 
+  // INVALID_ARGUMENT names what is out of range.
+  absl::Status CheckCopies(std::span<const BlockCopy> copies) const;
+  // All layers of each block, in the device's order of work.
+  absl::Status Copy(Device& device, std::span<const BlockCopy> copies) const;
+
  private:
-  std::vector<std::unique_ptr<Reservation>> groups_;
+  struct Group {
+    std::unique_ptr<Reservation> range;
+    int64_t block_bytes = 0;
+    int32_t blocks = 0;
+  };
+
+  std::vector<Group> groups_;
   std::vector<KvLayer> layers_;
 };
 

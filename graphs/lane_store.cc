@@ -105,6 +105,7 @@ absl::StatusOr<LaneStore> LaneStore::Create(Device& device, const ModelDescripto
   store.memory_ = *std::move(memory);
   Place(descriptor, options, store.memory_->data(), store.lanes_);
   store.lengths_.assign(options.max_batch_size, 0);
+  store.flags_.assign(options.max_batch_size, 0);
   Staged staged;
   const uint64_t largest = PlaceStart(options.max_length, kLaneBias | kLanePenalties,
                                       descriptor.vocab_size, nullptr, staged);
@@ -170,8 +171,74 @@ absl::Status LaneStore::Start(Device& device, const LaneStart& start) {
     status =
         device.CopyToDevice(lanes_.counts + lane * vocab, staged.counts, vocab * sizeof(uint32_t));
   }
-  if (status.ok()) lengths_[lane] = start.state.length;
+  if (status.ok()) {
+    lengths_[lane] = start.state.length;
+    flags_[lane] = flags;
+  }
   return status;
+}
+
+absl::Status LaneStore::Check(const LaneFork& fork) const {
+  for (const int32_t lane : {fork.lane, fork.parent}) {
+    if (lane < 0 || lane >= lanes_.max_lanes) {
+      return OutOfRange("a fork's lane", lane, 0, lanes_.max_lanes - 1);
+    }
+    if (lengths_[lane] == 0) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("lane start: a fork names lane ", lane, ", which was never started"));
+    }
+  }
+  if (KeepsCounts(fork.lane) != KeepsCounts(fork.parent)) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "lane start: of lanes ", fork.lane, " and ", fork.parent, ", a fork's, one keeps counts"));
+  }
+  return CheckIds("a fork's token", {&fork.token, 1}, lanes_.vocab_size);
+}
+
+absl::Status LaneStore::CopyLane(Device& device, int64_t lane, int64_t parent) const {
+  absl::Status status =
+      device.CopyOnDevice(&lanes_.lane[lane].length, &lanes_.lane[parent].length, sizeof(int32_t));
+  if (status.ok()) {
+    status = device.CopyOnDevice(lanes_.history + lane * lanes_.max_length,
+                                 lanes_.history + parent * lanes_.max_length,
+                                 lengths_[parent] * sizeof(int32_t));
+  }
+  if (status.ok()) {
+    const int64_t entries = int64_t{lanes_.groups} * lanes_.max_blocks;
+    status =
+        device.CopyOnDevice(lanes_.block_table + lane * entries,
+                            lanes_.block_table + parent * entries, entries * sizeof(int32_t));
+  }
+  if (status.ok() && KeepsCounts(static_cast<int32_t>(lane))) {
+    const int64_t vocab = lanes_.vocab_size;
+    status = device.CopyOnDevice(lanes_.counts + lane * vocab, lanes_.counts + parent * vocab,
+                                 vocab * sizeof(uint32_t));
+  }
+  return status;
+}
+
+absl::Status LaneStore::Fork(Device& device, const LaneFork& fork) {
+  if (absl::Status status = Check(fork); !status.ok()) return status;
+  if (fork.lane != fork.parent) {
+    if (absl::Status status = CopyLane(device, fork.lane, fork.parent); !status.ok()) return status;
+    lengths_[fork.lane] = lengths_[fork.parent];
+  }
+  struct Newest {
+    int32_t token;
+    uint32_t count;
+  };
+  Carver counted(nullptr);
+  counted.Take<Newest>(1);
+  const absl::StatusOr<std::byte*> memory = staging_.Take(device, counted.bytes());
+  if (!memory.ok()) return memory.status();
+  Newest* const newest = Carver(*memory).Take<Newest>(1);
+  *newest = {fork.token, static_cast<uint32_t>(fork.count)};
+  int32_t* const history = lanes_.history + int64_t{fork.lane} * lanes_.max_length;
+  absl::Status status =
+      device.CopyToDevice(history + lengths_[fork.lane] - 1, &newest->token, sizeof(int32_t));
+  if (!status.ok() || !KeepsCounts(fork.lane)) return status;
+  uint32_t* const counts = lanes_.counts + int64_t{fork.lane} * lanes_.vocab_size;
+  return device.CopyToDevice(counts + fork.token, &newest->count, sizeof(uint32_t));
 }
 
 }  // namespace sirocco

@@ -26,6 +26,8 @@ class LaneStore {
   // vocabulary are written only where the lane's flags ask for them. The copies take their place
   // in the device's order of work; the caller's views are free again when this returns.
   absl::Status Start(Device& device, const LaneStart& start);
+  // The same for a lane that goes on from another; what a start alone sets stays as it is.
+  absl::Status Fork(Device& device, const LaneFork& fork);
   // A step was launched, for which the lanes started since the last one may have been.
   void StepLaunched() { staging_.StepLaunched(); }
 
@@ -38,10 +40,14 @@ class LaneStore {
 
  private:
   absl::Status Check(const LaneStart& start) const;
+  absl::Status Check(const LaneFork& fork) const;
+  bool KeepsCounts(int32_t lane) const { return (flags_[lane] & kLanePenalties) != 0; }
+  absl::Status CopyLane(Device& device, int64_t lane, int64_t parent) const;
 
   std::unique_ptr<Buffer> memory_;
   Lanes lanes_ = {};
   std::vector<int32_t> lengths_;
+  std::vector<uint32_t> flags_;  // by lane
   LaneStaging staging_;
 };
 

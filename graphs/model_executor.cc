@@ -129,13 +129,23 @@ absl::Status ModelExecutor::Capture(const Progress& progress) {
   return absl::OkStatus();
 }
 
-absl::Status ModelExecutor::StartLane(const LaneStart& start) {
-  if (start.lane >= 0 && start.lane < options_.max_batch_size &&
-      last_use_[start.lane] > collected_) {
+absl::Status ModelExecutor::CheckCollected(int32_t lane) const {
+  if (lane >= 0 && lane < options_.max_batch_size && last_use_[lane] > collected_) {
     return absl::FailedPreconditionError(
-        absl::StrCat("lane ", start.lane, " is in a step that was not collected yet"));
+        absl::StrCat("lane ", lane, " is in a step that was not collected yet"));
   }
-  return lanes_.Start(device_, start);
+  return absl::OkStatus();
+}
+
+absl::Status ModelExecutor::StartLane(const LaneStart& start) {
+  const absl::Status status = CheckCollected(start.lane);
+  return status.ok() ? lanes_.Start(device_, start) : status;
+}
+
+absl::Status ModelExecutor::ForkLane(const LaneFork& fork) {
+  absl::Status status = CheckCollected(fork.lane);
+  if (status.ok()) status = CheckCollected(fork.parent);
+  return status.ok() ? lanes_.Fork(device_, fork) : status;
 }
 
 absl::Status ModelExecutor::Check(const Step& step) {
@@ -156,9 +166,13 @@ absl::Status ModelExecutor::CheckDecode(const DecodeStep& step) {
   if (rows == 0 && !step.block_updates.empty()) {
     return absl::InvalidArgumentError("step: block updates of a decode without lanes");
   }
+  if (rows == 0 && !step.block_copies.empty()) {
+    return absl::InvalidArgumentError("step: block copies of a decode without lanes");
+  }
   for (const int32_t lane : step.lanes) {
     if (absl::Status status = inputs_->CheckLane(lane); !status.ok()) return status;
   }
+  if (absl::Status status = kv_.CheckCopies(step.block_copies); !status.ok()) return status;
   return inputs_->CheckUpdates(step.block_updates);
 }
 
@@ -208,6 +222,7 @@ absl::Status ModelExecutor::IssueDecode(const DecodeStep& step, StepHost& host) 
   const int32_t rows = host.decode_rows;
   absl::Status status = inputs_->UploadLanes(step.lanes, host.lanes);
   if (status.ok()) status = inputs_->UploadUpdates(step.block_updates, host.decode_updates);
+  if (status.ok()) status = kv_.Copy(device_, step.block_copies);
   if (!status.ok()) return status;
   if (UsesGraphs(options_.mode)) {
     status = pool_.Replay(device_, rows);

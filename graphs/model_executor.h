@@ -28,6 +28,7 @@ class ModelExecutor final : public Executor {
   absl::Status Build(const ModelWeights& weights, const Progress& progress);
 
   absl::Status StartLane(const LaneStart& start) override;
+  absl::Status ForkLane(const LaneFork& fork) override;
   int run_ahead() const override { return StepsInFlight(device_) - 1; }
   int in_flight() const override { return static_cast<int>(launched_ - collected_); }
   absl::Status Launch(const Step& step) override;
@@ -45,6 +46,7 @@ class ModelExecutor final : public Executor {
   absl::Status Prepare();
   absl::Status Capture(const Progress& progress);
   absl::Status Check(const Step& step);
+  absl::Status CheckCollected(int32_t lane) const;
   absl::Status CheckDecode(const DecodeStep& step);
   absl::Status Run(const Step& step, StepHost& host);
   absl::Status RunDecode(const DecodeStep& step, StepHost& host);

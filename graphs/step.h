@@ -22,6 +22,25 @@ struct LaneStart {
   std::span<const int32_t> barred_ids;                    // kLaneBarred: end and stop ids
 };
 
+// A lane goes on from what another one knows: it takes over the other's tokens and block tables, with
+// `token` in place of the newest, which the last step sampled. Both were started alike but for their
+// tokens, and both have as many.
+struct LaneFork {
+  int32_t lane = 0;
+  int32_t parent = 0;  // itself: only its newest token becomes another
+  int32_t token = 0;
+  // Where the lane keeps counts (kLanePenalties), which sampling leaves alone in a kLaneBeam's: times
+  // that the token is in the output, this one included.
+  int32_t count = 0;
+};
+
+// A block whose content another one gets.
+struct BlockCopy {
+  int32_t group = 0;
+  int32_t from = 0;  // physical blocks
+  int32_t to = 0;
+};
+
 // A chunk of one sequence's prompt. Chunks of a step may read blocks that others of it write: in
 // every layer the keys and values of all rows are written before any row reads.
 struct PrefillChunk {
@@ -50,6 +69,8 @@ struct PrefillResult {
 struct DecodeStep {
   std::span<const BlockUpdate> block_updates = {};
   std::span<const int32_t> lanes = {};  // distinct; 1 ... max_batch_size of them
+  // Done in this order before the step: of blocks that several lanes have, where one is to write.
+  std::span<const BlockCopy> block_copies = {};
 };
 
 struct DecodeResult {

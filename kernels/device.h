@@ -128,6 +128,8 @@ class Device {
   // set behind the copy.
   virtual absl::Status CopyToDevice(void* device, const void* host, size_t bytes) = 0;
   virtual absl::Status CopyToHost(void* host, const void* device, size_t bytes) = 0;
+  // From device memory to other device memory, ordered with operations.
+  virtual absl::Status CopyOnDevice(void* to, const void* from, size_t bytes) = 0;
   // Returns when all issued work has ended; the first fault of the device since the last call.
   virtual absl::Status Synchronize() = 0;
 

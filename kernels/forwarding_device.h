@@ -43,6 +43,9 @@ class ForwardingDevice : public Device {
   absl::Status CopyToHost(void* host, const void* device, size_t bytes) override {
     return behind_.CopyToHost(host, device, bytes);
   }
+  absl::Status CopyOnDevice(void* to, const void* from, size_t bytes) override {
+    return behind_.CopyOnDevice(to, from, bytes);
+  }
   absl::Status Synchronize() override { return behind_.Synchronize(); }
   absl::StatusOr<DeviceMark> Mark() override { return behind_.Mark(); }
   absl::Status Wait(DeviceMark mark) override { return behind_.Wait(mark); }

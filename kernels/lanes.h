@@ -16,6 +16,11 @@ enum LaneFlag : uint32_t {
   kLaneBarred = 4,     // ids marked kTokenBarred may not be chosen before min_length
   kLaneNgrams = 8,     // no_repeat_ngram applies
   kLaneLogprobs = 16,  // report the chosen token's logprob, rank and `top_logprobs` alternatives
+  // Of a beam search, with some of the options above: they act on log-probabilities instead of
+  // logits, the best id that they leave is chosen, and the best `top_logprobs` (1 at least) are
+  // reported with what they leave of each one's logprob. `counts` are not kept: who chooses among
+  // these sets them.
+  kLaneBeam = 32,
 };
 
 // Bits of Lanes::token_flags.

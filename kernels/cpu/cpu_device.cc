@@ -88,6 +88,10 @@ class CpuDevice final : public Device, private CallSink {
     if (bytes > 0) std::memcpy(host, device, bytes);
     return absl::OkStatus();
   }
+  absl::Status CopyOnDevice(void* to, const void* from, size_t bytes) override {
+    if (bytes > 0) std::memcpy(to, from, bytes);
+    return absl::OkStatus();
+  }
   absl::Status Synchronize() override { return std::exchange(fault_, absl::OkStatus()); }
 
   absl::Status BeginRecord() override {

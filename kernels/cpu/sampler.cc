@@ -317,15 +317,25 @@ int32_t Draw(const Lane& lane, const float* logits, int32_t vocab_size, const Ca
   return best;
 }
 
+// The options that apply now.
+uint32_t StepsOf(const Lane& lane) {
+  const uint32_t steps = lane.flags & (kLaneBias | kLanePenalties | kLaneNgrams | kLaneBarred);
+  return lane.length >= lane.min_length ? steps & ~uint32_t{kLaneBarred} : steps;
+}
+
+// Those of `steps` on a copy of `raw`; one that would leave no id is skipped.
+void ApplyPossible(const Lanes& lanes, int32_t lane, uint32_t steps, const float* raw,
+                   float* logits) {
+  while (const uint32_t failed = ApplyOptions(lanes, lane, steps, raw, logits)) steps &= ~failed;
+}
+
 int32_t Choose(const Lanes& lanes, int32_t lane, const float* raw, const SamplerScratch& scratch) {
   const Lane& state = lanes.lane[lane];
   const int32_t vocab_size = lanes.vocab_size;
-  uint32_t steps = state.flags & (kLaneBias | kLanePenalties | kLaneNgrams | kLaneBarred);
-  if (state.length >= state.min_length) steps &= ~uint32_t{kLaneBarred};
+  const uint32_t steps = StepsOf(state);
   if (steps == 0 && !(state.temperature > 0)) return ArgMax(raw, vocab_size);
-  // An option that would leave no id is skipped.
   float* logits = scratch.logits;
-  while (const uint32_t failed = ApplyOptions(lanes, lane, steps, raw, logits)) steps &= ~failed;
+  ApplyPossible(lanes, lane, steps, raw, logits);
   if (!(state.temperature > 0)) return ArgMax(logits, vocab_size);
   Scale(state.temperature, vocab_size, logits);
   return Draw(state, logits, vocab_size, Filter(state, logits, vocab_size, scratch));
@@ -336,21 +346,60 @@ void Advance(const Lanes& lanes, int32_t lane, int32_t id) {
   if (state.length >= lanes.max_length) return;
   lanes.history[int64_t{lane} * lanes.max_length + state.length] = id;
   state.length += 1;
-  if ((state.flags & kLanePenalties) != 0) {
+  if ((state.flags & (kLanePenalties | kLaneBeam)) == kLanePenalties) {
     lanes.counts[int64_t{lane} * lanes.vocab_size + id] += 1;
   }
+}
+
+// ---- Scores --------------------------------------------------------------------------------
+
+double LogMass(const float* logits, int32_t vocab_size) {
+  const double highest = Highest(logits, vocab_size);
+  double total = 0;
+  for (int32_t i = 0; i < vocab_size; ++i) total += Mass(logits[i] - highest);
+  return highest + std::log(total);
+}
+
+// The best of the ids that are not barred, the best first: `wanted` of them or all there are.
+int32_t ListBest(const float* logits, int32_t vocab_size, int32_t wanted, int32_t* ids) {
+  const Better better{logits};
+  int32_t count = 0;
+  for (int32_t i = 0; i < vocab_size && wanted > 0; ++i) {
+    if (logits[i] == kBarred || (count == wanted && !better(i, ids[count - 1]))) continue;
+    int32_t at = count == wanted ? count - 1 : count++;
+    for (; at > 0 && better(i, ids[at - 1]); --at) ids[at] = ids[at - 1];
+    ids[at] = i;
+  }
+  return count;
+}
+
+int32_t ListLength(int32_t asked, int32_t least, int32_t vocab_size) {
+  return std::clamp(asked, least, std::min(kMaxTopLogprobs, vocab_size));
+}
+
+// kLaneBeam. `logits` become log-probabilities.
+void RankRow(const Lanes& lanes, int32_t lane, float* logits, const SamplerScratch& scratch,
+             TokenScore* out) {
+  const Lane& state = lanes.lane[lane];
+  const int32_t vocab_size = lanes.vocab_size;
+  const float log_mass = static_cast<float>(LogMass(logits, vocab_size));
+  for (int32_t i = 0; i < vocab_size; ++i) logits[i] = Clamped(logits[i] - log_mass);
+  ApplyPossible(lanes, lane, StepsOf(state), logits, scratch.logits);
+  const int32_t wanted = ListLength(state.top_logprobs, 1, vocab_size);
+  out->top_count = ListBest(scratch.logits, vocab_size, wanted, out->top_ids);
+  for (int32_t i = 0; i < out->top_count; ++i) {
+    out->top_logprobs[i] = scratch.logits[out->top_ids[i]];
+  }
+  out->token_id = out->top_ids[0];
 }
 
 }  // namespace
 
 void ScoreRow(float* logits, int32_t vocab_size, int32_t id, int32_t top, TokenScore* out) {
   ClampLogits(logits, vocab_size);
-  const double highest = Highest(logits, vocab_size);
-  double total = 0;
-  for (int32_t i = 0; i < vocab_size; ++i) total += Mass(logits[i] - highest);
-  const double log_total = highest + std::log(total);
+  const double log_mass = LogMass(logits, vocab_size);
   const auto logprob = [&](int32_t i) {
-    return static_cast<float>(std::max(logits[i] - log_total, -double{kLargest}));
+    return static_cast<float>(std::max(logits[i] - log_mass, -double{kLargest}));
   };
 
   const Better better{logits};
@@ -358,29 +407,24 @@ void ScoreRow(float* logits, int32_t vocab_size, int32_t id, int32_t top, TokenS
   out->logprob = logprob(id);
   out->rank = 1;
   for (int32_t i = 0; i < vocab_size; ++i) out->rank += better(i, id) ? 1 : 0;
-  const int32_t wanted = std::clamp(top, 0, std::min(kMaxTopLogprobs, vocab_size));
-  int32_t count = 0;
-  for (int32_t i = 0; i < vocab_size && wanted > 0; ++i) {
-    if (count == wanted && !better(i, out->top_ids[count - 1])) continue;
-    int32_t at = count == wanted ? count - 1 : count++;
-    for (; at > 0 && better(i, out->top_ids[at - 1]); --at) out->top_ids[at] = out->top_ids[at - 1];
-    out->top_ids[at] = i;
-  }
-  out->top_count = count;
-  for (int32_t i = 0; i < count; ++i) out->top_logprobs[i] = logprob(out->top_ids[i]);
+  out->top_count = ListBest(logits, vocab_size, ListLength(top, 0, vocab_size), out->top_ids);
+  for (int32_t i = 0; i < out->top_count; ++i) out->top_logprobs[i] = logprob(out->top_ids[i]);
 }
 
 void SampleRow(const Lanes& lanes, int32_t lane, float* logits, const SamplerScratch& scratch,
                TokenScore* out) {
   const Lane& state = lanes.lane[lane];
   ClampLogits(logits, lanes.vocab_size);
-  const int32_t id = Choose(lanes, lane, logits, scratch);
   *out = TokenScore();
-  out->token_id = id;
-  if ((state.flags & kLaneLogprobs) != 0) {
-    ScoreRow(logits, lanes.vocab_size, id, state.top_logprobs, out);
+  if ((state.flags & kLaneBeam) != 0) {
+    RankRow(lanes, lane, logits, scratch, out);
+  } else {
+    out->token_id = Choose(lanes, lane, logits, scratch);
+    if ((state.flags & kLaneLogprobs) != 0) {
+      ScoreRow(logits, lanes.vocab_size, out->token_id, state.top_logprobs, out);
+    }
   }
-  Advance(lanes, lane, id);
+  Advance(lanes, lane, out->token_id);
 }
 
 }  // namespace sirocco::cpu

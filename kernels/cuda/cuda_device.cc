@@ -76,6 +76,7 @@ class CudaDevice final : public Device, private OpSink {
 
   absl::Status CopyToDevice(void* device, const void* host, size_t bytes) override;
   absl::Status CopyToHost(void* host, const void* device, size_t bytes) override;
+  absl::Status CopyOnDevice(void* to, const void* from, size_t bytes) override;
 
   absl::Status Synchronize() override {
     if (absl::Status status = context_->Synchronize(); !status.ok()) return status;
@@ -189,6 +190,14 @@ absl::Status CudaDevice::CopyToHost(void* host, const void* device, size_t bytes
   return context_->Check(
       "cudaMemcpyAsync",
       cudaMemcpyAsync(host, device, bytes, cudaMemcpyDeviceToHost, context_->stream()));
+}
+
+absl::Status CudaDevice::CopyOnDevice(void* to, const void* from, size_t bytes) {
+  if (absl::Status status = context_->Enter(); !status.ok()) return status;
+  if (bytes == 0) return absl::OkStatus();
+  return context_->Check(
+      "cudaMemcpyAsync",
+      cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToDevice, context_->stream()));
 }
 
 // Serving stays within what was prepared; whoever runs operations unprepared gets it here, counted.

@@ -1,12 +1,13 @@
 // Sampling: three kernels, always launched; which of them works on a row is up to the row's lane.
 //
 //   PlainKernel     rows that are greedy or drawn at a temperature, without options and filters
-//   AskedKernel     all other rows
+//   AskedKernel     all other rows, those of beams with options among them
 //   ScoreKernel     rows that ask for logprobs (score.cu), whoever chose their id
 #include "kernels/cuda/arrive.cuh"
 #include "kernels/cuda/common.cuh"
 #include "kernels/cuda/kernels.h"
 #include "kernels/cuda/launch.cuh"
+#include "kernels/cuda/sample_beam.cuh"
 #include "kernels/cuda/sample_draw.cuh"
 #include "kernels/cuda/sample_filter.cuh"
 #include "kernels/cuda/sample_lane.cuh"
@@ -199,19 +200,26 @@ __global__ void __launch_bounds__(kFilterThreads)
   const Asked asked = AskedOf(lane, p.op.logits.width);
   if (asked.plain()) return;
 
+  float* const logits = static_cast<float*>(p.op.logits.data) + int64_t{row} * p.op.logits.width;
+  if (asked.beam) ToLogprobs<kFilterThreads>(logits, p.op.logits.width, p.aligned);
   OptionRow options = OptionRowOf(p, row, lane_index, lane, asked.options);
   if ((asked.options & kLaneNgrams) != 0) {
     MarkNgrams<kFilterThreads>(options,
                                p.op.lanes.history + int64_t{lane_index} * p.op.lanes.max_length,
                                lane.length, lane.no_repeat_ngram);
   }
-  const uint64_t highest = SettleOptions<kFilterThreads>(options);
-  int32_t id = IdOf(highest);
-  if (asked.drawn) {
-    FilterRow scaled = {options, LogitOf(highest), lane.temperature, -1};
-    id = DrawFiltered(scaled, lane, asked.filtered, shared);
+  int32_t id;
+  if (asked.beam) {
+    id = ReportBest<kFilterThreads>(options, logits, lane.top_logprobs, &p.op.out[row]);
+  } else {
+    const uint64_t highest = SettleOptions<kFilterThreads>(options);
+    id = IdOf(highest);
+    if (asked.drawn) {
+      FilterRow scaled = {options, LogitOf(highest), lane.temperature, -1};
+      id = DrawFiltered(scaled, lane, asked.filtered, shared);
+    }
+    ReportId(&p.op.out[row], id);
   }
-  ReportId(&p.op.out[row], id);
   __syncthreads();  // nobody reads the lane any more
   if (threadIdx.x == 0) AdvanceLane(p.op.lanes, lane_index, id);
 }

@@ -12,9 +12,10 @@ struct Asked {
   uint32_t options;  // kLaneBias, kLanePenalties, kLaneNgrams, kLaneBarred that apply now
   bool drawn;        // else the highest logit
   bool filtered;     // top_k, top_p or min_p applies
+  bool beam;         // kLaneBeam
 
   // The raw logits alone decide.
-  __device__ bool plain() const { return options == 0 && !filtered; }
+  __device__ bool plain() const { return options == 0 && !filtered && !beam; }
 };
 
 // Once it is plain it stays so: an advanced lane has only grown, and kLaneBarred is what growth
@@ -24,6 +25,7 @@ __device__ __forceinline__ Asked AskedOf(const Lane& lane, int32_t vocab) {
   asked.options = lane.flags & (kLaneBias | kLanePenalties | kLaneNgrams | kLaneBarred);
   if (lane.length >= lane.min_length) asked.options &= ~uint32_t{kLaneBarred};
   if (lane.no_repeat_ngram < 1) asked.options &= ~uint32_t{kLaneNgrams};
+  asked.beam = (lane.flags & kLaneBeam) != 0;
   asked.drawn = lane.temperature > 0;
   asked.filtered =
       asked.drawn && ((lane.top_k > 0 && lane.top_k < vocab) || lane.top_p < 1 || lane.min_p > 0);
@@ -46,7 +48,7 @@ __device__ __forceinline__ void AdvanceLane(const Lanes& lanes, int32_t lane, in
   if (length >= lanes.max_length) return;
   lanes.history[int64_t{lane} * lanes.max_length + length] = id;
   state.length = length + 1;
-  if ((state.flags & kLanePenalties) != 0) {
+  if ((state.flags & (kLanePenalties | kLaneBeam)) == kLanePenalties) {
     lanes.counts[int64_t{lane} * lanes.vocab_size + id] += 1;
   }
 }

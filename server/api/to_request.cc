@@ -8,6 +8,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "kernels/lanes.h"
+#include "server/api/beam.h"
 #include "server/api/errors.h"
 #include "server/api/prompt.h"
 #include "server/api/sampling.h"
@@ -22,7 +23,6 @@ absl::Status CheckModel(const v1::GenerateRequest& request, const ModelFacts& mo
 }
 
 absl::Status CheckSupported(const v1::GenerateRequest& request) {
-  if (request.has_beam()) return UnsupportedField("beam");
   if (!request.adapter().empty()) return UnsupportedField("adapter");
   if (request.has_constraint()) return UnsupportedField("constraint");
   return absl::OkStatus();
@@ -155,6 +155,7 @@ absl::StatusOr<Request> ToRequest(const v1::GenerateRequest& request, const Mode
     if (!logprobs.ok()) return logprobs.status();
     out.logprobs = *logprobs;
   }
+  if (status = ResolveBeam(request, model, out); !status.ok()) return status;
 
   // Last, because it takes longest.
   auto prompt = PromptIds(request, model);

@@ -20,6 +20,16 @@ void GenerateOptions::AddTo(CLI::App& command) {
   command.add_option("--seed", seed, "the same seed gives the same answer");
   command.add_option("--stop", stop, "end the answer before this text; may be given again")
       ->allow_extra_args(false);
+  CLI::Option* const beams = command.add_option(
+      "--num-beams", num_beams, "beam search: the best of so many answers, shown when it is found");
+  command
+      .add_option("--length-penalty", length_penalty,
+                  "of a beam search: above 0 for longer answers [1]")
+      ->needs(beams);
+  command
+      .add_flag("--early-stopping", early_stopping,
+                "end a beam search as soon as it has as many answers as beams")
+      ->needs(beams);
   command.add_option("--timeout", timeout_seconds, "seconds until the call is given up; 0: never");
 }
 
@@ -34,6 +44,9 @@ v1::GenerateRequest GenerateOptions::ToRequest() const {
   if (repetition_penalty) sampling.set_repetition_penalty(*repetition_penalty);
   if (seed) sampling.set_seed(*seed);
   for (const std::string& text : stop) request.mutable_stop()->add_strings(text);
+  if (num_beams) request.mutable_beam()->set_num_beams(*num_beams);
+  if (length_penalty) request.mutable_beam()->set_length_penalty(*length_penalty);
+  if (early_stopping) request.mutable_beam()->set_early_stopping(true);
   return request;
 }
 

@@ -26,6 +26,9 @@ struct GenerateOptions {
   std::optional<int32_t> top_k;
   std::optional<uint64_t> seed;
   std::vector<std::string> stop;
+  std::optional<uint32_t> num_beams;
+  std::optional<float> length_penalty;
+  bool early_stopping = false;
 
   void AddTo(CLI::App& command);
   // Everything but the input.

@@ -20,6 +20,7 @@ struct Options {
   GenerateOptions call;
   std::string prompt;
   std::string answer_prefix;
+  uint32_t num_return_sequences = 0;
   bool chat = false;
   bool json = false;
 };
@@ -74,6 +75,9 @@ int Generate(Options& options, bool prompt_given) {
     request.set_prompt(options.prompt);
   }
   request.set_answer_prefix(options.answer_prefix);
+  if (options.num_return_sequences > 0) {
+    request.mutable_beam()->set_num_return_sequences(options.num_return_sequences);
+  }
   const absl::StatusOr<Client> client = Client::Open(options.call.server);
   if (!client.ok()) return Fail(client.status());
   return options.json ? PrintJson(*client, options, request) : Stream(*client, options, request);
@@ -91,8 +95,14 @@ void AddGenerate(CLI::App& app, int& exit_status) {
   command->add_option("--system", options->call.system, "with --chat: the system message");
   command->add_option("--answer-prefix", options->answer_prefix,
                       "the answer starts with this text");
-  command->add_flag("--json", options->json, "print the whole GenerateResponse as JSON");
+  CLI::Option* const json =
+      command->add_flag("--json", options->json, "print the whole GenerateResponse as JSON");
   options->call.AddTo(*command);
+  command
+      ->add_option("--num-return-sequences", options->num_return_sequences,
+                   "with --json: so many answers of a beam search, the best first [1]")
+      ->needs(json)
+      ->needs("--num-beams");
   command->callback(
       [options, prompt, &exit_status] { exit_status = Generate(*options, prompt->count() > 0); });
 }

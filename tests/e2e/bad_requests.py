@@ -64,13 +64,24 @@ BAD = {
     "n over max_batch_size": ({"prompt": "x", "n": 33}, "n"),
     "answer_prefix behind ids": (
         {"prompt_token_ids": {"ids": [5]}, "answer_prefix": "Sure"}, "answer_prefix"),
+    "no beams": ({"prompt": "x", "beam": {}}, "beam.num_beams"),
+    "11 beams": ({"prompt": "x", "beam": {"num_beams": 11}}, "beam.num_beams"),
+    "more answers than beams": (
+        {"prompt": "x", "beam": {"num_beams": 2, "num_return_sequences": 3}},
+        "beam.num_return_sequences"),
+    "length_penalty of 11": (
+        {"prompt": "x", "beam": {"num_beams": 2, "length_penalty": 11}}, "beam.length_penalty"),
+    "beams and n": ({"prompt": "x", "n": 2, "beam": {"num_beams": 2}}, "n"),
+    "beams and a temperature": (
+        {**sampling(temperature=0.5), "beam": {"num_beams": 2}}, "temperature"),
+    "beams and a stop string": (
+        {"prompt": "x", "stop": {"strings": ["a"]}, "beam": {"num_beams": 2}}, "stop.strings"),
     "nothing asked": ({"prompt": "x", "max_new_tokens": 0}, "max_new_tokens"),
     "nothing asked but logprobs": (
         {"prompt": "x", "max_new_tokens": 0, "logprobs": {"top": 1}}, "max_new_tokens"),
 }
 
 FEATURES = {
-    "beam": {"num_beams": 2},
     "adapter": "some",
     "constraint": {"json_object": True},
 }

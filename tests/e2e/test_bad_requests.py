@@ -44,11 +44,6 @@ def test_feature_that_is_not_built(tiny_server, field):
         assert field in error.details()
 
 
-def test_empty_beam_options_are_set_too(tiny_server):
-    for error in both(tiny_server, {"prompt": "x", "beam": {}}):
-        assert error.code() == NOT_BUILT and "beam" in error.details()
-
-
 def test_another_model(tiny_server):
     for error in both(tiny_server, {"prompt": "x", "model": "another"}):
         assert error.code() == grpc.StatusCode.NOT_FOUND

@@ -68,6 +68,7 @@ absl::Status FakeExecutor::Launch(const Step& step) {
   const auto copy = [](const auto& view) { return std::vector(view.begin(), view.end()); };
   launched.prefill_updates = copy(step.prefill.block_updates);
   launched.decode_updates = copy(step.decode.block_updates);
+  launched.copies = copy(step.decode.block_copies);
   launched.chunks.assign(step.prefill.chunks.begin(), step.prefill.chunks.end());
   launched.lanes.assign(step.decode.lanes.begin(), step.decode.lanes.end());
   std::set<int32_t> seen;
@@ -89,6 +90,7 @@ void FakeExecutor::CheckViews(const Launched& launched) {
   Expect(same(launched.step.prefill.block_updates, launched.prefill_updates) &&
              same(launched.step.decode.block_updates, launched.decode_updates) &&
              same(launched.step.decode.lanes, launched.lanes) &&
+             same(launched.step.decode.block_copies, launched.copies) &&
              std::equal(launched.chunks.begin(), launched.chunks.end(),
                         launched.step.prefill.chunks.begin(), launched.step.prefill.chunks.end(),
                         [](const PrefillChunk& a, const PrefillChunk& b) {
@@ -135,13 +137,48 @@ absl::Status FakeExecutor::StartLane(const LaneStart& start) {
   return absl::OkStatus();
 }
 
-void FakeExecutor::ApplyUpdates(std::span<const BlockUpdate> updates) {
+absl::Status FakeExecutor::ForkLane(const LaneFork& fork) {
+  LaneState& lane = lanes_.at(fork.lane);
+  const LaneState& parent = lanes_.at(fork.parent);
+  Expect(lane.life > 0 && parent.life > 0, "a fork of lanes that were not started");
+  Expect(!InFlight(lane.life) && !InFlight(parent.life), "a lane that a launched step uses is forked");
+  if (fork.lane != fork.parent) {
+    lane.tokens = parent.tokens;
+    lane.computed = parent.computed;
+    lane.begun = parent.begun;
+    lane.table = parent.table;
+    ++device_->forks;
+  }
+  lane.tokens.back() = fork.token;
+  return absl::OkStatus();
+}
+
+void FakeExecutor::CopyBlocks(std::span<const BlockCopy> copies) {
+  for (const BlockCopy& copy : copies) {
+    std::vector<uint64_t>& slots = slots_.at(copy.group);
+    Expect(copy.from != copy.to && std::max(copy.from, copy.to) < options_.kv_blocks.at(copy.group),
+           "a block copy");
+    for (int32_t slot = 0; slot < options_.block_size; ++slot) {
+      slots.at(copy.to * options_.block_size + slot) =
+          slots.at(copy.from * options_.block_size + slot);
+    }
+    ++device_->block_copies;
+  }
+}
+
+void FakeExecutor::ApplyUpdates(std::span<const BlockUpdate> updates,
+                                std::span<const BlockCopy> copies) {
   for (const BlockUpdate& update : updates) {
     Expect(update.physical >= 0 && update.physical < options_.kv_blocks.at(update.group),
            "a block out of range");
     LaneState& lane = lanes_.at(update.lane);
     int32_t& entry = lane.table.at(update.group).at(update.logical);
-    Expect(entry == -1, "a table entry is set twice");
+    // A copy takes the place of the block that it was made of.
+    const auto replaces = [&](const BlockCopy& copy) {
+      return copy.group == update.group && copy.from == entry && copy.to == update.physical;
+    };
+    Expect(entry == -1 || std::any_of(copies.begin(), copies.end(), replaces),
+           "a table entry is set twice");
     entry = update.physical;
   }
 }
@@ -208,7 +245,8 @@ void FakeExecutor::RunPrefill(const PrefillStep& step) {
 }
 
 void FakeExecutor::RunDecode(const DecodeStep& step) {
-  ApplyUpdates(step.block_updates);
+  CopyBlocks(step.block_copies);
+  ApplyUpdates(step.block_updates, step.block_copies);
   const auto rows = static_cast<int32_t>(step.lanes.size());
   Expect(rows >= 1 && rows <= options_.max_batch_size, "rows of a decode");
   for (int32_t number : step.lanes) {

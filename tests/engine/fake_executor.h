@@ -29,6 +29,8 @@ struct FakeDevice {
   std::atomic<int32_t> largest_batch{0};    // of a decode
   std::atomic<int32_t> largest_prefill{0};  // tokens of a prefill step
   std::atomic<int32_t> most_in_flight{0};   // steps
+  std::atomic<int32_t> forks{0};            // of lanes, to other lanes
+  std::atomic<int32_t> block_copies{0};
 
   void Violate(const std::string& what);
   std::string violation() const;  // the first; empty: none
@@ -45,6 +47,7 @@ class FakeExecutor final : public Executor {
                std::shared_ptr<FakeDevice> device);
 
   absl::Status StartLane(const LaneStart& start) override;
+  absl::Status ForkLane(const LaneFork& fork) override;
   int run_ahead() const override { return run_ahead_; }
   int in_flight() const override { return static_cast<int>(launched_.size()); }
   absl::Status Launch(const Step& step) override;
@@ -71,6 +74,7 @@ class FakeExecutor final : public Executor {
   struct Launched {
     Step step;
     std::vector<BlockUpdate> prefill_updates, decode_updates;
+    std::vector<BlockCopy> copies;
     std::vector<PrefillChunk> chunks;
     std::vector<int32_t> lanes;
     std::vector<int64_t> lives;  // of the sequences it names
@@ -82,7 +86,8 @@ class FakeExecutor final : public Executor {
   void CheckViews(const Launched& launched);
   void RunPrefill(const PrefillStep& step);
   void RunDecode(const DecodeStep& step);
-  void ApplyUpdates(std::span<const BlockUpdate> updates);
+  void ApplyUpdates(std::span<const BlockUpdate> updates, std::span<const BlockCopy> copies = {});
+  void CopyBlocks(std::span<const BlockCopy> copies);
   void Write(LaneState& lane, int32_t position);
   // The tokens before `end`, after a check that all groups hold what they show of them.
   std::span<const int32_t> Attend(const LaneState& lane, int32_t end);

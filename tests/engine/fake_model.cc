@@ -16,7 +16,8 @@ void AddScores(int32_t top, uint64_t hash, TokenScore* score) {
   score->top_count = top;
   for (int32_t i = 0; i < top; ++i) {
     score->top_ids[i] = static_cast<int32_t>((hash + i) % kFakeVocabulary);
-    score->top_logprobs[i] = -static_cast<float>(i);
+    score->top_logprobs[i] =
+        -static_cast<float>(i) - static_cast<float>(Mix(hash, 100 + i) % 1024) / 1024;
   }
 }
 

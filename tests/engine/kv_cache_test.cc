@@ -44,6 +44,52 @@ class User {
   bool fits_ = false;
 };
 
+TEST(KvCache, AForkSharesAllAndCopiesWhatTwoWrite) {
+  KvCache cache(/*block_size=*/4, /*blocks=*/{6, 6}, {{.window = 0}, {.window = 6}});
+  BlockTable parent = cache.MakeTable(20), fork = cache.MakeTable(20), other = cache.MakeTable(20);
+  std::vector<BlockUpdate> updates;
+  std::vector<BlockCopy> copies;
+  ASSERT_TRUE(cache.Extend(parent, 0, 6, /*lane=*/0, &updates, &copies));
+  cache.Fork(parent, fork);
+  EXPECT_EQ(cache.used_blocks(), 4);
+  EXPECT_EQ(fork.blocks, parent.blocks);
+  EXPECT_TRUE(cache.Shares(fork, 6));
+  EXPECT_FALSE(cache.Shares(fork, 8));  // there is nothing yet
+  updates.clear();
+
+  // The first to write takes a copy, the last one writes where it was.
+  ASSERT_TRUE(cache.Extend(fork, 6, 7, /*lane=*/1, &updates, &copies));
+  ASSERT_EQ(updates.size(), 2u);
+  ASSERT_EQ(copies.size(), 2u);
+  for (int32_t group = 0; group < 2; ++group) {
+    EXPECT_EQ(copies[group].group, group);
+    EXPECT_EQ(copies[group].from, parent.blocks[group][1]);
+    EXPECT_EQ(copies[group].to, fork.blocks[group][1]);
+    EXPECT_NE(copies[group].from, copies[group].to);
+    EXPECT_EQ(updates[group].lane, 1);
+    EXPECT_EQ(updates[group].logical, 1);
+    EXPECT_EQ(updates[group].physical, copies[group].to);
+    EXPECT_EQ(fork.blocks[group][0], parent.blocks[group][0]);
+  }
+  EXPECT_FALSE(cache.Shares(parent, 6));
+  ASSERT_TRUE(cache.Extend(parent, 6, 7, /*lane=*/0, &updates, &copies));
+  EXPECT_EQ(copies.size(), 2u);
+  EXPECT_EQ(updates.size(), 2u);
+  EXPECT_EQ(cache.used_blocks(), 6);
+
+  // Where no block is left nothing is taken; a fork anew gives back what it had.
+  ASSERT_TRUE(cache.Extend(other, 0, 12, /*lane=*/2, &updates, &copies));
+  cache.Fork(parent, fork);
+  EXPECT_EQ(cache.used_blocks(), 10);
+  ASSERT_TRUE(cache.Extend(other, 11, 13, /*lane=*/2, &updates, &copies));
+  copies.clear();
+  EXPECT_FALSE(cache.Extend(fork, 7, 8, /*lane=*/1, &updates, &copies));
+  EXPECT_TRUE(copies.empty());
+  EXPECT_EQ(fork.blocks, parent.blocks);
+  for (BlockTable* table : {&parent, &fork, &other}) cache.Free(*table);
+  EXPECT_EQ(cache.used_blocks(), 0);
+}
+
 TEST(KvCache, TakesBlocksAsTheyAreNeeded) {
   KvCache cache(/*block_size=*/4, /*blocks=*/{5});
   BlockTable table = cache.MakeTable(9), other = cache.MakeTable(12);

@@ -26,6 +26,9 @@ absl::Status DeferringDevice::Do(const Work& work) {
   if (const ToHost* copy = std::get_if<ToHost>(&work)) {
     return behind().CopyToHost(copy->host, copy->device, copy->bytes);
   }
+  if (const Within* copy = std::get_if<Within>(&work)) {
+    return behind().CopyOnDevice(copy->to, copy->from, copy->bytes);
+  }
   return behind().Launch(*std::get<const Recording*>(work));
 }
 
@@ -50,6 +53,10 @@ absl::Status DeferringDevice::CopyToDevice(void* device, const void* host, size_
 
 absl::Status DeferringDevice::CopyToHost(void* host, const void* device, size_t bytes) {
   return Queue(ToHost{host, device, bytes});
+}
+
+absl::Status DeferringDevice::CopyOnDevice(void* to, const void* from, size_t bytes) {
+  return Queue(Within{to, from, bytes});
 }
 
 absl::Status DeferringDevice::Synchronize() {

@@ -30,6 +30,7 @@ class DeferringDevice final : public ForwardingDevice, private OperationOps {
   bool runs_ahead() const override { return true; }
   absl::Status CopyToDevice(void* device, const void* host, size_t bytes) override;
   absl::Status CopyToHost(void* host, const void* device, size_t bytes) override;
+  absl::Status CopyOnDevice(void* to, const void* from, size_t bytes) override;
   absl::Status Synchronize() override;
   absl::StatusOr<DeviceMark> Mark() override;
   absl::Status Wait(DeviceMark mark) override;
@@ -58,7 +59,12 @@ class DeferringDevice final : public ForwardingDevice, private OperationOps {
     const void* device;
     size_t bytes;
   };
-  using Work = std::variant<Operation, ToDevice, ToHost, const Recording*>;
+  struct Within {
+    void* to;
+    const void* from;
+    size_t bytes;
+  };
+  using Work = std::variant<Operation, ToDevice, ToHost, Within, const Recording*>;
 
   absl::Status Queue(Work work);
   absl::Status Do(const Work& work);

@@ -27,6 +27,7 @@ class FakeDevice : public Device, private OperationOps {
   absl::StatusOr<std::unique_ptr<Reservation>> Reserve(size_t bytes, MemoryUse use) override;
   absl::Status CopyToDevice(void* device, const void* host, size_t bytes) override;
   absl::Status CopyToHost(void* host, const void* device, size_t bytes) override;
+  absl::Status CopyOnDevice(void* to, const void* from, size_t bytes) override;
   absl::Status Synchronize() override;
   absl::Status BeginRecord() override;
   absl::StatusOr<std::unique_ptr<Recording>> EndRecord() override;

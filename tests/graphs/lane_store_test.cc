@@ -56,6 +56,45 @@ TEST_F(LaneStoreTest, ArraysHaveTheOptionsShapes) {
   EXPECT_EQ(lanes.vocab_size, 131);
 }
 
+TEST_F(LaneStoreTest, AForkTakesOverTokensAndBlocks) {
+  const Lanes& lanes = store_.lanes();
+  ASSERT_TRUE(store_.Start(device_, Start(1, kLanePenalties)).ok());
+  tokens_ = {5, 6, 5};
+  ASSERT_TRUE(store_.Start(device_, Start(2, kLanePenalties)).ok());
+  lanes.block_table[(1 * 2 + 1) * 3 + 2] = 44;  // of lane 1, its second group's third block
+  lanes.history[2 * 20 + 5] = -7;               // beyond what lane 1 knows
+  ASSERT_TRUE(store_.Fork(device_, {.lane = 2, .parent = 1, .token = 8, .count = 3}).ok());
+  EXPECT_EQ(std::vector<int32_t>(lanes.history + 40, lanes.history + 45),
+            (std::vector<int32_t>{5, 6, 5, 9, 8}));
+  EXPECT_EQ(lanes.history[2 * 20 + 5], -7);
+  EXPECT_EQ(lanes.lane[2].length, 5);
+  EXPECT_EQ(store_.length(2), 5);
+  EXPECT_EQ(lanes.block_table[(2 * 2 + 1) * 3 + 2], 44);
+  EXPECT_EQ(lanes.counts[2 * 131 + 9], 2u);  // the parent's
+  EXPECT_EQ(lanes.counts[2 * 131 + 8], 3u);
+  // The parent is what it was; and of itself only the newest token becomes another.
+  EXPECT_EQ(lanes.history[20 + 4], 9);
+  ASSERT_TRUE(store_.Fork(device_, {.lane = 1, .parent = 1, .token = 7, .count = 1}).ok());
+  EXPECT_EQ(std::vector<int32_t>(lanes.history + 20, lanes.history + 25),
+            (std::vector<int32_t>{5, 6, 5, 9, 7}));
+  EXPECT_EQ(lanes.lane[1].length, 5);
+}
+
+TEST_F(LaneStoreTest, AForkIsRefused) {
+  ASSERT_TRUE(store_.Start(device_, Start(0, 0)).ok());
+  ASSERT_TRUE(store_.Start(device_, Start(1, kLanePenalties)).ok());
+  const auto refusal = [&](const LaneFork& fork) {
+    const absl::Status status = store_.Fork(device_, fork);
+    EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
+    return std::string(status.message());
+  };
+  EXPECT_THAT(refusal({.lane = 3, .parent = 0}), HasSubstr("a fork's lane is 3"));
+  EXPECT_THAT(refusal({.lane = 0, .parent = -1}), HasSubstr("a fork's lane is -1"));
+  EXPECT_THAT(refusal({.lane = 0, .parent = 2}), HasSubstr("lane 2, which was never started"));
+  EXPECT_THAT(refusal({.lane = 0, .parent = 0, .token = 131}), HasSubstr("a fork's token is 131"));
+  EXPECT_THAT(refusal({.lane = 0, .parent = 1}), HasSubstr("one keeps counts"));
+}
+
 TEST_F(LaneStoreTest, AStartSetsStateAndHistoryOfItsLaneAlone) {
   const Lanes& lanes = store_.lanes();
   lanes.history[2 * 20] = -7;

@@ -414,6 +414,55 @@ TEST_P(SampleTest, BrokenLogitsChooseAnAllowedId) {
   }
 }
 
+// ---- Beams ---------------------------------------------------------------------------------
+
+TEST_P(SampleTest, ABeamsOptionsActOnLogprobs) {
+  const Floats logits = {1, 3, 2, -1, 0};
+  Floats logprobs = logits;
+  double mass = 0;
+  for (const float logit : logits) mass += std::exp(logit);
+  for (float& logprob : logprobs) logprob -= static_cast<float>(std::log(mass));
+  // Penalised: 1 (in the prompt) and 2 (sampled twice); their logprobs are negative.
+  Vocabulary(5, {1, 2, 2});
+  lane_.flags = kLaneBeam | kLanePenalties | kLaneBias;
+  lane_.repetition_penalty = 2;
+  lane_.presence_penalty = 0.25f;
+  lane_.top_logprobs = 3;
+  flags_[1] = kTokenInPrompt;
+  counts_[2] = 2;
+  bias_[0] = 0.5f;
+  bias_[4] = -kInfinity;
+  const TokenScore score = Sample(logits);
+  const Floats left = {logprobs[0] + 0.5f, logprobs[1] * 2, logprobs[2] * 2 - 0.25f, logprobs[3]};
+  EXPECT_EQ(score.token_id, 1);
+  ASSERT_EQ(score.top_count, 3);
+  EXPECT_EQ(score.top_ids[0], 1);
+  EXPECT_NEAR(score.top_logprobs[0], left[1], 1e-5);
+  EXPECT_EQ(score.top_ids[1], 0);
+  EXPECT_NEAR(score.top_logprobs[1], left[0], 1e-5);
+  EXPECT_EQ(score.top_ids[2], 2);
+  EXPECT_NEAR(score.top_logprobs[2], left[2], 1e-5);
+  EXPECT_EQ(score.top_ids[3], 0);
+  // The lane goes on; who chooses the token counts it.
+  EXPECT_EQ(LaneAfter().length, 4);
+  EXPECT_EQ(memory().Download(lanes_.counts + size_, 5), (std::vector<uint32_t>{0, 0, 2, 0, 0}));
+}
+
+TEST_P(SampleTest, ABeamsExcludedIdsAreNotReported) {
+  Vocabulary(6, {4, 3, 4});
+  lane_.flags = kLaneBeam | kLaneBias | kLaneNgrams;
+  lane_.no_repeat_ngram = 2;
+  lane_.top_logprobs = kMaxTopLogprobs;
+  for (const int32_t id : {0, 1}) bias_[id] = -kInfinity;
+  const TokenScore score = Sample({9, 9, 1, 5, 2, 2});  // 3 would be the second "4 3"
+  EXPECT_EQ(score.token_id, 4);
+  ASSERT_EQ(score.top_count, 3);
+  EXPECT_EQ(score.top_ids[0], 4);
+  EXPECT_EQ(score.top_ids[1], 5);
+  EXPECT_EQ(score.top_ids[2], 2);
+  EXPECT_EQ(score.top_logprobs[0], score.top_logprobs[1]);
+}
+
 TEST_P(SampleTest, RowsAreSampledForTheirLanes) {
   Vocabulary(3);
   Upload();

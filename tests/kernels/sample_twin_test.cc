@@ -306,6 +306,24 @@ TEST_P(SampleTwinTest, AnyOptionsTogether) {
   }
 }
 
+// Beside rows of other kinds.
+TEST_P(SampleTwinTest, BeamsWithOptions) {
+  for (const int32_t vocab : {1, 3, 64, 1001, 4097, 12288}) {
+    SCOPED_TRACE(vocab);
+    Step step = MakeStep(6, vocab, 40 + static_cast<uint32_t>(vocab));
+    for (int32_t r = 1; r < step.rows; ++r) {
+      Lane& lane = step.LaneOf(r);
+      lane.top_logprobs = r * 4;
+      lane.flags = kLaneBeam | (r % 2 != 0 ? kLanePenalties : kLaneBias) |
+                   (r % 3 != 0 ? kLaneNgrams : kLaneBias);
+      lane.no_repeat_ngram = 2;
+      lane.repetition_penalty = 1.25f;
+      lane.frequency_penalty = 0.5f;
+    }
+    ExpectTwins(step);
+  }
+}
+
 TEST_P(SampleTwinTest, LargeVocabulary) {
   Step step = MakeStep(7, 70000, 7);
   for (int32_t r = 1; r < step.rows; ++r) step.LaneOf(r).temperature = 1;

@@ -39,6 +39,9 @@ class HostDevice final : public Device {
   absl::Status CopyToHost(void*, const void*, size_t) override {
     return absl::UnimplementedError("loading reads nothing back");
   }
+  absl::Status CopyOnDevice(void*, const void*, size_t) override {
+    return absl::UnimplementedError("loading copies nothing on the device");
+  }
   absl::Status Synchronize() override {
     for (const Copy& copy : pending_) std::memcpy(copy.device, copy.host, copy.bytes);
     pending_.clear();

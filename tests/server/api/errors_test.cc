@@ -42,9 +42,9 @@ TEST(Errors, RetryInfo) {
 }
 
 TEST(Errors, WithoutDetailsOnlyCodeAndMessage) {
-  const grpc::Status status = ToGrpcStatus(UnsupportedField("beam"));
+  const grpc::Status status = ToGrpcStatus(UnsupportedField("adapter"));
   EXPECT_EQ(status.error_code(), grpc::StatusCode::UNIMPLEMENTED);
-  EXPECT_EQ(status.error_message(), "beam: this server does not support it");
+  EXPECT_EQ(status.error_message(), "adapter: this server does not support it");
   EXPECT_EQ(status.error_details(), "");
   EXPECT_TRUE(ToGrpcStatus(absl::OkStatus()).ok());
 }

@@ -45,6 +45,7 @@ ModelFacts FakeFacts(const Tokenizer* tokenizer);
 class FakeExecutor final : public Executor {
  public:
   absl::Status StartLane(const LaneStart&) override { return absl::OkStatus(); }
+  absl::Status ForkLane(const LaneFork&) override { return absl::OkStatus(); }
   int run_ahead() const override { return 0; }
   int in_flight() const override { return 0; }
   absl::Status Launch(const Step&) override { return absl::UnimplementedError("fake"); }
