@@ -94,9 +94,9 @@ Batcher::Sequences Batcher::StartNext() {
   std::shared_ptr<BeamGroup> group;
   if (live.context->searches()) group = std::make_shared<BeamGroup>(live.context);
   for (int32_t i = 0; i < count; ++i) {
-    sequences.push_back(std::make_unique<Sequence>(
-        live.context, live.started++, TakeLane(live.share), kv_.MakeTable(SlotsOf(request)),
-        options_.hasher, live.share));
+    sequences.push_back(
+        std::make_unique<Sequence>(live.context, live.started++, TakeLane(live.share),
+                                   kv_.MakeTable(SlotsOf(request)), options_.hasher, live.share));
     ++live.running;
     if (group == nullptr) continue;
     group->Add(sequences.back().get());

@@ -81,8 +81,8 @@ void Batcher::PlanChunks(PlannedStep& step) {
 bool Batcher::Extend(Sequence& sequence, int32_t first_position, int32_t slots,
                      std::vector<BlockUpdate>* updates, std::vector<BlockCopy>* copies) {
   BlockTable& blocks = sequence.blocks();
-  const bool takes = kv_.Missing(blocks, slots) > 0 ||
-                     (copies != nullptr && kv_.Shares(blocks, first_position));
+  const bool takes =
+      kv_.Missing(blocks, slots) > 0 || (copies != nullptr && kv_.Shares(blocks, first_position));
   if (short_of_blocks_ && takes) return false;
   return kv_.Extend(blocks, first_position, slots, sequence.lane(), updates, copies);
 }

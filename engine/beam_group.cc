@@ -57,8 +57,7 @@ void BeamGroup::FillCandidates() {
       for (int32_t i = 0; i < told.top_count; ++i) {
         const int32_t token = told.top_ids[i];
         if (!all && std::binary_search(barred.begin(), barred.end(), token)) continue;
-        of_beam.push_back(
-            {token, told.top_logprobs[i], Ends(context_->RoleOf(token, count))});
+        of_beam.push_back({token, told.top_logprobs[i], Ends(context_->RoleOf(token, count))});
       }
     };
     add(!bars);
@@ -160,11 +159,11 @@ void BeamGroup::Answer(Clock::time_point time, std::vector<Event>* events) const
       TokenScore score = {};
       score.token_id = search_.nodes()[node].token;
       if (!scores_.empty()) score = scores_[node];
-      events->push_back({context_->number,
-                         TokenEvent{.index = index,
-                                    .role = context_->RoleOf(score.token_id, ++count),
-                                    .time = time,
-                                    .score = score}});
+      events->push_back(
+          {context_->number, TokenEvent{.index = index,
+                                        .role = context_->RoleOf(score.token_id, ++count),
+                                        .time = time,
+                                        .score = score}});
     }
   }
 }

@@ -5,8 +5,8 @@
 // (Lane::top_logprobs, found within the step). When all beams of a step are known the search
 // chooses, and beams move: a beam stays in the lane of the one that it continues, where no other
 // one does; a second continuation takes the lane of a beam that ends here, with a copy of its
-// parent's tokens (LaneFork) and a share of its blocks (KvCache::Fork). So what a group does next is
-// known only when its step has ended, and nothing is launched ahead of it.
+// parent's tokens (LaneFork) and a share of its blocks (KvCache::Fork). So what a group does next
+// is known only when its step has ended, and nothing is launched ahead of it.
 //
 // Nothing is told of the answers before the search has ended: only then is known which they are.
 // Engine thread.
@@ -66,13 +66,13 @@ class BeamGroup {
 
   std::shared_ptr<const RequestContext> context_;
   BeamSearch search_;
-  std::vector<Sequence*> members_;    // by index
-  std::vector<Sequence*> holders_;    // by beam: who runs it
-  std::vector<Sequence*> next_;       // the same of the next step, while it is made
-  std::vector<TokenScore> told_;      // by beam; token_id -1: not yet
+  std::vector<Sequence*> members_;  // by index
+  std::vector<Sequence*> holders_;  // by beam: who runs it
+  std::vector<Sequence*> next_;     // the same of the next step, while it is made
+  std::vector<TokenScore> told_;    // by beam; token_id -1: not yet
   std::vector<std::vector<BeamSearch::Candidate>> candidates_;  // by beam
-  std::vector<TokenScore> scores_;    // by node, where logprobs were asked
-  bool keeps_counts_;                 // the lanes do, and are told of every token
+  std::vector<TokenScore> scores_;  // by node, where logprobs were asked
+  bool keeps_counts_;               // the lanes do, and are told of every token
 };
 
 }  // namespace sirocco

@@ -53,9 +53,8 @@ void BeamSearch::Finish(const Continuation& continuation) {
   const auto most = static_cast<size_t>(options_.num_beams);
   const double score = Penalised(continuation.score);
   if (answers_.size() == most && !(score > answers_.back().score)) return;
-  const auto at =
-      std::find_if(answers_.begin(), answers_.end(),
-                   [&](const Answer& answer) { return score > answer.score; });
+  const auto at = std::find_if(answers_.begin(), answers_.end(),
+                               [&](const Answer& answer) { return score > answer.score; });
   answers_.insert(at, {.node = AddNode(continuation), .length = length_, .score = score});
   if (answers_.size() > most) answers_.pop_back();
 }

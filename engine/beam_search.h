@@ -35,8 +35,8 @@ class BeamSearch {
     bool ends = false;  // by its token
   };
   // Takes the next token's candidates of each beam, best first, in the order of beams(); of the
-  // first token those after the prompt. Each beam has one at least; the choice is right where it has
-  // num_beams that do not end, or all there are. Not after done().
+  // first token those after the prompt. Each beam has one at least; the choice is right where it
+  // has num_beams that do not end, or all there are. Not after done().
   void Advance(std::span<const std::vector<Candidate>> candidates);
 
   bool done() const { return done_; }

@@ -105,9 +105,8 @@ absl::StatusOr<std::shared_ptr<TokenStream>> EngineLoop::Submit(Request request,
                          stream, options_.end_token_ids, hasher_ ? &*hasher_ : nullptr);
   if (context->searches() && BeamGroup::Candidates(*context) > kMaxTopLogprobs) {
     return absl::InvalidArgumentError(absl::StrCat(
-        "num_beams: ", context->request.beam->num_beams, " beams with ",
-        context->barred_ids.size(), " end and stop tokens; together they may be at most ",
-        kMaxTopLogprobs));
+        "num_beams: ", context->request.beam->num_beams, " beams with ", context->barred_ids.size(),
+        " end and stop tokens; together they may be at most ", kMaxTopLogprobs));
   }
   if (auto refusal = inbox_.Push(std::move(context), delivery_); refusal) {
     if (!refusal->reason.empty()) observer_->OnRejected(refusal->reason);

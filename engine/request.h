@@ -53,9 +53,9 @@ struct LogprobOptions {
 
 // Beam search as in Hugging Face's generate(num_beams): engine/beam_search.h.
 struct BeamOptions {
-  int32_t num_beams = 2;         // 2 ... kMaxBeams, at most max_batch_size
-  float length_penalty = 1;      // a finished beam's score is its logprob / length ^ this
-  bool early_stopping = false;   // the search ends as soon as num_beams beams have finished
+  int32_t num_beams = 2;        // 2 ... kMaxBeams, at most max_batch_size
+  float length_penalty = 1;     // a finished beam's score is its logprob / length ^ this
+  bool early_stopping = false;  // the search ends as soon as num_beams beams have finished
 };
 
 // The range of length_penalty, both signs.
@@ -72,8 +72,8 @@ struct Request {
   SamplingParams sampling;
   StopOptions stop;
   std::optional<LogprobOptions> logprobs;
-  int32_t priority = 0;        // the higher is served first
-  std::string client;          // who asks: clients of one priority get fair shares
+  int32_t priority = 0;  // the higher is served first
+  std::string client;    // who asks: clients of one priority get fair shares
   // Sequences returned: 1 ... max_batch_size; of a beam search, its best, at most num_beams.
   int32_t n = 1;
   std::optional<BeamOptions> beam;

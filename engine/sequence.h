@@ -120,9 +120,7 @@ class Sequence {
            sampled_ < context_->request.max_new_tokens;
   }
   // A step may still be planned with it.
-  bool goes_on() const {
-    return prefilling() || decoding() || (waits_for_group_ && !preempted_);
-  }
+  bool goes_on() const { return prefilling() || decoding() || (waits_for_group_ && !preempted_); }
   // Tokens that the device knows when all that is launched has ended.
   int32_t length() const { return context_->prompt_length() + sampled_; }
   // A launched step that names it has not been collected.

@@ -189,8 +189,8 @@ absl::Status LaneStore::Check(const LaneFork& fork) const {
     }
   }
   if (KeepsCounts(fork.lane) != KeepsCounts(fork.parent)) {
-    return absl::InvalidArgumentError(absl::StrCat(
-        "lane start: of lanes ", fork.lane, " and ", fork.parent, ", a fork's, one keeps counts"));
+    return absl::InvalidArgumentError(absl::StrCat("lane start: of lanes ", fork.lane, " and ",
+                                                   fork.parent, ", a fork's, one keeps counts"));
   }
   return CheckIds("a fork's token", {&fork.token, 1}, lanes_.vocab_size);
 }
@@ -205,9 +205,8 @@ absl::Status LaneStore::CopyLane(Device& device, int64_t lane, int64_t parent) c
   }
   if (status.ok()) {
     const int64_t entries = int64_t{lanes_.groups} * lanes_.max_blocks;
-    status =
-        device.CopyOnDevice(lanes_.block_table + lane * entries,
-                            lanes_.block_table + parent * entries, entries * sizeof(int32_t));
+    status = device.CopyOnDevice(lanes_.block_table + lane * entries,
+                                 lanes_.block_table + parent * entries, entries * sizeof(int32_t));
   }
   if (status.ok() && KeepsCounts(static_cast<int32_t>(lane))) {
     const int64_t vocab = lanes_.vocab_size;

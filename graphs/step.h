@@ -22,15 +22,15 @@ struct LaneStart {
   std::span<const int32_t> barred_ids;                    // kLaneBarred: end and stop ids
 };
 
-// A lane goes on from what another one knows: it takes over the other's tokens and block tables, with
-// `token` in place of the newest, which the last step sampled. Both were started alike but for their
-// tokens, and both have as many.
+// A lane goes on from what another one knows: it takes over the other's tokens and block tables,
+// with `token` in place of the newest, which the last step sampled. Both were started alike but for
+// their tokens, and both have as many.
 struct LaneFork {
   int32_t lane = 0;
   int32_t parent = 0;  // itself: only its newest token becomes another
   int32_t token = 0;
-  // Where the lane keeps counts (kLanePenalties), which sampling leaves alone in a kLaneBeam's: times
-  // that the token is in the output, this one included.
+  // Where the lane keeps counts (kLanePenalties), which sampling leaves alone in a kLaneBeam's:
+  // times that the token is in the output, this one included.
   int32_t count = 0;
 };
 

@@ -269,8 +269,9 @@ struct AdjustLogitsParams {
 // history[length] = token, length + 1, counts. A lane whose history is full is left as it is.
 // In this order: allowed and banned ids, bias, repetition, presence and frequency penalties,
 // n-grams, min_new_tokens, temperature, top_k, top_p (of what top_k left), min_p; a filter that
-// would leave no id is skipped. Lanes of a beam search: kLaneBeam. Draws: Gumbel-max with Philox-4x32-10 (Salmon et al., 2011), key =
-// seed, counter = (position, index, id / 4, 0), word id % 4.
+// would leave no id is skipped. Lanes of a beam search: kLaneBeam. Draws: Gumbel-max with
+// Philox-4x32-10 (Salmon et al., 2011), key = seed, counter = (position, index, id / 4, 0), word id
+// % 4.
 struct SampleParams {
   int32_t rows = 0;
   const int32_t* row_lane = nullptr;  // [R]

@@ -185,6 +185,23 @@ __device__ __forceinline__ OptionRow OptionRowOf(const SampleKernelParams& p, in
   return read;
 }
 
+// A row of a beam with options: its id. Not inline, so that its registers do not crowd those of the
+// other rows' way.
+__device__ __noinline__ int32_t SampleBeam(const SampleKernelParams& p, int32_t row) {
+  const int32_t lane_index = p.op.row_lane[row];
+  const Lane& lane = p.op.lanes.lane[lane_index];
+  float* const logits = static_cast<float*>(p.op.logits.data) + int64_t{row} * p.op.logits.width;
+  ToLogprobs<kFilterThreads>(logits, p.op.logits.width, p.aligned);
+  OptionRow options =
+      OptionRowOf(p, row, lane_index, lane, AskedOf(lane, p.op.logits.width).options);
+  if ((options.options & kLaneNgrams) != 0) {
+    MarkNgrams<kFilterThreads>(options,
+                               p.op.lanes.history + int64_t{lane_index} * p.op.lanes.max_length,
+                               lane.length, lane.no_repeat_ngram);
+  }
+  return ReportBest<kFilterThreads>(options, logits, lane.top_logprobs, &p.op.out[row]);
+}
+
 // Reads a row's logits, and what its options need (13 bytes an id at most), once to find the
 // highest, then for each filter once or twice, and where no list of 2,048 ids holds what they leave
 // twice for the draw.
@@ -200,26 +217,26 @@ __global__ void __launch_bounds__(kFilterThreads)
   const Asked asked = AskedOf(lane, p.op.logits.width);
   if (asked.plain()) return;
 
-  float* const logits = static_cast<float*>(p.op.logits.data) + int64_t{row} * p.op.logits.width;
-  if (asked.beam) ToLogprobs<kFilterThreads>(logits, p.op.logits.width, p.aligned);
+  if (asked.beam) {
+    const int32_t id = SampleBeam(p, row);
+    __syncthreads();  // nobody reads the lane any more
+    if (threadIdx.x == 0) AdvanceLane(p.op.lanes, lane_index, id);
+    return;
+  }
+
   OptionRow options = OptionRowOf(p, row, lane_index, lane, asked.options);
   if ((asked.options & kLaneNgrams) != 0) {
     MarkNgrams<kFilterThreads>(options,
                                p.op.lanes.history + int64_t{lane_index} * p.op.lanes.max_length,
                                lane.length, lane.no_repeat_ngram);
   }
-  int32_t id;
-  if (asked.beam) {
-    id = ReportBest<kFilterThreads>(options, logits, lane.top_logprobs, &p.op.out[row]);
-  } else {
-    const uint64_t highest = SettleOptions<kFilterThreads>(options);
-    id = IdOf(highest);
-    if (asked.drawn) {
-      FilterRow scaled = {options, LogitOf(highest), lane.temperature, -1};
-      id = DrawFiltered(scaled, lane, asked.filtered, shared);
-    }
-    ReportId(&p.op.out[row], id);
+  const uint64_t highest = SettleOptions<kFilterThreads>(options);
+  int32_t id = IdOf(highest);
+  if (asked.drawn) {
+    FilterRow scaled = {options, LogitOf(highest), lane.temperature, -1};
+    id = DrawFiltered(scaled, lane, asked.filtered, shared);
   }
+  ReportId(&p.op.out[row], id);
   __syncthreads();  // nobody reads the lane any more
   if (threadIdx.x == 0) AdvanceLane(p.op.lanes, lane_index, id);
 }

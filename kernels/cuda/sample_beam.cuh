@@ -61,8 +61,8 @@ __device__ __forceinline__ void ToLogprobs(float* logits, int32_t vocab, bool al
 }
 
 // Writes the row's score, and returns the best id, for all threads of the block. `row` reads
-// `logits`. Reads and writes R * vocab * 4 bytes three times, what the options need once or twice,
-// and for each id reported the logits once more.
+// `logits`. With ToLogprobs a row's logits are read five times and written twice, what its options
+// need is read twice, and for each id reported the logits are read once more.
 template <int kThreads>
 __device__ __forceinline__ int32_t ReportBest(OptionRow& row, float* logits, int32_t asked,
                                               TokenScore* out) {

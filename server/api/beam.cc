@@ -32,8 +32,7 @@ absl::Status CheckRanges(const v1::GenerateRequest& request, const ModelFacts& m
 
 absl::Status CheckBeside(const v1::GenerateRequest& request, const Request& out) {
   if (out.n > 1) {
-    return InvalidField("n", absl::StrCat(out.n),
-                        "1 beside beam, which has num_return_sequences");
+    return InvalidField("n", absl::StrCat(out.n), "1 beside beam, which has num_return_sequences");
   }
   if (request.sampling().temperature() > 0) {
     return InvalidField("sampling.temperature", absl::StrCat(request.sampling().temperature()),

@@ -113,7 +113,8 @@ TEST(BeamSearch, WithoutEarlyStoppingEndsWhereTheBestBeamIsNotBetter) {
   EXPECT_TRUE(two_answers(true).search.done());
   Search s = two_answers(false);
   EXPECT_FALSE(s.search.done());
-  // A better answer takes the place of the worst, which is then -5 / 3; a beam with as much ends it.
+  // A better answer takes the place of the worst, which is then -5 / 3; a beam with as much ends
+  // it.
   s.Step({{End(-1), On(4, -1)}, {On(3, -5), On(2, -6)}});
   EXPECT_EQ(s.Answers(), (Scored{{{5, 1, 0}, -5.0 / 3}, {{0}, -2}}));
   EXPECT_FALSE(s.search.done());

@@ -58,7 +58,9 @@ std::vector<Answer> SimulateBeams(const Request& request,
   const size_t width = request.beam->num_beams;
   std::vector<Path> beams = {{.tokens = request.prompt}};
   std::vector<Path> finished;
-  const auto penalty = [&](int32_t length) { return std::pow(length, request.beam->length_penalty); };
+  const auto penalty = [&](int32_t length) {
+    return std::pow(length, request.beam->length_penalty);
+  };
   for (int32_t length = 1; length <= request.max_new_tokens; ++length) {
     std::vector<Path> all;
     for (const Path& beam : beams) {
@@ -76,9 +78,8 @@ std::vector<Answer> SimulateBeams(const Request& request,
       }
       if (!ends && beams.size() < width) beams.push_back(all[i]);
     }
-    std::stable_sort(finished.begin(), finished.end(), [](const Path& a, const Path& b) {
-      return a.final_score > b.final_score;
-    });
+    std::stable_sort(finished.begin(), finished.end(),
+                     [](const Path& a, const Path& b) { return a.final_score > b.final_score; });
     if (finished.size() > width) finished.resize(width);
     if (finished.size() < width) continue;
     if (request.beam->early_stopping) break;

@@ -1,5 +1,5 @@
-// The answer to a beam search over the fake model by its definition: beams as whole lists of tokens,
-// all continuations looked at. Shares no code with the engine.
+// The answer to a beam search over the fake model by its definition: beams as whole lists of
+// tokens, all continuations looked at. Shares no code with the engine.
 #pragma once
 
 #include <cstdint>

@@ -141,7 +141,8 @@ absl::Status FakeExecutor::ForkLane(const LaneFork& fork) {
   LaneState& lane = lanes_.at(fork.lane);
   const LaneState& parent = lanes_.at(fork.parent);
   Expect(lane.life > 0 && parent.life > 0, "a fork of lanes that were not started");
-  Expect(!InFlight(lane.life) && !InFlight(parent.life), "a lane that a launched step uses is forked");
+  Expect(!InFlight(lane.life) && !InFlight(parent.life),
+         "a lane that a launched step uses is forked");
   if (fork.lane != fork.parent) {
     lane.tokens = parent.tokens;
     lane.computed = parent.computed;

@@ -1,5 +1,7 @@
 // Beam searches of a whole engine, in every mode and on every device, against what transformers
 // answers (tests/goldens/beams): all at once, beside each other and beside greedy requests.
+#include "tests/testing/beam_golden.h"
+
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -15,7 +17,6 @@
 #include "tests/engine/counting_observer.h"
 #include "tests/graphs/golden_rig.h"
 #include "tests/kernels/devices.h"
-#include "tests/testing/beam_golden.h"
 #include "tests/testing/golden.h"
 #include "tests/testing/paths.h"
 #include "tests/testing/tolerance.h"
@@ -60,8 +61,9 @@ class BeamGoldenTest : public ::testing::TestWithParam<Parameters> {
     ASSERT_GE(goldens_.size(), 8u);
     rig_ = std::make_unique<GoldenRig>(typed.device.create(), GoldenPath(name), mode, typed.dtype);
     ASSERT_NE(rig_->executor, nullptr);
-    auto engine = Engine::Start(std::move(rig_->executor), /*tokenizer=*/nullptr, &observer_,
-                                {.prefill_chunk_size = 64, .groups = rig_->files.descriptor.groups});
+    auto engine =
+        Engine::Start(std::move(rig_->executor), /*tokenizer=*/nullptr, &observer_,
+                      {.prefill_chunk_size = 64, .groups = rig_->files.descriptor.groups});
     ASSERT_TRUE(engine.ok()) << engine.status();
     engine_ = *std::move(engine);
   }
@@ -81,8 +83,8 @@ class BeamGoldenTest : public ::testing::TestWithParam<Parameters> {
       const BeamGolden::Answer& answer = golden.answers[index];
       EXPECT_EQ(sequence.token_ids, answer.ids) << "answer " << index;
       if (sequence.logprobs.empty()) continue;
-      const double score = sequence.cumulative_logprob /
-                           std::pow(sequence.token_ids.size(), golden.length_penalty);
+      const double score =
+          sequence.cumulative_logprob / std::pow(sequence.token_ids.size(), golden.length_penalty);
       EXPECT_NEAR(score, answer.score, kLogprobTolerance * std::max(1.0, std::abs(answer.score)));
     }
   }
@@ -106,8 +108,8 @@ INSTANTIATE_TEST_SUITE_P(Float32, BeamGoldenTest,
                          NameOfParameters);
 
 TEST_P(BeamGoldenTest, AnswersAsTransformers) {
-  const auto greedy = ReadGolden(GoldenPath(std::string(std::get<1>(GetParam())) +
-                                            "/expected.safetensors"));
+  const auto greedy =
+      ReadGolden(GoldenPath(std::string(std::get<1>(GetParam())) + "/expected.safetensors"));
   ASSERT_TRUE(greedy.ok()) << greedy.status();
   std::vector<std::unique_ptr<Client>> searches, others;
   for (size_t i = 0; i < goldens_.size(); ++i) {

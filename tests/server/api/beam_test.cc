@@ -38,7 +38,8 @@ TEST_F(BeamOptionsTest, AreThoseOfTheSearch) {
   EXPECT_EQ(plain->n, 1);
   const auto all = From(
       "beam { num_beams: 4 length_penalty: 0 early_stopping: true num_return_sequences: 2 } n: 1 "
-      "sampling { temperature: 0 repetition_penalty: 1.2 min_new_tokens: 2 } stop { token_ids: 7 }");
+      "sampling { temperature: 0 repetition_penalty: 1.2 min_new_tokens: 2 } stop { token_ids: 7 "
+      "}");
   ASSERT_TRUE(all.ok()) << all.status();
   EXPECT_EQ(all->beam->num_beams, 4);
   EXPECT_EQ(all->beam->length_penalty, 0);
