@@ -23,9 +23,9 @@
 // others among them. A prompt's block can be found from the launch of the step that computes it on,
 // a generated one's when its tokens are known.
 //
-// A beam search is a group of sequences (beam_group.h), which take lanes and lose them together. It
-// counts as many lanes and blocks as it has beams, as if they shared nothing but what they do
-// share.
+// A beam search is a group of sequences (beam_group.h), which take lanes and lose them together: it
+// waits until there are as many as it has beams, and room for all of these. Nobody loses a lane for
+// it but by ending.
 //
 // Where the executor runs ahead, step n+1 is planned and launched before the tokens of step n are
 // known: by lengths, which are. A sequence that reaches its length leaves the batch at once. One

@@ -119,16 +119,11 @@ bool Batcher::ResumesNext() const {
 }
 
 bool Batcher::MakeLane() {
-  const auto runs = [](const auto& sequence) {
-    return sequence->prefilling() || sequence->decoding();
-  };
   // A group waits for as many as it needs: to take them one by one from others, and perhaps not to
   // get the last, would be dear for all.
   if (LanesOfNext() > 1) return false;
   // One that is on its way back will do.
-  if (queue_.empty() || !leaving_.empty() || !std::all_of(running_.begin(), running_.end(), runs)) {
-    return false;
-  }
+  if (queue_.empty() || SomethingReturns()) return false;
   const Live& head = requests_.at(queue_.front());
   Sequence* victim = nullptr;  // the newest of the client with the most lanes for its weight
   for (const std::unique_ptr<Sequence>& sequence : running_) {

@@ -3,6 +3,7 @@
 // with a window.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <memory>
 #include <random>
 #include <utility>
@@ -176,6 +177,40 @@ TEST_P(SameBitsTest, PreemptedAndNot) {
       // For 1.3 of the longest.
       Rig tight(
           {.mode = GetParam(), .kv_blocks = {31, 20}, .prefix_cache = prefix_cache, .late = late});
+      ExpectSame(tight.Answers(requests), expected);
+      EXPECT_GT(tight.counts().preemptions, 5);
+    }
+  }
+}
+
+// Searches between the others, with all that may be asked of them.
+std::vector<Request> WithSearches() {
+  std::vector<Request> requests;
+  const std::vector<Request> others = RandomRequests(30, 12, 70);
+  std::vector<Request> searches = RandomRequests(30, 12, 18);
+  for (size_t i = 0; i < searches.size(); ++i) {
+    Request& search = searches[i];
+    search.beam = BeamOptions{.num_beams = 2 + static_cast<int32_t>(i % 2),
+                              .length_penalty = static_cast<float>(i % 3),
+                              .early_stopping = i % 5 == 0};
+    search.n = std::min(search.n, search.beam->num_beams);
+    search.sampling.temperature = 0;
+    if (ChangesLogits(search.sampling)) search.logprobs.reset();
+    requests.push_back(search);
+    requests.push_back(others[i]);
+  }
+  return requests;
+}
+
+TEST_P(SameBitsTest, SearchesToo) {
+  const std::vector<Request> requests = WithSearches();
+  Rig plenty({.mode = GetParam(), .kv_blocks = kPlenty, .prefix_cache = false});
+  const std::vector<Client::Output> expected = plenty.Answers(requests);
+  EXPECT_EQ(plenty.counts().preemptions, 0);
+  for (const bool late : {false, true}) {
+    for (const bool prefix_cache : {false, true}) {
+      Rig tight(
+          {.mode = GetParam(), .kv_blocks = {30, 30}, .prefix_cache = prefix_cache, .late = late});
       ExpectSame(tight.Answers(requests), expected);
       EXPECT_GT(tight.counts().preemptions, 5);
     }
