@@ -84,7 +84,7 @@ std::vector<TypedCase> BlockCases() {
   std::vector<TypedCase> cases;
   for (const DeviceCase& device : Devices()) {
     for (const DType dtype : {DType::kQ8_0, DType::kQ4_0, DType::kQ4_1}) {
-      if (device.name == "cpu") cases.push_back({device, dtype});
+      if (device.name.rfind("cpu", 0) == 0) cases.push_back({device, dtype});
     }
   }
   return cases;
