@@ -214,7 +214,9 @@ TEST_P(LowerPrecisionTest, IsWithinToleranceByTeacherForcing) {
       ++compared;
     }
   }
-  if (with_ids) EXPECT_GT(compared, 20);
+  if (with_ids) {
+    EXPECT_GT(compared, 20);
+  }
   std::sort(errors.begin(), errors.end());
   EXPECT_LT(errors[errors.size() / 2], tolerance.median);
   EXPECT_LT(errors.back(), tolerance.largest);
