@@ -209,10 +209,11 @@ TEST_P(SameBitsTest, SearchesToo) {
   EXPECT_EQ(plenty.counts().preemptions, 0);
   for (const bool late : {false, true}) {
     for (const bool prefix_cache : {false, true}) {
+      // For one search of the longest.
       Rig tight(
-          {.mode = GetParam(), .kv_blocks = {30, 30}, .prefix_cache = prefix_cache, .late = late});
+          {.mode = GetParam(), .kv_blocks = {25, 25}, .prefix_cache = prefix_cache, .late = late});
       ExpectSame(tight.Answers(requests), expected);
-      EXPECT_GT(tight.counts().preemptions, 5);
+      EXPECT_GT(tight.counts().preemptions, 2);
     }
   }
 }
