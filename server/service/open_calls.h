@@ -3,6 +3,7 @@
 
 #include <condition_variable>
 #include <cstdint>
+#include <memory>
 #include <mutex>
 
 #include "engine/request.h"
@@ -10,35 +11,41 @@
 namespace sirocco {
 
 class OpenCalls {
+  struct State;
+
  public:
-  // A call, as long as this lives.
+  // A call, as long as this lives: after the server too, where the engine was just telling it news.
   class Call {
    public:
-    explicit Call(OpenCalls& calls) : calls_(calls) { calls_.Add(1); }
-    ~Call() { calls_.Add(-1); }
+    explicit Call(OpenCalls& calls) : calls_(calls.state_) { calls_->Add(1); }
+    ~Call() { calls_->Add(-1); }
     Call(const Call&) = delete;
     Call& operator=(const Call&) = delete;
 
    private:
-    OpenCalls& calls_;
+    const std::shared_ptr<State> calls_;
   };
 
   // False: some had not ended at `until`.
   bool WaitUntilNone(Clock::time_point until) {
-    std::unique_lock lock(mutex_);
-    return none_.wait_until(lock, until, [this] { return count_ == 0; });
+    std::unique_lock lock(state_->mutex);
+    return state_->none.wait_until(lock, until, [this] { return state_->count == 0; });
   }
 
  private:
-  void Add(int64_t calls) {
-    const std::lock_guard lock(mutex_);
-    count_ += calls;
-    if (count_ == 0) none_.notify_all();
-  }
+  struct State {
+    void Add(int64_t calls) {
+      const std::lock_guard lock(mutex);
+      count += calls;
+      if (count == 0) none.notify_all();
+    }
 
-  std::mutex mutex_;
-  std::condition_variable none_;
-  int64_t count_ = 0;
+    std::mutex mutex;
+    std::condition_variable none;
+    int64_t count = 0;
+  };
+
+  const std::shared_ptr<State> state_ = std::make_shared<State>();
 };
 
 }  // namespace sirocco
