@@ -92,7 +92,9 @@ TEST_P(CancelTest, TenThousandLeakNothing) {
 
   const Counts counts = h_.observer.counts();
   EXPECT_EQ(counts.rejected.size(), 0u);
-  EXPECT_EQ(counts.finished_requests, seen_.ok);
+  // That first one too, if it had its two tokens before it was cancelled.
+  EXPECT_GE(counts.finished_requests, seen_.ok);
+  EXPECT_LE(counts.finished_requests, seen_.ok + 1);
   // Each that held a lane was told once, that first one too if it came so far.
   EXPECT_GE(counts.cancelled_lanes, seen_.lanes);
   EXPECT_LE(counts.cancelled_lanes, seen_.lanes + 1);
