@@ -14,10 +14,11 @@ from harness import Server, eventually
 from http2 import Connection, call_headers, frame
 from stubs import pb, rpc
 
-SECONDS = 2  # of each kind of abuse
+SECONDS = 1  # of each kind of abuse
 ATTACKERS = 4  # connections at once
-# Bytes that the server may hold more while it is abused; calls that wait to be ended are most of it.
-GROWTH = 2 << 30
+# Bytes that the server may hold more while it is abused; calls that wait to be ended are most of it, and
+# what they hold is up to twice the bound of metadata.
+GROWTH = 3 << 30
 GENERATE = "/sirocco.v1.Inference/GenerateStream"
 ASK = http2.message(pb.GenerateRequest(prompt="Once", max_new_tokens=4000,
                                        stop={"ignore_eos": True}).SerializeToString())
