@@ -201,7 +201,8 @@ def test_memory_at_the_start(tiny, faults, mode):
         else:
             assert server.status == 1 and "not enough memory for " in server.reason()
     assert statuses.count(1) > 5, statuses
-    assert statuses.count(-signal.SIGABRT) <= 1 and statuses.count(None) <= 2, statuses
+    # Abseil asks once or twice, as threads meet.
+    assert statuses.count(-signal.SIGABRT) <= 3 and statuses.count(None) <= 2, statuses
 
 
 def test_the_heap(tiny, faults):
