@@ -51,8 +51,7 @@ class PrefillPass {
   LaneStore& lanes_;
   StepInputs& inputs_;
   const ExecutorOptions& options_;
-  Plan pass_;
-  Plan head_;
+  PrefillPlans plans_;
   Plan sample_;
 };
 

@@ -395,7 +395,8 @@ std::vector<std::string> NamesOf(const Plan& plan) {
 TEST_F(ComposeTest, PrefillIsTheDecodersLayersWithAnAttentionOfItsOwn) {
   for (const RandomNorms norms : {RandomNorms::kFew, RandomNorms::kAll}) {
     Make(norms);
-    const Plan prefill = ComposePrefill(Context());
+    const PrefillPlans plans = ComposePrefill(Context());
+    const Plan& prefill = plans.layers;
     EXPECT_FALSE(All<BeginStepParams>(prefill).at(0).derive_positions);
     EXPECT_TRUE(All<BeginStepParams>(ComposeEagerDecode(Context())).at(0).derive_positions);
     std::vector<std::string> names = {"begin_step", "embed"};
@@ -409,8 +410,7 @@ TEST_F(ComposeTest, PrefillIsTheDecodersLayersWithAnAttentionOfItsOwn) {
     EXPECT_EQ(ends.at(1).next_norm, model_.weights.layers[2].attention_norm);
     EXPECT_EQ(ends.at(2).next_norm, nullptr);  // the head norms the rows it takes
     // Which it finds where the stream is: another buffer after each layer with post-norms.
-    EXPECT_EQ(All<GatherRowsParams>(ComposePrefillHead(Context())).at(0).in.data,
-              ends.at(2).hidden.data);
+    EXPECT_EQ(All<GatherRowsParams>(plans.head).at(0).in.data, ends.at(2).hidden.data);
     EXPECT_EQ(ends.at(2).hidden.data,
               norms == RandomNorms::kAll ? buffers_.sum.data : buffers_.hidden.data);
     for (const PrefillAttentionParams& attention : All<PrefillAttentionParams>(prefill)) {
