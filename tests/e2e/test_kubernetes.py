@@ -12,13 +12,15 @@ import pytest
 import yaml
 
 from harness import MODES, ROOT, Server, eventually, http, run_cli
-from prometheus_server import Prometheus, load_yaml, metric_names
+from prometheus_server import Prometheus, load_yaml, metric_names, rules
 
 FOLDER = os.path.join(ROOT, "deploy/kubernetes")
 SCHEMAS = os.path.join(ROOT, "tests/e2e/crds")
 KUBECTL = os.path.join(os.path.dirname(sys.executable), "kubectl")
 KUBERNETES = "1.34"  # the oldest whose preStop `sleep` is stable
-CRDS = {"InferencePool": "inference_pool.json", "ServiceMonitor": "service_monitor.json"}
+# Schemas of custom resources, each of which says what it was made of.
+CRDS = {"InferencePool": "inference_pool.json", "PrometheusRule": "prometheus_rule.json",
+        "ServiceMonitor": "service_monitor.json"}
 OVERLAYS = ("cpu", "gpu")
 
 
@@ -96,8 +98,8 @@ class TestObjects:
     def test_each_is_valid(self, objects):
         assert {kind for kind, _ in objects} == {
             "ConfigMap", "Deployment", "HorizontalPodAutoscaler", "InferencePool", "NetworkPolicy",
-            "PersistentVolumeClaim", "PodDisruptionBudget", "Service", "ServiceAccount",
-            "ServiceMonitor"}
+            "PersistentVolumeClaim", "PodDisruptionBudget", "PrometheusRule", "Service",
+            "ServiceAccount", "ServiceMonitor"}
         for thing in objects.values():
             validate(thing)
 
@@ -107,16 +109,44 @@ class TestObjects:
         ("InferencePool", ("spec", "endpointPickerRef", "portNumber")),
         ("NetworkPolicy", ("spec", "ingres")),
         ("PodDisruptionBudget", ("spec", "maxUnavailables")),
+        ("PrometheusRule", ("metadata", "label")),
+        ("PrometheusRule", ("spec", "groups", 0, "rule")),
+        ("PrometheusRule", ("spec", "groups", 0, "rules", 0, "expression")),
         ("ServiceMonitor", ("spec", "endpoint")),
+        ("ServiceMonitor", ("spec", "endpoints", 0, "timeout")),
     ])
     def test_a_wrong_name_would_be_found(self, built, kind, path):
+        self.refused(built, kind, path, 1)
+
+    @pytest.mark.parametrize("kind, path, value", [
+        ("InferencePool", ("spec", "appProtocol"), "grpc"),
+        ("InferencePool", ("spec", "targetPorts"), [{"number": 50051}, {"number": 50051}]),
+        ("PrometheusRule", ("spec", "groups", 0, "rules", 0, "for"), "five minutes"),
+        ("ServiceMonitor", ("spec", "endpoints", 0, "interval"), "15 s"),
+        ("ServiceMonitor", ("spec", "selector", "matchLabels"), ["sirocco"]),
+    ])
+    def test_a_wrong_value_would_be_found(self, built, kind, path, value):
+        self.refused(built, kind, path, value)
+
+    def refused(self, built, kind, path, value):
         thing = copy.deepcopy(built["gpu"][kind, "sirocco"])
         holder = thing
         for key in path[:-1]:
             holder = holder[key]
-        holder[path[-1]] = 1
+        holder[path[-1]] = value
         with pytest.raises((jsonschema.ValidationError, kubernetes_validate.ValidationError)):
             validate(thing)
+
+    def test_the_rules_are_those_of_prometheus(self, objects):
+        """One source: deploy/prometheus, whose rules its own tests run."""
+        subprocess.run([sys.executable, os.path.join(ROOT, "deploy/prometheus/operator.py"),
+                        "--check"], check=True, timeout=60)
+        groups = of_kind(objects, "PrometheusRule")["spec"]["groups"]
+        # kustomize breaks long lines elsewhere.
+        have = [rule | {"expr": rule["expr"].split()} for group in groups for rule in group["rules"]]
+        assert have == [rule | {"expr": rule["expr"].split()} for rule in rules()]
+        names = [group["name"] for group in groups]
+        assert len(set(names)) == len(names) > 3
 
     def test_selectors_find_the_pods(self, objects):
         labels = pod(objects)["metadata"]["labels"]
