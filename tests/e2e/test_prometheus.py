@@ -11,7 +11,7 @@ import xml.etree.ElementTree
 
 import pytest
 
-from harness import ROOT, Server, eventually
+from harness import ROOT, TIMEOUT, Server, eventually
 from prometheus_server import Prometheus, load_yaml, metric_names, rules
 
 DASHBOARD = os.path.join(ROOT, "deploy/grafana/sirocco.json")
@@ -69,9 +69,26 @@ def loaded(smollm2, tmp_path_factory):
         load = Load(server)
         load.join()
         eventually(server.idle)
-        load.scraped = time.time() + 1  # every count has been scraped by then
-        eventually(lambda: time.time() > load.scraped)
+        load.scraped = settled(prometheus)
         yield server, prometheus, load
+
+
+def settled(prometheus):
+    """Waits until every rule has recorded what a scrape after this moment saw; returns when that was.
+    """
+    def since(moment, *names):
+        """Waits until there are samples of all these names later than this; when the last one is of."""
+        def last():
+            times = [prometheus.query(f"timestamp({name})") for name in names]
+            return [float(series["value"][1]) for group in times for series in group] \
+                if all(times) else [0]
+        eventually(lambda: min(last()) > moment, timeout=TIMEOUT, what=f"samples after {moment}")
+        return max(last())
+
+    recorded = [rule["record"] for rule in rules() if "record" in rule]
+    # Twice: some rules read what others recorded.
+    scraped = since(time.time(), 'up{job="sirocco"}')
+    return since(since(scraped, *recorded), *recorded)
 
 
 def test_tokens_a_second_are_what_the_clients_counted(loaded):
