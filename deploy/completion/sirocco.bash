@@ -3,7 +3,7 @@
 
 # Lines of --help that begin with a flag: "  -h,--help   ...", "  --config TEXT   ...".
 _sirocco_flags() {
-  "$@" --help 2>/dev/null | sed -n 's/^ *\(-[a-z],\)\?\(--[a-z0-9-]*\).*/\2/p'
+  "$@" --help 2>/dev/null | sed -n 's/^  \(-[a-z],\)\?\(--[a-z0-9-]*\).*/\2/p'
 }
 
 _sirocco_commands() {

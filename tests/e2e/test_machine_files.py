@@ -1,10 +1,11 @@
-"""What deploy/ has for a machine without a cluster, compared with the program: the systemd unit and the
-shell's completion."""
+"""What deploy/ has for a machine without a cluster, compared with the program: the systemd unit, and the
+completion of each shell, in that shell."""
 import os
 import re
 import shlex
 import subprocess
 
+import pytest
 import yaml
 
 from harness import BINARY, MODES, ROOT, run_cli
@@ -27,7 +28,7 @@ def unit():
 
 
 def flags(command):
-    return set(re.findall(r"^ *(?:-\w,)?(--[a-z-]+)", run_cli(command, "--help").stdout,
+    return set(re.findall(r"^  (?:-\w,)?(--[a-z-]+)", run_cli(command, "--help").stdout,
                           re.MULTILINE))
 
 
@@ -56,28 +57,100 @@ class TestTheUnit:
         assert [str(wrong.returncode)] == unit()["Service", "RestartPreventExitStatus"]
 
 
-def complete(*words):
-    """What the shell offers for the last word."""
-    script = 'source "$1"; shift; COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); _sirocco; ' \
-             'printf "%s\\n" "${COMPREPLY[@]}"'
-    result = subprocess.run(
-        ["bash", "-c", script, "bash", os.path.join(ROOT, "deploy/completion/sirocco.bash"),
-         BINARY, *words], capture_output=True, text=True, timeout=60)
-    assert result.returncode == 0, result.stderr
-    return set(result.stdout.split())
+COMPLETION = os.path.join(ROOT, "deploy/completion")
+
+BASH = """
+source "$1/sirocco.bash"
+shift
+COMP_WORDS=("$@") COMP_CWORD=$(($# - 1))
+_sirocco
+printf '%s\\n' "${COMPREPLY[@]}"
+"""
+
+FISH = """
+source $argv[1]/sirocco.fish
+complete -C "$argv[2..]"
+"""
+
+# Presses Tab in an interactive shell, in whose completion system what is offered passes through `compadd`.
+ZSH_SETUP = """
+PROMPT= RPROMPT= FPATH="$1:$FPATH" OFFERED="$2"
+setopt no_beep
+autoload -U compinit
+compinit -D -u
+compadd() {
+  local -a offered
+  # With -O, -A or -D it only computes.
+  if [[ -z ${argv[(r)-[OAD]]} ]]; then
+    builtin compadd -A offered "$@"
+    print -rl -- $offered >>$OFFERED
+  fi
+  builtin compadd "$@"
+}
+over() { print over >>$OFFERED }
+comppostfuncs=(over)
+"""
+ZSH = """
+folder=$1 scratch=$2
+shift 2
+zmodload zsh/zpty
+zpty shell zsh -f -i
+zpty -w shell "source $scratch/setup $folder $scratch/offered"
+zpty -w -n shell "$*"$'\\t'
+for (( i = 0; i < 600; i++ )); do
+  [[ -e $scratch/offered && $(tail -n 1 $scratch/offered) == over ]] && break
+  zpty -r -t shell text
+  sleep 0.05
+done
+zpty -d shell
+sed '$d' $scratch/offered
+"""
+
+
+@pytest.fixture(params=["bash", "fish", "zsh"])
+def complete(request, tmp_path):
+    """What a shell offers for the last of some words."""
+    shell = request.param
+
+    def offered(*words):
+        if shell == "bash":
+            command = ["bash", "-c", BASH, "bash", COMPLETION]
+        elif shell == "fish":
+            command = ["fish", "--no-config", "-c", FISH, COMPLETION]
+        else:
+            (tmp_path / "setup").write_text(ZSH_SETUP)
+            (tmp_path / "offered").unlink(missing_ok=True)
+            command = ["zsh", "-f", "-c", ZSH, "zsh", COMPLETION, tmp_path]
+        result = subprocess.run([*command, BINARY, *words], capture_output=True, text=True, timeout=60,
+                                env={**os.environ, "HOME": str(tmp_path), "TERM": "dumb"})
+        assert result.returncode == 0, result.stderr
+        # fish adds what each is.
+        return {line.split("\t")[0] for line in result.stdout.splitlines() if line}
+    return offered
 
 
 class TestCompletion:
-    def test_commands(self):
+    def test_commands(self, complete):
         assert complete("") == COMMANDS
         assert complete("ch") == {"chat", "check-config"}
 
-    def test_flags_of_each_command(self):
+    def test_flags_of_each_command(self, complete):
         for command in COMMANDS:
-            assert complete(command, "--") == flags(command)
+            assert complete(command, "--") == flags(command), command
         assert complete("serve", "--max-b") == {"--max-batch-size"}
-        assert {"--help", "--version"} <= complete("--")
+        assert complete("--") == {"--help", "--version"}
 
-    def test_files(self, tmp_path):
+    def test_flags_after_others(self, complete):
+        assert complete("info", "--config", "x", "--pl") == {"--plan"}
+
+    def test_files(self, complete, tmp_path):
         (tmp_path / "model.gguf").touch()
-        assert complete("serve", "--model", f"{tmp_path}/mod") == {f"{tmp_path}/model.gguf"}
+        [file] = complete("serve", "--model", f"{tmp_path}/mod")
+        assert os.path.basename(file) == "model.gguf"
+
+    def test_what_each_is(self, tmp_path):
+        """fish shows it; zsh too, from the same lines."""
+        out = subprocess.run(["fish", "--no-config", "-c", FISH, COMPLETION, BINARY, "chat", "--addr"],
+                             capture_output=True, text=True, timeout=60,
+                             env={**os.environ, "HOME": str(tmp_path)}).stdout
+        assert out.startswith("--address\tthe server's HOST:PORT"), out
