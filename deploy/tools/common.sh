@@ -56,25 +56,33 @@ python_environment() {
   touch "$venv/.complete"
 }
 
+# cuda_release FOLDER: prints the release of the CUDA toolkit there, as 13.0; 0 if there is none.
+cuda_release() {
+  local release=""
+  [[ ! -x "$1/bin/nvcc" ]] || release="$("$1/bin/nvcc" --version | sed -n 's/.*release \([0-9.]*\).*/\1/p')"
+  echo "${release:-0}"
+}
+
 # Sets BAZEL_FLAGS: with the CUDA backend where a toolkit of 13.0 or newer is found; off a terminal,
 # progress is a line now and then.
 bazel_flags() {
   BAZEL_FLAGS=(--noshow_loading_progress)
   [[ -t 2 ]] || BAZEL_FLAGS+=(--show_progress_rate_limit=20 --color=no --curses=no)
-  local nvcc="${CUDA_HOME:-/usr/local/cuda}/bin/nvcc" release
-  if [[ -x "$nvcc" ]]; then
-    release="$("$nvcc" --version | sed -n 's/.*release \([0-9]*\).*/\1/p')"
-    if ((${release:-0} >= 13)); then
-      BAZEL_FLAGS+=(--config=cuda)
-    else
-      echo "CUDA toolkit ${release:-unknown} at ${nvcc%/bin/nvcc}: 13.0 or newer is needed, building without" >&2
-    fi
+  local home="${CUDA_HOME:-/usr/local/cuda}" release
+  release="$(cuda_release "$home")"
+  if ((${release%%.*} >= 13)); then
+    BAZEL_FLAGS+=(--config=cuda)
+    # A Bazel that runs since before the toolkit came looks again only where this has changed.
+    export CUDA_HOME="$home"
+  elif [[ "$release" != 0 ]]; then
+    echo "CUDA $release in $home: 13.0 or newer is needed (deploy/install --cuda), building without" >&2
   fi
 }
 
 # Adds to BAZEL_FLAGS: the CUDA backend compiled for every GPU that it serves.
 release_flags() {
   [[ " ${BAZEL_FLAGS[*]} " == *" --config=cuda "* ]] ||
-    die "--release needs a CUDA toolkit of 13.0 or newer in \$CUDA_HOME or /usr/local/cuda"
+    die "--release needs a CUDA toolkit of 13.0 or newer in \$CUDA_HOME or /usr/local/cuda;" \
+      "deploy/install --cuda brings one"
   BAZEL_FLAGS+=(--config=cuda_release)
 }
