@@ -7,6 +7,7 @@ import sys
 import tempfile
 import threading
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 
 import grpc
 import pytest
@@ -22,9 +23,9 @@ CLUSTERS = ("sirocco", "sirocco_by_prefix")
 
 
 class Envoy:
-    """deploy/envoy/envoy.yaml with these replicas."""
+    """deploy/envoy/envoy.yaml with these replicas, and what `change` does to each cluster."""
 
-    def __init__(self, addresses, folder):
+    def __init__(self, addresses, folder, change=lambda cluster: None):
         config = load_yaml(CONFIG)
         self.port, admin = free_port(), free_port()
         self.admin = f"http://127.0.0.1:{admin}"
@@ -38,6 +39,7 @@ class Envoy:
                 {"endpoint": {"address": {"socket_address": {
                     "address": address.split(":")[0], "port_value": int(address.split(":")[1])}}}}
                 for address in addresses]}]
+            change(cluster)
         file = os.path.join(folder, "envoy.yaml")
         with open(file, "w", encoding="utf-8") as out:
             json.dump(config, out)
@@ -212,6 +214,39 @@ class TestPrefixes:
         assert set(used) == set(replicas.addresses)
         assert [self.replica_of(envoy, f"prefix {i}")[0] for i in range(10)] \
             == [self.replica_of(envoy, f"prefix {i}")[0] for i in range(10)]
+
+
+def test_a_drain_that_envoy_has_not_seen(replicas, tmp_path):
+    """Health checks come seconds apart, and who drains refuses at once, so that it has the fewest calls:
+    each call goes on to the other replica all the same, whatever its key."""
+    drained = replicas.servers[1]
+
+    def blind(cluster):
+        cluster.pop("outlier_detection")
+        [check] = cluster["health_checks"]
+        check.update(interval="3600s", no_traffic_interval="3600s")
+
+    with Envoy(replicas.addresses[1:], str(tmp_path), blind) as envoy, \
+            ThreadPoolExecutor(16) as clients:
+        envoy.wait_healthy(2)
+        running = drained.stream(prompt="Once upon a time", max_new_tokens=1000,
+                                 stop={"ignore_eos": True})
+        next(running)
+        drained.terminate()
+        eventually(lambda: drained.check_health() == "NOT_SERVING")
+
+        def ask(i):
+            metadata = (("sirocco-prefix", f"prefix {i}"),) if i % 4 else ()
+            return envoy.stub.Generate(request(max_new_tokens=1), timeout=TIMEOUT, metadata=metadata)
+
+        calls = [clients.submit(ask, i) for i in range(400)]
+        failed = [error.details() for error in (call.exception() for call in calls) if error]
+        refused = drained.metrics()("sirocco_rejected_total", reason="draining")
+        running.cancel()
+    assert not failed, f"{len(failed)} of {len(calls)}: {set(failed)}"
+    assert refused > 100
+    assert drained.process.wait(30) == 0
+    replicas.start(1)
 
 
 class Load:
