@@ -3,6 +3,7 @@ particular."""
 import json
 import os
 import shlex
+import shutil
 import subprocess
 import tarfile
 
@@ -16,15 +17,21 @@ USER = 10001
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="mounts and other users need root")
 
 
-class Image:
-    """What deploy/tools/image makes of the installed tree, unpacked."""
+TREE = os.path.dirname(os.path.dirname(BINARY))
 
-    def __init__(self, folder):
+
+def make(*args, **env):
+    """deploy/tools/image."""
+    return subprocess.run([os.path.join(ROOT, "deploy/tools/image"), *args], capture_output=True,
+                          text=True, timeout=300, env={**os.environ, **env})
+
+
+class Image:
+    """What deploy/tools/image makes of an installed tree, unpacked."""
+
+    def __init__(self, folder, *flags, tree=TREE, **env):
         archive, layout = folder / "image.tar", folder / "layout"
-        result = subprocess.run(
-            [os.path.join(ROOT, "deploy/tools/image"),
-             os.path.dirname(os.path.dirname(BINARY)), archive],
-            capture_output=True, text=True, timeout=300)
+        result = make(*flags, tree, archive, **env)
         assert result.returncode == 0, result.stderr
         with tarfile.open(archive) as tar:
             tar.extractall(layout)
@@ -115,3 +122,50 @@ def test_it_serves(image, smollm2):
         assert server.check_health() == "SERVING"
         assert server.http_status("/readyz") == 200
     assert server.process.returncode == 0
+
+
+class TestForGpus:
+    """With a plugin and a cuBLASLt of a few bytes (of a version that no machine has), not of 500 MB."""
+
+    @pytest.fixture
+    def tree(self, tmp_path):
+        """The installed tree with a plugin that needs a cuBLASLt, which lies in toolkit/lib64."""
+        libraries = tmp_path / "toolkit/lib64"
+        libraries.mkdir(parents=True)
+        shutil.copytree(TREE, tmp_path / "tree")
+        cublas, plugin = libraries / "libcublasLt.so.99", tmp_path / "tree/lib/libsirocco_cuda.so"
+        plugin.unlink(missing_ok=True)
+        for out, source, flags in ((cublas, "int Multiply() { return 0; }", []),
+                                   (plugin, "int Multiply(); int Plugin() { return Multiply(); }",
+                                    [f"-L{libraries}", "-l:libcublasLt.so.99"])):
+            subprocess.run(["g++", "-shared", "-fPIC", "-x", "c++", "-", "-o", out,
+                            f"-Wl,-soname,{out.name}", *flags],
+                           input=source, text=True, check=True, timeout=60)
+        return tmp_path / "tree"
+
+    def test_what_is_in_it(self, tree, tmp_path):
+        licence = tmp_path / "toolkit/dist-info/nvidia_cublas-99.0.dist-info/licenses/License.txt"
+        licence.parent.mkdir(parents=True)
+        licence.write_text("what NVIDIA says")
+        image = Image(tmp_path, "--cuda", tree=tree, LD_LIBRARY_PATH=str(tmp_path / "toolkit/lib64"))
+        env = dict(entry.split("=", 1) for entry in image.config["Env"])
+        assert env["NVIDIA_VISIBLE_DEVICES"] == "all"
+        assert (image.root / "sirocco/lib/libsirocco_cuda.so").exists()
+        # Where the loader of the image looks.
+        assert (image.root / "lib/x86_64-linux-gnu/libcublasLt.so.99").exists()
+        assert (image.root / "usr/share/doc/cublas/copyright").read_text() == "what NVIDIA says"
+        told = subprocess.run([*image.command(str(tmp_path / "none")), "info", "--model", "/models/none"],
+                              capture_output=True, text=True, timeout=60, env=env)
+        assert (told.returncode, "/models/none" in told.stderr) == (2, True), told.stderr
+
+    def test_what_is_refused(self, tree, tmp_path):
+        toolkit = str(tmp_path / "toolkit/lib64")
+        for found, why in (({}, "not found here: libcublasLt.so.99"),
+                           ({"LD_LIBRARY_PATH": toolkit}, "no licence lies beside it")):
+            refused = make("--cuda", tree, tmp_path / "image.tar", **found)
+            assert refused.returncode == 1 and why in refused.stderr, refused.stderr
+            assert len(refused.stderr.splitlines()) == 1
+        (tree / "lib/libsirocco_cuda.so").unlink()
+        refused = make("--cuda", tree, tmp_path / "image.tar")
+        assert refused.returncode == 1 and "has no CUDA plugin" in refused.stderr, refused.stderr
+        assert not (tmp_path / "image.tar").exists()
