@@ -1,4 +1,5 @@
-// sirocco info: what a model's files hold and how it would run, or what a server serves.
+// sirocco info: what a model's files hold and how it would run, what a server serves, or what this
+// machine has for one.
 #include <cinttypes>
 #include <cstdio>
 #include <functional>
@@ -12,6 +13,7 @@
 #include "server/commands/client.h"
 #include "server/commands/commands.h"
 #include "server/commands/config_flags.h"
+#include "server/commands/machine.h"
 #include "server/commands/report.h"
 #include "server/model/dtypes.h"
 #include "server/model/load.h"
@@ -120,9 +122,17 @@ std::string WhyDType(const ServedModel& model, const Config& config) {
                       " does not compute: dequantised");
 }
 
-int InfoOfFiles(const ConfigFlags& flags, bool tensors, bool plan) {
+int InfoOfMachine(const Config& config) {
+  for (const MachineFact& fact : DescribeMachine(config)) Row(fact.name.c_str(), fact.value);
+  Row("mode", absl::StrCat(std::string(NameOf(config.mode)), " (", config.sources.at("mode"), ")"));
+  return 0;
+}
+
+// Of this machine, where no model is named.
+int InfoHere(const ConfigFlags& flags, bool tensors, bool plan) {
   absl::StatusOr<Config> config = flags.Load();
   if (!config.ok()) return Fail(config.status());
+  if (config->model.empty() && !tensors && !plan) return InfoOfMachine(*config);
   absl::StatusOr<std::unique_ptr<ServedModel>> opened = OpenServedModel(*config);
   if (!opened.ok()) return Fail(opened.status());
   const ServedModel& model = **opened;
@@ -167,7 +177,12 @@ void AddInfo(CLI::App& app, int& exit_status) {
   };
   auto options = std::make_shared<Options>();
   CLI::App* command = app.add_subcommand(
-      "info", "Show what a server serves (--address) or what a model's files hold (--model)");
+      "info",
+      "Show what a server serves (--address), or what a model's files hold (--model), or with\n"
+      "neither what a server has here: processor, memory, driver, GPU, ports, limits\n\n"
+      "  sirocco info                       would one start here, and on what?\n"
+      "  sirocco info --model MODEL.gguf    what is in it, and how it would run\n"
+      "  sirocco info --address HOST:PORT   what is served there");
   AddClientFlags(*command, options->server);
   const CLI::Option* address = command->get_option("--address");
   command->add_flag("--tensors", options->tensors, "with --model: list every tensor");
@@ -175,7 +190,7 @@ void AddInfo(CLI::App& app, int& exit_status) {
   auto flags = ConfigFlags::AddTo(*command);
   command->get_option("--model")->excludes(command->get_option("--address"));
   command->callback([options, flags, address, &exit_status] {
-    exit_status = address->count() == 0 ? InfoOfFiles(*flags, options->tensors, options->plan)
+    exit_status = address->count() == 0 ? InfoHere(*flags, options->tensors, options->plan)
                                         : InfoOfServer(options->server);
   });
 }

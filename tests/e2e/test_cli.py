@@ -113,6 +113,31 @@ class TestRun:
 
 
 class TestInfo:
+    def machine(self, *flags):
+        """What `sirocco info` says of this machine: (name, value) of each line."""
+        result = run_cli("info", *flags)
+        assert result.returncode == 0, result.stderr
+        return [(line[:18].strip(), line[18:].strip()) for line in result.stdout.splitlines()]
+
+    def test_this_machine(self):
+        facts = dict(self.machine("--listen", "127.0.0.1:0", "--metrics-listen", "127.0.0.1:0"))
+        assert {"processor", "CPU kernels", "memory", "driver", "CUDA device", "backend", "listen",
+                "metrics listen", "open files", "threads", "address space", "mode"} <= set(facts)
+        assert facts["backend"] == "cpu"  # as these tests ask for
+        assert " free of " in facts["memory"]
+        assert facts["listen"] == "127.0.0.1:0 is free"
+        if not os.path.exists("/proc/driver/nvidia/version"):
+            assert facts["driver"].startswith("none")
+            assert facts["CUDA device"].startswith("none: ")
+        assert facts["mode"].startswith("decoder_graph (")
+
+    def test_a_port_that_is_taken(self, smollm2_server):
+        facts = dict(self.machine("--listen", smollm2_server.address, "--metrics-listen",
+                                  smollm2_server.metrics_address))
+        for key, address in (("listen", smollm2_server.address),
+                             ("metrics listen", smollm2_server.metrics_address)):
+            assert address in facts[key] and "in use" in facts[key], facts[key]
+
     def test_files(self, smollm2):
         result = run_cli("info", "--model", smollm2)
         assert result.returncode == 0, result.stderr
