@@ -89,7 +89,12 @@ int Converse(const GenerateOptions& options) {
 
 void AddChat(CLI::App& app, int& exit_status) {
   auto options = std::make_shared<GenerateOptions>();
-  CLI::App* command = app.add_subcommand("chat", "Talk with a server's model in the terminal");
+  CLI::App* command =
+      app.add_subcommand("chat",
+                         "Talk with a server's model in the terminal: a line is a message, Ctrl-D "
+                         "ends\n\n"
+                         "  sirocco chat\n"
+                         "  sirocco chat --address HOST:PORT --system 'Answer in one sentence.'");
   command->add_option("--system", options->system, "the system message");
   options->AddTo(*command);
   command->callback([options, &exit_status] { exit_status = Converse(*options); });

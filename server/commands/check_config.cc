@@ -27,8 +27,12 @@ int CheckConfig(const ConfigFlags& flags) {
 }  // namespace
 
 void AddCheckConfig(CLI::App& app, int& exit_status) {
-  CLI::App* command = app.add_subcommand(
-      "check-config", "Validate a configuration (and its model's files) and print what holds");
+  CLI::App* command =
+      app.add_subcommand("check-config",
+                         "Validate a configuration (and its model's files) and print what holds, "
+                         "and where it came from\n\n"
+                         "  sirocco check-config --config sirocco.yaml\n"
+                         "  sirocco check-config --model MODEL.gguf --max-batch-size 256");
   auto flags = ConfigFlags::AddTo(*command);
   command->callback([flags, &exit_status] { exit_status = CheckConfig(*flags); });
 }

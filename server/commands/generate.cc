@@ -88,7 +88,11 @@ int Generate(Options& options, bool prompt_given) {
 void AddGenerate(CLI::App& app, int& exit_status) {
   auto options = std::make_shared<Options>();
   CLI::App* command =
-      app.add_subcommand("generate", "Stream a completion from a server to the terminal");
+      app.add_subcommand("generate",
+                         "Stream a completion from a server to the terminal\n\n"
+                         "  sirocco generate 'Once upon a time'\n"
+                         "  sirocco generate --chat --max-new-tokens 100 'Why is it windy?'\n"
+                         "  sirocco generate --json --temperature 0.8 --seed 7 <prompt.txt");
   CLI::Option* prompt = command->add_option(
       "PROMPT", options->prompt, "the text to go on from; default: standard input, to its end");
   command->add_flag("--chat", options->chat, "the prompt is a user's message of a chat");

@@ -112,7 +112,9 @@ void AddRun(CLI::App& app, int& exit_status) {
       "of GenerateResponse, in their order, e.g. {\"prompt\": \"Hello\", \"maxNewTokens\": 8}.\n"
       "A line that fails becomes {\"error\": ...}, the rest goes on, and the exit status is 1.\n"
       "The first SIGINT or SIGTERM lets end what was begun (drain_timeout); the status is 128 and\n"
-      "the signal. Then, or after a crash, the same command with --resume does the rest.");
+      "the signal. Then, or after a crash, the same command with --resume does the rest.\n\n"
+      "  sirocco run --model MODEL.gguf <requests.jsonl\n"
+      "  sirocco run --model MODEL.gguf requests.jsonl --output answers.jsonl --resume");
   command->add_option("INPUT", options->input, "a file of JSON lines; default: standard input");
   CLI::Option* output = command->add_option("--output", options->output,
                                             "the file for the answers; default: standard output");

@@ -153,7 +153,8 @@ void AddScore(CLI::App& app, int& exit_status) {
       "score",
       "Tell a text's perplexity without a server: exp of the mean negative log-probability of its\n"
       "tokens, each given those before it. A text that is longer than the context is read in\n"
-      "windows; each token is scored once, in the first window that has it.");
+      "windows; each token is scored once, in the first window that has it.\n\n"
+      "  sirocco score --model MODEL.gguf --context 2048 --stride 512 text.txt");
   command->add_option("FILE", options->input, "the text, UTF-8; default: standard input");
   command->add_option("--context", options->context, "most tokens of a window [max_length]");
   command->add_option(

@@ -218,7 +218,10 @@ void AddServe(CLI::App& app, int& exit_status) {
       "serve",
       "Serve a model over gRPC. Prints one line on standard output when ready:\n"
       "  ready grpc=HOST:PORT metrics=HOST:PORT\n"
-      "Each key below is also a line of the --config file and a variable SIROCCO_KEY.");
+      "Each key below is also a line of the --config file and a variable SIROCCO_KEY.\n\n"
+      "  sirocco serve --model MODEL.gguf\n"
+      "  sirocco serve --config sirocco.yaml --listen 0.0.0.0:50051 --max-batch-size 256\n"
+      "  sirocco serve --model FOLDER --tls-certificate CERT.pem --tls-key KEY.pem");
   auto flags = ConfigFlags::AddTo(*command);
   command->callback([flags, &exit_status] { exit_status = Serve(*flags); });
 }

@@ -188,7 +188,8 @@ void AddTokenize(CLI::App& app, int& exit_status) {
       "  {\"ids\": [1, 2]}                -> {\"text\": \"...\"}\n"
       "Options a line: add_special_tokens (true), parse_special_tokens (false),\n"
       "skip_special_tokens (true), add_generation_prompt (true), template_kwargs, tools, "
-      "documents.");
+      "documents.\n\n"
+      "  sirocco tokenize --model MODEL.gguf lines.jsonl");
   command->add_option("--model", options->model, "a GGUF file or a folder with tokenizer files")
       ->required();
   command->add_option("INPUT", options->input, "a file of JSON lines; default: standard input");

@@ -1,6 +1,8 @@
 """The commands of `sirocco` beside `serve`."""
+import itertools
 import json
 import os
+import re
 import shutil
 import subprocess
 
@@ -186,6 +188,29 @@ class TestInfo:
         assert "which cpu computes from" in as_it_is.stdout, as_it_is.stdout
         named = run_cli("info", "--model", smollm2, "--dtype", "float32")
         assert "float32 (as asked, by flag)" in named.stdout, named.stdout
+
+
+class TestHelp:
+    COMMANDS = re.findall(r"^  ([a-z][a-z-]*) {2,}\S",
+                          run_cli("--help").stdout.partition("Subcommands:")[2], re.MULTILINE)
+
+    def test_there_are_commands(self):
+        assert {"serve", "generate", "bench", "info"} < set(self.COMMANDS)
+
+    @pytest.mark.parametrize("command", COMMANDS)
+    def test_it_teaches(self, command):
+        """Each command's help has a command line to copy, whose flags it has; the keys that it takes are
+        explained each."""
+        text = run_cli(command, "--help").stdout
+        examples = re.findall(rf"^  sirocco {command}(.*)$", text, re.MULTILINE)
+        assert examples, text
+        have = set(re.findall(r"^  (?:-\w,)?(--[a-z-]+)", text, re.MULTILINE))
+        for example in examples:
+            assert set(re.findall(r"(?<= )--[a-z-]+", example)) <= have, example
+        for line, following in itertools.pairwise(text.splitlines()):
+            if re.match(r"  (?:-\w,)?--", line):
+                # From column 31 on, or on the next line.
+                assert line[30:].strip() or following.startswith(" " * 30), line
 
 
 def test_check_config(bare):

@@ -143,8 +143,9 @@ class TestObjects:
                         "--check"], check=True, timeout=60)
         groups = of_kind(objects, "PrometheusRule")["spec"]["groups"]
         # kustomize breaks long lines elsewhere.
-        have = [rule | {"expr": rule["expr"].split()} for group in groups for rule in group["rules"]]
-        assert have == [rule | {"expr": rule["expr"].split()} for rule in rules()]
+        have = [rule for group in groups for rule in group["rules"]]
+        assert [rule | {"expr": rule["expr"].split()} for rule in have] \
+            == [rule | {"expr": rule["expr"].split()} for rule in rules()]
         names = [group["name"] for group in groups]
         assert len(set(names)) == len(names) > 3
 
@@ -299,6 +300,25 @@ class TestARunningServer:
                 [sample] = prometheus.query(query)
                 assert sample["metric"] == {"pod": "sirocco-0"}
                 assert set(rule["resources"]["overrides"]) == set(labels)
+
+    @pytest.mark.parametrize("page", sorted(os.listdir(os.path.join(ROOT, "deploy/docs"))))
+    def test_the_pages_name_what_there_is(self, running, page):
+        """Metrics, keys, flags and files in deploy/docs."""
+        with open(os.path.join(ROOT, "deploy/docs", page), encoding="utf-8") as file:
+            text = file.read()
+        have = {name for name, _ in running.metrics().samples}
+        assert metric_names(text) <= have
+        flags = set(re.findall(r"^  (--[a-z-]+)", run_cli("serve", "--help").stdout, re.MULTILINE))
+        keys = {flag.removeprefix("--").replace("-", "_") for flag in flags}
+        # kubectl's, deploy/install's.
+        assert set(re.findall(r"(?<!\S)`?(--[a-z-]+)", text)) <= flags | {"--previous", "--cuda"}
+        quoted = set(re.findall(r"`([a-z]+(?:_[a-z]+)+)`", text))
+        # What is no key is a metric, a field of usage or a reason of a refusal.
+        others = {"cached_prompt_tokens", "completion_tokens", "max_new_tokens", "queue_full",
+                  "queue_tokens", "request_id"}
+        assert quoted - have - others <= keys
+        for link in re.findall(r"\]\(([^)#]+)", text):
+            assert os.path.exists(os.path.join(ROOT, "deploy/docs", link)), link
 
     def test_a_gateway_finds_the_names_it_looks_for(self, running):
         metrics = running.metrics()

@@ -72,7 +72,7 @@ source $argv[1]/sirocco.fish
 complete -C "$argv[2..]"
 """
 
-# Presses Tab in an interactive shell, in whose completion system what is offered passes through `compadd`.
+# Presses Tab in an interactive shell, in whose completion what is offered passes through `compadd`.
 ZSH_SETUP = """
 PROMPT= RPROMPT= FPATH="$1:$FPATH" OFFERED="$2"
 setopt no_beep
@@ -121,8 +121,8 @@ def complete(request, tmp_path):
             (tmp_path / "setup").write_text(ZSH_SETUP)
             (tmp_path / "offered").unlink(missing_ok=True)
             command = ["zsh", "-f", "-c", ZSH, "zsh", COMPLETION, tmp_path]
-        result = subprocess.run([*command, BINARY, *words], capture_output=True, text=True, timeout=60,
-                                env={**os.environ, "HOME": str(tmp_path), "TERM": "dumb"})
+        result = subprocess.run([*command, BINARY, *words], capture_output=True, text=True,
+                                timeout=60, env={**os.environ, "HOME": str(tmp_path), "TERM": "dumb"})
         assert result.returncode == 0, result.stderr
         # fish adds what each is.
         return {line.split("\t")[0] for line in result.stdout.splitlines() if line}
@@ -150,7 +150,8 @@ class TestCompletion:
 
     def test_what_each_is(self, tmp_path):
         """fish shows it; zsh too, from the same lines."""
-        out = subprocess.run(["fish", "--no-config", "-c", FISH, COMPLETION, BINARY, "chat", "--addr"],
-                             capture_output=True, text=True, timeout=60,
-                             env={**os.environ, "HOME": str(tmp_path)}).stdout
+        out = subprocess.run(
+            ["fish", "--no-config", "-c", FISH, COMPLETION, BINARY, "chat", "--addr"],
+            capture_output=True, text=True, timeout=60,
+            env={**os.environ, "HOME": str(tmp_path)}).stdout
         assert out.startswith("--address\tthe server's HOST:PORT"), out
