@@ -1,24 +1,23 @@
 #include "server/commands/engine_batch.h"
 
-#include <sys/eventfd.h>
 #include <unistd.h>
 
 #include <mutex>
 #include <utility>
 #include <vector>
 
-#include "absl/base/internal/raw_logging.h"
+#include "server/process/descriptors.h"
 
 namespace sirocco {
 
 class EngineBatch::Bell {
  public:
-  Bell() : fd_(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) {
-    // Only a process without file descriptors left at its very start gets here.
-    ABSL_RAW_CHECK(fd_ >= 0, "no file descriptors left");
+  Bell() : fd_(OpenEventFd(status_)) {}
+  ~Bell() {
+    if (fd_ >= 0) close(fd_);
   }
-  ~Bell() { close(fd_); }
 
+  const absl::Status& status() const { return status_; }
   int fd() const { return fd_; }
 
   // Any thread; cheap where nobody has heard the last one yet.
@@ -38,6 +37,7 @@ class EngineBatch::Bell {
   }
 
  private:
+  absl::Status status_;
   const int fd_;  // eventfd
   std::mutex mutex_;
   std::vector<uint64_t> rung_;
@@ -54,6 +54,8 @@ absl::Status EngineBatch::Submit(Request request, Sink sink) {
   open_.emplace(number, Open{*std::move(stream), std::move(sink)});
   return absl::OkStatus();
 }
+
+const absl::Status& EngineBatch::status() const { return bell_->status(); }
 
 int EngineBatch::fd() const { return bell_->fd(); }
 

@@ -23,6 +23,9 @@ class EngineBatch {
   EngineBatch(const EngineBatch&) = delete;
   EngineBatch& operator=(const EngineBatch&) = delete;
 
+  // RESOURCE_EXHAUSTED: there was no descriptor for it, and it must not be used.
+  const absl::Status& status() const;
+
   // As Engine::Submit. The sink is called by Deliver alone.
   absl::Status Submit(Request request, Sink sink);
   // Requests that were submitted and are not done.

@@ -1,14 +1,13 @@
 #include "server/commands/interrupt.h"
 
 #include <signal.h>
-#include <sys/eventfd.h>
 #include <unistd.h>
 
 #include <atomic>
 #include <cerrno>
 #include <cstdint>
 
-#include "absl/base/internal/raw_logging.h"
+#include "server/process/descriptors.h"
 
 namespace sirocco {
 namespace {
@@ -31,8 +30,8 @@ void OnSignal(int number) {
 
 Interrupt::Interrupt() {
   signalled.store(0);
-  signal_fd.store(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
-  ABSL_RAW_CHECK(signal_fd.load() >= 0, "no file descriptors left");
+  signal_fd.store(OpenEventFd(status_));
+  if (!status_.ok()) return;
   struct sigaction action = {};
   action.sa_handler = OnSignal;
   action.sa_flags = SA_RESTART;
@@ -43,7 +42,7 @@ Interrupt::Interrupt() {
 Interrupt::~Interrupt() {
   ::signal(SIGINT, SIG_DFL);
   ::signal(SIGTERM, SIG_DFL);
-  close(signal_fd.exchange(-1));
+  if (const int fd = signal_fd.exchange(-1); fd >= 0) close(fd);
 }
 
 int Interrupt::fd() const { return signal_fd.load(); }

@@ -2,6 +2,8 @@
 // process.
 #pragma once
 
+#include "absl/status/status.h"
+
 namespace sirocco {
 
 // One at a time in a process. While it lives the first signal makes fd() readable; after that, and
@@ -13,9 +15,15 @@ class Interrupt {
   Interrupt(const Interrupt&) = delete;
   Interrupt& operator=(const Interrupt&) = delete;
 
+  // RESOURCE_EXHAUSTED: there was no descriptor for it, and a signal ends the process.
+  const absl::Status& status() const { return status_; }
+
   int fd() const;
   // The signal that came; 0: none.
   int signal() const;
+
+ private:
+  absl::Status status_;
 };
 
 }  // namespace sirocco

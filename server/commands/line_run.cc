@@ -42,6 +42,7 @@ LineRun::LineRun(Engine& engine, const ModelFacts& facts, int input_fd, AnswersF
 }
 
 absl::Status LineRun::Run(const std::function<void(const LineRunProgress&)>& progress) {
+  if (!batch_.status().ok()) return batch_.status();
   for (;;) {
     absl::Status status = Begin();
     // Streams end with it, and with them lines that can be answered another time.

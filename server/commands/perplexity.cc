@@ -21,6 +21,7 @@ class WindowRun {
  public:
   WindowRun(Engine& engine, const std::vector<int32_t>& ids, size_t context, size_t stride)
       : ids_(ids), context_(context), stride_(stride), batch_(engine) {
+    status_ = batch_.status();
     next_ = WindowAt(0, ids.size(), context, stride);
   }
 

@@ -83,6 +83,7 @@ int RunLines(const ConfigFlags& flags, const Options& options) {
   if (!model.ok()) return Fail(model.status());
 
   const Interrupt interrupt;
+  if (!interrupt.status().ok()) return Fail(interrupt.status());
   const ModelFacts& facts = (*model)->facts;
   LineRun run(*(*model)->engine, facts, input->get(), *answers,
               {.stop_fd = interrupt.fd(), .drain_timeout = config->drain_timeout});

@@ -130,6 +130,7 @@ int Score(const ConfigFlags& flags, const Options& options) {
   }
 
   const Interrupt interrupt;
+  if (!interrupt.status().ok()) return Fail(interrupt.status());
   const Clock::time_point begin = Clock::now();
   absl::StatusOr<Perplexity> result;
   {

@@ -2,11 +2,10 @@
 
 #include <poll.h>
 #include <signal.h>
-#include <sys/eventfd.h>
 #include <sys/signalfd.h>
 #include <unistd.h>
 
-#include "absl/base/internal/raw_logging.h"
+#include "server/process/descriptors.h"
 
 namespace sirocco {
 
@@ -17,14 +16,13 @@ Wakeups::Wakeups() {
   sigaddset(&set, SIGTERM);
   pthread_sigmask(SIG_BLOCK, &set, nullptr);
   signals_ = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
-  posts_ = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-  // Only a process without file descriptors left at its very start gets here.
-  ABSL_RAW_CHECK(signals_ >= 0 && posts_ >= 0, "no file descriptors left");
+  if (signals_ < 0) status_ = NoDescriptor("a signalfd");
+  posts_ = OpenEventFd(status_);
 }
 
 Wakeups::~Wakeups() {
-  close(signals_);
-  close(posts_);
+  if (signals_ >= 0) close(signals_);
+  if (posts_ >= 0) close(posts_);
 }
 
 void Wakeups::Post(Event event) {

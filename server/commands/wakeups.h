@@ -4,6 +4,8 @@
 #include <atomic>
 #include <cstdint>
 
+#include "absl/status/status.h"
+
 namespace sirocco {
 
 // Construct before any thread starts: SIGINT and SIGTERM are blocked from then on, in threads that
@@ -17,6 +19,9 @@ class Wakeups {
   Wakeups(const Wakeups&) = delete;
   Wakeups& operator=(const Wakeups&) = delete;
 
+  // RESOURCE_EXHAUSTED: there were no descriptors for it, and it must not be used.
+  const absl::Status& status() const { return status_; }
+
   // Any thread; kSignal comes of itself.
   void Post(Event event);
   // The events since the last call: at least one.
@@ -25,6 +30,7 @@ class Wakeups {
  private:
   int signals_;  // signalfd
   int posts_;    // eventfd
+  absl::Status status_;
   std::atomic<uint32_t> pending_{0};
 };
 

@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "server/process/descriptors.h"
 #include "server/security/small_file.h"
 #include "server/security/tokens.h"
 
@@ -20,6 +21,7 @@ absl::Status ReadInto(const char* flag, const std::string& path, std::string& ou
 }  // namespace
 
 absl::StatusOr<ClientChannel> ClientChannel::Open(const ClientOptions& options) {
+  if (absl::Status status = NeedDescriptors(kGrpcDescriptors); !status.ok()) return status;
   ClientChannel out;
   out.address_ = options.address;
   if (options.certificate.empty() != options.key.empty()) {

@@ -22,6 +22,7 @@ struct ClientOptions {
 class ClientChannel {
  public:
   // Reads the files. NOT_FOUND, PERMISSION_DENIED, INVALID_ARGUMENT: one of them is named.
+  // RESOURCE_EXHAUSTED: too few files may be open.
   static absl::StatusOr<ClientChannel> Open(const ClientOptions& options);
 
   // A connection of its own for each set of arguments.

@@ -5,6 +5,7 @@ tests/faults/preload.cc before its libc. (What its device fails to do: fault_tes
 import itertools
 import os
 import re
+import resource
 import signal
 import subprocess
 import threading
@@ -366,6 +367,35 @@ class TestCommands:
         last = result.stderr.splitlines()[-1]
         assert last.startswith("sirocco: "), result.stderr
         assert re.search("/dev/full" if to_file else "output", last), last
+
+
+@pytest.mark.parametrize("command", ["serve", "run", "score", "generate"])
+def test_too_few_open_files(tiny, tmp_path, command):
+    """However few: one line and status 1, or it works."""
+    (tmp_path / "lines").write_text('{"prompt": "The wind", "maxNewTokens": 4}\n')
+    (tmp_path / "text").write_text("The wind blows. " * 10)
+    args = {"serve": ["--model", tiny, "--listen", "127.0.0.1:0", "--metrics-listen", "127.0.0.1:0"],
+            "run": ["--model", tiny, tmp_path / "lines"],
+            "score": ["--model", tiny, tmp_path / "text"],
+            "generate": ["--address", f"127.0.0.1:{free_port()}", "--timeout", 2, "Hello"]}[command]
+    failed, worked = 0, False
+    for files in range(4, 64):
+        process = subprocess.Popen(
+            [BINARY, command, *map(str, args)], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE, text=True, env=environment(),
+            preexec_fn=lambda most=files: resource.setrlimit(resource.RLIMIT_NOFILE, (most, most)))
+        ready = process.stdout.readline().startswith("ready ") if command == "serve" else False
+        if ready:
+            process.terminate()
+        _, errors = process.communicate(timeout=TIMEOUT)
+        lines = errors.splitlines()
+        if process.returncode == 0 or "is a server listening there?" in errors:
+            worked = True
+            break
+        assert process.returncode == 1, (files, lines)
+        assert lines[-1].startswith("sirocco: ") and "files" in lines[-1], (files, lines)
+        failed += 1
+    assert worked and failed > 0
 
 
 def test_a_schedule_that_is_none(tiny, faults):
