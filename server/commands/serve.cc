@@ -1,6 +1,7 @@
 // sirocco serve: listens, loads, serves until a signal, drains.
 #include <sys/resource.h>
 
+#include <algorithm>
 #include <cstdio>
 #include <cstdlib>
 #include <functional>
@@ -161,6 +162,7 @@ int Serve(const ConfigFlags& flags) {
   ConfigureLog(config->log_level, config->log_format);
   RaiseFileLimit();
   Wakeups wakeups;
+  if (!wakeups.status().ok()) return Fail(wakeups.status());
   Metrics metrics(config->vllm_metrics);
   absl::StatusOr<std::unique_ptr<Security>> security = Security::Open(*config, metrics);
   if (!security.ok()) return Fail(security.status());
@@ -178,6 +180,9 @@ int Serve(const ConfigFlags& flags) {
   options.listen = config->listen;
   options.max_message_size = static_cast<int32_t>(config->max_message_size);
   options.max_streams_per_connection = static_cast<int32_t>(config->max_streams_per_connection);
+  // Calls that are refused for a full queue are calls, too, until they are.
+  options.max_calls =
+      std::max(options.max_calls, 4 * (config->max_queue_size + config->max_batch_size));
   options.health_stall_timeout = config->health_stall_timeout;
   options.write_stall_timeout = config->write_stall_timeout;
   options.mode = config->mode;

@@ -97,8 +97,9 @@ absl::Status HttpServer::Listen(const std::string& address) {
   const auto split = SplitAddress(address);
   if (!split.ok()) return split.status();
   std::string why;
-  stop_ = eventfd(0, EFD_CLOEXEC);
   listener_ = OpenListener(*split, why);
+  stop_ = eventfd(0, EFD_CLOEXEC);
+  if (listener_ >= 0 && stop_ < 0) why = std::strerror(errno);
   if (stop_ < 0 || listener_ < 0) {
     return absl::UnavailableError(
         absl::StrCat("cannot listen on ", address, " for metrics: ", why));

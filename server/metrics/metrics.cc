@@ -122,6 +122,11 @@ void Metrics::MakeSecuritySeries() {
   auto& too_large = CounterFamily(*registry_, "sirocco_too_large_total",
                                   "Calls that were refused for the size of what they sent.");
   too_large_ = {&too_large.Add({{"what", "message"}}), &too_large.Add({{"what", "metadata"}})};
+  auto& abuse = CounterFamily(*registry_, "sirocco_abuse_total",
+                              "Connections that were closed for what came on them: header blocks "
+                              "that do not end, are too large or no headers; streams reset while "
+                              "calls are too many.");
+  abuse_ = {&abuse.Add({{"what", "headers"}}), &abuse.Add({{"what", "resets"}})};
   auto& reloads = CounterFamily(*registry_, "sirocco_credential_reloads_total",
                                 "Changed certificates and tokens, by whether they could serve.");
   for (const CredentialKind kind : {CredentialKind::kTls, CredentialKind::kTokens}) {
@@ -208,6 +213,8 @@ void Metrics::OnCall(RpcMethod method, absl::StatusCode code) {
 void Metrics::OnDenied(Denial reason) { denied_[static_cast<size_t>(reason)]->Increment(); }
 
 void Metrics::OnTooLarge(Oversize what) { too_large_[static_cast<size_t>(what)]->Increment(); }
+
+void Metrics::OnAbuse(Abuse what) { abuse_[static_cast<size_t>(what)]->Increment(); }
 
 void Metrics::OnReload(CredentialKind kind, bool taken) {
   reloads_[static_cast<size_t>(kind)][taken ? 1 : 0]->Increment();

@@ -40,6 +40,9 @@ inline constexpr int kDenials = 4;
 // What of a call was larger than may be.
 enum class Oversize : uint8_t { kMessage, kMetadata };
 
+// What came on a connection that was closed for it (server/service/http2_guard.h).
+enum class Abuse : uint8_t { kHeaders, kResets };
+
 // What is read anew when its files change.
 enum class CredentialKind : uint8_t { kTls, kTokens };
 std::string_view NameOf(CredentialKind kind);  // "tls", "tokens"
@@ -70,6 +73,8 @@ class Metrics final : public EngineObserver {
   void OnDenied(Denial reason);
   // Once each call that was refused for its size.
   void OnTooLarge(Oversize what);
+  // Once each connection that was closed for what came on it.
+  void OnAbuse(Abuse what);
   // Changed files were read anew: taken, or left since they cannot serve.
   void OnReload(CredentialKind kind, bool taken);
   // When the TLS certificate ends, in seconds since 1970.
@@ -127,6 +132,7 @@ class Metrics final : public EngineObserver {
   Histogram cancel_to_free_;
   std::array<Counter, kDenials> denied_;
   std::array<Counter, 2> too_large_;               // by Oversize
+  std::array<Counter, 2> abuse_;                   // by Abuse
   std::array<std::array<Counter, 2>, 2> reloads_;  // by CredentialKind, and whether it was taken
   std::unique_ptr<VllmNames> vllm_;                // from SetModel on, if vllm_names_
 

@@ -7,8 +7,10 @@
 #include <limits>
 
 #include "absl/strings/str_cat.h"
+#include "server/process/descriptors.h"
 #include "server/service/credentials.h"
 #include "server/service/grpc_log.h"
+#include "server/service/http2_guard.h"
 
 namespace sirocco {
 namespace {
@@ -60,6 +62,8 @@ GrpcServer::GrpcServer(const GrpcServerOptions& options, Metrics& metrics)
       stall_(options.health_stall_timeout),
       failed_accepts_(FailedAccepts()),
       failed_handshakes_(FailedHandshakes()),
+      refused_blocks_(RefusedHeaderBlocks()),
+      refused_resets_(RefusedResets()),
       credentials_(options.security == nullptr
                        ? grpc::InsecureServerCredentials()
                        : MakeServerCredentials(*options.security, metrics)) {
@@ -68,6 +72,7 @@ GrpcServer::GrpcServer(const GrpcServerOptions& options, Metrics& metrics)
 
 absl::StatusOr<std::unique_ptr<GrpcServer>> GrpcServer::Start(const GrpcServerOptions& options,
                                                               Metrics& metrics) {
+  if (absl::Status status = NeedDescriptors(kGrpcDescriptors); !status.ok()) return status;
   std::unique_ptr<GrpcServer> server(new GrpcServer(options, metrics));
   if (absl::Status status = server->Listen(); !status.ok()) return status;
   server->watch_ = std::thread([raw = server.get()] { raw->Watch(); });
@@ -87,6 +92,9 @@ absl::Status GrpcServer::Listen() {
   }
   builder.AddChannelArgument(GRPC_ARG_MAX_METADATA_SIZE, kMaxMetadataBytes);
   builder.AddChannelArgument(GRPC_ARG_MAX_CONCURRENT_STREAMS, options_.max_streams_per_connection);
+  SetHttp2Bounds({.metadata_bytes = kMaxMetadataBytes,
+                  .streams = static_cast<size_t>(options_.max_streams_per_connection),
+                  .calls = options_.max_calls});
   builder.AddChannelArgument(GRPC_ARG_HTTP2_MAX_PING_STRIKES, kMaxPingStrikes);
   // Two servers on one port would share its connections.
   builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
@@ -148,6 +156,15 @@ void GrpcServer::LookAtHandshakes() {
   }
 }
 
+void GrpcServer::LookAtAbuse() {
+  for (const int refused = RefusedHeaderBlocks(); refused_blocks_ != refused; ++refused_blocks_) {
+    metrics_.OnAbuse(Abuse::kHeaders);
+  }
+  for (const int refused = RefusedResets(); refused_resets_ != refused; ++refused_resets_) {
+    metrics_.OnAbuse(Abuse::kResets);
+  }
+}
+
 void GrpcServer::LookAtEngine() {
   Engine* engine = state_.engine();
   if (engine == nullptr) return;
@@ -173,6 +190,7 @@ void GrpcServer::Watch() {
     lock.unlock();
     LookAtListener();
     LookAtHandshakes();
+    LookAtAbuse();
     LookAtEngine();
     UpdateHealth();
     LookAtReaders();

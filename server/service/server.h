@@ -44,6 +44,10 @@ struct GrpcServerOptions {
   std::string listen = "127.0.0.1:50051";  // HOST:PORT; port 0 picks one
   int32_t max_message_size = 8 << 20;      // bytes of a request
   int32_t max_streams_per_connection = 4096;
+  // Calls that gRPC holds over all connections, from their first byte until they have ended; more
+  // than four times the generate calls that may run or wait. http2_guard.h says what happens
+  // beyond.
+  int64_t max_calls = 4096;
   std::chrono::milliseconds health_stall_timeout{10'000};
   std::chrono::milliseconds write_stall_timeout{60'000};
   Mode mode = Mode::kEager;  // told in the trailing metadata, also while loading
@@ -60,7 +64,8 @@ struct GrpcServerOptions {
 
 class GrpcServer {
  public:
-  // UNAVAILABLE names the address that cannot be listened on, and why.
+  // UNAVAILABLE names the address that cannot be listened on, and why. RESOURCE_EXHAUSTED: too few
+  // files may be open.
   static absl::StatusOr<std::unique_ptr<GrpcServer>> Start(const GrpcServerOptions& options,
                                                            Metrics& metrics);
   // Shutdown at once, if that has not been.
@@ -85,10 +90,11 @@ class GrpcServer {
   GrpcServer(const GrpcServerOptions& options, Metrics& metrics);
   absl::Status Listen();
   void UpdateHealth();
-  // The watch thread: faults, stalls, a lost listener, readers that take nothing.
+  // The watch thread: faults, stalls, a lost listener, abuse, readers that take nothing.
   void Watch();
   void LookAtListener();
   void LookAtHandshakes();
+  void LookAtAbuse();
   void LookAtEngine();
   void LookAtReaders();
 
@@ -102,11 +108,12 @@ class GrpcServer {
   GenerateCalls calls_;
   WorkPool pool_;
   InferenceService service_;
-  StallDetector stall_;       // the watch thread's
-  bool failed_ = false;       // the watch thread's
-  const int failed_accepts_;  // before it listened
-  bool deaf_ = false;         // the watch thread's
-  int failed_handshakes_;     // that were counted; the watch thread's
+  StallDetector stall_;                  // the watch thread's
+  bool failed_ = false;                  // the watch thread's
+  const int failed_accepts_;             // before it listened
+  bool deaf_ = false;                    // the watch thread's
+  int failed_handshakes_;                // that were counted; the watch thread's
+  int refused_blocks_, refused_resets_;  // likewise
   std::shared_ptr<grpc::ServerCredentials> credentials_;
   std::unique_ptr<grpc::Server> server_;
   std::unique_ptr<Pulse> pulse_;

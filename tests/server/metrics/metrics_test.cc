@@ -40,6 +40,8 @@ TEST_F(MetricsTest, SeriesStandAtZeroBeforeTheirFirstEvent) {
         "sirocco_rejected_total{reason=\"draining\"}",
         "sirocco_too_large_total{what=\"message\"}",
         "sirocco_too_large_total{what=\"metadata\"}",
+        "sirocco_abuse_total{what=\"headers\"}",
+        "sirocco_abuse_total{what=\"resets\"}",
         "sirocco_deadline_exceeded_total{stage=\"queue\"}",
         "sirocco_deadline_exceeded_total{stage=\"prefill\"}",
         "sirocco_deadline_exceeded_total{stage=\"decode\"}",
