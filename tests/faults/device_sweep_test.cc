@@ -126,10 +126,11 @@ class Rig {
   absl::Status status_;
 };
 
-// Prompts longer than a chunk, choices between ids, scores, two sequences of one prompt.
+// Prompts longer than a chunk, choices between ids, scores, two sequences of one prompt, and beams,
+// whose blocks are copied on the device.
 std::vector<Request> Requests() {
-  std::vector<Request> requests(4);
-  for (int32_t i = 0; i < 4; ++i) {
+  std::vector<Request> requests(5);
+  for (int32_t i = 0; i < 5; ++i) {
     Request& request = requests[i];
     for (int32_t at = 0; at < 5 + 6 * i; ++at) request.prompt.push_back((7 * at + i) % 131);
     request.max_new_tokens = 6;
@@ -140,6 +141,8 @@ std::vector<Request> Requests() {
   requests[1].n = 2;
   requests[2].logprobs = LogprobOptions{.top = 2, .prompt = true};
   requests[3].sampling.repetition_penalty = 1.3f;
+  requests[4].beam = BeamOptions{.num_beams = 2};
+  requests[4].max_new_tokens = 3;
   return requests;
 }
 
@@ -241,7 +244,8 @@ TEST_P(DeviceSweepTest, EachCallMayFail) {
 
 // Of each kind of call the first, and the first of an engine that serves.
 TEST_P(DeviceSweepTest, EachKindOfCallMayFail) {
-  for (const std::string kind : {"allocate", "copy", "launch", "prepare", "record", "wait"}) {
+  for (const std::string kind :
+       {"allocate", "copy", "move", "launch", "prepare", "record", "wait"}) {
     int64_t loading = 0;
     std::atomic<int64_t> calls = 0;
     {

@@ -56,6 +56,11 @@ absl::Status FailingDevice::CopyToHost(void* host, const void* device, size_t by
   return behind().CopyToHost(host, device, bytes);
 }
 
+absl::Status FailingDevice::CopyOnDevice(void* to, const void* from, size_t bytes) {
+  if (absl::Status status = Check("move"); !status.ok()) return status;
+  return behind().CopyOnDevice(to, from, bytes);
+}
+
 absl::Status FailingDevice::Synchronize() {
   if (absl::Status status = Check("wait"); !status.ok()) return status;
   return behind().Synchronize();

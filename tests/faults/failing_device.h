@@ -13,8 +13,9 @@ namespace sirocco {
 
 class FailingDevice final : public ForwardingDevice, private OperationOps {
  public:
-  // Whether the call fails: "allocate" (RESOURCE_EXHAUSTED), "copy", "launch" (an operation or a
-  // recording), "prepare", "record", or "wait" (marks, and waits for them). Asked once a call.
+  // Whether the call fails: "allocate" (RESOURCE_EXHAUSTED), "copy" (from or to the host), "move"
+  // (within the device), "launch" (an operation or a recording), "prepare", "record", or "wait"
+  // (marks, and waits for them). Asked once a call.
   using Fails = std::function<bool(std::string_view call)>;
 
   FailingDevice(std::unique_ptr<Device> device, Fails fails)
@@ -25,6 +26,7 @@ class FailingDevice final : public ForwardingDevice, private OperationOps {
   absl::StatusOr<std::unique_ptr<Buffer>> AllocateHost(size_t bytes) override;
   absl::Status CopyToDevice(void* device, const void* host, size_t bytes) override;
   absl::Status CopyToHost(void* host, const void* device, size_t bytes) override;
+  absl::Status CopyOnDevice(void* to, const void* from, size_t bytes) override;
   absl::Status Synchronize() override;
   absl::StatusOr<DeviceMark> Mark() override;
   absl::Status Wait(DeviceMark mark) override;
