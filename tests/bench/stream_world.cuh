@@ -59,8 +59,10 @@ struct FillParams {
 __global__ void FillElementsKernel(const __grid_constant__ FillParams p) {
   for (int64_t i = int64_t{blockIdx.x} * blockDim.x + threadIdx.x; i < p.count;
        i += int64_t{gridDim.x} * blockDim.x) {
-    const uint32_t hash = static_cast<uint32_t>(i) * 2654435761u;
-    static_cast<uint32_t*>(p.to)[i] = 0x3c003c00u ^ ((hash >> 3) & 0x80ff80ffu);
+    uint32_t hash = static_cast<uint32_t>(i) * 2654435761u;
+    hash = (hash ^ hash >> 15) * 2246822519u;
+    hash = (hash ^ hash >> 13) * 3266489917u;
+    static_cast<uint32_t*>(p.to)[i] = 0x3c003c00u ^ ((hash ^ hash >> 16) & 0x80ff80ffu);
   }
 }
 __global__ void FillFloatsKernel(const __grid_constant__ FillParams p) {
