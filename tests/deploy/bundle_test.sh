@@ -27,8 +27,8 @@ tar -xf "$one" -C "$TEST_TMPDIR"
 # Of who builds, whatever the environment says of it, and of where.
 for path in "${HOME:-}/" "$(getent passwd "$(id -u)" | cut -d : -f 6)/" "$PWD/"; do
   [[ "$path" != / ]] || continue
-  ! grep -aFl -- "$path" "$TEST_TMPDIR"/sirocco/bin/* || {
-    echo "FAILED: the program holds '$path', of the machine it was built on"
+  ! grep -aFl -- "$path" "$TEST_TMPDIR"/sirocco/bin/* "$TEST_TMPDIR"/sirocco/lib/* || {
+    echo "FAILED: the program or a library holds '$path', of the machine it was built on"
     exit 1
   }
 done

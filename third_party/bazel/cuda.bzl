@@ -33,6 +33,8 @@ def _cuda_library_impl(ctx):
             continue
         obj = ctx.actions.declare_file("_objs/%s/%s.pic.o" % (ctx.label.name, src.basename[:-3]))
         args = ctx.actions.args()
+        args.add(NVCC)
+        args.add(src)
         args.add("-ccbin", toolchain.compiler_executable)
         args.add("-x", "cu")
         args.add("-c", src)
@@ -55,7 +57,7 @@ def _cuda_library_impl(ctx):
         args.add("-I.")
         args.add_all(ctx.attr.copts)
         ctx.actions.run(
-            executable = NVCC,
+            executable = ctx.file._nvcc,
             arguments = [args],
             inputs = depset(ctx.files.srcs + ctx.files.hdrs, transitive = [headers, toolchain.all_files]),
             outputs = [obj],
@@ -99,6 +101,11 @@ _cuda_library = rule(
         "gencode": attr.string_list(mandatory = True),
         "std": attr.string(default = "c++20"),
         "alwayslink": attr.bool(default = False),
+        "_nvcc": attr.label(
+            default = "//third_party/bazel:nvcc.sh",
+            allow_single_file = True,
+            cfg = "exec",
+        ),
         "_cc_toolchain": attr.label(default = "@bazel_tools//tools/cpp:current_cc_toolchain"),
     },
     fragments = ["cpp"],
