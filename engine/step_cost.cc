@@ -11,10 +11,16 @@ constexpr double kDecay = 0.98;  // a prefill counts for about 50 steps
 
 // Of the newest step in the time of a decode batch.
 constexpr double kDecodeShare = 0.25;
-// The same where it took longer than the batch alone is thought to take: beside prompts its
-// weights come from further away, and others hold it up. A batch that grows is believed within some
-// tens of steps.
+// The same of a step beside prompts that took longer than the batch alone is thought to take, even
+// for one that prompts slow down: others may hold it up. A batch that grows while there is always a
+// prompt is believed within some tens of steps.
 constexpr double kLongerShare = 0.05;
+
+// Of the newest pair of decode steps of as many rows, one after the other, one beside prompts and
+// one alone, in how much longer the former take: beside prompts a batch's weights and KV come from
+// further away.
+constexpr double kSlowdownShare = 0.1;
+constexpr double kMostSlowdown = 2;
 
 // How far beyond the largest prefill of late the fit is believed.
 constexpr double kReach = 2;
@@ -23,21 +29,17 @@ constexpr double kReach = 2;
 // of noise: then it tends to 0. Tokens explain what is left.
 constexpr double kRidge[] = {1.0 / 400, 0, 1.0 / 1600};
 
-// By how much of its time a step may be longer than one with the least tokens, where that is longer
-// already than `factor` allows: a prefill's start is then most of its cost, and more tokens a step
-// are fewer such steps.
-constexpr double kBeyondLeast = 0.1;
-
 // A prefill of so many tokens is a small one. What such ones took is forgotten by so much a step,
 // and so measured again: what larger ones suggest of it need not be so.
 constexpr double kSmallTokens = 1.125 * StepCost::kLeast;
 constexpr double kForgetSmall = 0.985;
 
-// A step slower than caution allows for raises it by this at most, any other lowers it by so much
-// less that one slow step in 20 holds it where it is.
-constexpr double kCautionStep = 0.05;
-constexpr double kSlowShare = 0.05;
-constexpr double kMostCaution = 1.5;
+// A step slower than caution allows for raises it by this (by less where it was hardly slower), any
+// other lowers it by so much less that one slow step in 100 holds it where it is.
+constexpr double kCautionStep = 0.04;
+constexpr double kHardlySlower = 0.01;
+constexpr double kSlowShare = 0.01;
+constexpr double kMostCaution = 1.4;
 
 }  // namespace
 
@@ -64,11 +66,7 @@ void StepCost::Add(const PrefillWork& prefill, double prefill_seconds, int32_t d
   if (decode_rows > 0 && prefill.tokens > 0) {
     LearnCaution(prefill, prefill_seconds + decode_seconds);
   }
-  if (decode_rows > 0) {
-    if (decode_ < 0) decode_ = alone_ = decode_seconds;
-    decode_ += kDecodeShare * (decode_seconds - decode_);
-    alone_ += (decode_seconds > alone_ ? kLongerShare : kDecodeShare) * (decode_seconds - alone_);
-  }
+  if (decode_rows > 0) LearnDecode(prefill.tokens > 0, decode_rows, decode_seconds);
   if (prefill.tokens == 0) return;
   largest_ = std::max(prefill.tokens, largest_ * kDecay);
   small_ = prefill.tokens <= kSmallTokens ? prefill_seconds
@@ -85,14 +83,36 @@ void StepCost::Add(const PrefillWork& prefill, double prefill_seconds, int32_t d
   Fit();
 }
 
+void StepCost::LearnDecode(bool beside, int32_t rows, double seconds) {
+  if (last_decode_.rows == rows && last_decode_.beside != beside) {
+    const double held_up = beside ? seconds : last_decode_.seconds;
+    const double free = beside ? last_decode_.seconds : seconds;
+    if (free > 0) {
+      const double ratio = std::clamp(held_up / free, 1 / kMostSlowdown, kMostSlowdown);
+      slowdown_ += kSlowdownShare * (ratio - slowdown_);
+    }
+  }
+  last_decode_ = {rows, beside, seconds};
+  const double slowdown = std::max(1.0, slowdown_);
+  const double alone = beside ? seconds / slowdown : seconds;
+  const double held_up = beside ? seconds : seconds * slowdown;
+  if (decode_ < 0) {
+    decode_ = held_up;
+    alone_ = alone;
+  }
+  decode_ += kDecodeShare * (held_up - decode_);
+  alone_ += (beside && alone > alone_ ? kLongerShare : kDecodeShare) * (alone - alone_);
+}
+
 void StepCost::LearnCaution(const PrefillWork& prefill, double seconds) {
-  if (decode_ <= 0 || largest_ == 0) return;
+  // Of steps that are far from any bound it would only tell how the fit errs where it matters not.
+  if (decode_ <= 0 || largest_ == 0 || prefill.tokens < kLeast) return;
   const Terms terms = TermsOf(prefill);
   double expected = decode_;
   for (int i = 0; i < kTerms; ++i) expected += cost_[i] * terms[i];
   const double beyond = seconds / expected - caution_;
-  caution_ +=
-      beyond > 0 ? std::min(beyond, kCautionStep) : -kCautionStep * kSlowShare / (1 - kSlowShare);
+  caution_ += kCautionStep * (beyond > 0 ? std::min(1.0, beyond / kHardlySlower)
+                                         : -kSlowShare / (1 - kSlowShare));
   caution_ = std::clamp(caution_, 1.0, kMostCaution);
 }
 
@@ -140,10 +160,11 @@ PrefillBudget StepCost::Beside(double factor, int32_t most) const {
   budget.least_ = budget.tokens_;
   if (decode_ < 0 || largest_ == 0) return budget;
   const double believed = std::max<double>(kLeast, kReach * largest_);
-  const double bound = factor * alone_ / caution_;
+  const double tail = kTail / caution_;
+  const double bound = factor * alone_ * std::min(1.0, tail);
   const double least = decode_ + small_;
   budget.seconds_ = small_ > 0 && least > bound
-                        ? kBeyondLeast * least + kLeast * cost_[1]  // on top of the start
+                        ? (tail - 1) * least + kLeast * cost_[1]  // on top of the start
                         : bound - decode_ - cost_[0];
   if (budget.seconds_ <= 0) return budget;
   budget.tokens_ = static_cast<int32_t>(std::min<double>(most, believed));

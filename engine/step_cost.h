@@ -7,8 +7,9 @@
 // what a token costs. The three are the non-negative numbers that fit the prefills of late best
 // (least squares of relative errors, each step weighing a little less than the next).
 //
-// What is bounded is not the mean but the slow step that a client feels: `caution` is how much
-// longer than expected all but a twentieth of the steps beside a batch take.
+// What is bounded is not the mean alone but the slow step that a client feels: `caution` is how much
+// longer than expected all but a hundredth of the steps beside a batch take. These may be kTail
+// times as long as the mean may.
 #pragma once
 
 #include <array>
@@ -54,18 +55,23 @@ class StepCost {
  public:
   // A step beside a decode batch may have so many prompt tokens, whatever they cost: prompts go on.
   static constexpr int32_t kLeast = 16;
+  // By so much all but a hundredth of the steps may be beyond what is allowed.
+  static constexpr double kTail = 1.1;
 
   // What a step was, with the device's time for each part.
   void Add(const PrefillWork& prefill, double prefill_seconds, int32_t decode_rows,
            double decode_seconds);
 
   // Of at most `most` prompt tokens as many as keep a step of the present decode batch within
-  // `factor` steps of the batch alone; kLeast (or `most`, if that is less) at least, and no more as
-  // long as nothing is known. Where a step with the least tokens is already longer, as many as make
-  // it a tenth longer than that: a prefill's start is then most of its cost.
+  // `factor` steps of the batch alone, and all but a hundredth of them within kTail times that;
+  // kLeast (or `most`, if that is less) at least, and no more as long as nothing is known. Where a
+  // step with the least tokens is already longer, as many as keep all but a hundredth within kTail
+  // times such a step: a prefill's start is then most of its cost.
   PrefillBudget Beside(double factor, int32_t most) const;
 
   double caution() const { return caution_; }
+  // How much longer a decode batch takes beside prompts than alone.
+  double slowdown() const { return slowdown_; }
 
  private:
   // In the order of `start`, `a_token`, `a_pair`.
@@ -73,12 +79,20 @@ class StepCost {
   using Terms = std::array<double, kTerms>;
   static Terms TermsOf(const PrefillWork& work) { return {1, work.tokens, work.pairs}; }
 
+  void LearnDecode(bool beside, int32_t rows, double seconds);
   void LearnCaution(const PrefillWork& prefill, double seconds);
   void Fit();
   bool Solve(const std::array<bool, kTerms>& used, Terms* out) const;
 
-  // Of a decode batch; negative: none has ended. `alone_`: where nothing held it up.
+  // Of a decode batch, beside prompts and alone; negative: none has ended.
   double decode_ = -1, alone_ = -1;
+  double slowdown_ = 1;
+  // The decode part of the step before, for its ratio to one of as many rows; 0 rows: none.
+  struct {
+    int32_t rows = 0;
+    bool beside = false;
+    double seconds = 0;
+  } last_decode_;
   // Sums over prefills: of products of terms over their seconds, and of such terms.
   std::array<Terms, kTerms> squares_ = {};
   Terms products_ = {};
