@@ -3,8 +3,10 @@
 //
 // Between two steps: requests join the queue, ended sequences leave, and the queue's head takes
 // lanes while there are lanes and blocks (in the order of FairQueue; nobody overtakes). A step is a
-// prefill of the next chunks of the sequences whose prompt is not done, in that order too, and a
-// decode of all whose prompt was done before the step: a batch of exactly their number.
+// prefill of the next chunks of the sequences whose prompt is not done, in that order too, or a
+// decode of all whose prompt is done: a batch of exactly their number. Where there is something for
+// both they take turns. So who comes waits for no more than what is launched, a first token does not
+// wait for the others' next ones, and of each two steps together itl_factor bounds the time.
 //
 // A client has no more of its prompts in lanes than a step may take, so that the prompt of another,
 // who comes now, waits for no more than that; and where it has more lanes than its weight gives it,
@@ -157,13 +159,14 @@ class Batcher {
     bool all_started() const { return started == context->sequences_to_run(); }
   };
 
-  // A step from its planning to its end. Kept to reuse the memory.
+  // A step from its planning to its end: chunks, or lanes. Kept to reuse the memory.
   struct PlannedStep {
     std::vector<BlockUpdate> prefill_updates, decode_updates;
     std::vector<BlockCopy> decode_copies;
     std::vector<PrefillChunk> chunks;
     std::vector<int32_t> lanes;
     std::vector<Sequence*> prefill_rows, decode_rows;  // of chunks, of lanes
+    bool beside = false;                               // chunks: sequences decode meanwhile
     bool full = false;                                 // no further prompt token may be in it
   };
 
@@ -215,6 +218,7 @@ class Batcher {
   bool PlanDecode(Sequence& sequence, PlannedStep& step);
   bool PlanChunk(Sequence& sequence, PrefillBudget& budget, PlannedStep& step);
   void Learn(const PlannedStep& step, const StepResult& result, const StepFigures& figures);
+  void LearnPrompts(int32_t decode_rows, double decode_seconds);
   static void CountPrefill(const PlannedStep& step, StepFigures* figures);
   void CountWaiting(const Live& live, int sign);
   // At least so long takes it until the request has its first token; none: nothing is known yet.
@@ -240,6 +244,12 @@ class Batcher {
   std::map<uint64_t, Live> requests_;
   StepCost cost_;
   PromptRate prompt_rate_;
+  // Prompts' step that ended, until the decode beside it has too.
+  struct {
+    PrefillWork work;
+    double seconds = 0;
+    bool beside = false, full = false;
+  } prompts_;
   FairQueue queue_;  // requests that have sequences to start
   int32_t waiting_requests_ = 0;
   int64_t waiting_tokens_ = 0;
@@ -261,6 +271,7 @@ class Batcher {
   uint64_t planned_ = 0;            // steps, ever
   uint64_t finished_ = 0;
   uint64_t planning_ = 0;  // calls of PlanStep, ever
+  bool prompts_were_last_ = false;  // planned
 };
 
 }  // namespace sirocco

@@ -26,10 +26,10 @@ Step Batcher::PlanStep() {
   step.prefill_rows.clear();
   step.decode_rows.clear();
   ++planning_;
-  short_of_blocks_ = false;
-  // First those that decode: a sequence whose last chunk is planned is one of them only then.
-  PlanDecodes(step);
-  PlanChunks(step);
+  if (!prompts_were_last_) PlanChunks(step);
+  if (step.chunks.empty()) PlanDecodes(step);
+  if (prompts_were_last_ && step.lanes.empty()) PlanChunks(step);
+  prompts_were_last_ = !step.chunks.empty();
   const Step plan = {.prefill = {.block_updates = step.prefill_updates, .chunks = step.chunks},
                      .decode = {.block_updates = step.decode_updates,
                                 .lanes = step.lanes,
@@ -39,6 +39,7 @@ Step Batcher::PlanStep() {
 }
 
 void Batcher::PlanDecodes(PlannedStep& step) {
+  short_of_blocks_ = false;
   for (size_t i = 0; i < running_.size();) {
     Sequence& sequence = *running_[i];
     if (sequence.decoding() && !PlanDecode(sequence, step)) {
@@ -65,9 +66,12 @@ Sequence* Batcher::NextToPrefill() {
 }
 
 void Batcher::PlanChunks(PlannedStep& step) {
+  short_of_blocks_ = false;
+  step.beside = std::any_of(running_.begin(), running_.end(),
+                            [](const auto& sequence) { return sequence->decoding(); });
   const int32_t most = options_.prefill_chunk_size;
   PrefillBudget budget =
-      step.lanes.empty() ? PrefillBudget(most) : cost_.Beside(options_.itl_factor, most);
+      step.beside ? cost_.Beside(options_.itl_factor, most) : PrefillBudget(most);
   step.full = false;
   for (Sequence* next; !step.full && (next = NextToPrefill()) != nullptr;) {
     if (!PlanChunk(*next, budget, step)) {
@@ -161,13 +165,24 @@ absl::StatusOr<Batcher::StepFigures> Batcher::FinishStep(const StepResult& resul
 }
 
 void Batcher::Learn(const PlannedStep& step, const StepResult& result, const StepFigures& figures) {
-  PrefillWork prefill;
-  for (const PrefillChunk& chunk : step.chunks) prefill.Add(chunk.first_position, chunk.count);
-  cost_.Add(prefill, result.prefill_seconds, figures.decode_rows, result.decode_seconds);
-  if (step.full && figures.prefill_tokens > 0) {
-    prompt_rate_.Add(figures.decode_rows > 0, figures.prefill_tokens,
-                     result.prefill_seconds + result.decode_seconds);
+  if (step.chunks.empty()) return LearnPrompts(figures.decode_rows, result.decode_seconds);
+  if (prompts_.work.tokens > 0) LearnPrompts(0, 0);  // those that decoded are gone
+  for (const PrefillChunk& chunk : step.chunks) {
+    prompts_.work.Add(chunk.first_position, chunk.count);
   }
+  prompts_.seconds = result.prefill_seconds;
+  prompts_.beside = step.beside;
+  prompts_.full = step.full;
+  if (!step.beside) LearnPrompts(0, 0);
+}
+
+void Batcher::LearnPrompts(int32_t decode_rows, double decode_seconds) {
+  cost_.Add(prompts_.work, prompts_.seconds, decode_rows, decode_seconds);
+  if (prompts_.full && prompts_.work.tokens > 0) {
+    prompt_rate_.Add(decode_rows > 0, static_cast<int32_t>(prompts_.work.tokens),
+                     prompts_.seconds + decode_seconds);
+  }
+  prompts_ = {};
 }
 
 void Batcher::CountPrefill(const PlannedStep& step, StepFigures* figures) {

@@ -27,10 +27,29 @@ TEST_F(BatcherTest, TheDecodeBatchGrowsAndShrinksWithItsSequences) {
   Enqueue(2, 4);
   EXPECT_EQ(Step(), (std::pair{4, 0}));
   Enqueue(2, 3);
-  EXPECT_EQ(Step(), (std::pair{2, 2}));  // the third joins while the others decode
-  EXPECT_EQ(Step(), (std::pair{0, 2}));  // the first has left
+  EXPECT_EQ(Step(), (std::pair{0, 2}));  // prompts were last
+  EXPECT_EQ(Step(), (std::pair{2, 0}));  // the third joins; the first has left
+  EXPECT_EQ(Step(), (std::pair{0, 2}));
   EXPECT_EQ(Step(), (std::pair{0, 2}));
   ExpectEmpty();
+}
+
+// Neither waits for more than one step of the other kind.
+TEST_F(BatcherTest, PromptsAndTheBatchTakeTurns) {
+  Make(4, 60);
+  Enqueue(2, 20);
+  Step();
+  Enqueue(40, 2);
+  for (int i = 0; i < 5; ++i) {
+    EXPECT_EQ(Step(), (std::pair{0, 1}));
+    EXPECT_EQ(Step(), (std::pair{8, 0}));
+  }
+  EXPECT_EQ(Tokens().size(), 1u);  // the prompt's is known before the others' next ones
+  EXPECT_EQ(Step(), (std::pair{0, 2}));
+  EXPECT_EQ(Step(), (std::pair{0, 1}));
+  // Who comes before the batch's turn is over is in the next step.
+  Enqueue(3, 1);
+  EXPECT_EQ(Step(), (std::pair{3, 0}));
 }
 
 TEST_F(BatcherTest, PromptsShareAStepUpToTheChunkSize) {
@@ -40,7 +59,8 @@ TEST_F(BatcherTest, PromptsShareAStepUpToTheChunkSize) {
   EXPECT_EQ(Step(), (std::pair{8, 0}));  // 5 and 3
   EXPECT_EQ(Tokens().size(), 1u);
   Enqueue(2, 2);
-  EXPECT_EQ(Step(), (std::pair{8, 1}));  // 8 of 14; the third waits for its turn
+  EXPECT_EQ(Step(), (std::pair{0, 1}));
+  EXPECT_EQ(Step(), (std::pair{8, 0}));  // 8 of 14; the third waits for its turn
   EXPECT_EQ(Step(), (std::pair{5, 0}));  // 3 and 2
   EXPECT_EQ(Tokens().size(), 2u);
 }
@@ -56,18 +76,20 @@ TEST_F(BatcherTest, WhileOthersDecodeAStepTakesAsManyPromptTokensAsTheirTimeAllo
   Enqueue(4, 20);
   EXPECT_EQ(Step(), (std::pair{4, 0}));
   Enqueue(300, 20);
-  EXPECT_EQ(Step(), (std::pair{16, 1}));  // nothing is known of a decode step yet
-  EXPECT_EQ(Step(), (std::pair{32, 1}));
-  int32_t computed = 16 + 32;
-  for (int i = 0; i < 2; ++i) {
-    const int32_t tokens = Step().first;
-    EXPECT_NEAR(tokens, 40, 1);
+  int32_t computed = 0;
+  const auto prompt_tokens = [&] {
+    EXPECT_EQ(Step(), (std::pair{0, 1}));
+    const auto [tokens, rows] = Step();
+    EXPECT_EQ(rows, 0);
     computed += tokens;
-  }
+    return tokens;
+  };
+  EXPECT_EQ(prompt_tokens(), 16);  // of prompts four tokens are known
+  EXPECT_EQ(prompt_tokens(), 32);
+  for (int i = 0; i < 2; ++i) EXPECT_NEAR(prompt_tokens(), 40, 1);
   seconds_a_prompt_token_ = 0.01;  // slower than any bound allows
-  for (int i = 0; i < 5; ++i) computed += Step().first;
-  EXPECT_EQ(Step(), (std::pair{16, 1}));
-  computed += 16;
+  for (int i = 0; i < 5; ++i) prompt_tokens();
+  EXPECT_EQ(prompt_tokens(), 16);
   batcher_->EndSequence(1, 0);
   // Alone all that is left.
   EXPECT_EQ(Step().first, 300 - computed);
@@ -103,6 +125,7 @@ TEST_F(BatcherTest, ARequestStartsWithItsFirstSequence) {
   batcher_->EndSequence(1, 0);
   Step();
   EXPECT_EQ(admitted_, (Ids{{1, 2}}));
+  EXPECT_EQ(Step(), (std::pair{2, 0}));
   Step();
   EXPECT_EQ(Tokens().at({1, 1}), TokenRole::kLast);
   EXPECT_FALSE(batcher_->empty());
@@ -286,8 +309,9 @@ TEST_F(BatcherTest, CancelledSequencesAreFreeWhenTheirLastStepHasEnded) {
   const auto prefilling = Enqueue(20, 9);
   batcher_->Admit();
   EXPECT_EQ(Plan(), (std::pair{8, 0}));
-  EXPECT_EQ(Plan(), (std::pair{8, 1}));
+  EXPECT_EQ(Plan(), (std::pair{0, 1}));
   ASSERT_TRUE(Finish().ok());
+  EXPECT_EQ(Plan(), (std::pair{8, 0}));
   for (const auto& context : {decoding, prefilling}) {
     context->stream->Cancel(absl::StatusCode::kCancelled);
   }
@@ -296,13 +320,17 @@ TEST_F(BatcherTest, CancelledSequencesAreFreeWhenTheirLastStepHasEnded) {
   EXPECT_TRUE(batcher_->TakeFreed().empty());
   EXPECT_GT(batcher_->gauges().kv_blocks_used, 0);
   EXPECT_EQ(batcher_->startable(), 0);
-  EXPECT_EQ(Plan(), (std::pair{0, 0}));
-  const auto figures = Finish();
+  auto figures = Finish();
   ASSERT_TRUE(figures.ok());
-  EXPECT_EQ(figures->prefill_tokens, 8);
+  EXPECT_EQ(Plan(), (std::pair{0, 0}));
   EXPECT_EQ(figures->overrun_rows, 1);
   EXPECT_TRUE(events_.empty());
-  EXPECT_EQ(batcher_->TakeFreed().size(), 2u);
+  EXPECT_EQ(batcher_->TakeFreed(), std::vector{decoding->stream->cancel_time()});
+  figures = Finish();
+  ASSERT_TRUE(figures.ok());
+  EXPECT_EQ(figures->prefill_tokens, 8);
+  EXPECT_TRUE(events_.empty());
+  EXPECT_EQ(batcher_->TakeFreed(), std::vector{prefilling->stream->cancel_time()});
   EXPECT_EQ(batcher_->startable(), 2);
   ExpectEmpty();
 }
