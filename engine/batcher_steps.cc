@@ -71,14 +71,21 @@ void Batcher::PlanChunks(PlannedStep& step) {
                             [](const auto& sequence) { return sequence->decoding(); });
   const int32_t most = options_.prefill_chunk_size;
   PrefillBudget budget =
-      step.beside ? cost_.Beside(options_.itl_factor, most) : PrefillBudget(most);
+      step.beside ? cost_.Beside(options_.itl_factor, most) : cost_.Alone(most);
   step.full = false;
+  const ClientShare* ends = nullptr;  // whose prompt ends in the step
   for (Sequence* next; !step.full && (next = NextToPrefill()) != nullptr;) {
+    if (ends != nullptr && next->share() != ends) {
+      // Another's prompt, who is not before it, holds up its first token by little.
+      budget.HoldUpNoMore();
+      ends = nullptr;
+    }
     if (!PlanChunk(*next, budget, step)) {
       if (!short_of_blocks_ && MakeRoom()) continue;  // it may have been itself
       short_of_blocks_ = true;
     }
     next->Consider(planning_);
+    if (!step.chunks.empty() && step.chunks.back().sample) ends = step.prefill_rows.back()->share();
   }
 }
 

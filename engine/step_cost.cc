@@ -56,9 +56,17 @@ int32_t PrefillBudget::TokensFrom(int32_t position) const {
 void PrefillBudget::Take(int32_t position, int32_t count) {
   PrefillWork work;
   work.Add(position, count);
-  seconds_ -= a_token_ * work.tokens + a_pair_ * work.pairs;
+  const double cost = a_token_ * work.tokens + a_pair_ * work.pairs;
+  seconds_ -= cost;
+  taken_ += cost;
   tokens_ -= count;
   least_ = std::max(0, least_ - count);
+}
+
+void PrefillBudget::HoldUpNoMore() {
+  if (taken_ == 0) return;  // nothing is known
+  seconds_ = std::min(seconds_, taken_ / 2);
+  least_ = 0;
 }
 
 void StepCost::Add(const PrefillWork& prefill, double prefill_seconds, int32_t decode_rows,
@@ -170,6 +178,18 @@ PrefillBudget StepCost::Beside(double factor, int32_t most) const {
   budget.tokens_ = static_cast<int32_t>(std::min<double>(most, believed));
   budget.a_token_ = cost_[1];
   budget.a_pair_ = cost_[2];
+  budget.taken_ = cost_[0];
+  return budget;
+}
+
+PrefillBudget StepCost::Alone(int32_t most) const {
+  PrefillBudget budget(most);
+  if (largest_ == 0) return budget;
+  budget.least_ = std::min(kLeast, most);
+  budget.seconds_ = std::max(kLongest, kStarts * cost_[0]) - cost_[0];
+  budget.a_token_ = cost_[1];
+  budget.a_pair_ = cost_[2];
+  budget.taken_ = cost_[0];
   return budget;
 }
 

@@ -40,6 +40,8 @@ class PrefillBudget {
   // How many tokens it may take of a prompt from this position on.
   int32_t TokensFrom(int32_t position) const;
   void Take(int32_t position, int32_t count);
+  // Somebody waits for the step's end: from now on it may become half as long again as it is.
+  void HoldUpNoMore();
 
  private:
   friend class StepCost;
@@ -49,6 +51,7 @@ class PrefillBudget {
   // A tokens_'s cost; 0: nothing.
   double a_token_ = 0, a_pair_ = 0;
   double seconds_ = 0;  // that are left; negative: none are
+  double taken_ = 0;    // seconds of what was taken, the start included
 };
 
 class StepCost {
@@ -68,6 +71,13 @@ class StepCost {
   // step with the least tokens is already longer, as many as keep all but a hundredth within kTail
   // times such a step: a prefill's start is then most of its cost.
   PrefillBudget Beside(double factor, int32_t most) const;
+
+  // What a step without a decode batch may take of `most` tokens: who comes meanwhile waits for its
+  // end, so it takes kLongest seconds by what is known, or kStarts times a prefill's start, where
+  // that is more and smaller steps would be dear; kLeast tokens at least.
+  static constexpr double kLongest = 0.1;
+  static constexpr double kStarts = 10;
+  PrefillBudget Alone(int32_t most) const;
 
   double caution() const { return caution_; }
   // How much longer a decode batch takes beside prompts than alone.

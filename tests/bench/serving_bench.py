@@ -103,7 +103,9 @@ def last_chunk_alone(server, args):
 
 
 def beside_prompts(args, factor):
-    """A row: the gaps of running streams without and with long prompts back to back."""
+    """A row: the gaps of running streams without and with long prompts back to back. Without them
+    before and after: a stream's tokens are dearer the longer it is.
+    """
     with harness.Server(args.model, "--backend", args.backend, "--max-batch-size",
                         args.streams + 2, "--max-length", args.long + 4096, "--itl-factor",
                         factor) as server:
@@ -111,20 +113,25 @@ def beside_prompts(args, factor):
         streams = Streams(server, args.streams, 4000)
         time.sleep(2)
         idle_from = time.monotonic()
-        time.sleep(args.seconds / 2)
+        time.sleep(args.seconds / 3)
         idle_to = time.monotonic()
         first = []
         while time.monotonic() < idle_to + args.seconds:
             first.append(seconds(
                 lambda: server.generate(timeout=TIMEOUT, **request(args.long, 1))))
         busy_to = time.monotonic()
+        time.sleep(0.5)
+        after_from = time.monotonic()
+        time.sleep(args.seconds / 3)
+        after_to = time.monotonic()
         streams.stop()
-    idle = streams.between(idle_from, idle_to)
+    idle = streams.between(idle_from, idle_to) + streams.between(after_from, after_to)
     busy = streams.between(idle_to + 0.5, busy_to)
     step = statistics.median(idle)
     by_factor, by_chunk = 3.3 * step, 1.1 * (step + chunk)
     bound = max(by_factor, by_chunk)
-    rates = len(idle) / (idle_to - idle_from), len(busy) / (busy_to - idle_to - 0.5)
+    rates = (len(idle) / (idle_to - idle_from + after_to - after_from),
+             len(busy) / (busy_to - idle_to - 0.5))
     tail = percentile(busy, 0.99)
     print(f"| {factor} | {step * 1e3:.1f}, {percentile(idle, 0.99) * 1e3:.1f} | "
           f"{statistics.median(busy) * 1e3:.1f}, {tail * 1e3:.1f}, {max(busy) * 1e3:.1f} | "

@@ -64,14 +64,18 @@ class BatcherTest : public testing::Test {
       scores += chunk.score_count;
       prefill_seconds += chunk.count * seconds_a_prompt_token_;
     }
+    if (prefill_seconds > 0) prefill_seconds += seconds_a_prefill_;
     const std::vector<TokenScore> sampled(samples, score), scored(scores, score);
     const std::vector<TokenScore> decoded(plans_.front().decode.lanes.size(), score);
+    const double decode_seconds =
+        decoded.empty() ? 0 : seconds_a_decode_ + decoded.size() * seconds_a_row_;
+    took_ = prefill_seconds + decode_seconds;
     plans_.pop_front();
     events_.clear();
     return batcher_->FinishStep({.prefill = {.sampled = sampled, .scored = scored},
                                  .decode = {.sampled = decoded},
                                  .prefill_seconds = prefill_seconds,
-                                 .decode_seconds = decoded.empty() ? 0 : seconds_a_decode_},
+                                 .decode_seconds = decode_seconds},
                                 Clock::now(), &events_);
   }
 
@@ -102,7 +106,10 @@ class BatcherTest : public testing::Test {
   }
 
   using Ids = std::vector<std::pair<uint64_t, int32_t>>;
-  double seconds_a_prompt_token_ = 0, seconds_a_decode_ = 0;
+  // What steps take.
+  double seconds_a_prefill_ = 0, seconds_a_prompt_token_ = 0;
+  double seconds_a_decode_ = 0, seconds_a_row_ = 0;
+  double took_ = 0;  // the last step
   uint64_t next_number_ = 1;
   std::unique_ptr<Batcher> batcher_;
   const Clock::time_point now_ = Clock::now();

@@ -135,6 +135,86 @@ TEST_F(BatcherTest, AFloodLeavesAnothersTimeToFirstTokenWithinTwice) {
   EXPECT_LE(slowest(true), 2 * alone);
 }
 
+// The same as a client's clock tells it, with what a small model's steps take on two cores, with
+// prompts of two lengths, and with nobody else at all for comparison: at most twice as long on
+// average, and hardly more wherever in a step the request comes.
+TEST_F(BatcherTest, AFloodLeavesWhoAsksNowAndThenTwiceItsTimeAlone) {
+  seconds_a_prefill_ = 0.003;
+  seconds_a_prompt_token_ = 0.00105;
+  seconds_a_decode_ = 0.006;
+  seconds_a_row_ = 0.0016;
+  const auto request = [](const char* client, int32_t prompt) {
+    Request made;
+    made.prompt.assign(prompt, 5);
+    made.max_new_tokens = 16;
+    made.client = client;
+    return made;
+  };
+  for (const int32_t prompt : {100, 300}) {
+    batcher_ = std::make_unique<Batcher>(BatcherOptions{
+        .max_batch_size = 4, .prefill_chunk_size = 512, .block_size = 16, .kv_blocks = {400}});
+    double now = 0;
+    const auto step = [&](bool flood) {
+      while (flood && batcher_->gauges().requests_waiting < 28) Enqueue(request("flood", 100));
+      Step();
+      now += took_;
+    };
+    const auto first_token = [&](bool flood, double came) {
+      const uint64_t number = Enqueue(request("quiet", prompt))->number;
+      do step(flood);
+      while (Tokens().count({number, 0}) == 0);
+      const double taken = now - came;
+      for (const double until = now + 1.2; flood && now < until;) step(flood);
+      while (!flood && !batcher_->empty()) step(flood);
+      return taken;
+    };
+    const double alone = first_token(false, now);
+    for (int i = 0; i < 200; ++i) step(true);
+    double sum = 0, worst = 0;
+    for (int round = 0; round < 20; ++round) {
+      const double begin = now;
+      step(true);
+      const double taken = first_token(true, begin + (now - begin) * round / 20);
+      sum += taken;
+      worst = std::max(worst, taken);
+    }
+    EXPECT_LE(sum / 20, 2 * alone) << prompt;
+    EXPECT_LE(worst, 2.1 * alone) << prompt;
+    while (!batcher_->empty()) step(false);
+  }
+}
+
+// The end of a prompt is not held up by the much that other clients have; what takes hardly longer
+// joins it, and so does its own client's.
+TEST_F(BatcherTest, AnotherClientsPromptsHoldUpAFirstTokenByLittle) {
+  seconds_a_prompt_token_ = 0.0001;
+  const auto tokens_beside = [&](const char* client, double seconds_a_prefill) {
+    seconds_a_prefill_ = seconds_a_prefill;
+    batcher_ = std::make_unique<Batcher>(BatcherOptions{
+        .max_batch_size = 4, .prefill_chunk_size = 512, .block_size = 16, .kv_blocks = {400}});
+    next_number_ = 1;
+    for (const int32_t learned : {200, 20}) {
+      Enqueue(learned, 1);
+      Step();
+    }
+    Request request;
+    request.max_new_tokens = 1;
+    request.prompt.assign(40, 5);
+    request.client = "first";
+    Enqueue(request);
+    request.prompt.assign(400, 5);
+    request.client = client;
+    Enqueue(request);
+    const int32_t tokens = Step().first;
+    EXPECT_EQ(Tokens().count({3, 0}), 1u);
+    while (!batcher_->empty()) Step();
+    return tokens - 40;
+  };
+  EXPECT_EQ(tokens_beside("first", 0), 400);
+  EXPECT_NEAR(tokens_beside("other", 0), 20, 1);
+  EXPECT_NEAR(tokens_beside("other", 0.04), 220, 25);
+}
+
 // --- deadlines ---
 
 TEST_F(BatcherTest, ADeadlineThatTheRateCannotMeetIsRefused) {

@@ -172,6 +172,40 @@ TEST_F(StepCostTest, TheLeastIsOfTheStepNotOfEachPrompt) {
   EXPECT_EQ(alone.TokensFrom(5000), 12);
 }
 
+TEST_F(StepCostTest, AStepWithoutABatchIsBoundedToo) {
+  device_ = {.start = 0.002, .a_token = 0.001, .a_pair = 1e-7};
+  EXPECT_EQ(cost_.Alone(kMost).TokensFrom(0), kMost);  // nothing is known
+  for (int prompt = 0; prompt < 8; ++prompt) Prompt(2000);
+  for (const int32_t position : {0, 1900}) {
+    const int32_t fits = device_.Fits(StepCost::kLongest, position);
+    EXPECT_NEAR(cost_.Alone(kMost).TokensFrom(position), fits, 0.1 * fits) << position;
+  }
+  EXPECT_EQ(cost_.Alone(10).TokensFrom(0), 10);
+  device_ = {.start = 0.05, .a_token = 0.002};
+  cost_ = StepCost();
+  for (int step = 0; step < 60; ++step) Step(0, 12 + step % 20);
+  EXPECT_NEAR(cost_.Alone(kMost).TokensFrom(0), 9 * 0.05 / 0.002, 70);
+  device_ = {.start = 0, .a_token = 0.01};
+  for (int step = 0; step < 400; ++step) Step(0);
+  EXPECT_EQ(cost_.Alone(kMost).TokensFrom(0), StepCost::kLeast);
+}
+
+TEST_F(StepCostTest, WhoWaitsForTheEndIsHeldUpByHalfAtMost) {
+  device_ = {.start = 0.004, .a_token = 0.001};
+  for (int step = 0; step < 60; ++step) Step(0, 12 + step % 20);
+  PrefillBudget budget = cost_.Alone(kMost);
+  budget.Take(0, 20);
+  budget.HoldUpNoMore();
+  EXPECT_NEAR(budget.TokensFrom(0), 12, 1);
+  budget.Take(0, 12);
+  budget.HoldUpNoMore();
+  EXPECT_EQ(budget.TokensFrom(0), 0);
+  PrefillBudget unknown(100);
+  unknown.Take(0, 20);
+  unknown.HoldUpNoMore();
+  EXPECT_EQ(unknown.TokensFrom(0), 80);
+}
+
 // Prompts that are mostly cached take a whole start for a token or two: no reason to think that
 // every token takes as long.
 TEST_F(StepCostTest, TinyPrefillsDoNotSpoilTheRate) {
