@@ -2,7 +2,7 @@
 server's memory. Exit status 1: an answer was wrong, something is held in the end, or memory grows;
 the last lines say what, after the end of the server's log.
 
-usage: soak.py [--minutes N] [--report FILE]    (deploy/soak prepares what it needs)
+usage: soak.py [--minutes N] [--pause SECONDS] [--report FILE]    (deploy/soak prepares it)
 """
 import argparse
 import asyncio
@@ -71,8 +71,9 @@ class Wrong(Exception):
 class Clients:
     """Workers that call until told to stop."""
 
-    def __init__(self, address, requests, answers, until):
-        self.address, self.requests, self.answers, self.until = address, requests, answers, until
+    def __init__(self, address, requests, answers, until, pause):
+        self.address, self.requests, self.answers = address, requests, answers
+        self.until, self.pause = until, pause
         self.seen = Counter()  # (kind, code) -> calls
         self.checked = 0  # whole answers
         self.tokens = 0
@@ -106,8 +107,9 @@ class Clients:
                 self.until = 0  # for all: each ends with the call that it is in
                 return
             self.seen[kind, code] += 1
-            if code == "RESOURCE_EXHAUSTED":
-                await asyncio.sleep(dice.uniform(0, 0.1))
+            wait = self.pause * 2 + (0.1 if code == "RESOURCE_EXHAUSTED" else 0)
+            if wait > 0:
+                await asyncio.sleep(dice.uniform(0, wait))
 
     async def call(self, kind, stub, dice, number):
         """One call, its answer checked; the code."""
@@ -217,7 +219,7 @@ def slope(points):
     return covariance / sum((x - mean_x) ** 2 for x, _ in points)
 
 
-def run_clients(address, seconds):
+def run_clients(address, seconds, pause):
     """The clients' process: prints what they saw, and ends without further ado. grpc.aio may keep a
     closed channel's connection as long as anything refers to a call, and may wait for its own thread
     for ever at a loop's end; with the process all is closed.
@@ -226,7 +228,7 @@ def run_clients(address, seconds):
     with grpc.insecure_channel(address) as channel:
         stub = rpc.InferenceStub(channel)
         answers = [completions(stub.Generate(one)) for one in requests]
-    clients = Clients(address, requests, answers, time.monotonic() + seconds)
+    clients = Clients(address, requests, answers, time.monotonic() + seconds, pause)
     asyncio.new_event_loop().run_until_complete(clients.run())
     print(json.dumps({"calls": sum(clients.seen.values()), "answers_checked": clients.checked,
                       "tokens": clients.tokens, "failures": clients.failures,
@@ -235,10 +237,10 @@ def run_clients(address, seconds):
     os._exit(0)
 
 
-def seen_by_clients(address, seconds):
+def seen_by_clients(address, seconds, pause):
     done = subprocess.run([sys.executable, __file__, "--clients", address, "--minutes",
-                           str(seconds / 60)], stdout=subprocess.PIPE, text=True, check=False,
-                          timeout=seconds + 2 * PATIENCE)
+                           str(seconds / 60), "--pause", str(pause)], stdout=subprocess.PIPE,
+                          text=True, check=False, timeout=seconds + 2 * PATIENCE)
     if done.returncode != 0:
         raise Wrong(f"the clients' process ended with {done.returncode}")
     seen = json.loads(done.stdout)
@@ -248,7 +250,7 @@ def seen_by_clients(address, seconds):
     return seen
 
 
-def soak(server, minutes):
+def soak(server, minutes, pause):
     for case in cases():
         server.generate(**case)
     idle_threads, idle_files = proc(server.process.pid)[1:]
@@ -256,7 +258,7 @@ def soak(server, minutes):
     warm_up = min(max(20, seconds / 4), 300)
     watcher = Watcher(server.process.pid)
     watcher.start()
-    seen = seen_by_clients(server.address, seconds)
+    seen = seen_by_clients(server.address, seconds, pause)
     watcher.stop()
 
     eventually(server.idle, timeout=60, what="the end of all sequences")
@@ -272,7 +274,7 @@ def soak(server, minutes):
     measured = warm[-1][0] - warm[0][0]
     per_second = slope(warm)
     return {
-        "minutes": minutes, "flags": " ".join(map(str, FLAGS)), "workers": WORKERS,
+        "minutes": minutes, "pause_seconds": pause, "flags": " ".join(map(str, FLAGS)), "workers": WORKERS,
         **seen, "warm_up_seconds": warm_up, "measured_seconds": round(measured, 1),
         "rss_mib": {"after_warm_up": round(warm[0][1], 2), "end": round(warm[-1][1], 2),
                     "least": round(min(rss for _, rss in warm), 2),
@@ -286,17 +288,19 @@ def soak(server, minutes):
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--minutes", type=float, default=1)
+    parser.add_argument("--pause", type=float, default=0,
+                        help="seconds between a client's calls, on average: leaves processors idle")
     parser.add_argument("--report", help="a file for the figures, as JSON")
     parser.add_argument("--clients", metavar="ADDRESS", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.clients:
-        run_clients(options.clients, options.minutes * 60)
+        run_clients(options.clients, options.minutes * 60, options.pause)
     with tempfile.TemporaryDirectory() as folder:
         model = tiny_model.write(os.path.join(folder, "tiny"),
                                  os.path.join(harness.GOLDENS, "tokenizers/digits_style"))
         with harness.Server(model, *FLAGS, env=ENVIRONMENT) as server:
             try:
-                report = soak(server, options.minutes)
+                report = soak(server, options.minutes, options.pause)
             except Exception as failure:
                 status = server.process.poll()
                 traceback.print_exc()
