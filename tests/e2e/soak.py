@@ -274,7 +274,8 @@ def soak(server, minutes, pause):
     measured = warm[-1][0] - warm[0][0]
     per_second = slope(warm)
     return {
-        "minutes": minutes, "pause_seconds": pause, "flags": " ".join(map(str, FLAGS)), "workers": WORKERS,
+        "minutes": minutes, "flags": " ".join(map(str, FLAGS)), "workers": WORKERS,
+        "pause_seconds": pause,
         **seen, "warm_up_seconds": warm_up, "measured_seconds": round(measured, 1),
         "rss_mib": {"after_warm_up": round(warm[0][1], 2), "end": round(warm[-1][1], 2),
                     "least": round(min(rss for _, rss in warm), 2),
