@@ -65,7 +65,7 @@ void PrefillBudget::Take(int32_t position, int32_t count) {
 
 void PrefillBudget::HoldUpNoMore() {
   if (taken_ == 0) return;  // nothing is known
-  seconds_ = std::min(seconds_, taken_ / 2);
+  seconds_ = std::min(seconds_, taken_ / 4);
   least_ = 0;
 }
 

@@ -40,7 +40,7 @@ class PrefillBudget {
   // How many tokens it may take of a prompt from this position on.
   int32_t TokensFrom(int32_t position) const;
   void Take(int32_t position, int32_t count);
-  // Somebody waits for the step's end: from now on it may become half as long again as it is.
+  // Somebody waits for the step's end: from now on it may become a quarter longer than it is.
   void HoldUpNoMore();
 
  private:

@@ -211,8 +211,8 @@ TEST_F(BatcherTest, AnotherClientsPromptsHoldUpAFirstTokenByLittle) {
     return tokens - 40;
   };
   EXPECT_EQ(tokens_beside("first", 0), 400);
-  EXPECT_NEAR(tokens_beside("other", 0), 20, 1);
-  EXPECT_NEAR(tokens_beside("other", 0.04), 220, 25);
+  EXPECT_NEAR(tokens_beside("other", 0), 10, 1);
+  EXPECT_NEAR(tokens_beside("other", 0.04), 110, 15);
 }
 
 // --- deadlines ---

@@ -190,14 +190,14 @@ TEST_F(StepCostTest, AStepWithoutABatchIsBoundedToo) {
   EXPECT_EQ(cost_.Alone(kMost).TokensFrom(0), StepCost::kLeast);
 }
 
-TEST_F(StepCostTest, WhoWaitsForTheEndIsHeldUpByHalfAtMost) {
+TEST_F(StepCostTest, WhoWaitsForTheEndIsHeldUpByAQuarterAtMost) {
   device_ = {.start = 0.004, .a_token = 0.001};
   for (int step = 0; step < 60; ++step) Step(0, 12 + step % 20);
   PrefillBudget budget = cost_.Alone(kMost);
   budget.Take(0, 20);
   budget.HoldUpNoMore();
-  EXPECT_NEAR(budget.TokensFrom(0), 12, 1);
-  budget.Take(0, 12);
+  EXPECT_NEAR(budget.TokensFrom(0), 6, 1);
+  budget.Take(0, 6);
   budget.HoldUpNoMore();
   EXPECT_EQ(budget.TokensFrom(0), 0);
   PrefillBudget unknown(100);
