@@ -5,8 +5,8 @@
 // lanes while there are lanes and blocks (in the order of FairQueue; nobody overtakes). A step is a
 // prefill of the next chunks of the sequences whose prompt is not done, in that order too, or a
 // decode of all whose prompt is done: a batch of exactly their number. Where there is something for
-// both they take turns. So who comes waits for no more than what is launched, a first token does not
-// wait for the others' next ones, and of each two steps together itl_factor bounds the time.
+// both they take turns. So who comes waits for no more than what is launched, a first token does
+// not wait for the others' next ones, and of each two steps together itl_factor bounds the time.
 //
 // A client has no more of its prompts in lanes than a step may take, so that the prompt of another,
 // who comes now, waits for no more than that; and where it has more lanes than its weight gives it,
@@ -270,7 +270,7 @@ class Batcher {
   std::vector<PlannedStep> steps_;  // [run_ahead + 1]
   uint64_t planned_ = 0;            // steps, ever
   uint64_t finished_ = 0;
-  uint64_t planning_ = 0;  // calls of PlanStep, ever
+  uint64_t planning_ = 0;           // calls of PlanStep, ever
   bool prompts_were_last_ = false;  // planned
 };
 

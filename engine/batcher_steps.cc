@@ -70,8 +70,7 @@ void Batcher::PlanChunks(PlannedStep& step) {
   step.beside = std::any_of(running_.begin(), running_.end(),
                             [](const auto& sequence) { return sequence->decoding(); });
   const int32_t most = options_.prefill_chunk_size;
-  PrefillBudget budget =
-      step.beside ? cost_.Beside(options_.itl_factor, most) : cost_.Alone(most);
+  PrefillBudget budget = step.beside ? cost_.Beside(options_.itl_factor, most) : cost_.Alone(most);
   step.full = false;
   const ClientShare* ends = nullptr;  // whose prompt ends in the step
   for (Sequence* next; !step.full && (next = NextToPrefill()) != nullptr;) {

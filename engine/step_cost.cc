@@ -119,8 +119,8 @@ void StepCost::LearnCaution(const PrefillWork& prefill, double seconds) {
   double expected = decode_;
   for (int i = 0; i < kTerms; ++i) expected += cost_[i] * terms[i];
   const double beyond = seconds / expected - caution_;
-  caution_ += kCautionStep * (beyond > 0 ? std::min(1.0, beyond / kHardlySlower)
-                                         : -kSlowShare / (1 - kSlowShare));
+  caution_ += kCautionStep *
+              (beyond > 0 ? std::min(1.0, beyond / kHardlySlower) : -kSlowShare / (1 - kSlowShare));
   caution_ = std::clamp(caution_, 1.0, kMostCaution);
 }
 

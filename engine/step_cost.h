@@ -7,9 +7,9 @@
 // what a token costs. The three are the non-negative numbers that fit the prefills of late best
 // (least squares of relative errors, each step weighing a little less than the next).
 //
-// What is bounded is not the mean alone but the slow step that a client feels: `caution` is how much
-// longer than expected all but a hundredth of the steps beside a batch take. These may be kTail
-// times as long as the mean may.
+// What is bounded is not the mean alone but the slow step that a client feels: `caution` is how
+// much longer than expected all but a hundredth of the steps beside a batch take. These may be
+// kTail times as long as the mean may.
 #pragma once
 
 #include <array>

@@ -260,9 +260,8 @@ TEST_F(StepCostTest, NoiseIsAllowedFor) {
   std::lognormal_distribution<double> even(0, 0.1), wide(0, 0.2);
   std::uniform_real_distribution<double> dice(0, 1);
   const std::function<double()> noises[] = {
-      [&] { return even(random); },
-      [&] { return wide(random); },
-      [&] { return dice(random) < 0.03 ? 1.5 : 1.0; },  // seldom, and then much
+      [&] { return even(random); }, [&] { return wide(random); },
+      [&] { return dice(random) < 0.03 ? 1.5 : 1.0; },   // seldom, and then much
       [&] { return dice(random) < 0.004 ? 4.0 : 1.0; },  // within the hundredth
   };
   for (const auto& noise : noises) {
