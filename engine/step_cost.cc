@@ -168,11 +168,10 @@ PrefillBudget StepCost::Beside(double factor, int32_t most) const {
   budget.least_ = budget.tokens_;
   if (decode_ < 0 || largest_ == 0) return budget;
   const double believed = std::max<double>(kLeast, kReach * largest_);
-  const double tail = kTail / caution_;
-  const double bound = factor * alone_ * std::min(1.0, tail);
+  const double bound = factor * alone_ * std::min(1.0, kTail / caution_);
   const double least = decode_ + small_;
   budget.seconds_ = small_ > 0 && least > bound
-                        ? (tail - 1) * least + kLeast * cost_[1]  // on top of the start
+                        ? (kTail - 1) * least + kLeast * cost_[1]  // on top of the start
                         : bound - decode_ - cost_[0];
   if (budget.seconds_ <= 0) return budget;
   budget.tokens_ = static_cast<int32_t>(std::min<double>(most, believed));

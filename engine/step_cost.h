@@ -68,8 +68,9 @@ class StepCost {
   // Of at most `most` prompt tokens as many as keep a step of the present decode batch within
   // `factor` steps of the batch alone, and all but a hundredth of them within kTail times that;
   // kLeast (or `most`, if that is less) at least, and no more as long as nothing is known. Where a
-  // step with the least tokens is already longer, as many as keep all but a hundredth within kTail
-  // times such a step: a prefill's start is then most of its cost.
+  // step with the least tokens is already longer, as many as make it kTail times as long as that,
+  // however much such steps vary: a prefill's start is then most of its cost, and fewer tokens
+  // would not make a step shorter, but more steps.
   PrefillBudget Beside(double factor, int32_t most) const;
 
   // What a step without a decode batch may take of `most` tokens: who comes meanwhile waits for its
