@@ -102,6 +102,40 @@ def answer(server, channel=None):
 
 
 class TestFiles:
+    def test_requests_reach_no_file_and_no_network(self, tiny, faults, tmp_path):
+        """Whatever they name: from when it serves on, each file that it opened and each connection that
+        it made would be told here."""
+        (tmp_path / "secret").write_text("a secret")
+        places = [str(tmp_path / "secret"), "../../etc/passwd", "file:///etc/passwd",
+                  "http://127.0.0.1:1/x", "{% include '/etc/passwd' %}", "@/etc/passwd"]
+        def ask(server, place):
+            chat = {"messages": [{"role": "user", "content": place}]}
+            for request in (
+                    {"prompt": place}, {"prompt": "x", "model": place}, {"chat": chat},
+                    {"prompt": "x", "adapter": place}, {"prompt": "x", "cache_salt": place},
+                    {"prompt": "x", "request_id": place}, {"prompt": "x", "answer_prefix": place},
+                    {"prompt": "x", "stop": {"strings": [place]}},
+                    {"prompt": "x", "constraint": {"regex": place}},
+                    {"chat": {**chat, "template_kwargs_json": '{"file": "%s"}' % place}},
+                    {"chat": {**chat, "tools_json": '[{"url": "%s"}]' % place}},
+                    {"chat": {**chat, "documents_json": '[{"path": "%s"}]' % place}}):
+                message = pb.GenerateRequest(max_new_tokens=2, **request)
+                metadata = [("traceparent", "file:/etc/passwd"), ("sirocco-client", "http.//x")]
+                server.stub.Generate.future(message, timeout=TIMEOUT,
+                                            metadata=metadata).exception()
+            server.stub.Tokenize(pb.TokenizeRequest(text=place), timeout=TIMEOUT)
+        with Server(tiny, env=faults.env()) as server:
+            # Libraries read some things when they first need them: the time zone, a CPU's frequency.
+            for _ in range(5):
+                faults.set("file@1+,socket:connect@1+")
+                for place in places:
+                    ask(server, place)
+                fired = faults.clear()
+                if not fired:
+                    break
+                ask(server, "nothing")
+            assert fired == []
+
     def test_each_read_at_the_start(self, tiny, faults, tmp_path):
         """It starts as it was told to, or ends with one line: never with less than it was told."""
         config, tokens = tmp_path / "sirocco.yaml", tmp_path / "tokens"

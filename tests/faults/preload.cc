@@ -9,6 +9,7 @@
 //   alloc:map              memory from the system (mmap, mprotect): ENOMEM
 //   alloc:new              `operator new` of kLarge bytes or more: std::bad_alloc
 //   socket:write           to a socket: ECONNRESET
+//   socket:connect         a connection to elsewhere: ECONNREFUSED
 //
 // What libc and the C++ library ask of the system inside of themselves is not asked here: of an
 // ifstream's opening it is fopen's caller that is told of a failure, of a stack for a thread
@@ -149,6 +150,10 @@ ssize_t send(int fd, const void* from, size_t bytes, int flags) {
 }
 ssize_t sendmsg(int fd, const msghdr* message, int flags) {
   return WriteFails(fd) ? -1 : syscall(SYS_sendmsg, fd, message, flags);
+}
+int connect(int fd, const sockaddr* address, socklen_t bytes) {
+  if (FailsWith(ECONNREFUSED, "socket", "connect")) return -1;
+  return static_cast<int>(syscall(SYS_connect, fd, address, bytes));
 }
 
 }  // extern "C"
