@@ -70,6 +70,7 @@ class GgufFileImpl final : public GgufFile {
   explicit GgufFileImpl(std::unique_ptr<MappedFile> file) : file_(std::move(file)) {}
 
   absl::Status Parse();
+  void ForgetPages() const { file_->ForgetPages(); }
 
   const std::string& path() const override { return file_->path(); }
   uint32_t version() const override { return version_; }
@@ -371,6 +372,8 @@ absl::StatusOr<std::unique_ptr<GgufFile>> GgufFile::Open(const std::string& path
   if (!file.ok()) return file.status();
   auto gguf = std::make_unique<GgufFileImpl>(*std::move(file));
   if (absl::Status status = gguf->Parse(); !status.ok()) return status;
+  // Long lists were passed over, which not every user of the file reads.
+  gguf->ForgetPages();
   return gguf;
 }
 

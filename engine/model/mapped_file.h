@@ -26,6 +26,9 @@ class MappedFile {
   std::string_view text() const {
     return {reinterpret_cast<const char*>(bytes_.data()), bytes_.size()};
   }
+  // Pages that were read count no longer as this process's memory; they come back when they are
+  // read again.
+  void ForgetPages() const;
 
  private:
   MappedFile(std::string path, std::span<const std::byte> bytes)

@@ -176,9 +176,9 @@ absl::StatusOr<std::string> ReadCharsmap(const GgufFile& file) {
   return bytes;
 }
 
-// SentencePiece's, with scores.
-absl::Status ReadPieces(const GgufFile& file, bool unigram,
-                        const std::vector<std::string_view>& tokens, TokenizerParts* parts) {
+// With scores and types.
+absl::Status AddPieces(const GgufFile& file, const std::vector<std::string_view>& tokens,
+                       TokenizerParts* parts) {
   constexpr char kScores[] = "tokenizer.ggml.scores";
   const uint64_t size = file.GetArraySize(kScores).value_or(0);
   if (size != tokens.size()) {
@@ -189,6 +189,7 @@ absl::Status ReadPieces(const GgufFile& file, bool unigram,
   if (!scores) return InvalidFile(file.path(), absl::StrCat(kScores, " is no list of floats"));
   const auto types = ReadTypes(file, tokens.size());
   if (!types.ok()) return types.status();
+  parts->vocabulary.scores.reserve(tokens.size());
   for (size_t i = 0; i < tokens.size(); ++i) {
     // Of user-defined tokens these files have the spaces as they are.
     const bool user_defined = (*types)[i] == static_cast<int64_t>(PieceType::kUserDefined);
@@ -198,6 +199,19 @@ absl::Status ReadPieces(const GgufFile& file, bool unigram,
     absl::Status status = AddPiece(text, (*scores)[i], (*types)[i], parts);
     if (!status.ok()) return At(file.path(), status);
   }
+  return absl::OkStatus();
+}
+
+// SentencePiece's. The lists of a file of many tokens take more memory than it: they are gone
+// before the tables are made.
+absl::Status ReadPieces(const GgufFile& file, bool unigram, std::vector<std::string_view> tokens,
+                        TokenizerParts* parts) {
+  absl::Status status = AddPieces(file, tokens, parts);
+  if (status.ok()) {
+    status = ReadEnds(file, /*add_bos=*/!unigram, /*add_eos=*/unigram, tokens, parts);
+  }
+  if (!status.ok()) return status;
+  tokens = std::vector<std::string_view>();
   const absl::StatusOr<std::string> charsmap = ReadCharsmap(file);
   if (!charsmap.ok()) return charsmap.status();
   const SentencePieceSettings settings = {
@@ -206,9 +220,8 @@ absl::Status ReadPieces(const GgufFile& file, bool unigram,
       .add_dummy_prefix = file.GetBool("tokenizer.ggml.add_space_prefix").value_or(true),
       .remove_extra_whitespaces =
           file.GetBool("tokenizer.ggml.remove_extra_whitespaces").value_or(false)};
-  absl::Status status = FinishPieces(settings, parts);
-  if (!status.ok()) return At(file.path(), status);
-  return ReadEnds(file, /*add_bos=*/!unigram, /*add_eos=*/unigram, tokens, parts);
+  status = FinishPieces(settings, parts);
+  return status.ok() ? status : At(file.path(), status);
 }
 
 }  // namespace
@@ -224,11 +237,12 @@ absl::StatusOr<TokenizerParts> ParseGgufTokenizer(const GgufFile& file) {
                            absl::StrCat("tokenizer.ggml.model ", Shown(model),
                                         " is not supported; supported: gpt2, llama, t5"));
   }
-  const auto tokens = ReadList(file, "tokenizer.ggml.tokens", kMaxVocabularySize);
+  auto tokens = ReadList(file, "tokenizer.ggml.tokens", kMaxVocabularySize);
   if (!tokens.ok()) return tokens.status();
   TokenizerParts parts;
-  absl::Status status = model == "gpt2" ? ReadByteLevel(file, *tokens, &parts)
-                                        : ReadPieces(file, model == "t5", *tokens, &parts);
+  absl::Status status = model == "gpt2"
+                            ? ReadByteLevel(file, *tokens, &parts)
+                            : ReadPieces(file, model == "t5", *std::move(tokens), &parts);
   if (!status.ok()) return status;
   if (const auto chat_template = file.GetString("tokenizer.chat_template")) {
     if (chat_template->size() > kMaxTemplate) {

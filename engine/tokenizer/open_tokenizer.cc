@@ -91,6 +91,7 @@ absl::StatusOr<std::unique_ptr<Tokenizer>> OpenGguf(const std::string& path) {
   if (!HasGgufTokenizer(**file)) return nullptr;
   absl::StatusOr<TokenizerParts> parts = ParseGgufTokenizer(**file);
   if (!parts.ok()) return parts.status();
+  file->reset();  // its lists are in memory no more while tables are made of them
   return Make(path, *std::move(parts));
 }
 

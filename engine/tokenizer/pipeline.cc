@@ -66,7 +66,7 @@ class PipelineTokenizer final : public Tokenizer {
     if (const std::optional<int32_t> eos = Find(parts_.eos_token)) end_ids_.push_back(*eos);
     // Both are large, and needed no more.
     parts_.vocabulary = {};
-    parts_.added_tokens = {};
+    parts_.added_tokens = std::vector<AddedToken>();  // not `= {}`, which keeps the memory
   }
 
   absl::StatusOr<std::vector<int32_t>> Encode(std::string_view text,
@@ -390,7 +390,7 @@ absl::StatusOr<std::unique_ptr<Tokenizer>> MakeTokenizer(TokenizerParts parts) {
   if (!model.ok()) return model.status();
   parts.unigram.reset();
   parts.vocabulary.merges = {};
-  parts.vocabulary.scores = {};
+  parts.vocabulary.scores = std::vector<float>();
   absl::StatusOr<PipelineTokenizer::Wanted> raw = Select(parts, /*normalized=*/false);
   if (!raw.ok()) return raw.status();
   absl::StatusOr<PipelineTokenizer::Wanted> normalized = Select(parts, /*normalized=*/true);

@@ -82,7 +82,7 @@ void MakeUnigram(TokenizerParts* parts) {
   }
   std::erase_if(parts->added_tokens, [](const AddedToken& token) { return !token.special; });
   parts->unigram = std::move(unigram);
-  scores = {};
+  scores = std::vector<float>();  // `= {}` would keep its memory
 }
 
 }  // namespace

@@ -31,6 +31,7 @@ absl::StatusOr<Unigram> Unigram::Make(const BpeVocabulary& vocabulary, UnigramSc
     unigram.byte_ids_[b] = ids.Find(ByteFallbackToken(static_cast<uint8_t>(b))).value_or(-1);
   }
   std::vector<uint32_t> made;
+  made.reserve(ids.size());
   for (size_t i = 0; i < ids.size(); ++i) {
     const double score = scores.of_entries[i];
     if (std::isinf(score) || ids.id(i) != static_cast<int32_t>(i)) {

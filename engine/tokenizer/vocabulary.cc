@@ -49,7 +49,7 @@ size_t Vocabulary::SlotOf(std::string_view wanted) const {
 
 void Vocabulary::Grow() {
   const size_t size = slots_.empty() ? kLeastSlots : 2 * slots_.size();
-  slots_ = {};  // before there are more
+  slots_ = std::vector<uint32_t>();  // before there are more; `= {}` would keep the old memory
   slots_.resize(size);
   for (size_t i = 0; i < entries_.size(); ++i) {
     size_t at = HashOf(text(i)) & (size - 1);

@@ -3,8 +3,9 @@ import base64
 import itertools
 import json
 import os
+import struct
 
-from hostile_files import (GPT2, LLAMA, STRING, case, cases, change_json, gguf_array, gguf_key,
+from hostile_files import (FLOAT32, GPT2, INT32, LLAMA, STRING, case, cases, change_json, gguf_array, gguf_key,
                            gguf_model, gguf_string, write)
 
 
@@ -188,6 +189,19 @@ def gguf_without_scores(folder):
     return gguf_model(folder, LLAMA + [
         gguf_key("tokenizer.ggml.model", STRING, gguf_string("llama")),
         gguf_array("tokenizer.ggml.tokens", STRING, 2, gguf_string("a") + gguf_string("b"))])
+
+
+@case
+def gguf_unigram_of_a_million(folder):
+    """A million pieces and the unknown one, with scores, as a GGUF file has them."""
+    count = 1_000_001
+    tokens = gguf_string("<unk>") + b"".join(gguf_string(b"%07d" % i) for i in range(count - 1))
+    return gguf_model(folder, LLAMA + [
+        gguf_key("tokenizer.ggml.model", STRING, gguf_string("t5")),
+        gguf_array("tokenizer.ggml.tokens", STRING, count, tokens),
+        gguf_array("tokenizer.ggml.scores", FLOAT32, count, bytes(4 * count)),
+        gguf_array("tokenizer.ggml.token_type", INT32, count,
+                   struct.pack("<I", 2) + struct.pack("<I", 1) * (count - 1))])
 
 
 @case
