@@ -21,10 +21,15 @@ class PlaceList {
     matrix->cols = static_cast<int32_t>(cols);
     places_.push_back({.tensor = std::move(tensor), .shape = {rows, cols}, .matrix = matrix});
   }
+  void AddRouter(std::string tensor, int64_t experts, int64_t cols, Matrix* matrix) {
+    Add(std::move(tensor), experts, cols, matrix);
+    places_.back().may_stay_in_blocks = false;
+  }
   // Of all experts, one below the other: "{prefix}experts.{number}.{name}".
   void AddExperts(const std::string& prefix, const std::string& name, int32_t experts, int64_t rows,
                   int64_t cols, Matrix* matrix) {
     Add(absl::StrCat(prefix, "experts.", name), experts * rows, cols, matrix);
+    places_.back().may_stay_in_blocks = false;
     std::vector<std::string>& parts = places_.back().parts;
     for (int32_t i = 0; i < experts; ++i) {
       parts.push_back(absl::StrCat(prefix, "experts.", i, ".", name));
@@ -79,7 +84,7 @@ void AddLayer(const ModelDescriptor& model, const std::string& prefix, LayerWeig
     places.Add(prefix + "post_attention_layernorm.weight", hidden, &layer.mlp_norm);
   }
   if (model.experts > 0) {
-    places.Add(mlp + "gate.weight", model.experts, hidden, &layer.router);
+    places.AddRouter(mlp + "gate.weight", model.experts, hidden, &layer.router);
     const int32_t n = model.experts;
     places.AddExperts(mlp, "gate_proj.weight", n, intermediate, hidden, &layer.gate);
     places.AddExperts(mlp, "up_proj.weight", n, intermediate, hidden, &layer.up);
@@ -106,7 +111,7 @@ bool MayBeLeftOver(const ModelDescriptor& descriptor, std::string_view name) {
 }
 
 DType TypeOf(const WeightPlace& matrix, const WeightTypes& types) {
-  if (types.blocks == nullptr) return types.dtype;
+  if (types.blocks == nullptr || !matrix.may_stay_in_blocks) return types.dtype;
   const StoredTensor* tensor = types.blocks->Find(matrix.tensor);
   if (tensor == nullptr) return types.dtype;
   const std::optional<DType> stored = DTypeOf(tensor->type);

@@ -22,7 +22,8 @@ struct WeightTypes {
   WeightTypes(DType other, const TensorSource* kept) : dtype(other), blocks(kept) {}
 
   DType dtype;
-  // Where set, matrices that these files hold in blocks stay so, and `dtype` is the others'.
+  // Where set, matrices that these files hold in blocks stay so, and `dtype` is the others' and the
+  // experts', whose operation computes from no blocks.
   const TensorSource* blocks = nullptr;
 };
 
@@ -34,6 +35,7 @@ struct WeightPlace {
   // One of the two: a matrix, or a vector in float32.
   Matrix* matrix = nullptr;
   const float** vector = nullptr;
+  bool may_stay_in_blocks = true;  // whether operations compute from blocks of this matrix
   // LayOut's: its place in the one buffer of all weights.
   DType dtype = DType::kFloat32;
   uint64_t elements = 0;

@@ -8,7 +8,7 @@ import math
 import os
 import struct
 
-UINT8, UINT32, FLOAT32, BOOL, STRING, ARRAY, UINT64 = 0, 4, 6, 7, 8, 9, 10
+UINT8, UINT32, INT32, FLOAT32, BOOL, STRING, ARRAY, UINT64 = 0, 4, 5, 6, 7, 8, 9, 10
 F32, Q4_0 = 0, 2
 HUGE = 1 << 61
 
@@ -212,6 +212,16 @@ def gguf_large_blocks(folder, what):
     """Q4_K: 256 values in 144 bytes."""
     shape, size = what
     return gguf(folder, LLAMA, [gguf_tensor("token_embd.weight", shape, 12, 0)], b"\0" * size)
+
+
+@cases({"cut_off": ([256, 8, 2], 2303), "narrow": ([255, 8, 2], 2304), "zero": ([256, 8, 0], 0),
+        "product": ([256, 1 << 40, 1 << 40], 2304), "deep": ([256, 8, 2, 1, 1], 2304)})
+def gguf_expert_blocks(folder, what):
+    """Q4_K: 16 rows of 144 bytes."""
+    shape, size = what
+    keys = gguf_architecture("qwen3moe", expert_count=2, expert_used_count=1, embedding_length=256)
+    return gguf(folder, keys, [gguf_tensor("blk.0.ffn_gate_exps.weight", shape, 12, 0)],
+                b"\0" * size)
 
 
 @cases({

@@ -137,6 +137,23 @@ def gguf_seeds(out):
         shapes |= {f"blk.0.{n}.weight": [8, 256] for n in ("attn_output", "ffn_down")}
         path = files.gguf_model(out, keys, shapes, types)
         os.rename(path, os.path.join(out, name))
+    # Three dimensions a tensor: experts in blocks, rows of 256 values and of 32.
+    for name, (hidden, inner, types) in {
+            "experts_k_quants": (256, 8, {"ffn_gate_exps": 12, "ffn_up_exps": 14}),
+            "experts_old_quants": (32, 32, {"ffn_gate_exps": 8, "ffn_up_exps": 7,
+                                            "ffn_down_exps": 2})}.items():
+        keys = files.gguf_architecture(
+            "qwen3moe", embedding_length=hidden, expert_count=2, expert_used_count=1,
+            expert_feed_forward_length=inner,
+            **{"attention.key_length": 8, "attention.value_length": 8})
+        layer = {"attn_norm": [hidden], "ffn_norm": [hidden], "attn_q": [hidden, 8],
+                 "attn_k": [hidden, 8], "attn_v": [hidden, 8], "attn_output": [8, hidden],
+                 **HEAD_NORMS, "ffn_gate": None, "ffn_up": None, "ffn_down": None,
+                 "ffn_gate_inp": [hidden, 2], "ffn_gate_exps": [hidden, inner, 2],
+                 "ffn_up_exps": [hidden, inner, 2], "ffn_down_exps": [inner, hidden, 2]}
+        shapes = {f"blk.0.{tensor}.weight": shape for tensor, shape in layer.items()}
+        shapes |= {"token_embd.weight": [hidden, 4], "output_norm.weight": [hidden]}
+        os.rename(files.gguf_model(out, keys, shapes, types), os.path.join(out, name))
     for name in SENTENCEPIECE:
         path = files.gguf_model(out, files.LLAMA + gguf_pieces(name))
         os.rename(path, os.path.join(out, f"pieces_{name}"))

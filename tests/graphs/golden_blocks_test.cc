@@ -1,5 +1,6 @@
 // Goldens as GGUF files in blocks: computed from the blocks against the same values dequantised to
-// float32, in every mode.
+// float32, in every mode. Experts and what chooses them are dequantised, and the choice is the
+// reference's, so that what is near a tie does not differ.
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -37,7 +38,8 @@ TEST_P(GoldenBlocksTest, AreCloseToWhatTheyStandForInEveryMode) {
   ASSERT_NE(plain.executor, nullptr);
   const auto reference = ForceByDecoding(*plain.executor, sequences);
   ASSERT_TRUE(reference.ok()) << reference.status();
-  const GoldenRig eager(CreateCpuDevice(2), path, Mode::kEager, DType::kFloat32, true);
+  const std::vector<int32_t> choices = plain.Choices();
+  const GoldenRig eager(CreateCpuDevice(2), path, Mode::kEager, DType::kFloat32, true, choices);
   ASSERT_NE(eager.executor, nullptr);
   ASSERT_TRUE(InBlocks(eager.weights.layers[0].q.dtype));
   ASSERT_TRUE(InBlocks(eager.weights.head.dtype));
@@ -56,11 +58,13 @@ TEST_P(GoldenBlocksTest, AreCloseToWhatTheyStandForInEveryMode) {
   EXPECT_LT(errors.back(), kBlocksTolerance.largest);
   EXPECT_GT(errors.back(), 0);  // int8 was really on
 
-  const auto prefilled = ForceByPrefill(*eager.executor, sequences[0]);
-  ASSERT_TRUE(prefilled.ok()) << prefilled.status();
-  EXPECT_EQ(*prefilled, (*decoded)[0]);
+  if (choices.empty()) {  // those are of other lanes
+    const auto prefilled = ForceByPrefill(*eager.executor, sequences[0]);
+    ASSERT_TRUE(prefilled.ok()) << prefilled.status();
+    EXPECT_EQ(*prefilled, (*decoded)[0]);
+  }
   for (const Mode mode : {Mode::kDecoderGraph, Mode::kDecoder, Mode::kLayerGraph, Mode::kLayer}) {
-    const GoldenRig rig(CreateCpuDevice(1), path, mode, DType::kFloat32, true);
+    const GoldenRig rig(CreateCpuDevice(1), path, mode, DType::kFloat32, true, choices);
     ASSERT_NE(rig.executor, nullptr);
     const auto logits = ForceByDecoding(*rig.executor, sequences);
     ASSERT_TRUE(logits.ok()) << logits.status();
@@ -68,14 +72,16 @@ TEST_P(GoldenBlocksTest, AreCloseToWhatTheyStandForInEveryMode) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(
-    Models, GoldenBlocksTest,
-    ::testing::Combine(::testing::Values("llama_tied", "llama3_rope", "qwen2", "qwen3", "gemma3"),
-                       ::testing::Values(Type{"Q8_0", kGgmlQ8_0}, Type{"Q4_0", kGgmlQ4_0},
-                                         Type{"Q4_1", kGgmlQ4_1})),
-    [](const auto& info) {
-      return std::string(std::get<0>(info.param)) + "_" + std::get<1>(info.param).name;
-    });
+INSTANTIATE_TEST_SUITE_P(Models, GoldenBlocksTest,
+                         ::testing::Combine(::testing::Values("llama_tied", "llama3_rope", "qwen2",
+                                                              "qwen3", "gemma3", "mixtral"),
+                                            ::testing::Values(Type{"Q8_0", kGgmlQ8_0},
+                                                              Type{"Q4_0", kGgmlQ4_0},
+                                                              Type{"Q4_1", kGgmlQ4_1})),
+                         [](const auto& info) {
+                           return std::string(std::get<0>(info.param)) + "_" +
+                                  std::get<1>(info.param).name;
+                         });
 
 }  // namespace
 }  // namespace sirocco
