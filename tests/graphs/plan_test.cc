@@ -96,6 +96,20 @@ TEST(PlanTest, NormsOfWholeRowsOfHeadsAreAnOperation) {
                           "down_norm"));
 }
 
+// One operation from the MLP's norm to its residual, in every mode.
+TEST(PlanTest, ExpertsAreAnOperation) {
+  for (const char* layer : {"layer 0", "layer 2"}) {
+    EXPECT_THAT(
+        Operations(PlanOf(Mode::kEager, RandomNorms::kExperts), layer),
+        ElementsAre("rms_norm", "matmul", "matmul", "matmul", "head_norm", "head_norm", "rotary",
+                    "rotary", "write_kv", "attention", "matmul", "add", "experts"));
+    EXPECT_THAT(Operations(PlanOf(Mode::kDecoder, RandomNorms::kExperts), layer),
+                ElementsAre("norm_qkv", "qkv_attention", "output_residual", "experts"));
+  }
+  EXPECT_THAT(Operations(PlanOf(Mode::kLayer, RandomNorms::kExperts), "layer"),
+              ElementsAre("norm_qkv", "qkv_attention", "output_residual", "experts"));
+}
+
 TEST(PlanTest, LogitsAreAdjustedWhereTheModelHasThat) {
   ModelDescriptor model = RandomModelDescriptor();
   const ModelWeights weights = WeightShapes(model, DType::kBFloat16);
@@ -178,7 +192,8 @@ TEST(PlanTest, DecoderIsOneChainWhereNormsAreRead) {
 
 TEST(PlanTest, EveryEntryHasADetail) {
   for (const Mode mode : {Mode::kEager, Mode::kDecoder, Mode::kLayer}) {
-    for (const RandomNorms norms : {RandomNorms::kFew, RandomNorms::kAll, RandomNorms::kPost}) {
+    for (const RandomNorms norms :
+         {RandomNorms::kFew, RandomNorms::kAll, RandomNorms::kPost, RandomNorms::kExperts}) {
       for (const PlanEntry& entry : PlanOf(mode, norms)) {
         EXPECT_THAT(entry.detail, Not(IsEmpty())) << entry.operation;
       }
@@ -395,8 +410,7 @@ std::vector<std::string> NamesOf(const Plan& plan) {
 TEST_F(ComposeTest, PrefillIsTheDecodersLayersWithAnAttentionOfItsOwn) {
   for (const RandomNorms norms : {RandomNorms::kFew, RandomNorms::kAll}) {
     Make(norms);
-    const PrefillPlans plans = ComposePrefill(Context());
-    const Plan& prefill = plans.layers;
+    const Plan prefill = ComposePrefill(Context());
     EXPECT_FALSE(All<BeginStepParams>(prefill).at(0).derive_positions);
     EXPECT_TRUE(All<BeginStepParams>(ComposeEagerDecode(Context())).at(0).derive_positions);
     std::vector<std::string> names = {"begin_step", "embed"};
@@ -410,7 +424,8 @@ TEST_F(ComposeTest, PrefillIsTheDecodersLayersWithAnAttentionOfItsOwn) {
     EXPECT_EQ(ends.at(1).next_norm, model_.weights.layers[2].attention_norm);
     EXPECT_EQ(ends.at(2).next_norm, nullptr);  // the head norms the rows it takes
     // Which it finds where the stream is: another buffer after each layer with post-norms.
-    EXPECT_EQ(All<GatherRowsParams>(plans.head).at(0).in.data, ends.at(2).hidden.data);
+    EXPECT_EQ(All<GatherRowsParams>(ComposePrefillHead(Context())).at(0).in.data,
+              ends.at(2).hidden.data);
     EXPECT_EQ(ends.at(2).hidden.data,
               norms == RandomNorms::kAll ? buffers_.sum.data : buffers_.hidden.data);
     for (const PrefillAttentionParams& attention : All<PrefillAttentionParams>(prefill)) {

@@ -1,5 +1,6 @@
 #include "tests/testing/random_model.h"
 
+#include <algorithm>
 #include <cmath>
 #include <cstddef>
 #include <memory>
@@ -85,12 +86,16 @@ LayerWeights MakeLayer(const ModelDescriptor& d, DType dtype, Maker& maker) {
   }
   layer.o_bias = maker.MakeVector(d.hidden_size, 0, 0.2f);
   if (d.pre_norms) layer.mlp_norm = maker.MakeVector(d.hidden_size, 1, 0.2f);
-  layer.gate = maker.MakeMatrix(dtype, d.intermediate_size, d.hidden_size, 1);
-  layer.up = maker.MakeMatrix(dtype, d.intermediate_size, d.hidden_size, 1);
-  layer.down = maker.MakeMatrix(dtype, d.hidden_size, d.intermediate_size, 1);
-  layer.gate_bias = maker.MakeVector(d.intermediate_size, 0, 0.2f);
-  layer.up_bias = maker.MakeVector(d.intermediate_size, 0, 0.2f);
-  layer.down_bias = maker.MakeVector(d.hidden_size, 0, 0.2f);
+  const int32_t mlps = std::max(d.experts, 1);
+  layer.gate = maker.MakeMatrix(dtype, mlps * d.intermediate_size, d.hidden_size, 1);
+  layer.up = maker.MakeMatrix(dtype, mlps * d.intermediate_size, d.hidden_size, 1);
+  layer.down = maker.MakeMatrix(dtype, mlps * d.hidden_size, d.intermediate_size, 1);
+  if (d.experts > 0) layer.router = maker.MakeMatrix(dtype, d.experts, d.hidden_size, 1);
+  if (d.mlp_bias) {
+    layer.gate_bias = maker.MakeVector(d.intermediate_size, 0, 0.2f);
+    layer.up_bias = maker.MakeVector(d.intermediate_size, 0, 0.2f);
+    layer.down_bias = maker.MakeVector(d.hidden_size, 0, 0.2f);
+  }
   if (d.head_norms) {
     layer.q_norm = maker.MakeVector(d.head_dim, 1, 0.2f);
     layer.k_norm = maker.MakeVector(d.head_dim, 1, 0.2f);
@@ -129,12 +134,19 @@ ModelDescriptor RandomModelDescriptor(RandomNorms norms) {
   d.norm_epsilon = 1e-5f;
   d.attention_scale = 0.25f;
   d.embedding_scale = 1.5f;
-  d.output_bias = d.mlp_bias = true;
+  d.output_bias = true;
+  d.mlp_bias = norms != RandomNorms::kExperts;
   d.qkv_bias = norms != RandomNorms::kPost;
   d.pre_norms = norms != RandomNorms::kPost;
-  d.head_norms = norms == RandomNorms::kHeads || norms == RandomNorms::kAll;
+  d.head_norms =
+      norms == RandomNorms::kHeads || norms == RandomNorms::kAll || norms == RandomNorms::kExperts;
   d.whole_norms = norms == RandomNorms::kPost;
   d.post_norms = norms == RandomNorms::kAll || norms == RandomNorms::kPost;
+  if (norms == RandomNorms::kExperts) {
+    d.experts = 6;
+    d.experts_a_row = 2;
+    d.renormalise = true;
+  }
   if (norms == RandomNorms::kAll) d.activation = Activation::kGeluTanh;
   d.rotaries = {MakeRotary(16, 10000.0f), MakeRotary(8, 500.0f)};
   d.groups = {{.window = 0}, {.window = 24}};

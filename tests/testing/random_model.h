@@ -1,7 +1,8 @@
 // Tiny models with random weights: two layer groups (full attention and a window), two rotary
 // embeddings, every bias; with the norms that most models have, with those of heads too (as Qwen
-// 3), with both and post-norms (as Gemma 3), or with post-norms and norms of q and k whole, and
-// then no biases of q, k and v (as OLMo 2).
+// 3), with both and post-norms (as Gemma 3), with post-norms and norms of q and k whole, and then
+// no biases of q, k and v (as OLMo 2), or with norms of heads and experts, which have no biases (as
+// Qwen3-MoE).
 #pragma once
 
 #include <cstdint>
@@ -13,7 +14,7 @@
 
 namespace sirocco {
 
-enum class RandomNorms : uint8_t { kFew, kHeads, kAll, kPost };
+enum class RandomNorms : uint8_t { kFew, kHeads, kAll, kPost, kExperts };
 
 struct RandomModel {
   ModelDescriptor descriptor;
