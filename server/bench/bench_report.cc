@@ -77,6 +77,7 @@ ordered_json BatchJson(const Measurement& m, double stream) {
           {"step_seconds", m.StepSeconds()},
           {"tokens_per_second", m.DecodeTokensPerSecond()},
           {"floor_bytes", m.floor_bytes},
+          {"share_of_experts", m.share_of_experts},
           {"bytes_per_second", m.BytesPerSecond()},
           {"share", m.BytesPerSecond() / stream}};
 }

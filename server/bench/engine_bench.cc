@@ -104,6 +104,11 @@ class Bench {
           absl::StrCat("--prompt-length and --output-length are ", wanted.max_length,
                        " tokens together; this model takes ", files_.descriptor.max_position));
     }
+    // Before the rest of the memory is shared out.
+    absl::StatusOr<ExpertCounter> counter =
+        ExpertCounter::Create(*device_, files_.descriptor, wanted);
+    if (!counter.ok()) return counter.status();
+    experts_ = *std::move(counter);
     absl::StatusOr<ExecutorOptions> planned = PlanExecutorOptions(
         config_, files_.descriptor, Types(), report_.dtypes, *device_, std::move(wanted));
     if (!planned.ok()) return planned.status();
@@ -183,7 +188,7 @@ class Bench {
       for (const int32_t batch : options_.batches) {
         progress_(NameOf(mode), report.batches.size(), options_.batches.size());
         absl::StatusOr<Measurement> measured =
-            Measure(**executor, files_.descriptor, weights_, batch, options_.measure);
+            Measure(**executor, files_.descriptor, weights_, batch, options_.measure, experts_);
         if (!measured.ok()) return measured.status();
         report.batches.push_back(*measured);
       }
@@ -210,8 +215,8 @@ class Bench {
     absl::StatusOr<std::unique_ptr<Executor>> executor = MakeExecutor(WithoutGraphs(mode), timer);
     if (!executor.ok()) return executor.status();
     for (const int32_t batch : options_.batches) {
-      absl::StatusOr<StepStages> stages =
-          MeasureStages(timer, **executor, files_.descriptor, weights_, batch, options_.measure);
+      absl::StatusOr<StepStages> stages = MeasureStages(
+          timer, **executor, files_.descriptor, weights_, batch, options_.measure, experts_);
       if (!stages.ok()) return stages.status();
       report.stages.push_back({batch, *std::move(stages)});
     }
@@ -226,6 +231,7 @@ class Bench {
   ExecutorOptions executor_options_;
   std::unique_ptr<Device> device_;
   ModelWeights weights_;
+  ExpertCounter experts_;
 };
 
 }  // namespace

@@ -12,13 +12,20 @@ constexpr double kH200Stream = 4.6e12;  // read-only, measured at 2 GiB
 
 }  // namespace
 
-uint64_t FloorWeightBytes(const ModelWeights& weights) {
+uint64_t MlpWeightBytes(const LayerWeights& layer, double share_of_experts) {
+  const uint64_t bytes = BytesOf(layer.gate) + BytesOf(layer.up) + BytesOf(layer.down);
+  if (layer.router.rows == 0) return bytes;
+  return BytesOf(layer.router) +
+         static_cast<uint64_t>(share_of_experts * static_cast<double>(bytes));
+}
+
+uint64_t FloorWeightBytes(const ModelWeights& weights, double share_of_experts) {
   uint64_t bytes = BytesOf(weights.head);
   for (const LayerWeights& layer : weights.layers) {
-    for (const Matrix* matrix :
-         {&layer.q, &layer.k, &layer.v, &layer.o, &layer.gate, &layer.up, &layer.down}) {
+    for (const Matrix* matrix : {&layer.q, &layer.k, &layer.v, &layer.o}) {
       bytes += BytesOf(*matrix);
     }
+    bytes += MlpWeightBytes(layer, share_of_experts);
   }
   return bytes;
 }

@@ -12,8 +12,11 @@
 namespace sirocco {
 
 // The matrices that a step multiplies with, the LM head among them. Of an embedding that is no head
-// only single rows are read.
-uint64_t FloorWeightBytes(const ModelWeights& weights);
+// only single rows are read, of experts the part that rows take (ExpertCounter).
+uint64_t FloorWeightBytes(const ModelWeights& weights, double share_of_experts = 1);
+
+// Of one layer's MLP, or of what chooses among its experts and of those that rows take.
+uint64_t MlpWeightBytes(const LayerWeights& layer, double share_of_experts);
 
 // Keys and values that one layer's attention reads for a row with `context` tokens, its own
 // included.

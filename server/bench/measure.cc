@@ -95,7 +95,7 @@ absl::StatusOr<double> RunPrompts(Executor& executor, const Workload& workload) 
 
 absl::StatusOr<Measurement> Measure(Executor& executor, const ModelDescriptor& descriptor,
                                     const ModelWeights& weights, int32_t batch,
-                                    const MeasureOptions& options) {
+                                    const MeasureOptions& options, ExpertCounter& experts) {
   const int32_t steps = options.output_length - 1;
   const Workload workload(descriptor, executor.options(), batch, options.prompt_length,
                           options.output_length, options.seed);
@@ -127,7 +127,13 @@ absl::StatusOr<Measurement> Measure(Executor& executor, const ModelDescriptor& d
     kv += FloorKvBytes(descriptor, int64_t{options.prompt_length} + 1 + i,
                        executor.options().kv_dtype);
   }
-  m.floor_bytes = FloorWeightBytes(weights) + batch * (kv / steps);
+  if (absl::Status status = experts.Read(); !status.ok()) return status;
+  double share = 0;
+  for (int32_t i = 0; i < steps; ++i) {
+    share += experts.ShareOfLanes(batch, options.prompt_length + i);
+  }
+  m.share_of_experts = share / steps;
+  m.floor_bytes = FloorWeightBytes(weights, m.share_of_experts) + batch * (kv / steps);
   return m;
 }
 

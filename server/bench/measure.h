@@ -8,6 +8,7 @@
 #include "absl/status/statusor.h"
 #include "graphs/descriptor.h"
 #include "graphs/executor.h"
+#include "server/bench/expert_counter.h"
 #include "server/bench/workload.h"
 
 namespace sirocco {
@@ -20,6 +21,7 @@ struct Measurement {
   double decode_seconds = 0;   // of all steps, wall clock, ids delivered; the median
   double device_decode_seconds = 0;  // the device's part of that
   uint64_t floor_bytes = 0;          // of a step, in the mean (floor.h)
+  double share_of_experts = 1;       // that a step reads, in the mean
 
   int64_t PrefillTokens() const { return int64_t{batch} * prompt_length; }
   double StepSeconds() const { return decode_seconds / decode_steps; }
@@ -38,10 +40,10 @@ struct MeasureOptions {
 };
 
 // One warming run, then `repeat` ones; prompts that take long are not run in each. An INTERNAL
-// error: the executor's answers are no tokens.
+// error: the executor's answers are no tokens. `experts`: of the executor's options.
 absl::StatusOr<Measurement> Measure(Executor& executor, const ModelDescriptor& descriptor,
                                     const ModelWeights& weights, int32_t batch,
-                                    const MeasureOptions& options);
+                                    const MeasureOptions& options, ExpertCounter& experts);
 
 // Launches and collects all of them; returns the wall seconds.
 absl::StatusOr<double> RunPrompts(Executor& executor, const Workload& workload);

@@ -25,6 +25,9 @@ struct Bytes {
   uint64_t operator()(const NormGateUpParams&) const {
     return BytesOf(place.weights.gate) + BytesOf(place.weights.up);
   }
+  uint64_t operator()(const ExpertsParams&) const {
+    return MlpWeightBytes(place.weights, place.share_of_experts);
+  }
   uint64_t operator()(const DownResidualParams&) const { return BytesOf(place.weights.down); }
   uint64_t operator()(const DownNormParams&) const { return BytesOf(place.weights.down); }
   template <typename Params>

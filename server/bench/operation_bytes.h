@@ -17,6 +17,7 @@ struct OperationPlace {
   int64_t context = 0;          // tokens of each
   const LayerWeights& weights;  // of layer 0: the others are taken to be alike
   DType kv = DType::kFloat32;
+  double share_of_experts = 1;  // that the rows take
 };
 
 // Weights, and of attention keys and values; activations are left out, as in the floor of a step

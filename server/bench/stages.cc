@@ -53,7 +53,7 @@ absl::StatusOr<std::vector<StageTimer::Timed>> TimeStep(StageTimer& timer, Execu
 absl::StatusOr<StepStages> MeasureStages(StageTimer& timer, Executor& executor,
                                          const ModelDescriptor& descriptor,
                                          const ModelWeights& weights, int32_t batch,
-                                         const MeasureOptions& options) {
+                                         const MeasureOptions& options, ExpertCounter& experts) {
   const Workload workload(descriptor, executor.options(), batch, options.prompt_length,
                           options.output_length, options.seed);
   if (absl::Status status = workload.Start(executor, false); !status.ok()) return status;
@@ -85,16 +85,20 @@ absl::StatusOr<StepStages> MeasureStages(StageTimer& timer, Executor& executor,
     decode_runs.push_back(*std::move(timed));
   }
 
+  if (absl::Status status = experts.Read(); !status.ok()) return status;
+  const PrefillChunk& chunk = prefill.prefill.chunks.front();  // others may take more
   OperationPlace place{
       .sequences = static_cast<int32_t>(prefill.prefill.chunks.size()),
       .context = stages.prefill_rows / static_cast<int64_t>(prefill.prefill.chunks.size()),
       .weights = weights.layers.front(),
-      .kv = executor.options().kv_dtype};
+      .kv = executor.options().kv_dtype,
+      .share_of_experts = experts.ShareOfPositions(chunk.lane, chunk.first_position, chunk.count)};
   absl::StatusOr<std::vector<Stage>> sum = Sum(prefill_runs, descriptor, place);
   if (!sum.ok()) return sum.status();
   stages.prefill = *std::move(sum);
   place.sequences = batch;
   place.context = int64_t{options.prompt_length} + middle;
+  place.share_of_experts = experts.ShareOfLanes(batch, options.prompt_length + middle - 1);
   sum = Sum(decode_runs, descriptor, place);
   if (!sum.ok()) return sum.status();
   stages.decode = *std::move(sum);

@@ -25,11 +25,11 @@ struct StepStages {
   int32_t prefill_rows = 0;
 };
 
-// `executor` runs on `timer`, and records no graphs.
+// `executor` runs on `timer`, and records no graphs. `experts`: of its options.
 absl::StatusOr<StepStages> MeasureStages(StageTimer& timer, Executor& executor,
                                          const ModelDescriptor& descriptor,
                                          const ModelWeights& weights, int32_t batch,
-                                         const MeasureOptions& options);
+                                         const MeasureOptions& options, ExpertCounter& experts);
 
 // Launches and collects one step; its operations, timed.
 absl::StatusOr<std::vector<StageTimer::Timed>> TimeStep(StageTimer& timer, Executor& executor,

@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <map>
 #include <set>
 #include <span>
@@ -104,11 +105,12 @@ class MeasureTest : public ::testing::TestWithParam<Mode> {
 
   std::unique_ptr<Device> device_;
   RandomModel model_;
+  ExpertCounter none_;
 };
 
 TEST_P(MeasureTest, CountsWhatItRan) {
   const std::unique_ptr<Executor> executor = Make(*device_);
-  const auto m = Measure(*executor, model_.descriptor, model_.weights, kBatch, kMeasure);
+  const auto m = Measure(*executor, model_.descriptor, model_.weights, kBatch, kMeasure, none_);
   ASSERT_TRUE(m.ok()) << m.status();
   EXPECT_EQ(m->batch, kBatch);
   EXPECT_EQ(m->PrefillTokens(), kBatch * 37);
@@ -149,7 +151,7 @@ TEST_P(MeasureTest, StagesAreTheWholeStep) {
   StageTimer timer(*device_);
   const std::unique_ptr<Executor> executor = Make(timer);
   const auto stages =
-      MeasureStages(timer, *executor, model_.descriptor, model_.weights, kBatch, kMeasure);
+      MeasureStages(timer, *executor, model_.descriptor, model_.weights, kBatch, kMeasure, none_);
   ASSERT_TRUE(stages.ok()) << stages.status();
   EXPECT_EQ(stages->prefill_rows, 50);
   for (const std::vector<Stage>* step : {&stages->decode, &stages->prefill}) {
@@ -175,6 +177,44 @@ TEST_P(MeasureTest, StagesAreTheWholeStep) {
 
 INSTANTIATE_TEST_SUITE_P(Modes, MeasureTest, ::testing::ValuesIn(kAllModes),
                          [](const auto& info) { return std::string(NameOf(info.param)); });
+
+// Of experts a step reads those that its rows took, and its floor has no others.
+TEST(ExpertCounterTest, CountsWhatRowsTook) {
+  const std::unique_ptr<Device> device = CreateCpuDevice(2).value();
+  const RandomModel model =
+      MakeRandomModel(*device, DType::kFloat32, 3, RandomNorms::kExperts).value();
+  ExecutorOptions options = Options(Mode::kLayer);
+  auto experts = ExpertCounter::Create(*device, model.descriptor, options);
+  ASSERT_TRUE(experts.ok()) << experts.status();
+  ASSERT_TRUE(experts->counts());
+  StageTimer timer(*device);
+  const auto executor = Executor::Create(timer, model.descriptor, model.weights, options);
+  ASSERT_TRUE(executor.ok()) << executor.status();
+  const auto m = Measure(**executor, model.descriptor, model.weights, kBatch, kMeasure, *experts);
+  ASSERT_TRUE(m.ok()) << m.status();
+  EXPECT_EQ(experts->ShareOfLanes(1, kMeasure.prompt_length), 2.0 / 6);
+  EXPECT_GT(m->share_of_experts, 2.0 / 6);  // three rows seldom take the same two
+  EXPECT_LE(m->share_of_experts, 1);
+  const double part = experts->ShareOfPositions(0, 0, kMeasure.prompt_length);
+  EXPECT_GT(part, experts->ShareOfPositions(0, 0, 1));
+  const uint64_t all = FloorWeightBytes(model.weights);
+  uint64_t mlps = 0;
+  for (const LayerWeights& layer : model.weights.layers) {
+    mlps += BytesOf(layer.gate) + BytesOf(layer.up) + BytesOf(layer.down);
+  }
+  const uint64_t least = all - mlps + static_cast<uint64_t>(m->share_of_experts * mlps);
+  EXPECT_NEAR(FloorWeightBytes(model.weights, m->share_of_experts), least, 3);
+
+  const auto stages =
+      MeasureStages(timer, **executor, model.descriptor, model.weights, kBatch, kMeasure, *experts);
+  ASSERT_TRUE(stages.ok()) << stages.status();
+  const auto stage = std::find_if(stages->decode.begin(), stages->decode.end(),
+                                  [](const Stage& s) { return s.name == "experts"; });
+  ASSERT_NE(stage, stages->decode.end());
+  EXPECT_EQ(stage->operations, 3);
+  EXPECT_GT(stage->bytes, 3 * BytesOf(model.weights.layers[0].router) + mlps * 2 / 6);
+  EXPECT_LT(stage->bytes, 3 * BytesOf(model.weights.layers[0].router) + mlps);
+}
 
 // A device with a table, of which every product's answer is its shape.
 class Tunable final : public ForwardingDevice {
