@@ -43,12 +43,10 @@ Plan ComposeLayerEpilogue(const ComposeContext& context);
 // begin the second before the first has ended.
 Plan ComposeDecoder(const ComposeContext& context);
 
-// A prefill step (plan_prefill.cc).
-struct PrefillPlans {
-  Plan layers;  // up to the last layer's output; rows and segments are given
-  Plan head;  // that output's rows head_index through the final norm and the LM head, into `logits`
-};
-PrefillPlans ComposePrefill(const ComposeContext& context);
+// A prefill step up to the last layer's output; rows and segments are given (plan_prefill.cc).
+Plan ComposePrefill(const ComposeContext& context);
+// That output's rows head_index through the final norm and the LM head, into `logits`.
+Plan ComposePrefillHead(const ComposeContext& context);
 
 // Building blocks.
 enum class Pass { kDecode, kPrefill };

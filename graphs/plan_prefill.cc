@@ -23,22 +23,28 @@ Rows AddLayers(const ComposeContext& context, Plan& plan) {
 
 }  // namespace
 
-PrefillPlans ComposePrefill(const ComposeContext& context) {
-  const StepBuffers& b = context.buffers;
-  PrefillPlans plans;
+Plan ComposePrefill(const ComposeContext& context) {
+  Plan plan;
   BeginStepParams begin = DecodeBegin(context, nullptr);
   begin.derive_positions = false;
-  plans.layers.Add("prologue", begin);
-  plans.layers.Add("prologue", Embed(context));
-  const Rows stream = AddLayers(context, plans.layers);
-  plans.head.Add("epilogue",
-                 GatherRowsParams{.in = stream, .index = b.head_index, .out = b.head_hidden});
+  plan.Add("prologue", begin);
+  plan.Add("prologue", Embed(context));
+  AddLayers(context, plan);
+  return plan;
+}
+
+Plan ComposePrefillHead(const ComposeContext& context) {
+  const StepBuffers& b = context.buffers;
+  Plan layers;
+  const Rows stream = AddLayers(context, layers);
+  Plan plan;
+  plan.Add("epilogue", GatherRowsParams{.in = stream, .index = b.head_index, .out = b.head_hidden});
   RmsNormParams norm = FinalNorm(context);
   norm.in = b.head_hidden;
   norm.out = b.head_normed;
-  plans.head.Add("epilogue", norm);
-  AddHead(context, b.head_normed, plans.head);
-  return plans;
+  plan.Add("epilogue", norm);
+  AddHead(context, b.head_normed, plan);
+  return plan;
 }
 
 }  // namespace sirocco

@@ -22,13 +22,14 @@ PrefillPass::PrefillPass(const ComposeContext& context, Device& device, const St
       lanes_(lanes),
       inputs_(inputs),
       options_(options),
-      plans_(ComposePrefill(context)),
+      pass_(ComposePrefill(context)),
+      head_(ComposePrefillHead(context)),
       sample_(ComposePrefillSample(context)) {}
 
 absl::Status PrefillPass::Prepare() {
-  absl::Status status = sirocco::Prepare(device_, plans_.layers, options_.prefill_chunk_size);
+  absl::Status status = sirocco::Prepare(device_, pass_, options_.prefill_chunk_size);
   const int32_t head_rows = std::max(options_.max_batch_size, kScoreRows);
-  if (status.ok()) status = sirocco::Prepare(device_, plans_.head, head_rows);
+  if (status.ok()) status = sirocco::Prepare(device_, head_, head_rows);
   if (status.ok()) status = sirocco::Prepare(device_, sample_, options_.max_batch_size);
   if (!status.ok()) return status;
   Plan score;
@@ -120,7 +121,7 @@ absl::Status PrefillPass::RunHead(int32_t first, int32_t count, const StepHost& 
   if (status.ok()) {
     status = device_.CopyToDevice(buffers_.head_rows.position, host.head_position + first, bytes);
   }
-  return status.ok() ? plans_.head.Run(device_.ops(), count) : status;
+  return status.ok() ? head_.Run(device_.ops(), count) : status;
 }
 
 absl::Status PrefillPass::ScoreSlice(int32_t top, int32_t first_row, int32_t count,
@@ -180,7 +181,7 @@ absl::Status PrefillPass::Sample(const PrefillStep& step, StepHost& host) {
 
 absl::Status PrefillPass::Launch(const PrefillStep& step, StepHost& host) {
   absl::Status status = Upload(step, host);
-  if (status.ok()) status = plans_.layers.Run(device_.ops(), host.rows);
+  if (status.ok()) status = pass_.Run(device_.ops(), host.rows);
   if (status.ok()) status = Score(step, host);
   return status.ok() ? Sample(step, host) : status;
 }

@@ -51,7 +51,8 @@ class PrefillPass {
   LaneStore& lanes_;
   StepInputs& inputs_;
   const ExecutorOptions& options_;
-  PrefillPlans plans_;
+  Plan pass_;
+  Plan head_;
   Plan sample_;
 };
 

@@ -106,21 +106,18 @@ __device__ __forceinline__ void StoreFloats(const float (&from)[kCount], T* to) 
   }
 }
 
-// Of a warp's lanes, or of each kLanes neighbours of them, a power of two, for all of them; sums in
-// one fixed order. The whole warp calls.
-template <int kLanes = kWarp, typename V>
+// Of a warp's lanes, for all of them; sums in one fixed order.
+template <typename V>
 __device__ __forceinline__ V WarpSum(V x) {
 #pragma unroll
-  for (int offset = kLanes / 2; offset > 0; offset /= 2) {
-    x += __shfl_xor_sync(kAllLanes, x, offset);
-  }
+  for (int offset = kWarp / 2; offset > 0; offset /= 2) x += __shfl_xor_sync(kAllLanes, x, offset);
   return x;
 }
 
-template <int kLanes = kWarp, typename V>
+template <typename V>
 __device__ __forceinline__ V WarpMax(V x) {
 #pragma unroll
-  for (int offset = kLanes / 2; offset > 0; offset /= 2) {
+  for (int offset = kWarp / 2; offset > 0; offset /= 2) {
     x = max(x, __shfl_xor_sync(kAllLanes, x, offset));
   }
   return x;

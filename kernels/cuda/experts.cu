@@ -1,27 +1,22 @@
-// A layer's experts, plainly: three kernels that read each chosen expert's weights once a row.
+// A layer's experts: the choice, then their weights as a stream (expert_choice.cu,
+// expert_products.cu); or, of sizes that are no multiples of 16 bytes, the two plain kernels here,
+// which read each chosen expert's weights once a row.
 //
-// Bytes: the router once; of each row's experts gate, up and down once (from caches where rows
-// share them). Grids: a row a block; eight outputs of a row's expert a block; eight outputs of a
-// row a block. Shared memory: 8 bytes an expert. Assumes: at most kMaxExperts.
+// Bytes: of each row's experts gate, up and down once (from caches where rows share them). Grids:
+// eight outputs of a row's expert a block; eight outputs of a row a block. Shared memory: none.
 #include <algorithm>
 #include <cstdint>
 
 #include "kernels/cuda/epilogue.cuh"
+#include "kernels/cuda/expert_work.cuh"
 #include "kernels/cuda/kernels.h"
 #include "kernels/cuda/launch.cuh"
 #include "kernels/cuda/rows.cuh"
-#include "kernels/limits.h"
 
 namespace sirocco::cuda::SIROCCO_CUDA_PATH {
 namespace {
 
 constexpr int kWarps = kRowThreads / kWarp;
-constexpr float kLowest = -3.4e38f;
-
-struct ExpertsArgs {
-  ExpertsParams p;
-  uint32_t* counter;  // [1]
-};
 
 // The dot product of two vectors, by a warp.
 template <typename T>
@@ -31,95 +26,6 @@ __device__ __forceinline__ float WarpDot(const T* a, const T* b, int count) {
     sum += ToFloat(a[i]) * ToFloat(b[i]);
   }
   return WarpSum(sum);
-}
-
-// The id of the largest of `logits` that is not taken yet, of equal ones the lowest; by a warp.
-__device__ int Largest(const float* logits, const bool* taken, int experts) {
-  float best = kLowest;
-  int id = experts;
-  for (int e = static_cast<int>(threadIdx.x) % kWarp; e < experts; e += kWarp) {
-    if (taken[e] || (id < experts && logits[e] <= best)) continue;
-    best = logits[e];
-    id = e;
-  }
-#pragma unroll
-  for (int offset = kWarp / 2; offset > 0; offset /= 2) {
-    const float other = __shfl_xor_sync(kAllLanes, best, offset);
-    const int other_id = __shfl_xor_sync(kAllLanes, id, offset);
-    if (other_id == experts || (id < experts && (other < best || (other == best && id < other_id))))
-      continue;
-    best = other;
-    id = other_id;
-  }
-  return id;
-}
-
-// From logits to the row's ids, from the lowest on, and their shares; by one warp.
-__device__ void Choose(const ExpertsParams& p, const LayerParams& layer, int row,
-                       const float* logits, bool* taken) {
-  const int experts = p.layer.experts;
-  const int count = p.layer.experts_a_row;
-  const int lane = static_cast<int>(threadIdx.x);
-  int32_t* const chosen = p.chosen + int64_t{row} * count;
-  int32_t* trace = layer.expert_trace;
-  if (trace != nullptr) {
-    trace += (int64_t{p.map.lane[row]} * p.lanes.max_length + p.map.position[row]) * count;
-  }
-  const bool imposed = trace != nullptr && layer.impose_experts;
-  for (int e = lane; e < experts; e += kWarp) taken[e] = false;
-  __syncwarp();
-  for (int i = 0; i < count; ++i) {
-    const int id = imposed ? trace[i] : Largest(logits, taken, experts);
-    if (lane == 0) taken[id] = true;
-    __syncwarp();
-  }
-  if (lane != 0) return;
-  float most = logits[0];
-  for (int e = 1; e < experts; ++e) most = fmaxf(most, logits[e]);
-  float sum = 0;
-  int found = 0;
-  for (int e = 0; e < experts; ++e) {
-    if (taken[e] || !layer.renormalise) sum += expf(logits[e] - most);
-    if (taken[e]) chosen[found++] = e;
-  }
-  for (int i = 0; i < count; ++i) {
-    p.shares[int64_t{row} * count + i] = expf(logits[chosen[i]] - most) / sum;
-    if (trace != nullptr && !imposed) trace[i] = chosen[i];
-  }
-}
-
-template <typename T>
-__global__ void __launch_bounds__(kRowThreads)
-    ExpertChoiceKernel(const __grid_constant__ ExpertsArgs args) {
-  __shared__ float partial[kWarps];
-  __shared__ float logits[kMaxExperts];
-  __shared__ bool taken[kMaxExperts];
-  const ExpertsParams& p = args.p;
-  const LayerParams& layer = LayerOf(p.layer);
-  WaitForDependency();
-  LaunchDependents();
-  const int row = static_cast<int>(blockIdx.x);
-  const int width = p.hidden.width;
-  const float* const hidden = static_cast<const float*>(p.hidden.data) + int64_t{row} * width;
-  T* const normed = static_cast<T*>(p.normed.data) + int64_t{row} * width;
-  float squares = 0;
-  for (int i = static_cast<int>(threadIdx.x); i < width; i += kRowThreads) {
-    squares += hidden[i] * hidden[i];
-  }
-  const float mean = BlockSum<kRowThreads>(squares, partial) / static_cast<float>(width);
-  const float inverse = 1.0f / sqrtf(mean + layer.norm_epsilon);
-  for (int i = static_cast<int>(threadIdx.x); i < width; i += kRowThreads) {
-    const bool norms = layer.mlp_norm != nullptr;
-    normed[i] = FromFloat<T>(norms ? hidden[i] * inverse * layer.mlp_norm[i] : hidden[i]);
-  }
-  __syncthreads();
-  const T* const router = static_cast<const T*>(layer.router.data);
-  for (int e = static_cast<int>(threadIdx.x) / kWarp; e < p.layer.experts; e += kWarps) {
-    const float logit = WarpDot(normed, router + int64_t{e} * width, width);
-    if (threadIdx.x % kWarp == 0) logits[e] = logit;
-  }
-  __syncthreads();
-  if (threadIdx.x < kWarp) Choose(p, layer, row, logits, taken);
 }
 
 // The block's first output, and which row's expert (or row) it is of.
@@ -135,8 +41,8 @@ struct OutputPlace {
 
 template <typename T>
 __global__ void __launch_bounds__(kRowThreads)
-    ExpertGateUpKernel(const __grid_constant__ ExpertsArgs args) {
-  const ExpertsParams& p = args.p;
+    ExpertGateUpKernel(const __grid_constant__ ExpertWork work) {
+  const ExpertsParams& p = work.p;
   const LayerParams& layer = LayerOf(p.layer);
   const int intermediate = p.layer.intermediate;
   const int width = p.hidden.width;
@@ -156,8 +62,8 @@ __global__ void __launch_bounds__(kRowThreads)
 
 template <typename T>
 __global__ void __launch_bounds__(kRowThreads)
-    ExpertDownKernel(const __grid_constant__ ExpertsArgs args) {
-  const ExpertsParams& p = args.p;
+    ExpertDownKernel(const __grid_constant__ ExpertWork work) {
+  const ExpertsParams& p = work.p;
   const LayerParams& layer = LayerOf(p.layer);
   const int intermediate = p.layer.intermediate;
   const int width = p.hidden.width;
@@ -177,13 +83,19 @@ __global__ void __launch_bounds__(kRowThreads)
       static_cast<float*>(p.hidden.data)[int64_t{place.item} * width + place.output] += sum;
     }
   }
-  AdvanceLayer(p.advance, args.counter, gridDim.x);
+  AdvanceLayer(p.advance, work.counters, gridDim.x);
 }
 
-}  // namespace
+// What is multiplied and added by 16 bytes.
+bool IsStreamed(const ExpertsParams& p) {
+  const auto bytes = static_cast<int64_t>(BytesOf(p.normed.dtype));
+  return p.hidden.width * bytes % 16 == 0 && p.hidden.width % 4 == 0 &&
+         p.layer.intermediate * bytes % 16 == 0 && IsAligned(p.hidden.data, 16) &&
+         IsAligned(p.normed.data, 16) && IsAligned(p.activated.data, 16);
+}
 
-cudaError_t LaunchExperts(const ExpertsParams& p, const LaunchContext& context) {
-  const ExpertsArgs args = {p, context.counters};
+cudaError_t LaunchPlainProducts(const ExpertWork& work, const LaunchContext& context) {
+  const ExpertsParams& p = work.p;
   const int64_t up_blocks =
       int64_t{p.rows} * p.layer.experts_a_row * CeilDiv(p.layer.intermediate, kWarps);
   const int64_t down_blocks = p.rows * CeilDiv(p.hidden.width, kWarps);
@@ -191,18 +103,51 @@ cudaError_t LaunchExperts(const ExpertsParams& p, const LaunchContext& context) 
   return WithType(p.normed.dtype, [&](auto zero) {
     using T = decltype(zero);
     const dim3 block(kRowThreads);
-    cudaError_t error = LaunchKernel(ExpertChoiceKernel<T>, dim3(static_cast<uint32_t>(p.rows)),
-                                     block, 0, context, args);
-    if (error == cudaSuccess) {
-      error = LaunchKernel(ExpertGateUpKernel<T>, dim3(static_cast<uint32_t>(up_blocks)), block, 0,
-                           context, args);
-    }
-    if (error == cudaSuccess) {
-      error = LaunchKernel(ExpertDownKernel<T>, dim3(static_cast<uint32_t>(down_blocks)), block, 0,
-                           context, args);
-    }
-    return error;
+    const cudaError_t error = LaunchKernel(
+        ExpertGateUpKernel<T>, dim3(static_cast<uint32_t>(up_blocks)), block, 0, context, work);
+    if (error != cudaSuccess) return error;
+    return LaunchKernel(ExpertDownKernel<T>, dim3(static_cast<uint32_t>(down_blocks)), block, 0,
+                        context, work);
   });
+}
+
+// `rows` rows from `first` on, by the same scratch memory. Only the last part moves the layer on.
+ExpertsParams PartOf(const ExpertsParams& p, int32_t first, int32_t rows) {
+  const auto from = [&](const Rows& all) {
+    Rows part = all;
+    part.data = static_cast<char*>(all.data) +
+                int64_t{first} * all.width * static_cast<int64_t>(BytesOf(all.dtype));
+    return part;
+  };
+  ExpertsParams part = p;
+  part.rows = rows;
+  if (p.map.lane != nullptr) part.map.lane += first;
+  if (p.map.position != nullptr) part.map.position += first;
+  part.hidden = from(p.hidden);
+  part.normed = from(p.normed);
+  part.activated = from(p.activated);
+  part.chosen += int64_t{first} * p.layer.experts_a_row;
+  part.shares += int64_t{first} * p.layer.experts_a_row;
+  if (first + rows < p.rows) part.advance = nullptr;
+  return part;
+}
+
+}  // namespace
+
+size_t ExpertsScratch(const ExpertsParams& p) {
+  return ExpertWork(PartOf(p, 0, std::min(p.rows, kExpertRows)), nullptr, nullptr).scratch_bytes;
+}
+
+cudaError_t LaunchExperts(const ExpertsParams& p, const LaunchContext& context) {
+  for (int32_t first = 0; first < p.rows; first += kExpertRows) {
+    const ExpertWork work(PartOf(p, first, std::min(p.rows - first, kExpertRows)), context.scratch,
+                          context.counters);
+    cudaError_t error = LaunchExpertChoice(work, context);
+    if (error != cudaSuccess) return error;
+    error = IsStreamed(p) ? LaunchExpertProducts(work, context) : LaunchPlainProducts(work, context);
+    if (error != cudaSuccess) return error;
+  }
+  return cudaSuccess;
 }
 
 }  // namespace sirocco::cuda::SIROCCO_CUDA_PATH

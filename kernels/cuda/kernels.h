@@ -99,7 +99,13 @@ cudaError_t LaunchDownResidual(const DownResidualParams& p, const LaunchContext&
 size_t DownNormScratch(const DownNormParams& p);
 cudaError_t LaunchDownNorm(const DownNormParams& p, const LaunchContext& context);
 
+// expert_choice.cu, expert_products.cu: the two parts of an operation of at most kExpertRows rows.
+struct ExpertWork;
+cudaError_t LaunchExpertChoice(const ExpertWork& work, const LaunchContext& context);
+cudaError_t LaunchExpertProducts(const ExpertWork& work, const LaunchContext& context);
+
 // experts.cu
+size_t ExpertsScratch(const ExpertsParams& p);
 cudaError_t LaunchExperts(const ExpertsParams& p, const LaunchContext& context);
 
 // qkv_end.cu

@@ -61,6 +61,7 @@ struct Launchers {
   cudaError_t (*add_bias)(int32_t rows, const Rows& out, const float* bias, const LaunchContext&);
 
   // experts.cu
+  size_t (*experts_scratch)(const ExpertsParams&);
   cudaError_t (*experts)(const ExpertsParams&, const LaunchContext&);
 
   // read_stream.cu: reads `bytes` (of 16 each) and keeps nothing; sink: [1].

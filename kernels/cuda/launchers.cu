@@ -21,6 +21,7 @@ const Launchers& KernelLaunchers() {
       .adjust_logits = LaunchAdjustLogits,
       .add_bias = LaunchAddBias,
       // experts.cu
+      .experts_scratch = ExpertsScratch,
       .experts = LaunchExperts,
       // read_stream.cu
       .read_stream = LaunchReadStream,

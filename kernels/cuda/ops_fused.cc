@@ -164,7 +164,7 @@ absl::Status CudaOps::Run(const QkvAttentionParams& p) {
 absl::Status CudaOps::Run(const ExpertsParams& p) {
   Checks checks = CheckParams(p, kTypes);
   checks.Within("layer.experts", p.layer.experts, 1, kMaxExperts);
-  return Enqueue(checks, launchers_.experts, nullptr, p);
+  return Enqueue(checks, launchers_.experts, launchers_.experts_scratch, p);
 }
 
 absl::Status CudaOps::Run(const OutputResidualParams& p) {

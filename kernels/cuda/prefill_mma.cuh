@@ -237,23 +237,6 @@ __device__ __forceinline__ void LoadQueryRegisters(const unsigned char* q_shared
   }
 }
 
-// A tile of slots from slot `first` on, keys and values in T, into the sums. `row`: the lane's first
-// row's position.
-template <typename T, int kDim>
-__device__ __forceinline__ void AttendTile(const PrefillAttentionParams& p, const PrefillItem& item,
-                                           int row, int first, const uint32_t (&q)[kDim / 16][4],
-                                           const unsigned char* q_shared,
-                                           const unsigned char* tile, PrefillSums<kDim>& sums) {
-  using Shape = PrefillShape<kDim>;
-  const bool masked = first + Shape::kSlots - 1 > item.rows.first_position ||
-                      first < FirstSlot(p.shape, item.last);
-  float score[Shape::kSlots / 8][4] = {};
-  MultiplyQueriesKeys<T, kDim>(q, q_shared, tile, score);
-  SoftmaxTile<kDim>(p.shape, row, first + static_cast<int>(threadIdx.x) % 4 * 2, masked, score,
-                    sums);
-  MultiplyWeightsValues<T, kDim>(score, tile + Shape::kTileBytes, sums);
-}
-
 template <typename T, int kDim>
 __device__ __forceinline__ void WritePrefillOut(const PrefillAttentionParams& p,
                                                 const PrefillItem& item,
@@ -336,8 +319,13 @@ __global__ void __launch_bounds__(kPrefillThreads)
     __syncthreads();
     copy(tile + 1);
     const int64_t next = find(tile + 2);
-    AttendTile<T, kDim>(p, item, position, item.first + tile * Shape::kSlots, q, q_shared,
-                        stage_of(tile), sums);
+    const int first = item.first + tile * Shape::kSlots;
+    const bool masked = first + Shape::kSlots - 1 > item.rows.first_position ||
+                        first < FirstSlot(p.shape, item.last);
+    float score[Shape::kSlots / 8][4] = {};
+    MultiplyQueriesKeys<T, kDim>(q, q_shared, stage_of(tile), score);
+    SoftmaxTile<kDim>(p.shape, position, first + thread % 4 * 2, masked, score, sums);
+    MultiplyWeightsValues<T, kDim>(score, stage_of(tile) + Shape::kTileBytes, sums);
     keep(tile + 2, next);
   }
   WritePrefillOut<T, kDim>(p, item, sums);

@@ -140,8 +140,13 @@ __global__ void __launch_bounds__(kPrefillThreads)
     copy(tile + 1);
     const uint32_t next_scales = load_scales(next_place);
     next_place = find(tile + 2);
-    AttendTile<T, kDim>(p, item, position, item.first + tile * Shape::kSlots, q, q_shared, tile_of_t,
-                        sums);
+    const int first = item.first + tile * Shape::kSlots;
+    const bool masked = first + Shape::kSlots - 1 > item.rows.first_position ||
+                        first < FirstSlot(p.shape, item.last);
+    float score[Shape::kSlots / 8][4] = {};
+    MultiplyQueriesKeys<T, kDim>(q, q_shared, tile_of_t, score);
+    SoftmaxTile<kDim>(p.shape, position, first + thread % 4 * 2, masked, score, sums);
+    MultiplyWeightsValues<T, kDim>(score, tile_of_t + Shape::kTileBytes, sums);
     keep(tile + 2, next_place);
     keep_scales(next_scales);
   }

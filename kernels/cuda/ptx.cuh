@@ -35,6 +35,30 @@ __device__ __forceinline__ void PrefetchL2(const void* from) {
   asm volatile("prefetch.global.L2 [%0];" ::"l"(from));
 }
 
+// 16 bytes, aligned to 16, or zeros where `valid` is false. Loads of a multiprocessor come back in
+// the order they were issued in: these two stay in the order they are written in.
+__device__ __forceinline__ uint4 LoadInOrder16(const void* from, bool valid) {
+  uint4 to;
+  asm volatile(
+      "{.reg .pred p; setp.ne.s32 p, %5, 0; mov.b32 %0, 0; mov.b32 %1, 0; mov.b32 %2, 0; "
+      "mov.b32 %3, 0; @p ld.global.v4.u32 {%0,%1,%2,%3}, [%4];}"
+      : "=&r"(to.x), "=&r"(to.y), "=&r"(to.z), "=&r"(to.w)
+      : "l"(from), "r"(static_cast<int>(valid))
+      : "memory");
+  return to;
+}
+
+// The same of what no kernel writes and nobody reads twice: past the L1 cache.
+__device__ __forceinline__ uint4 LoadOnceInOrder16(const void* from, bool valid) {
+  uint4 to;
+  asm volatile(
+      "{.reg .pred p; setp.ne.s32 p, %5, 0; mov.b32 %0, 0; mov.b32 %1, 0; mov.b32 %2, 0; "
+      "mov.b32 %3, 0; @p ld.global.nc.L1::no_allocate.v4.u32 {%0,%1,%2,%3}, [%4];}"
+      : "=&r"(to.x), "=&r"(to.y), "=&r"(to.z), "=&r"(to.w)
+      : "l"(from), "r"(static_cast<int>(valid)));
+  return to;
+}
+
 // 2^x to two units in the last place; of -infinity 0.
 __device__ __forceinline__ float Exp2(float x) {
   float y;

@@ -61,6 +61,24 @@ struct PackPair {
   }
 };
 
+template <int kLanes>
+__device__ __forceinline__ float GroupSum(float x) {
+#pragma unroll
+  for (int offset = kLanes / 2; offset > 0; offset /= 2) {
+    x += __shfl_xor_sync(kAllLanes, x, offset);
+  }
+  return x;
+}
+
+template <int kLanes>
+__device__ __forceinline__ uint32_t GroupMax(uint32_t x) {
+#pragma unroll
+  for (int offset = kLanes / 2; offset > 0; offset /= 2) {
+    x = max(x, __shfl_xor_sync(kAllLanes, x, offset));
+  }
+  return x;
+}
+
 // What a lane has beside the head's elements are zeros.
 template <int kPairs>
 __device__ __forceinline__ uint32_t LargestOf(const float (&x)[kPairs][2][kWide]) {
@@ -159,7 +177,7 @@ __global__ void __launch_bounds__(kThreads) WideQkvEndKernel(const __grid_consta
     }
   }
   // All lanes of the warp are here; some may be of a head that has no norm.
-  const float inverse = 1.0f / sqrtf(WarpSum<kLanes>(squares) / head_dim + p.epsilon);
+  const float inverse = 1.0f / sqrtf(GroupSum<kLanes>(squares) / head_dim + p.epsilon);
 
   void* const to = is_q ? p.q_out : p.kv.data;
   const int64_t at =
@@ -196,7 +214,7 @@ __global__ void __launch_bounds__(kThreads) WideQkvEndKernel(const __grid_consta
     if constexpr (!kScaled) store(j, pair);
   }
   if constexpr (kScaled) {
-    const uint8_t scale = KvScaleFor(WarpMax<kLanes>(LargestOf(x)));
+    const uint8_t scale = KvScaleFor(GroupMax<kLanes>(LargestOf(x)));
     if (exists && !is_q && threadIdx.x % kLanes == 0) {
       StoreScale(p.kv, block, own, position, is_v, scale);
     }

@@ -15,6 +15,20 @@
 
 namespace sirocco::cuda::SIROCCO_CUDA_PATH {
 
+// The same bits for the same x: warps by halving, then in order.
+template <int kThreads>
+__device__ __forceinline__ double BlockTotalOf(double x) {
+  constexpr int kWarps = kThreads / kWarp;
+  __shared__ double sums[kWarps];
+  x = WarpSum(x);
+  __syncthreads();
+  if (threadIdx.x % kWarp == 0) sums[threadIdx.x / kWarp] = x;
+  __syncthreads();
+  double sum = 0;
+  for (int i = 0; i < kWarps; ++i) sum += sums[i];
+  return sum;
+}
+
 // Calls visit(logit, id) for this thread's ids of a row: those that ForEachFour gives it.
 template <int kThreads, typename Visit>
 __device__ __forceinline__ void ForEachOwn(const float* logits, int32_t vocab, bool aligned,
@@ -39,7 +53,7 @@ __device__ __forceinline__ void ToLogprobs(float* logits, int32_t vocab, bool al
   ForEachOwn<kThreads>(logits, vocab, aligned, [&](float x, int32_t) {
     mass += static_cast<double>(expf(Clamped(x) - highest));
   });
-  mass = BlockSumOf<kThreads>(mass);
+  mass = BlockTotalOf<kThreads>(mass);
   const float log_mass = static_cast<float>(highest + log(mass));
   ForEachOwn<kThreads>(logits, vocab, aligned, [&](float x, int32_t id) {
     logits[id] = Clamped(__fsub_rn(Clamped(x), log_mass));

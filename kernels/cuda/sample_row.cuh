@@ -1,5 +1,5 @@
 // What the kernels of sampling and scoring share: reading a row of logits, the order of its ids,
-// block-wide maxima and sums.
+// block-wide maxima.
 //
 // A row is read in *slices* of kSlice ids, the same whatever the number of rows and of thread
 // blocks: what is summed in floating point is summed a slice at a time, then over the slices in
@@ -77,22 +77,6 @@ __device__ __forceinline__ V BlockMaxOf(V x) {
   if (threadIdx.x % kWarp == 0) highest[threadIdx.x / kWarp] = x;
   __syncthreads();
   return WarpMax(highest[threadIdx.x % kWarps]);
-}
-
-// The sum over the block's kThreads threads, for all of them: the same bits for the same x, warps by
-// halving, then in order. Synchronises the block as BlockMaxOf does.
-template <int kThreads>
-__device__ __forceinline__ double BlockSumOf(double x) {
-  constexpr int kWarps = kThreads / kWarp;
-  __shared__ double sums[kWarps];
-  x = WarpSum(x);
-  __syncthreads();
-  if (threadIdx.x % kWarp == 0) sums[threadIdx.x / kWarp] = x;
-  __syncthreads();
-  double sum = 0;
-#pragma unroll
-  for (int i = 0; i < kWarps; ++i) sum += sums[i];
-  return sum;
 }
 
 // ---- Reading -------------------------------------------------------------------------------

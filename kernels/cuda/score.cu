@@ -66,7 +66,20 @@ __device__ __forceinline__ Scored ScoredOf(const ScoreTokensParams& p, int32_t r
   return {true, p.lanes.history[history + p.map.position[row] + 1], p.top};
 }
 
-__device__ __forceinline__ int32_t BlockCountOf(int32_t x) {
+// The same bits for the same x, whatever the block: warps by halving, then in order.
+__device__ __forceinline__ double BlockSumOf(double x) {
+  __shared__ double sums[kSliceWarps];
+  x = WarpSum(x);
+  __syncthreads();
+  if (threadIdx.x % kWarp == 0) sums[threadIdx.x / kWarp] = x;
+  __syncthreads();
+  double sum = 0;
+#pragma unroll
+  for (int i = 0; i < kSliceWarps; ++i) sum += sums[i];
+  return sum;
+}
+
+__device__ __forceinline__ int32_t BlockSumOf(int32_t x) {
   __shared__ int32_t sum;
   __syncthreads();
   if (threadIdx.x == 0) sum = 0;
@@ -101,7 +114,7 @@ __device__ __forceinline__ void ScoreSlice(const float* logits, int32_t vocab, b
 #pragma unroll
     for (int e = 0; e < 4; ++e) mass += static_cast<double>(expf(x[j][e] - highest));
   }
-  mass = BlockSumOf<kSliceThreads>(mass);
+  mass = BlockSumOf(mass);
   if (threadIdx.x == 0) *out = {mass, highest};
   if (wanted > 0) TakeTop(ranks, wanted, top);
 }
@@ -117,7 +130,7 @@ __device__ __forceinline__ double LogMass(const SliceMass* masses, int32_t slice
   for (int32_t s = static_cast<int32_t>(threadIdx.x); s < slice_count; s += kSliceThreads) {
     mass += masses[s].mass * exp(static_cast<double>(masses[s].highest) - highest);
   }
-  return highest + log(BlockSumOf<kSliceThreads>(mass));
+  return highest + log(BlockSumOf(mass));
 }
 
 __device__ __forceinline__ float Logprob(float logit, double log_mass) {
@@ -168,7 +181,7 @@ __global__ void __launch_bounds__(kSliceThreads)
   for (int32_t slice = part; slice < p.slice_count; slice += p.parts) {
     ScoreSlice(logits, vocab, p.aligned, slice, rank, wanted, better, &masses[slice], top);
   }
-  better = BlockCountOf(better);
+  better = BlockSumOf(better);
   if (threadIdx.x == 0) {
     found[part].better = better;
     for (int32_t i = 0; i < wanted; ++i) found[part].top[i] = top.list[kSliceWarps][i];
@@ -180,7 +193,7 @@ __global__ void __launch_bounds__(kSliceThreads)
   for (int32_t i = static_cast<int32_t>(threadIdx.x); i < p.parts; i += kSliceThreads) {
     better += found[i].better;
   }
-  better = BlockCountOf(better);
+  better = BlockSumOf(better);
   if (wanted > 0) MergeTop(found, p.parts, wanted, top);
   TokenScore* out = &p.op.out[row];
   if (threadIdx.x == 0) {

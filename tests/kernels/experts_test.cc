@@ -3,7 +3,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <numeric>
 #include <optional>
 
 #include "tests/kernels/ops_test.h"
@@ -41,15 +40,22 @@ class ExpertsTest : public TypedOpsTest {
     const int64_t all = int64_t{shape.experts} * shape.intermediate * shape.hidden;
     norm_ = values.Floats(shape.hidden, 2);
     router_ = random(int64_t{shape.experts} * shape.hidden, 1);
-    gate_ = random(all, 0.3f);
-    up_ = random(all, 0.3f);
-    down_ = random(all, 0.3f);
+    // So that sums of many products are not larger.
+    const auto scale = [](int32_t columns) {
+      return std::min(0.3f, 2.4f / std::sqrt(static_cast<float>(columns)));
+    };
+    gate_ = random(all, scale(shape.hidden));
+    up_ = random(all, scale(shape.hidden));
+    down_ = random(all, scale(shape.intermediate));
     hidden_ = values.Floats(int64_t{shape.rows} * shape.hidden, 3);
-    world_.emplace(memory(), WorldShape{.lanes = shape.rows}, 3);
-    Ids lanes(shape.rows), positions(shape.rows);
-    std::iota(lanes.begin(), lanes.end(), 0);
-    for (int32_t r = 0; r < shape.rows; ++r) positions[r] = 3 * r % 50;
-    positions_ = positions;
+    const int32_t most_lanes = std::min(shape.rows, 64);
+    world_.emplace(memory(), WorldShape{.lanes = most_lanes}, 3);
+    lanes_.resize(shape.rows);
+    positions_.resize(shape.rows);
+    for (int32_t r = 0; r < shape.rows; ++r) {
+      lanes_[r] = r % most_lanes;
+      positions_[r] = (3 * r + r / most_lanes) % 64;  // never two rows of one place
+    }
 
     layer_.mlp_norm = memory().Upload(norm_);
     layer_.router = memory().Weights(router_, dtype(), shape.experts, shape.hidden);
@@ -61,10 +67,10 @@ class ExpertsTest : public TypedOpsTest {
     layer_.activation = shape.activation;
     layer_.norm_epsilon = 1e-5f;
     layer_.renormalise = shape.renormalise;
-    trace_ = memory().Upload(Ids(int64_t{shape.rows} * 64 * shape.a_row, -1));
+    trace_ = memory().Upload(Ids(int64_t{most_lanes} * 64 * shape.a_row, -1));
     layer_.expert_trace = trace_;
     p_.rows = shape.rows;
-    p_.map = world_->Map(lanes, positions);
+    p_.map = world_->Map(lanes_, positions_);
     p_.lanes = world_->lanes();
     p_.hidden = memory().Residual(hidden_, shape.hidden);
     p_.normed = memory().Empty(shape.rows, activations(), shape.hidden);
@@ -114,8 +120,9 @@ class ExpertsTest : public TypedOpsTest {
   }
 
   Ids TracedOf(int32_t row) {
-    const Ids all = memory().Download(trace_, int64_t{shape_.rows} * 64 * shape_.a_row);
-    const auto first = all.begin() + (int64_t{row} * 64 + positions_[row]) * shape_.a_row;
+    const int32_t place = lanes_[row] * 64 + positions_[row];
+    const Ids all = memory().Download(trace_, (int64_t{place} + 1) * shape_.a_row);
+    const auto first = all.begin() + int64_t{place} * shape_.a_row;
     return {first, first + shape_.a_row};
   }
 
@@ -130,7 +137,7 @@ class ExpertsTest : public TypedOpsTest {
 
   ExpertsShape shape_;
   Floats norm_, router_, gate_, up_, down_, hidden_;
-  Ids positions_;
+  Ids lanes_, positions_;
   int32_t* trace_ = nullptr;
   std::optional<World> world_;
   LayerParams layer_;
@@ -148,7 +155,15 @@ TEST_P(ExpertsTest, TheLargestAreTakenAndTheirSharesAdded) {
         .renormalise = false,
         .activation = Activation::kGeluTanh},
         ExpertsShape{.experts = 3, .a_row = 3, .hidden = 40, .intermediate = 16, .rows = 1},
-        ExpertsShape{.experts = 70, .a_row = 8, .hidden = 96, .intermediate = 20, .rows = 40}}) {
+        ExpertsShape{.experts = 70, .a_row = 8, .hidden = 96, .intermediate = 20, .rows = 40},
+        // Of one backend: some rows of an expert and many, several pieces of a row and a rest, as
+        // many experts as there may be, more rows than are done at once.
+        ExpertsShape{.experts = 4, .a_row = 2, .hidden = 64, .intermediate = 56, .rows = 9},
+        ExpertsShape{.experts = 4, .a_row = 2, .hidden = 64, .intermediate = 56, .rows = 200},
+        ExpertsShape{.experts = 5, .a_row = 2, .hidden = 2072, .intermediate = 520, .rows = 3},
+        ExpertsShape{.experts = 5, .a_row = 4, .hidden = 328, .intermediate = 264, .rows = 30},
+        ExpertsShape{.experts = 1024, .a_row = 5, .hidden = 32, .intermediate = 16, .rows = 12},
+        ExpertsShape{.experts = 3, .a_row = 1, .hidden = 16, .intermediate = 8, .rows = 1100}}) {
     SCOPED_TRACE(::testing::Message() << shape.experts << " experts, rows " << shape.rows);
     Make(shape);
     Execute(p_);
@@ -169,6 +184,26 @@ TEST_P(ExpertsTest, TheLargestAreTakenAndTheirSharesAdded) {
     }
     EXPECT_EQ(memory().Download(p_.chosen, shape.a_row), chosen[0]);
     ExpectRows(chosen);
+  }
+}
+
+// On every device: what a row becomes does not depend on the others of the step.
+TEST_P(ExpertsTest, ARowAloneAsAmongOthers) {
+  for (const ExpertsShape& shape :
+       {ExpertsShape{.experts = 5, .a_row = 2, .hidden = 328, .intermediate = 264, .rows = 70},
+        ExpertsShape{.experts = 70, .a_row = 8, .hidden = 96, .intermediate = 40, .rows = 40},
+        ExpertsShape{.experts = 5, .a_row = 2, .hidden = 61, .intermediate = 33, .rows = 20}}) {
+    Make(shape);
+    const Rows hidden = p_.hidden;
+    Execute(p_);
+    const Floats all = memory().Download(hidden, shape.rows);
+    for (const int32_t rows : {1, 2, 8, 9, 16, 17}) {
+      const int64_t count = int64_t{rows} * shape.hidden;
+      p_.rows = rows;
+      p_.hidden = memory().Residual(Slice(hidden_, 0, count), shape.hidden);
+      Execute(p_);
+      EXPECT_TRUE(memory().Download(p_.hidden, rows) == Slice(all, 0, count)) << rows << " rows";
+    }
   }
 }
 

@@ -27,6 +27,8 @@ def _cuda_library_impl(ctx):
     headers = merged.compilation_context.headers
     mode = ctx.var["COMPILATION_MODE"]
 
+    # Not the other sources: a change of one compiles that one.
+    included = ctx.files.hdrs + [f for f in ctx.files.srcs if f.extension != "cu"]
     objects = []
     for src in ctx.files.srcs:
         if src.extension != "cu":
@@ -59,7 +61,7 @@ def _cuda_library_impl(ctx):
         ctx.actions.run(
             executable = ctx.file._nvcc,
             arguments = [args],
-            inputs = depset(ctx.files.srcs + ctx.files.hdrs, transitive = [headers, toolchain.all_files]),
+            inputs = depset([src] + included, transitive = [headers, toolchain.all_files]),
             outputs = [obj],
             env = {"PATH": "/usr/local/bin:/usr/bin:/bin", "TMPDIR": "/tmp"},
             mnemonic = "CudaCompile",
