@@ -22,7 +22,10 @@ constexpr int kWarps = kRowThreads / kWarp;
 constexpr int kOneBlockRows = 8;
 // From so many rows on a block reads its part of the router for four of them.
 constexpr int kSharedRouterRows = 16;
-constexpr int kHeld = 8;
+constexpr int kRouterRows = 4;
+// Of shared memory for their activations: what every GPU gives a block.
+constexpr int64_t kRouterRowsBytes = 96 * 1024;
+constexpr int kHeld = 8;  // of a router row, by a lane, in packs
 
 // ---- One row's choice, by a warp ----------------------------------------------------------------
 
@@ -291,13 +294,13 @@ cudaError_t LaunchExpertChoice(const ExpertWork& work, const LaunchContext& cont
     using T = decltype(zero);
     constexpr int kWide = static_cast<int>(16 / sizeof(T));
     return WithCount<kWide>({p.hidden.width}, {p.hidden.data, p.normed.data}, [&](auto wide) {
+      const bool fits = int64_t{kRouterRows} * p.hidden.width * sizeof(T) <= kRouterRowsBytes;
+      const bool shares = fits && p.rows >= kSharedRouterRows;
       // Both are loaded: the step that follows may have fewer rows.
       cudaError_t last = cudaSuccess;
-      if (context.load_only || p.rows < kSharedRouterRows) {
-        last = LaunchLogits<T, wide.value, 1>(work, context);
-      }
-      if (last == cudaSuccess && (context.load_only || p.rows >= kSharedRouterRows)) {
-        last = LaunchLogits<T, wide.value, 4>(work, context);
+      if (context.load_only || !shares) last = LaunchLogits<T, wide.value, 1>(work, context);
+      if (last == cudaSuccess && (context.load_only ? fits : shares)) {
+        last = LaunchLogits<T, wide.value, kRouterRows>(work, context);
       }
       return last;
     });
