@@ -303,7 +303,7 @@ cudaError_t LaunchExpertProducts(const ExpertWork& work, const LaunchContext& co
     cudaError_t last = cudaSuccess;
     // All are loaded: steps of fewer rows have smaller items.
     if (context.load_only || work.item_pairs == kExpertTileRows) {
-      last = LaunchProducts<T, 1, 8, 1>(work, context);
+      last = LaunchProducts<T, 1, 6, 1>(work, context);
     }
     if constexpr (!std::is_same_v<T, float>) {
       if (last == cudaSuccess && (context.load_only || work.item_pairs > kExpertTileRows)) {
