@@ -279,6 +279,13 @@ cudaError_t LaunchProducts(const ExpertWork& work, const LaunchContext& context)
   const int64_t intermediate = work.p.layer.intermediate;
   const int64_t width = work.p.hidden.width;
   const auto launch = [&](auto kernel, int64_t tasks_an_item) {
+    // Activations come from the L1 cache, which would else stay as small as the kernel before it,
+    // a streamed product, asked for. (Of two blocks there would be room for one.)
+    if constexpr (kBlocks == 1) {
+      const cudaError_t preferred = cudaFuncSetAttribute(
+          kernel, cudaFuncAttributePreferredSharedMemoryCarveout, cudaSharedmemCarveoutMaxL1);
+      if (preferred != cudaSuccess) return preferred;
+    }
     // Not more than have a task for each warp; the run of a block's tasks begins and ends within an
     // item.
     const int64_t most = CeilDiv(work.most_items * tasks_an_item, kWarps);
