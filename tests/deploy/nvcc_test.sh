@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# What nvcc makes has the same bytes wherever the sources lie, for a GPU and as PTX, with names that are
+# What nvcc makes has the same bytes wherever the sources lie and however old they are, for a GPU and as PTX, with names that are
 # local to a file and with lines for profilers; and an error of its is an error.
 set -euo pipefail
 script="$PWD/$1" nvcc="$2"
@@ -23,6 +23,7 @@ __global__ void Kernel(T* x) { x[threadIdx.x] = Twice(x[threadIdx.x]); }
 void Launch(float* x) { Kernel<<<1, 32>>>(x); }
 CUDA
 done
+touch -d 2001-02-03 "$TEST_TMPDIR/another/deeper/$source" "$TEST_TMPDIR/another/deeper/kernels/some.cuh"
 for gencode in arch=compute_90a,code=sm_90a arch=compute_80,code=compute_80; do
   compile "$TEST_TMPDIR/one" -gencode=$gencode
   compile "$TEST_TMPDIR/another/deeper" -gencode=$gencode
