@@ -19,6 +19,7 @@
 
 #include "kernels/cuda/kernels.h"
 #include "kernels/cuda/stream.h"
+#include "tests/bench/graph_time.cuh"
 #include "tests/bench/layers_kernel.h"
 #include "tests/bench/layers_plan.h"
 #include "tests/bench/stream_check.cuh"
@@ -186,32 +187,8 @@ class Step {
   char* exchange_ = nullptr;
 };
 
-double TimeOf(cudaStream_t stream, const std::function<void()>& work) {
-  cudaGraph_t graph;
-  cudaGraphExec_t exec;
-  MUST(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal));
-  work();
-  MUST(cudaStreamEndCapture(stream, &graph));
-  MUST(cudaGraphInstantiate(&exec, graph, 0));
-  cudaEvent_t from, to;
-  MUST(cudaEventCreate(&from));
-  MUST(cudaEventCreate(&to));
-  std::vector<float> times;
-  constexpr int kAtOnce = 8;
-  for (int i = 0; i < 12; ++i) {
-    MUST(cudaEventRecord(from, stream));
-    for (int k = 0; k < kAtOnce; ++k) MUST(cudaGraphLaunch(exec, stream));
-    MUST(cudaEventRecord(to, stream));
-    MUST(cudaEventSynchronize(to));
-    float ms = 0;
-    MUST(cudaEventElapsedTime(&ms, from, to));
-    if (i >= 3) times.push_back(ms / kAtOnce);
-  }
-  MUST(cudaGraphExecDestroy(exec));
-  MUST(cudaGraphDestroy(graph));
-  std::sort(times.begin(), times.end());
-  return times[times.size() / 2] * 1e3;
-}
+// Launches of a graph one after the other, as steps follow each other.
+constexpr int kAtOnce = 8;
 
 // Whether the kernel does what the chain does, and the same each time.
 bool Check(const Step& step, int position, const LaunchContext& context) {
@@ -261,9 +238,9 @@ int Main(int argc, char** argv) {
   programmatic.programmatic = true;
   constexpr size_t kRead = size_t{2} << 30;
   char* const data = Allocate<char>(kRead);
-  const double rate = kRead / TimeOf(context.stream, [&] {  // bytes a microsecond
+  const double rate = kRead / GraphMicroseconds(context.stream, [&] {  // bytes a microsecond
                         MUST(LaunchReadStream(data, kRead, context.counters, context));
-                      });
+                      }, kAtOnce);
   MUST(cudaFree(data));
   std::printf("%s, read stream %.0f GB/s\n", properties.name, rate / 1e3);
   for (const Model& model : kModels) {
@@ -275,7 +252,7 @@ int Main(int argc, char** argv) {
     }
     step.Reset(276);
     const auto report = [&](const std::string& what, const std::function<void()>& work) {
-      const double us = TimeOf(context.stream, work);
+      const double us = GraphMicroseconds(context.stream, work, kAtOnce);
       std::printf("  %-40s %8.1f us %5.1f%% %7.0f a second\n", what.c_str(), us,
                   100 * static_cast<double>(step.world().Bytes()) / us / rate, 1e6 / us);
     };

@@ -21,6 +21,7 @@
 
 #include "kernels/cuda/kernels.h"
 #include "kernels/cuda/stream.h"
+#include "tests/bench/graph_time.cuh"
 #include "tests/bench/stream_check.cuh"
 #include "tests/bench/stream_world.cuh"
 
@@ -54,31 +55,7 @@ struct Machine {
 
   // Microseconds of what `work` enqueues, as a graph; the median of 15.
   double Time(const std::function<void()>& work) const {
-    cudaGraph_t graph;
-    cudaGraphExec_t exec;
-    MUST(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal));
-    work();
-    MUST(cudaStreamEndCapture(stream, &graph));
-    MUST(cudaGraphInstantiate(&exec, graph, 0));
-    cudaEvent_t from, to;
-    MUST(cudaEventCreate(&from));
-    MUST(cudaEventCreate(&to));
-    std::vector<float> times;
-    for (int i = 0; i < 18; ++i) {
-      MUST(cudaEventRecord(from, stream));
-      MUST(cudaGraphLaunch(exec, stream));
-      MUST(cudaEventRecord(to, stream));
-      MUST(cudaEventSynchronize(to));
-      float ms = 0;
-      MUST(cudaEventElapsedTime(&ms, from, to));
-      if (i >= 3) times.push_back(ms);
-    }
-    MUST(cudaEventDestroy(from));
-    MUST(cudaEventDestroy(to));
-    MUST(cudaGraphExecDestroy(exec));
-    MUST(cudaGraphDestroy(graph));
-    std::sort(times.begin(), times.end());
-    return times[times.size() / 2] * 1e3;
+    return GraphMicroseconds(stream, work);
   }
 };
 
