@@ -1,263 +1,401 @@
-// Attention in layers_kernel.cu: a block has a part of the slots of one query head, and afterwards
-// its share of the head's dimensions over all parts.
+// Attention in layers_kernel.cu: a block has a part of the slots of one query head of one row. What
+// it leaves is merged with the other parts where it is read.
+//
+// Every warp ends the query for itself. A lane has dimensions 4 l ... 4 l + 3 of both halves of a
+// head, which turn together.
 #pragma once
 
 #include <cstdint>
 
 #include "kernels/cuda/attention.cuh"
-#include "kernels/cuda/cluster_merge.cuh"
 #include "kernels/cuda/cluster_slots.cuh"
 #include "kernels/cuda/common.cuh"
-#include "kernels/cuda/head_end.cuh"
+#include "kernels/cuda/kv_slots.cuh"
 #include "kernels/lanes.h"
-#include "tests/bench/layers_kernel.h"
 #include "tests/bench/layers_multiply.cuh"
 #include "tests/bench/layers_plan.h"
 #include "tests/bench/layers_words.cuh"
 
 namespace sirocco::cuda::SIROCCO_CUDA_PATH {
 
-constexpr int kAttentionThreads = kClusterThreads;  // the first of a block
+constexpr int kLayersCachedBlocks = 128;  // of a layer group's block table
 
-struct LayersArgs {
-  DecoderLayersParams p;
-  LayersPlan plan;
-};
-
-__device__ __forceinline__ void AttentionBarrier() { BarrierOf<kAttentionThreads>(2); }
-
-constexpr int kCachedBlocks = 128;  // of a layer group's block table
-
-template <typename T, int kDim>
+template <typename S>
 struct AttentionShared {
-  int32_t blocks[kMaxLayerGroups][kCachedBlocks];
-  Part<1, kDim> warps[kClusterWarps];
-  float sums[3][kDim];   // bare products of the head, of k and of v
-  float heads[3][kDim];  // ended; k and v on their way to kv
-  alignas(16) T kv[2][kDim];
+  int32_t blocks[kMaxLayerGroups][kLayersCachedBlocks];  // of the block's row
+  float2 statistics[S::kWorkers];                        // maximum, sum
+  alignas(16) float values[S::kWorkers][S::kDim];
 };
 
-template <typename Shared>
-__device__ __forceinline__ int BlockAt(const Shared& shared, const int32_t* table, int group,
-                                       int index) {
-  return index < kCachedBlocks ? shared.blocks[group][index] : __ldcg(table + index);
-}
+struct HeadShare {
+  float at[8];  // 4 of a half, 4 of the other
+};
 
-// What a block has of attention.
+// What a block has of attention, the same for all layers.
 struct AttentionItem {
-  int head, part, kv_head;
-  bool writes;  // k and v, where it has the row's own slot
-  int part_bits;
+  int row, head, part, kv_head;
+  int position;
+  const int32_t* block_table;  // of the lane's first group
+  int max_blocks;
 };
 
-// The slots of a part.
-__device__ __forceinline__ SlotRange PartOf(const AttentionShape& shape, int position, int parts,
-                                            const AttentionItem& item) {
-  const int first_slot = FirstSlot(shape, position);
-  const int size = (position - first_slot + parts) >> item.part_bits;
-  SlotRange slots;
-  slots.first = first_slot + item.part * size;
-  slots.end = min(slots.first + size, position + 1);
-  return slots;
+template <typename T>
+__device__ __forceinline__ HeadShare Widen(const uint2& low, const uint2& high) {
+  HeadShare to;
+  const uint32_t of[4] = {low.x, low.y, high.x, high.y};
+#pragma unroll
+  for (int i = 0; i < 4; ++i) {
+    const Pack<T, 2> two = *reinterpret_cast<const Pack<T, 2>*>(&of[i]);
+    to.at[2 * i] = ToFloat(two.at[0]);
+    to.at[2 * i + 1] = ToFloat(two.at[1]);
+  }
+  return to;
 }
 
-// Asks the L2 cache for the first keys and values that a thread will load.
-template <typename T, int kDim>
-__device__ __forceinline__ void PrefetchPart(const LayersArgs& args, const LayerParams& layer,
-                                             int position, int lane, const AttentionItem& item,
-                                             const AttentionShared<T, kDim>& shared) {
-  using Batch = SlotBatch<T, 1, kDim / 8>;
-  const KvLayer& kv = layer.kv;
-  const SlotRange slots = PartOf(layer.attention, position, args.plan.parts, item);
-  const BlockOf block_of(kv.block_size);
-  const int32_t* const table = args.p.lanes.BlockTable(lane, kv.group);
-  const int dim = static_cast<int>(threadIdx.x) % (kDim / 8) * 8;
-  if (dim % 64 != 0) return;
-#pragma unroll
-  for (int j = 0; j < Batch::kBatch; ++j) {
-    const int slot = Batch::Slot(Batch::First(slots), j);
-    if (slot >= slots.end) return;
+// The slots of a block's part, and where a warp's lanes find theirs.
+template <typename T, typename S>
+struct PartSlots {
+  static constexpr int kLanes = S::kDim / 8;      // of a slot
+  static constexpr int kAtOnce = kWarp / kLanes;  // slots of a warp
+  static constexpr int kStride = S::kWorkers * kAtOnce;
+  static constexpr int kBatch = S::kDim / 64 + 1;
+
+  const KvLayer& kv;
+  const AttentionItem& item;
+  const AttentionShared<S>& shared;
+  const BlockOf block_of;
+  int first, end;
+  T* data;
+
+  __device__ __forceinline__ PartSlots(const LayerParams& layer, const AttentionItem& item,
+                                       const AttentionShared<S>& shared)
+      : kv(layer.kv), item(item), shared(shared), block_of(layer.kv.block_size) {
+    const int first_slot = FirstSlot(layer.attention, item.position);
+    const int size = (item.position - first_slot + S::kParts) / S::kParts;
+    first = first_slot + item.part * size;
+    end = min(first + size, item.position + 1);
+    data = static_cast<T*>(kv.data) + int64_t{item.kv_head} * kv.block_size * S::kDim +
+           static_cast<int>(threadIdx.x) % kLanes * 4;
+  }
+  // The lane's first.
+  __device__ __forceinline__ int base() const {
+    return first + static_cast<int>(threadIdx.x) / kLanes;
+  }
+  __device__ __forceinline__ T* Key(int slot) const {
     const int index = block_of(slot);
-    const int64_t block = BlockAt(shared, table, kv.group, index);
-    const T* const key = static_cast<const T*>(kv.data) + block * kv.block_stride +
-                         (item.kv_head * kv.block_size + slot - index * kv.block_size) * kDim + dim;
-    PrefetchL2(key);
-    PrefetchL2(key + kv.value_offset);
+    const int64_t block =
+        index < kLayersCachedBlocks
+            ? shared.blocks[kv.group][index]
+            : __ldcg(item.block_table + int64_t{kv.group} * item.max_blocks + index);
+    return data + block * kv.block_stride + (slot - index * kv.block_size) * S::kDim;
   }
+  // Asks the L2 cache for the first batch.
+  __device__ __forceinline__ void Prefetch() const {
+#pragma unroll 1
+    for (int j = 0; j < kBatch; ++j) {
+      const int slot = base() + j * kStride;
+      if (slot >= end) return;
+      const T* const key = Key(slot);
+      PrefetchL2(key);
+      PrefetchL2(key + S::kDim / 2);
+      PrefetchL2(key + kv.value_offset);
+      PrefetchL2(key + kv.value_offset + S::kDim / 2);
+    }
+  }
+};
+
+// await(): before q, k and v are read.
+template <typename T, typename S, typename Await>
+__device__ __forceinline__ void AttendPart(const LayerParams& layer, const AttentionItem& item,
+                                           uint64_t* words, uint32_t tag,
+                                           AttentionShared<S>& shared, const Await& await) {
+  constexpr int kDim = S::kDim;
+  using Slots = PartSlots<T, S>;
+  constexpr int kLanes = Slots::kLanes;
+  constexpr int kAtOnce = Slots::kAtOnce;
+  constexpr int kStride = Slots::kStride;
+  constexpr int kBatch = Slots::kBatch;
+  constexpr int kHigh = kDim / 2;
+  constexpr float kLog2E = 1.44269504f;
+  const int warp = threadIdx.x / kWarp;
+  const int dim = static_cast<int>(threadIdx.x) % kLanes * 4;
+  const int own = static_cast<int>(threadIdx.x) % kWarp / kLanes;
+  const int position = item.position;
+  const AttentionShape shape = layer.attention;
+  const Slots slots(layer, item, shared);
+  const int first = slots.first, end = slots.end;
+  const int64_t value_offset = layer.kv.value_offset;
+  const auto load = [&](const float* from) {
+    HeadShare to;
+    const float4 low = __ldg(reinterpret_cast<const float4*>(from + dim));
+    const float4 high = __ldg(reinterpret_cast<const float4*>(from + kHigh + dim));
+    to = {{low.x, low.y, low.z, low.w, high.x, high.y, high.z, high.w}};
+    return to;
+  };
+
+  uint2 k[kBatch][2], v[kBatch][2];
+  const auto ask = [&](int base) {
+#pragma unroll
+    for (int j = 0; j < kBatch; ++j) {
+      const T* const key = slots.Key(max(min(base + j * kStride, end - 1), 0));
+      k[j][0] = __ldcg(reinterpret_cast<const uint2*>(key));
+      k[j][1] = __ldcg(reinterpret_cast<const uint2*>(key + kHigh));
+      v[j][0] = __ldcg(reinterpret_cast<const uint2*>(key + value_offset));
+      v[j][1] = __ldcg(reinterpret_cast<const uint2*>(key + value_offset + kHigh));
+    }
+  };
+  int base = slots.base();
+  const int warp_base = first + warp * kAtOnce;
+  ask(base);
+  const bool normed = layer.q_norm != nullptr;
+  HeadShare q_norm, k_norm, turn;
+  if (normed) {
+    q_norm = load(layer.q_norm);
+    k_norm = load(layer.k_norm);
+  }
+  // Cosines of both, then sines.
+  turn = load(layer.rotary.cos_sin + int64_t{position} * kDim);
+
+  // The warp that has the row's own slot, which is not in the cache yet.
+  const bool has_own =
+      end == position + 1 && first < end && (position - first) / kAtOnce % S::kWorkers == warp;
+  const uint64_t* const q_at = words + S::kQkvAt + item.row * S::kQkvRows + item.head * kDim + dim;
+  const uint64_t* const k_at =
+      words + S::kQkvAt + item.row * S::kQkvRows + S::kQRows + item.kv_head * kDim + dim;
+  const auto take = [&](const uint64_t* from, TwoWords(&to)[4]) {
+    to[0] = LoadTwoWords(from);
+    to[1] = LoadTwoWords(from + 2);
+    to[2] = LoadTwoWords(from + kHigh);
+    to[3] = LoadTwoWords(from + kHigh + 2);
+  };
+  const auto has = [&](const TwoWords(&of)[4]) {
+    return of[0].Has(tag) && of[1].Has(tag) && of[2].Has(tag) && of[3].Has(tag);
+  };
+  const auto values = [](const TwoWords(&of)[4]) {
+    HeadShare to;
+#pragma unroll
+    for (int i = 0; i < 8; ++i) to.at[i] = of[i / 2].value(i % 2);
+    return to;
+  };
+  const auto squares = [&](const HeadShare& x) {
+    float sum = 0;
+#pragma unroll
+    for (int i = 0; i < 8; ++i) sum = fmaf(x.at[i], x.at[i], sum);
+#pragma unroll
+    for (int offset = kLanes / 2; offset > 0; offset /= 2) {
+      sum += __shfl_xor_sync(kAllLanes, sum, offset);
+    }
+    return rsqrtf(sum / kDim + layer.norm_epsilon);
+  };
+  const auto finish = [&](HeadShare& x, const HeadShare& norm) {
+    if (normed) {
+      const float inverse = squares(x);
+#pragma unroll
+      for (int i = 0; i < 8; ++i) x.at[i] *= inverse * norm.at[i];
+    }
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      const float low = x.at[i], high = x.at[4 + i];
+      x.at[i] = low * turn.at[i] - high * turn.at[4 + i];
+      x.at[4 + i] = high * turn.at[i] + low * turn.at[4 + i];
+    }
+  };
+  const auto narrow = [](const HeadShare& x, uint2(&to)[2]) {
+    Pack<T, 4> low, high;
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      low.at[i] = FromFloat<T>(x.at[i]);
+      high.at[i] = FromFloat<T>(x.at[4 + i]);
+    }
+    to[0] = *reinterpret_cast<const uint2*>(&low);
+    to[1] = *reinterpret_cast<const uint2*>(&high);
+  };
+
+  await();
+  HeadShare q;
+  uint2 own_k[2], own_v[2];
+  {
+    TwoWords taken[4];
+    if (has_own) {
+      TwoWords taken_k[4], taken_v[4];
+      bool all;
+      do {
+        take(q_at, taken);
+        take(k_at, taken_k);
+        take(k_at + S::kKvRows, taken_v);
+        all = has(taken) && has(taken_k) && has(taken_v);
+      } while (!all);
+      __syncwarp();
+      HeadShare key = values(taken_k);
+      finish(key, k_norm);
+      narrow(key, own_k);
+      narrow(values(taken_v), own_v);
+      if (item.head % (S::kHeads / S::kKvHeads) == 0 && own == 0) {
+        T* const to = slots.Key(position);
+        *reinterpret_cast<uint2*>(to) = own_k[0];
+        *reinterpret_cast<uint2*>(to + kHigh) = own_k[1];
+        *reinterpret_cast<uint2*>(to + value_offset) = own_v[0];
+        *reinterpret_cast<uint2*>(to + value_offset + kHigh) = own_v[1];
+      }
+    } else {
+      do {
+        take(q_at, taken);
+      } while (!has(taken));
+      __syncwarp();
+    }
+    q = values(taken);
+  }
+  finish(q, q_norm);
+
+  float most = -1e30f, sum = 0;
+  HeadShare out = {};
+#pragma unroll 1
+  for (int at = warp_base; at < end;) {
+    float scores[kBatch];
+#pragma unroll
+    for (int j = 0; j < kBatch; ++j) {
+      const int slot = base + j * kStride;
+      if (has_own && slot == position) {
+        k[j][0] = own_k[0];
+        k[j][1] = own_k[1];
+        v[j][0] = own_v[0];
+        v[j][1] = own_v[1];
+      }
+      const HeadShare key = Widen<T>(k[j][0], k[j][1]);
+      float a = 0, b = 0;
+#pragma unroll
+      for (int i = 0; i < 4; ++i) {
+        a = fmaf(q.at[i], key.at[i], a);
+        b = fmaf(q.at[4 + i], key.at[4 + i], b);
+      }
+      scores[j] = a + b;
+    }
+#pragma unroll
+    for (int offset = kLanes / 2; offset > 0; offset /= 2) {
+#pragma unroll
+      for (int j = 0; j < kBatch; ++j) {
+        scores[j] += __shfl_xor_sync(kAllLanes, scores[j], offset);
+      }
+    }
+    float greatest = most;
+#pragma unroll
+    for (int j = 0; j < kBatch; ++j) {
+      scores[j] = base + j * kStride < end ? AdjustScore(shape, scores[j]) * kLog2E : -INFINITY;
+      greatest = fmaxf(greatest, scores[j]);
+    }
+    const float before = Exp2(most - greatest);
+    most = greatest;
+    sum *= before;
+#pragma unroll
+    for (int i = 0; i < 8; ++i) out.at[i] *= before;
+#pragma unroll
+    for (int j = 0; j < kBatch; ++j) {
+      const float share = Exp2(scores[j] - greatest);
+      sum += share;
+      const HeadShare value = Widen<T>(v[j][0], v[j][1]);
+#pragma unroll
+      for (int i = 0; i < 8; ++i) out.at[i] = fmaf(share, value.at[i], out.at[i]);
+    }
+    at += kBatch * kStride;
+    base += kBatch * kStride;
+    if (at < end) ask(base);
+  }
+  // Slots that other lanes have.
+#pragma unroll
+  for (int offset = kLanes; offset < kWarp; offset *= 2) {
+    const float greatest = fmaxf(most, __shfl_xor_sync(kAllLanes, most, offset));
+    const float factor = Exp2(most - greatest);
+    most = greatest;
+    sum *= factor;
+    sum += __shfl_xor_sync(kAllLanes, sum, offset);
+#pragma unroll
+    for (int i = 0; i < 8; ++i) {
+      out.at[i] *= factor;
+      out.at[i] += __shfl_xor_sync(kAllLanes, out.at[i], offset);
+    }
+  }
+  if (own == 0) {
+    float* const to = &shared.values[warp][dim];
+    *reinterpret_cast<float4*>(to) = make_float4(out.at[0], out.at[1], out.at[2], out.at[3]);
+    *reinterpret_cast<float4*>(to + kHigh) =
+        make_float4(out.at[4], out.at[5], out.at[6], out.at[7]);
+    if (dim == 0) shared.statistics[warp] = make_float2(most, sum);
+  }
+  BarrierOf<S::kWorkers * kWarp>(2);
+  constexpr int kQuads = kDim / 4;
+  const int quad = threadIdx.x;
+  if (quad >= kQuads) return;
+  float maxima[S::kWorkers];
+  float greatest = -1e30f;
+#pragma unroll
+  for (int w = 0; w < S::kWorkers; ++w) {
+    maxima[w] = shared.statistics[w].x;
+    greatest = fmaxf(greatest, maxima[w]);
+  }
+  float total = 0;
+  float4 of = make_float4(0, 0, 0, 0);
+#pragma unroll
+  for (int w = 0; w < S::kWorkers; ++w) {
+    const float factor = Exp2(maxima[w] - greatest);
+    total = fmaf(factor, shared.statistics[w].y, total);
+    const float4 value = *reinterpret_cast<const float4*>(&shared.values[w][4 * quad]);
+    of.x = fmaf(factor, value.x, of.x);
+    of.y = fmaf(factor, value.y, of.y);
+    of.z = fmaf(factor, value.z, of.z);
+    of.w = fmaf(factor, value.w, of.w);
+  }
+  const float inverse = total > 0 ? 1 / total : 0.0f;
+  Pack<T, 2> low, high;
+  low.at[0] = FromFloat<T>(of.x * inverse);
+  low.at[1] = FromFloat<T>(of.y * inverse);
+  high.at[0] = FromFloat<T>(of.z * inverse);
+  high.at[1] = FromFloat<T>(of.w * inverse);
+  const float weight = total > 0 ? greatest + __log2f(total) : -1e30f;
+  StoreWideWord(
+      words + S::kPartsAt +
+          2 * (((item.row * S::kHeads + item.head) * S::kParts + item.part) * kQuads + quad),
+      *reinterpret_cast<const uint32_t*>(&low), *reinterpret_cast<const uint32_t*>(&high),
+      __float_as_uint(weight), tag);
 }
 
-// This block's part of a head's slots, by the first kAttentionThreads, and its share of the merged
-// head.
-template <typename T, int kDim>
-__device__ __noinline__ void AttendPart(const LayersArgs& args, const LayerParams& layer,
-                                        int position, int lane, const AttentionItem& item,
-                                        uint64_t* words, uint32_t tag,
-                                        AttentionShared<T, kDim>& shared) {
-  constexpr int kLanes = kDim / 8;
-  using Batch = SlotBatch<T, 1, kLanes>;
-  const LayersPlan& plan = args.plan;
-  const int head = item.head, part = item.part, kv_head = item.kv_head;
-  const int warp = threadIdx.x / kWarp;
-  const KvLayer& kv = layer.kv;
-  const AttentionShape shape = layer.attention;
-  const int32_t* const block_table = args.p.lanes.BlockTable(lane, kv.group);
-  const SlotRange slots = PartOf(shape, position, plan.parts, item);
-  const bool has_own = slots.first <= position && slots.end == position + 1;
-  const BlockOf block_of(kv.block_size);
-  float4 total = make_float4(0, 0, 0, 0);
-  float2 merged = make_float2(kLowest, 0);
-  constexpr int kQuads = kDim / 4;
-  if (slots.first < slots.end) {
-    const int dim = static_cast<int>(threadIdx.x) % kLanes * 8;
-    LaneSums<T, 1, kLanes> sums;
-    float q[1][8];
-    bool first = true;
-#pragma unroll 1
-    for (int base = Batch::First(slots);; base += Batch::kBatch * Batch::kStride) {
-      const bool some = base < slots.end;
-      Batch batch;
-      if (some) {
-        const T* const data = static_cast<const T*>(kv.data) + dim;
+// Four elements of attention's output, over all parts: the words are there when they have the tag.
+template <typename T, int kParts>
+__device__ __forceinline__ bool PartsHave(const WideWord (&parts)[kParts], uint32_t tag) {
+  bool all = true;
 #pragma unroll
-        for (int j = 0; j < Batch::kBatch; ++j) {
-          const int slot = min(Batch::Slot(base, j), slots.end - 1);
-          const int index = block_of(slot);
-          const int64_t block = BlockAt(shared, block_table, kv.group, index);
-          const int in_block = kv_head * kv.block_size + slot - index * kv.block_size;
-          const T* const key = data + block * kv.block_stride + in_block * kDim;
-          batch.k[j].LoadL2(key);
-          batch.v[j].LoadL2(key + kv.value_offset);
-        }
-      }
-      if (first) {
-        first = false;
-        if (warp == 0 || (warp < 3 && has_own)) {
-          // A warp a head: q's, k's, v's.
-          const int own = (warp == 0 ? head : kv_head) * kDim;
-          const int from = own + (warp == 0   ? 0
-                                  : warp == 1 ? args.p.layer.q_rows
-                                              : args.p.layer.q_rows + args.p.layer.kv_rows);
-          float* const bare = shared.sums[warp];
-          const int own_lane = threadIdx.x % kWarp;
-          constexpr int kMost = (kDim / 2 + kWarp - 1) / kWarp;
-          const float* const bias = warp == 0   ? layer.q_bias
-                                    : warp == 1 ? layer.k_bias
-                                                : layer.v_bias;
-          const int turned = warp < 2 ? layer.rotary.dim : 0;
-          using Head = HeadEnd<kDim>;
-          const float* const norm = warp == 0 ? layer.q_norm : warp == 1 ? layer.k_norm : nullptr;
-          const float* const turn = layer.rotary.cos_sin + int64_t{position} * turned;
-          const auto load = [&](const float* from, typename Head::Half(&to)[2]) {
+  for (int p = 0; p < kParts; ++p) all = all && parts[p].Has(tag);
+  return all;
+}
+template <typename T, int kParts>
+__device__ __forceinline__ Pack<T, 4> MergeParts4(const WideWord (&parts)[kParts]) {
+  if constexpr (kParts == 1) {
+    const uint2 bits = make_uint2(parts[0].bits(0), parts[0].bits(1));
+    return *reinterpret_cast<const Pack<T, 4>*>(&bits);
+  } else {
+    float greatest = -1e30f;
 #pragma unroll
-            for (int half = 0; half < 2; ++half) {
-              to[half] = LoadPack<float, Head::kVec>(from + Head::Begin(half));
-            }
-          };
-          typename Head::Half x[2], added[2] = {}, weight[2], angle[2];
-          if (bias != nullptr) load(bias + own, added);
-          if (norm != nullptr) load(norm, weight);
-          if (turned == kDim) load(turn, angle);
-          TakeWords<kMost>(words + plan.words.qkv + from, own_lane, kWarp, kDim / 2, tag,
-                           [&](int i, int, const TwoWords& two) {
-                             bare[2 * i] = two.value(0);
-                             bare[2 * i + 1] = two.value(1);
-                           });
-          __syncwarp();
-          load(bare, x);
-          float squares = 0;
-#pragma unroll
-          for (int i = 0; i < 2 * Head::kVec; ++i) {
-            float& value = x[i / Head::kVec].at[i % Head::kVec];
-            value += added[i / Head::kVec].at[i % Head::kVec];
-            squares += value * value;
-          }
-          if (norm != nullptr) {
-            const float inverse = rsqrtf(WarpSum(squares) / kDim + layer.norm_epsilon);
-#pragma unroll
-            for (int i = 0; i < 2 * Head::kVec; ++i) {
-              x[i / Head::kVec].at[i % Head::kVec] *=
-                  inverse * weight[i / Head::kVec].at[i % Head::kVec];
-            }
-          }
-          if (turned == kDim) {
-#pragma unroll
-            for (int i = 0; i < Head::kVec; ++i) {
-              const float cosine = angle[0].at[i], sine = angle[1].at[i];
-              const float low = x[0].at[i], high = x[1].at[i];
-              x[0].at[i] = low * cosine - high * sine;
-              x[1].at[i] = high * cosine + low * sine;
-            }
-          }
-          const int block = BlockAt(shared, block_table, kv.group, block_of(position));
-          T* const cache = static_cast<T*>(kv.data) + OffsetInBlock(kv, block, kv_head, position);
-#pragma unroll
-          for (int half = 0; half < 2; ++half) {
-            const int begin = Head::Begin(half);
-            if (warp == 0) {
-              StoreFloats<float, Head::kVec>(x[half].at, shared.heads[0] + begin);
-              continue;
-            }
-            StoreFloats<T, Head::kVec>(x[half].at, &shared.kv[warp - 1][begin]);
-            if (item.writes) {
-              StoreFloats<T, Head::kVec>(x[half].at,
-                                         cache + (warp == 2 ? kv.value_offset : 0) + begin);
-            }
-          }
-        }
-        AttentionBarrier();
-        LoadFloats<float, 8>(&shared.heads[0][dim], q[0]);
-      }
-      if (!some) break;
-#pragma unroll
-      for (int j = 0; j < Batch::kBatch; ++j) {
-        if (min(Batch::Slot(base, j), slots.end - 1) != position) continue;
-        batch.k[j].LoadShared(&shared.kv[0][dim]);
-        batch.v[j].LoadShared(&shared.kv[1][dim]);
-      }
-      AttendBatch(batch, base, slots, shape, q, sums);
+    for (int p = 0; p < kParts; ++p) {
+      greatest = fmaxf(greatest, __uint_as_float(parts[p].bits(2)));
     }
-    StoreWarp(sums, shared.warps[warp]);
-    AttentionBarrier();
-    if (threadIdx.x < kQuads) {
-      total = MergeParts<kClusterWarps>(
-          kClusterWarps, [&](int w) { return shared.warps[w].statistics[0]; },
-          [&](int w) { return shared.warps[w].values[0][threadIdx.x]; }, merged);
+    float total = 0;
+    float of[4] = {};
+#pragma unroll
+    for (int p = 0; p < kParts; ++p) {
+      const float share = Exp2(__uint_as_float(parts[p].bits(2)) - greatest);
+      total += share;
+#pragma unroll
+      for (int i = 0; i < 2; ++i) {
+        const uint32_t bits = parts[p].bits(i);
+        const Pack<T, 2> two = *reinterpret_cast<const Pack<T, 2>*>(&bits);
+        of[2 * i] = fmaf(share, ToFloat(two.at[0]), of[2 * i]);
+        of[2 * i + 1] = fmaf(share, ToFloat(two.at[1]), of[2 * i + 1]);
+      }
     }
+    Pack<T, 4> merged;
+#pragma unroll
+    for (int i = 0; i < 4; ++i) merged.at[i] = FromFloat<T>(of[i] / total);
+    return merged;
   }
-  const int64_t of_head = int64_t{head} * plan.parts;
-  if (threadIdx.x < kQuads) {
-    uint64_t* const to = words + plan.words.parts + (of_head + part) * kDim + 4 * threadIdx.x;
-    StoreTwoWords(to, total.x, total.y, tag);
-    StoreTwoWords(to + 2, total.z, total.w, tag);
-    if (threadIdx.x == 0) {
-      StoreTwoWords(words + plan.words.statistics + (of_head + part) * 2, merged.x, merged.y, tag);
-    }
-  }
-  // This block's share of the head's dimensions, over all parts: a lane a part.
-  if (threadIdx.x >= kDim) return;
-  const int share = kDim >> item.part_bits;
-  const int element = part * share + (static_cast<int>(threadIdx.x) >> item.part_bits);
-  const int of = static_cast<int>(threadIdx.x) & (plan.parts - 1);
-  const uint64_t* const value_at = words + plan.words.parts + (of_head + of) * kDim + element;
-  const uint64_t* const statistics_at = words + plan.words.statistics + (of_head + of) * 2;
-  uint64_t value;
-  TwoWords statistics;
-  do {
-    value = LoadWord(value_at);
-    statistics = LoadTwoWords(statistics_at);
-  } while (static_cast<uint32_t>(value >> 32) != tag || !statistics.Has(tag));
-  float maximum = statistics.value(0);
-  for (int step = 1; step < plan.parts; step *= 2) {
-    maximum = fmaxf(maximum, __shfl_xor_sync(kAllLanes, maximum, step));
-  }
-  const float factor = Exp2(statistics.value(0) - maximum);
-  float sum = factor * statistics.value(1);
-  float out = factor * __uint_as_float(static_cast<uint32_t>(value));
-  for (int step = 1; step < plan.parts; step *= 2) {
-    sum += __shfl_xor_sync(kAllLanes, sum, step);
-    out += __shfl_xor_sync(kAllLanes, out, step);
-  }
-  if (of == 0) StoreWord(words + plan.words.attention + head * kDim + element, out / sum, tag);
 }
 
 }  // namespace sirocco::cuda::SIROCCO_CUDA_PATH

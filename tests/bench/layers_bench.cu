@@ -1,9 +1,9 @@
 // The kernel of all layers (layers_kernel.h) against the chain of five kernels a layer, at the
-// shapes of three models, bfloat16, one row of 277 tokens: whether they agree, and what a step
-// takes with each, the LM head included, in one graph.
+// shapes of three models, bfloat16, one row and four of 277 tokens: whether they agree, and what a
+// step takes with each, the LM head included, in one graph.
 //
 //   bazel build --config=opt --config=cuda //tests/bench:layers_bench
-//   layers_bench [part of a model's name] [KiB of a chunk:groups of a slice]...
+//   layers_bench [part of a model's name] [chunks under way]...
 //
 // What may be tuned is that of LayersTuning, one time each.
 #include <cuda_runtime.h>
@@ -31,6 +31,7 @@ namespace {
 using cuda::SIROCCO_CUDA_PATH::DecoderLayersExchange;
 using cuda::SIROCCO_CUDA_PATH::DecoderLayersParams;
 using cuda::SIROCCO_CUDA_PATH::DecodeRows;
+using cuda::SIROCCO_CUDA_PATH::kLayersMarks;
 using cuda::SIROCCO_CUDA_PATH::LaunchAddNorm;
 using cuda::SIROCCO_CUDA_PATH::LaunchClusterAttention;
 using cuda::SIROCCO_CUDA_PATH::LaunchDecoderLayers;
@@ -48,15 +49,16 @@ constexpr int kMaxLength = 1024;
 
 class Step {
  public:
-  Step(const Model& model, const LaunchContext& context)
-      : world_(model), m_(model), context_(context) {
+  Step(const Model& model, int rows, const LaunchContext& context)
+      : world_(model), m_(model), rows_(rows), context_(context) {
     const int64_t of_layer = int64_t{2} * m_.kv_rows() * kBlockSize;
-    const int blocks = kMaxLength / kBlockSize;
+    const int of_lane = kMaxLength / kBlockSize;
+    const int blocks = of_lane * rows_;
     kv_elements_ = of_layer * m_.layers * blocks;
     kv_ = Allocate<Element>(kv_elements_);
     rotary_ = Allocate<float>(int64_t{kMaxLength} * m_.head_dim);
     FillFloats(rotary_, int64_t{kMaxLength} * m_.head_dim, 0.7f);
-    lane_ = Allocate<int32_t>(2);
+    lane_ = Allocate<int32_t>(2 * rows_);
     block_table_ = Allocate<int32_t>(blocks);
     std::vector<int32_t> table;
     for (int i = 0; i < blocks; ++i) table.push_back((i * 7 + 3) % blocks);
@@ -75,35 +77,34 @@ class Step {
                     cudaMemcpyHostToDevice));
     lanes_ = {};
     lanes_.block_table = block_table_;
-    lanes_.max_lanes = 1;
+    lanes_.max_lanes = rows_;
     lanes_.max_length = kMaxLength;
     lanes_.groups = 1;
-    lanes_.max_blocks = blocks;
-    map_ = {lane_, lane_ + 1};
+    lanes_.max_blocks = of_lane;
+    map_ = {lane_, lane_ + rows_};
     final_norm_ = layers_[0].attention_norm;
     const DecoderLayersParams p = Whole();
     const size_t bytes = DecoderLayersExchange(p, context.multiprocessors);
-    if (bytes == 0) {
-      std::printf("no plan\n");
-      std::exit(1);
-    }
-    exchange_ = Allocate<char>(bytes);
+    if (bytes != 0) exchange_ = Allocate<char>(bytes);
+    trace_ = Allocate<int64_t>(int64_t{context.multiprocessors} * kLayersMarks);
   }
 
   void Reset(int position) const {
     world_.FillRows();
     FillElements(kv_, kv_elements_);
-    const int32_t at[2] = {0, position};
-    MUST(cudaMemcpy(lane_, at, 8, cudaMemcpyHostToDevice));
+    std::vector<int32_t> at;
+    for (int i = 0; i < rows_; ++i) at.push_back(i);
+    for (int i = 0; i < rows_; ++i) at.push_back(position - 3 * i);
+    MUST(cudaMemcpy(lane_, at.data(), 4 * at.size(), cudaMemcpyHostToDevice));
     MUST(cudaDeviceSynchronize());
   }
 
   DecoderLayersParams Whole() const {
     DecoderLayersParams p;
-    p.rows = 1;
+    p.rows = rows_;
     p.map = map_;
     p.lanes = lanes_;
-    const NormQkvParams qkv = world_.QkvOf(1, 0);
+    const NormQkvParams qkv = world_.QkvOf(rows_, 0);
     p.layer = qkv.layer;
     p.layer.table = table_;
     p.layer.kv_dtype = kDType;
@@ -113,6 +114,7 @@ class Step {
     p.normed = qkv.normed;
     p.epsilon = layers_[0].norm_epsilon;
     p.exchange = exchange_;
+    p.trace = trace_;
     return p;
   }
   void RunWhole(const LaunchContext& context, const LayersTuning& tuning) const {
@@ -121,32 +123,32 @@ class Step {
 
   void RunChain(const LaunchContext& context) const {
     for (int l = 0; l < m_.layers; ++l) {
-      NormQkvParams qkv = world_.QkvOf(1, l);
+      NormQkvParams qkv = world_.QkvOf(rows_, l);
       qkv.layer.table = table_;
       qkv.layer.kv_dtype = kDType;
       MUST(LaunchStream(qkv, context));
       DecodeRows rows;
-      rows.rows = 1;
+      rows.rows = rows_;
       rows.map = map_;
       rows.lanes = lanes_;
       rows.layer = qkv.layer;
       rows.qkv = qkv.qkv;
-      OutputResidualParams output = world_.OutputOf(1, l);
+      OutputResidualParams output = world_.OutputOf(rows_, l);
       output.layer = qkv.layer;
       rows.out = output.attention;
       MUST(LaunchClusterAttention(rows, context));
       MUST(LaunchStream(output, context));
-      NormGateUpParams gate_up = world_.GateUpOf(1, l);
+      NormGateUpParams gate_up = world_.GateUpOf(rows_, l);
       gate_up.layer = qkv.layer;
       MUST(LaunchStream(gate_up, context));
-      DownResidualParams down = world_.DownOf(1, l);
+      DownResidualParams down = world_.DownOf(rows_, l);
       down.layer = qkv.layer;
       MUST(LaunchStream(down, context));
     }
-    const NormQkvParams of = world_.QkvOf(1, 0);
+    const NormQkvParams of = world_.QkvOf(rows_, 0);
     if (m_.post_norms) {
       AddNormParams p;
-      p.rows = 1;
+      p.rows = rows_;
       p.sum = of.hidden;
       p.delta = of.delta;
       p.post_norm = layers_.back().mlp_post_norm;
@@ -156,7 +158,7 @@ class Step {
       MUST(LaunchAddNorm(p, context));
     } else {
       RmsNormParams p;
-      p.rows = 1;
+      p.rows = rows_;
       p.in = of.hidden;
       p.weight = final_norm_;
       p.epsilon = layers_[0].norm_epsilon;
@@ -164,15 +166,24 @@ class Step {
       MUST(LaunchRmsNorm(p, context));
     }
   }
-  void RunHead(const LaunchContext& context) const { world_.Head(1, 0, context, {}); }
+  void RunHead(const LaunchContext& context) const { world_.Head(rows_, 0, context, {}); }
 
-  Floats Normed() const { return Download(world_.QkvOf(1, 0).normed, 1); }
+  Floats Normed() const { return Download(world_.QkvOf(rows_, 0).normed, rows_); }
   Floats Kv() const { return Download(kv_, kDType, kv_elements_); }
   const World& world() const { return world_; }
+  bool has_kernel() const { return exchange_ != nullptr; }
+#ifdef LAYERS_TRACE
+  std::vector<int64_t> Trace() const {
+    std::vector<int64_t> trace(static_cast<size_t>(context_.multiprocessors) * kLayersMarks);
+    MUST(cudaMemcpy(trace.data(), trace_, 8 * trace.size(), cudaMemcpyDeviceToHost));
+    return trace;
+  }
+#endif
 
  private:
   World world_;
   Model m_;
+  int rows_;
   LaunchContext context_;
   int64_t kv_elements_;
   Element* kv_;
@@ -185,6 +196,7 @@ class Step {
   RowMap map_;
   const float* final_norm_;
   char* exchange_ = nullptr;
+  int64_t* trace_ = nullptr;
 };
 
 // Launches of a graph one after the other, as steps follow each other.
@@ -212,21 +224,37 @@ bool Check(const Step& step, int position, const LaunchContext& context) {
   std::printf("  position %3d: off by %.1e of the largest, the cache by %.1e, %s\n", position,
               error, kv_error, same ? "the same again" : "NOT THE SAME AGAIN");
   // Activations are rounded to 2^-8 several times a layer.
-  return same && error < 3e-2 && kv_error < 3e-2;
+  return same && error < 6e-2 && kv_error < 6e-2;
 }
+
+#ifdef LAYERS_TRACE
+// Nanoseconds from the first block's mark 0 on of one layer, over blocks: the least, the median,
+// the greatest; marks below 16 are a worker's, the others the adding warp's.
+void PrintTrace(const Step& step, const LaunchContext& context) {
+  const std::vector<int64_t> trace = step.Trace();
+  int64_t begin = trace[0];
+  for (int block = 0; block < context.multiprocessors; ++block) {
+    begin = std::min(begin, trace[block * kLayersMarks]);
+  }
+  for (int mark = 0; mark < kLayersMarks; ++mark) {
+    std::vector<int64_t> of;
+    for (int block = 0; block < context.multiprocessors; ++block) {
+      const int64_t at = trace[block * kLayersMarks + mark];
+      if (at != 0) of.push_back(at - begin);
+    }
+    if (of.empty()) continue;
+    std::sort(of.begin(), of.end());
+    std::printf("    %2d: %6d %6d %6d (%d blocks)\n", mark, static_cast<int>(of.front()),
+                static_cast<int>(of[of.size() / 2]), static_cast<int>(of.back()),
+                static_cast<int>(of.size()));
+  }
+}
+#endif
 
 int Main(int argc, char** argv) {
   const std::string wanted = argc > 1 ? argv[1] : "";
   std::vector<LayersTuning> tunings(1);
-  for (int i = 2; i < argc; ++i) {
-    LayersTuning tuning;
-    if (std::sscanf(argv[i], "%d:%d", &tuning.chunk_bytes, &tuning.slice_groups) != 2) {
-      std::fprintf(stderr, "layers_bench: %s is not KIB:GROUPS\n", argv[i]);
-      return 2;
-    }
-    tuning.chunk_bytes *= 1024;
-    tunings.push_back(tuning);
-  }
+  for (int i = 2; i < argc; ++i) tunings.push_back({std::atoi(argv[i])});
   cudaDeviceProp properties;
   MUST(cudaGetDeviceProperties(&properties, 0));
   LaunchContext context;
@@ -238,35 +266,42 @@ int Main(int argc, char** argv) {
   programmatic.programmatic = true;
   constexpr size_t kRead = size_t{2} << 30;
   char* const data = Allocate<char>(kRead);
-  const double rate = kRead / GraphMicroseconds(context.stream, [&] {  // bytes a microsecond
-                        MUST(LaunchReadStream(data, kRead, context.counters, context));
-                      }, kAtOnce);
+  const double rate = kRead / GraphMicroseconds(
+                                  context.stream,
+                                  [&] {  // bytes a microsecond
+                                    MUST(LaunchReadStream(data, kRead, context.counters, context));
+                                  },
+                                  kAtOnce);
   MUST(cudaFree(data));
   std::printf("%s, read stream %.0f GB/s\n", properties.name, rate / 1e3);
   for (const Model& model : kModels) {
     if (std::string(model.name).find(wanted) == std::string::npos) continue;
-    std::printf("%s\n", model.name);
-    const Step step(model, context);
-    for (const int position : {20, 275}) {
-      if (!Check(step, position, context)) return 1;
-    }
-    step.Reset(276);
-    const auto report = [&](const std::string& what, const std::function<void()>& work) {
-      const double us = GraphMicroseconds(context.stream, work, kAtOnce);
-      std::printf("  %-40s %8.1f us %5.1f%% %7.0f a second\n", what.c_str(), us,
-                  100 * static_cast<double>(step.world().Bytes()) / us / rate, 1e6 / us);
-    };
-    report("chain and head", [&] {
-      step.RunChain(programmatic);
-      step.RunHead(programmatic);
-    });
-    for (const LayersTuning& tuning : tunings) {
-      report("one kernel and head, " + std::to_string(tuning.chunk_bytes / 1024) + " KiB, " +
-                 std::to_string(tuning.slice_groups) + " groups",
-             [&] {
-               step.RunWhole(programmatic, tuning);
-               step.RunHead(programmatic);
-             });
+    for (const int rows : {1, 4}) {
+      std::printf("%s, %d rows\n", model.name, rows);
+      const Step step(model, rows, context);
+      if (!step.has_kernel()) continue;
+      for (const int position : {20, 275}) {
+        if (!Check(step, position, context)) return 1;
+      }
+      step.Reset(276);
+      const auto report = [&](const std::string& what, const std::function<void()>& work) {
+        const double us = GraphMicroseconds(context.stream, work, kAtOnce);
+        std::printf("  %-40s %8.1f us %5.1f%% %7.0f a second\n", what.c_str(), us,
+                    100 * static_cast<double>(step.world().Bytes()) / us / rate, rows * 1e6 / us);
+      };
+      report("chain and head", [&] {
+        step.RunChain(programmatic);
+        step.RunHead(programmatic);
+      });
+      for (const LayersTuning& tuning : tunings) {
+        report("one kernel and head, under way " + std::to_string(tuning.under_way), [&] {
+          step.RunWhole(programmatic, tuning);
+          step.RunHead(programmatic);
+        });
+#ifdef LAYERS_TRACE
+        PrintTrace(step, context);
+#endif
+      }
     }
   }
   return 0;

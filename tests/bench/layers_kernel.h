@@ -1,4 +1,4 @@
-// All layers of a decoder as one kernel (layers_kernel.cu), for one row.
+// All layers of a decoder as one kernel (layers_kernel.cu), for one row or four.
 #pragma once
 
 #include <cuda_runtime_api.h>
@@ -9,13 +9,12 @@
 #include "kernels/cuda/launch.h"
 #include "kernels/cuda/path.h"
 #include "kernels/params.h"
-#include "tests/bench/layers_plan.h"
 
 namespace sirocco::cuda::SIROCCO_CUDA_PATH {
 
 // normed = norm(layers(hidden)), keys and values into the cache.
 struct DecoderLayersParams {
-  int32_t rows = 0;  // 1
+  int32_t rows = 0;  // 1 or 4
   RowMap map;
   Lanes lanes;
   LayerRef layer;  // the first
@@ -25,12 +24,19 @@ struct DecoderLayersParams {
   float epsilon = 0;
   Rows normed;               // [R, hidden]
   void* exchange = nullptr;  // DecoderLayersExchange bytes, zero before the first launch, then kept
+  int64_t* trace = nullptr;  // of builds with LAYERS_TRACE: [blocks][kLayersMarks] cycles
 };
 
-// 0: no plan for the shape.
+inline constexpr int kLayersMarks = 32;
+
+struct LayersTuning {
+  int32_t under_way = 2;  // chunks of weights that a block has asked for, at most; 0: any number
+};
+
+// 0: no kernel for the shape.
 size_t DecoderLayersExchange(const DecoderLayersParams& p, int multiprocessors);
 
-// cudaErrorNotSupported, with nothing enqueued, for a shape without a plan. Every block must be
+// cudaErrorNotSupported, with nothing enqueued, for a shape without a kernel. Every block must be
 // resident at once: nothing else may keep a multiprocessor for good.
 cudaError_t LaunchDecoderLayers(const DecoderLayersParams& p, const LaunchContext& context,
                                 const LayersTuning& tuning = {});

@@ -14,12 +14,6 @@ template <int kThreads>
 __device__ __forceinline__ void BarrierOf(int id) {
   asm volatile("bar.sync %0, %1;" ::"r"(id), "n"(kThreads) : "memory");
 }
-__device__ __forceinline__ void MultiplyBarrier() { BarrierOf<kLayersThreads>(1); }
-
-// A block's part of a product.
-struct BlockRun {
-  int first, units, chunks;
-};
 
 // In the places where they are written: the compiler would else wait for each before the next, to
 // save registers.
@@ -30,153 +24,121 @@ __device__ __forceinline__ uint4 LoadShared16(uint32_t at) {
                : "r"(at));
   return v;
 }
-__device__ __forceinline__ uint32_t LoadShared4(uint32_t at) {
-  uint32_t v;
-  asm volatile("ld.shared.b32 %0, [%1];" : "=r"(v) : "r"(at));
-  return v;
-}
 
-// Of one group: the lane's operands.
-struct GroupOperands {
-  uint4 w[2];
-  uint32_t x[2][2];
-
-  __device__ __forceinline__ void Load(uint32_t weights, uint32_t x_at, int swap) {
-    w[0] = LoadShared16(weights);
-    w[1] = LoadShared16(weights + swap);
-    x[0][0] = LoadShared4(x_at);
-    x[0][1] = LoadShared4(x_at + 8);
-    x[1][0] = LoadShared4(x_at + swap);
-    x[1][1] = LoadShared4(x_at + swap + 8);
-  }
+// A tile's sums of a warp: up to eight columns of activations, four a matrix instruction.
+template <int kColumns>
+struct TileSums {
+  static constexpr int kSets = (kColumns + 3) / 4;
+  static constexpr int kChains = kSets == 1 ? 4 : 2;
+  float at[kSets][kChains][4] = {};
 };
 
-// A warp's. Lane (g, t) = (lane / 4, lane % 4) loads 16 bytes of weight row g of eight, twice in a
-// group's 64 columns: first those of chunk t, in odd rows of chunk t + 4, so that eight lanes read
-// all banks. As they are, these are a matrix instruction's operand A: what it calls row g has
-// elements 0, 1, 4 and 5 of the eight, row g + 8 the other four. So x stands in four of B's eight
-// columns: n = p + 2 h is for rows of parity p, and their elements' half h. Where a chunk has at
-// most four rows, rows 4 to 7 are the same four rows' next group, for which x stands in the other
-// four columns.
-template <typename T>
+// A warp's. Lane (g, t) = (lane / 4, lane % 4) loads 16 bytes of weight row g of a chunk, twice in
+// 64 columns: first those of part t, in odd rows of part t + 4, so that eight lanes read all banks.
+// The other chunk's row g is the instruction's row g + 8. So x stands twice in B's eight columns: n
+// = p + 2 c is activation column c for rows of parity p.
+template <typename T, typename S>
 class Multiplier {
  public:
-  __device__ Multiplier(RingShared& shared, const unsigned char* ring, const T* x)
+  // x: the warp's, [pieces][columns][kLayersShare].
+  __device__ __forceinline__ Multiplier(RingShared& shared, const unsigned char* ring, const T* x)
       : shared_(shared),
-        ring_(SharedAddress(ring)),
-        warp_(threadIdx.x / kWarp),
         g_(threadIdx.x % kWarp / 4),
         t_(threadIdx.x % 4),
-        item_(warp_) {
-    offset_ = (t_ + g_ % 2 * 4) * 16;
-    swap_ = g_ % 2 == 0 ? 64 : -64;
-    x_ = SharedAddress(x) + offset_ + g_ / 2 % 2 * 4;
+        swap_(g_ % 2 == 0 ? 64 : -64) {
+    const int offset = (t_ + g_ % 2 * 4) * 16;
+    ring_ = SharedAddress(ring) + static_cast<int>(threadIdx.x) / kWarp * kShareBytes + offset;
+    x_ = SharedAddress(x) + offset;
   }
 
-  static constexpr int kBytes = 2 * kLayersGroup;  // of a row
-
-  // end(chunk, slice, rows, sum) after each of this warp's slices of chunks: lanes (g, 0) and (g,
-  // 1) have the sum of row g < rows; of pairs g % 4 is the unit, and g / 4 says which of its rows.
-  template <bool kPairs, typename End>
-  __device__ __forceinline__ void Run(const LayersProduct& product, const BlockRun& run,
-                                      const End& end) {
-    const int row_bytes = product.columns * 2;
-    const int chunk_units = product.chunk_units;
-    const int chunks = run.chunks;
-    const int units = run.units;
-    const int slices = product.slices;
-#pragma unroll 1
-    for (; item_ < chunks * slices; item_ += kLayersWarps) {
-      const int chunk = slices == 1 ? item_ : item_ * product.inverse >> 16;
-      const int slice = item_ - chunk * slices;
-      const int rows = min(chunk_units, units - chunk * chunk_units);
-      const uint32_t sequence = sequence_ + chunk;
-      const int slot = sequence % kLayersSlots;
-      // Rows that there are not are others again.
-      const bool two = !kPairs && product.two_groups;
-      const int row = kPairs ? (g_ < 4 ? min(g_, rows - 1) : rows + min(g_ - 4, rows - 1))
-                      : two  ? min(g_ % 4, rows - 1)
-                             : min(g_, rows - 1);
-      const int second = two && g_ >= 4 ? kBytes : 0;  // the lane's group of two
-      const int step = two ? 2 * kBytes : kBytes;
-      const int steps = two ? product.groups / 2 : product.groups;
-      int at = (slice * steps * product.inverse >> 16) * step;
-      const int to = ((slice + 1) * steps * product.inverse >> 16) * step;
-      WaitCopyBarrier(&shared_.full[slot], sequence / kLayersSlots & 1);
-      uint32_t w = ring_ + shared_.places[slot].Row(row, row_bytes) + offset_ + at + second;
-      uint32_t x = x_ + at + second;
-      float sums[4][4] = {};
-      // Two steps wait together; the last may be one.
-#pragma unroll 1
-      for (; at + step < to; at += 2 * step) {
-        GroupOperands of[2];
-        of[0].Load(w, x, swap_);
-        of[1].Load(w + step, x + step, swap_);
-        w += 2 * step;
-        x += 2 * step;
+  // sums += the next chunk (the next two: rows_b > 0) times piece `piece` of x. Without work: only
+  // lets the copying thread have them.
+  template <int kColumns>
+  __device__ __forceinline__ void Add(TileSums<kColumns>& sums, int rows_a, int rows_b,
+                                      int row_bytes, int piece, bool works) {
+    using Sums = TileSums<kColumns>;
+    const int slot_a = sequence_ % kLayersSlots;
+    const int slot_b = (sequence_ + 1) % kLayersSlots;
+    const uint32_t parity_b = (sequence_ + 1) / kLayersSlots & 1;
+    if (works) {
+      WaitCopyBarrier(&shared_.full[slot_a], sequence_ / kLayersSlots & 1);
+      const uint32_t a = ring_ + shared_.places[slot_a].Row(min(g_, rows_a - 1), row_bytes);
+      uint32_t b = a;
+      if (rows_b > 0) {
+        WaitCopyBarrier(&shared_.full[slot_b], parity_b);
+        b = ring_ + shared_.places[slot_b].Row(min(g_, rows_b - 1), row_bytes);
+      }
+      uint4 w[2][2][2];  // 64 columns; half; chunk
+#pragma unroll
+      for (int j = 0; j < 2; ++j) {
 #pragma unroll
         for (int i = 0; i < 2; ++i) {
-          Multiply(sums[2 * i], of[i].w[0], of[i].x[0]);
-          Multiply(sums[2 * i + 1], of[i].w[1], of[i].x[1]);
+          w[j][i][0] = LoadShared16(a + 128 * j + swap_ * i);
+          w[j][i][1] = LoadShared16(b + 128 * j + swap_ * i);
         }
       }
-      if (at < to) {
-        GroupOperands of;
-        of.Load(w, x, swap_);
-        Multiply(sums[0], of.w[0], of.x[0]);
-        Multiply(sums[1], of.w[1], of.x[1]);
+#pragma unroll
+      for (int set = 0; set < Sums::kSets; ++set) {
+        const int column = min(4 * set + g_ / 2, kColumns - 1);
+        const uint32_t x = x_ + (piece * kColumns + column) * kShareBytes;
+#pragma unroll
+        for (int j = 0; j < 2; ++j) {
+#pragma unroll
+          for (int i = 0; i < 2; ++i) {
+            const uint4 in = LoadShared16(x + 128 * j + swap_ * i);
+            const uint4(&of)[2] = w[j][i];
+            MultiplyAccumulate<T>(sums.at[set][2 * i % Sums::kChains],
+                                  {of[0].x, of[1].x, of[0].y, of[1].y}, {in.x, in.y});
+            MultiplyAccumulate<T>(sums.at[set][(2 * i + 1) % Sums::kChains],
+                                  {of[0].z, of[1].z, of[0].w, of[1].w}, {in.z, in.w});
+          }
+        }
       }
       __syncwarp();
-      if (threadIdx.x % kWarp == 0) {
-        ArriveCopyBarrier(&shared_.empty[slot], kLayersWarps / slices);
-      }
-      // Lane (g, 0) has the even half's sum, (g, 1) the odd one's.
-      const bool odd = g_ % 2 != 0, other = t_ % 2 != 0;
-      float of[4];
-#pragma unroll
-      for (int i = 0; i < 4; ++i) {
-        const float low = odd ? sums[i][1] : sums[i][0];
-        const float high = odd ? sums[i][3] : sums[i][2];
-        of[i] = other ? high : low;
-      }
-      float own = (of[0] + of[1]) + (of[2] + of[3]);
-      if (two && (t_ >= 2) != (g_ >= 4)) own = 0;
-      own += __shfl_xor_sync(kAllLanes, own, 1);
-      if (two) own += __shfl_xor_sync(kAllLanes, own, 18);
-      end(chunk, slice, rows, own);
     }
-    item_ -= chunks * slices;
-    sequence_ += chunks;
+    if (threadIdx.x % kWarp == 0) {
+      ArriveCopyBarrier(&shared_.empty[slot_a], 1);
+      if (rows_b > 0) ArriveCopyBarrier(&shared_.empty[slot_b], 1);
+    }
+    sequence_ += rows_b > 0 ? 2 : 1;
   }
 
-  __device__ __forceinline__ int g() const { return g_; }
-  __device__ __forceinline__ int t() const { return t_; }
+  // to: [kColumns][16]
+  template <int kColumns>
+  __device__ __forceinline__ void Store(const TileSums<kColumns>& sums, float* to) const {
+    using Sums = TileSums<kColumns>;
+    const bool odd = g_ % 2 != 0;
+#pragma unroll
+    for (int set = 0; set < Sums::kSets; ++set) {
+      const int column = 4 * set + t_;
+      float of[2] = {};
+#pragma unroll
+      for (int half = 0; half < 2; ++half) {
+        float own[Sums::kChains];
+#pragma unroll
+        for (int i = 0; i < Sums::kChains; ++i) {
+          own[i] = odd ? sums.at[set][i][2 * half + 1] : sums.at[set][i][2 * half];
+        }
+        if constexpr (Sums::kChains == 4) {
+          of[half] = (own[0] + own[1]) + (own[2] + own[3]);
+        } else {
+          of[half] = own[0] + own[1];
+        }
+      }
+      if (column < kColumns) {
+        to[column * 16 + g_] = of[0];
+        to[column * 16 + 8 + g_] = of[1];
+      }
+    }
+  }
 
  private:
-  __device__ __forceinline__ static void Multiply(float (&sums)[4], const uint4& w,
-                                                  const uint32_t (&x)[2]) {
-    MultiplyAccumulate<T>(sums, {w.x, w.y, w.z, w.w}, x);
-  }
+  static constexpr int kShareBytes = 2 * kLayersShare;
 
   RingShared& shared_;
-  const uint32_t ring_;  // in shared memory
-  uint32_t x_;
-  const int warp_, g_, t_;
-  int offset_, swap_;
-  uint32_t sequence_ = 0;  // of the product's first chunk
-  int item_;               // this warp's next slice of a chunk, counted from the product's first
+  const int g_, t_, swap_;
+  uint32_t ring_, x_;  // the lane's places in shared memory
+  uint32_t sequence_ = 0;
 };
-
-// Slices are there, or zeros.
-__device__ __forceinline__ float SumOfSlices(const float* partials, int row, int slices) {
-  const float* const of = partials + row * kLayersPartials;
-  float sum[2] = {};
-#pragma unroll
-  for (int s = 0; s < kLayersWarps; s += 2) {
-    sum[0] += s < slices ? of[s] : 0.0f;
-    sum[1] += s + 1 < slices ? of[s + 1] : 0.0f;
-  }
-  return sum[0] + sum[1];
-}
 
 }  // namespace sirocco::cuda::SIROCCO_CUDA_PATH

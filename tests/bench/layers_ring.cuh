@@ -1,4 +1,4 @@
-// A block's ring of weights in shared memory: one thread copies chunk after chunk, of all products
+// A block's ring of weights in shared memory: one warp copies chunk after chunk, of all products
 // of all layers, as soon as there is room, and never waits for an activation; the other warps
 // multiply.
 #pragma once
@@ -66,27 +66,36 @@ struct RingShared {
   uint64_t full[kLayersSlots];
   uint64_t empty[kLayersSlots];
   ChunkPlace places[kLayersSlots];
-  int32_t sizes[kLayersSlots];  // the copying thread's
+  int32_t sizes[kLayersSlots];  // the copying warp's
 };
 
-// The copying thread's.
+// The copying warp's: all its lanes call all of it alike.
 class RingWriter {
  public:
-  __device__ RingWriter(RingShared& shared, unsigned char* ring, int capacity)
-      : shared_(shared), ring_(ring), capacity_(capacity), policy_(EvictFirstPolicy()) {}
+  // under_way: chunks that are asked for and not there, at most; 0: any number.
+  __device__ RingWriter(RingShared& shared, unsigned char* ring, int capacity, int under_way)
+      : shared_(shared),
+        ring_(ring),
+        capacity_(capacity),
+        under_way_(under_way),
+        lane_(static_cast<int>(threadIdx.x) % kWarp),
+        policy_(EvictFirstPolicy()) {}
 
-  // Begins a chunk of `rows` rows when there is room; then Put gives them, in order.
+  // Begins a chunk of `rows` rows when there is room; then PutRun or PutRows give them.
   __device__ __forceinline__ void Begin(int rows, int row_bytes) {
-    int size = rows * row_bytes;
+    const int all = rows * row_bytes;
+    int size = all;
     if (at_ + row_bytes > capacity_) {
       size += capacity_ - at_;
       at_ = 0;
     }
-    const int place = at_;
-    int before = rows;
-    if (at_ + rows * row_bytes > capacity_) {
-      before = (capacity_ - at_) / row_bytes;
-      size += capacity_ - at_ - before * row_bytes;
+    place_ = {at_, rows};
+    if (at_ + all > capacity_) {
+      place_.before = (capacity_ - at_) / row_bytes;
+      size += capacity_ - at_ - place_.before * row_bytes;
+      at_ = all - place_.before * row_bytes;
+    } else {
+      at_ += all;
     }
     while (used_ + size > capacity_ || sequence_ - tail_ == kLayersChunks) {
       const int slot = tail_ % kLayersSlots;
@@ -94,47 +103,54 @@ class RingWriter {
       used_ -= shared_.sizes[slot];
       ++tail_;
     }
+    if (under_way_ != 0 && static_cast<int>(sequence_) >= under_way_) {
+      const uint32_t old = sequence_ - under_way_;
+      WaitCopyBarrier(&shared_.full[old % kLayersSlots], old / kLayersSlots & 1);
+    }
     slot_ = sequence_ % kLayersSlots;
-    shared_.sizes[slot_] = size;
-    shared_.places[slot_] = {place, before};
     used_ += size;
-    before_ = before;
-    left_ = rows;
     row_bytes_ = row_bytes;
     ++sequence_;
-    ExpectCopies(&shared_.full[slot_], static_cast<uint32_t>(rows * row_bytes));
-  }
-  __device__ __forceinline__ void Put(const void* from, int rows) {
-    const unsigned char* at = static_cast<const unsigned char*>(from);
-    while (rows > 0) {
-      const int some = min(rows, before_);
-      const int bytes = some * row_bytes_;
-      CopyBulk(ring_ + at_, at, static_cast<uint32_t>(bytes), &shared_.full[slot_], policy_);
-      at_ += bytes;
-      at += bytes;
-      rows -= some;
-      before_ -= some;
-      left_ -= some;
-      if (before_ == 0 && left_ > 0) {
-        at_ = 0;
-        before_ = left_;
-      }
+    if (lane_ == 0) {
+      shared_.sizes[slot_] = size;
+      shared_.places[slot_] = place_;
+      ExpectCopies(&shared_.full[slot_], static_cast<uint32_t>(all));
     }
+    __syncwarp();
+  }
+  // Rows `row` ... `row + rows - 1` of the chunk, which follow each other at `from`.
+  __device__ __forceinline__ void PutRun(const void* from, int row, int rows) {
+    const int before = min(max(place_.before - row, 0), rows);
+    const unsigned char* const at = static_cast<const unsigned char*>(from);
+    if (lane_ == 0 && before > 0) Copy(row, at, before);
+    if (lane_ == 1 && rows > before) {
+      Copy(row + before, at + before * row_bytes_, rows - before);
+    }
+  }
+  // The chunk's rows, each where its lane says.
+  __device__ __forceinline__ void PutRows(const void* from, int rows) {
+    if (lane_ < rows) Copy(lane_, from, 1);
   }
 
  private:
+  __device__ __forceinline__ void Copy(int row, const void* from, int rows) {
+    CopyBulk(ring_ + place_.Row(row, row_bytes_), from, static_cast<uint32_t>(rows * row_bytes_),
+             &shared_.full[slot_], policy_);
+  }
+
   RingShared& shared_;
   unsigned char* const ring_;
   const int capacity_;
+  const int under_way_;
+  const int lane_;
   const uint64_t policy_;
   uint32_t sequence_ = 0;
   uint32_t tail_ = 0;  // the oldest chunk that may still be multiplied
   int used_ = 0;
   int at_ = 0;
   int slot_ = 0;
-  int before_ = 0;  // rows that go on from at_, of the chunk
-  int left_ = 0;    // rows of the chunk
   int row_bytes_ = 0;
+  ChunkPlace place_ = {};
 };
 
 }  // namespace sirocco::cuda::SIROCCO_CUDA_PATH

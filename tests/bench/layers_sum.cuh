@@ -1,0 +1,229 @@
+// The warp of layers_kernel.cu that adds up what the others have multiplied, ends it and leaves it
+// to all blocks.
+#pragma once
+
+#include <cstdint>
+
+#include "kernels/cuda/epilogue.cuh"
+#include "tests/bench/layers_plan.h"
+#include "tests/bench/layers_ring.cuh"
+#include "tests/bench/layers_shared.cuh"
+#include "tests/bench/layers_words.cuh"
+
+namespace sirocco::cuda::SIROCCO_CUDA_PATH {
+
+template <typename S>
+struct Summer {
+  const LayersArgs& args;
+  BlockShared<S>& shared;
+  LayersExchange& exchange;
+  const int lane = static_cast<int>(threadIdx.x) % kWarp;
+  uint32_t tiles = 0;
+  float inverse[S::kRows];
+  float factor[S::kRows];
+
+  // Adds up the next tile's kColumns * 16 values: value i of a lane is lane + 32 i, or, of 16, both
+  // halves of the warp have them.
+  static constexpr int ValuesOf(int columns) { return columns > 1 ? columns / 2 : 1; }
+  template <int kColumns>
+  __device__ __forceinline__ void Take(float (&values)[ValuesOf(kColumns)]) {
+    const int slot = tiles % kLayersPartials;
+    WaitCopyBarrier(&shared.partial_full[slot], tiles / kLayersPartials & 1);
+#pragma unroll
+    for (int i = 0; i < ValuesOf(kColumns); ++i) values[i] = 0;
+    if constexpr (kColumns == 1) {
+      float of[(S::kWarps + 1) / 2];
+#pragma unroll
+      for (int w = 0; w < S::kWarps; w += 2) {
+        const int from = w + lane / 16;
+        of[w / 2] = from < S::kWarps ? shared.partials[slot][from][lane % 16] : 0.0f;
+      }
+#pragma unroll
+      for (int w = 0; w < (S::kWarps + 1) / 2; ++w) values[0] += of[w];
+      values[0] += __shfl_xor_sync(kAllLanes, values[0], 16);
+    } else {
+#pragma unroll
+      for (int i = 0; i < ValuesOf(kColumns); ++i) {
+        float of[S::kWarps];
+#pragma unroll
+        for (int w = 0; w < S::kWarps; ++w) of[w] = shared.partials[slot][w][lane + 32 * i];
+#pragma unroll
+        for (int w = 0; w < S::kWarps; ++w) values[i] += of[w];
+      }
+    }
+    __syncwarp();
+    if (lane == 0) ArriveCopyBarrier(&shared.partial_empty[slot], 1);
+    ++tiles;
+  }
+  // What a lane has of row lane / 16 + 2 i: the lane's of 16 outputs.
+  static constexpr int kOutputs = S::kRows > 1 ? S::kRows / 2 : 1;
+
+  // Of a product with the stream.
+  __device__ __forceinline__ void TakeStream(float (&out)[kOutputs]) {
+    float values[ValuesOf(S::kStreamColumns)];
+    Take<S::kStreamColumns>(values);
+    if constexpr (S::kRows == 1) {
+      float sum = values[0];
+      if constexpr (S::kPost) {
+        const float other = __shfl_xor_sync(kAllLanes, sum, 16);
+        sum = lane < 16 ? fmaf(factor[0], other, sum) : fmaf(factor[0], sum, other);
+      }
+      out[0] = inverse[0] * sum;
+    } else {
+      const bool odd = lane >= 16;
+#pragma unroll
+      for (int i = 0; i < kOutputs; ++i) {
+        float sum = values[i];
+        if constexpr (S::kPost) {
+          sum = fmaf(odd ? factor[2 * i + 1] : factor[2 * i], values[kOutputs + i], sum);
+        }
+        out[i] = (odd ? inverse[2 * i + 1] : inverse[2 * i]) * sum;
+      }
+    }
+  }
+
+  // What norms divide by, from the warps' sums of squares; the k-th time.
+  __device__ __forceinline__ void TakeStats(int k) {
+    WaitCopyBarrier(&shared.stats_full, k & 1);
+    constexpr int kStats = S::kStats;
+    float sum = 0;
+    const int of = lane % kStats;
+#pragma unroll
+    for (int w = 0; w < S::kWarps; w += kWarp / kStats) {
+      const int from = w + lane / kStats;
+      if (from < S::kWarps) sum += shared.stats[from][of];
+    }
+#pragma unroll
+    for (int offset = kStats; offset < kWarp; offset *= 2) {
+      sum += __shfl_xor_sync(kAllLanes, sum, offset);
+    }
+    constexpr float kInverseWidth = 1.0f / S::kHidden;
+#pragma unroll
+    for (int r = 0; r < S::kRows; ++r) {
+      if constexpr (S::kPost) {
+        const float dd = __shfl_sync(kAllLanes, sum, 4 * r);
+        const float aa = __shfl_sync(kAllLanes, sum, 4 * r + 1);
+        const float hh = __shfl_sync(kAllLanes, sum, 4 * r + 2);
+        const float ha = __shfl_sync(kAllLanes, sum, 4 * r + 3);
+        factor[r] = rsqrtf(fmaf(dd, kInverseWidth, args.p.epsilon));
+        const float all = fmaxf(hh + factor[r] * (2 * ha + factor[r] * aa), 0);
+        inverse[r] = rsqrtf(fmaf(all, kInverseWidth, args.p.epsilon));
+      } else {
+        factor[r] = 1;
+        inverse[r] = rsqrtf(fmaf(__shfl_sync(kAllLanes, sum, r), kInverseWidth, args.p.epsilon));
+      }
+      if (lane == 0) shared.factors[k & 1][r] = make_float2(factor[r], inverse[r]);
+    }
+    __syncwarp();
+    if (lane == 0) ArriveCopyBarrier(&shared.factors_full, 1);
+  }
+
+  __device__ __forceinline__ void Leave(uint64_t* to, int stride, const float (&out)[kOutputs],
+                                        int rows, uint32_t tag) {
+    const int output = lane % 16;
+    if (output >= rows || (S::kRows == 1 && lane >= 16)) return;
+#pragma unroll
+    for (int i = 0; i < kOutputs; ++i) {
+      StoreWord(to + (lane / 16 + 2 * i) * stride + output, out[i], tag);
+    }
+  }
+
+  __device__ __forceinline__ void Plain(int product, uint64_t* to, uint32_t tag) {
+    const BlockRun run = shared.runs[product];
+    for (int tile = 0; tile < run.units; tile += 16) {
+      float out[kOutputs];
+      Take<S::kRows>(out);
+      const int rows = min(16, run.units - tile);
+      if constexpr (S::kRows == 4) {
+        const float all[4] = {out[0], __shfl_xor_sync(kAllLanes, out[0], 16), out[1],
+                              __shfl_xor_sync(kAllLanes, out[1], 16)};
+        if (lane < rows) StoreFourWord(to + 2 * (run.first + tile + lane), all, tag);
+      } else {
+        Leave(to + run.first + tile, S::kHidden, out, rows, tag);
+      }
+    }
+  }
+
+  // This block has left its words.
+  __device__ __forceinline__ void Say(Exchange of) const {
+    if (lane == 0) Count(exchange.counts[of]);
+  }
+  // Waits until `blocks` blocks have left theirs, and lets the workers read them.
+  __device__ __forceinline__ void Wait(Exchange of, int blocks, uint32_t tag,
+                                       uint64_t* barrier) const {
+    if (lane == 0) {
+      WaitForCount(exchange.counts[of], static_cast<uint32_t>(blocks) * tag);
+      ArriveCopyBarrier(barrier, 1);
+    }
+    __syncwarp();
+  }
+
+  __device__ __forceinline__ void Run(uint64_t* all_words, uint32_t tag) {
+    const BlockRun qkv = shared.runs[0];
+    const BlockRun gate_up = shared.runs[2];
+    const bool attends = static_cast<int>(blockIdx.x) < S::kItems;
+    for (int l = 0;; ++l) {
+      uint64_t* const words = all_words + (l % 2) * S::kWords;
+      ++tag;
+      if (l == args.p.layers && blockIdx.x != 0) return;
+      if (l > 0) Wait(kDownCount, args.blocks, tag - 1, &shared.words_there);
+      TakeStats(2 * l);
+      Mark(args, l, 16);
+      if (l == args.p.layers) return;
+      for (int tile = 0; tile < qkv.units; tile += 16) {
+        float out[kOutputs];
+        TakeStream(out);
+        Leave(words + S::kQkvAt + qkv.first + tile, S::kQkvRows, out, min(16, qkv.units - tile),
+              tag);
+      }
+      Say(kQkvCount);
+      Mark(args, l, 17);
+      if (attends) Wait(kQkvCount, args.blocks, tag, &shared.qkv_there);
+      // Nobody reads the layer before any more.
+      if (l + 1 < args.p.layers) {
+        const uint32_t* const from = reinterpret_cast<const uint32_t*>(args.p.layer.table + l + 1);
+        uint32_t* const to = reinterpret_cast<uint32_t*>(&shared.layers[(l + 1) % 2]);
+        for (int i = lane; i < static_cast<int>(sizeof(LayerParams) / 4); i += kWarp) {
+          to[i] = __ldg(from + i);
+        }
+      }
+      Wait(kPartsCount, S::kItems, tag, &shared.words_there);
+      Mark(args, l, 22);
+      Plain(1, words + S::kOutputAt, tag);
+      Say(kOutputCount);
+      Mark(args, l, 18);
+      Wait(kOutputCount, args.blocks, tag, &shared.words_there);
+      Mark(args, l, 23);
+      TakeStats(2 * l + 1);
+      Mark(args, l, 19);
+      const Activation activation = shared.layers[l % 2].activation;
+      for (int tile = 0; tile < gate_up.units; tile += kLayersRows) {
+        float out[kOutputs];
+        TakeStream(out);
+        const int unit = lane % 16;
+#pragma unroll
+        for (int i = 0; i < kOutputs; ++i) {
+          const float up = __shfl_down_sync(kAllLanes, out[i], 8);
+          const float value = Activate(activation, out[i]) * up;
+          Pack<Element, 2> pack;
+          pack.at[0] = FromFloat<Element>(value);
+          pack.at[1] = FromFloat<Element>(__shfl_down_sync(kAllLanes, value, 1));
+          if (unit < min(8, gate_up.units - tile) && unit % 2 == 0 && (S::kRows > 1 || lane < 16)) {
+            StoreWord(words + S::kActivatedAt + (lane / 16 + 2 * i) * (S::kIntermediate / 2) +
+                          (gate_up.first + tile + unit) / 2,
+                      *reinterpret_cast<const uint32_t*>(&pack), tag);
+          }
+        }
+      }
+      Say(kActivatedCount);
+      Mark(args, l, 20);
+      Wait(kActivatedCount, args.blocks, tag, &shared.words_there);
+      Mark(args, l, 24);
+      Plain(3, words + S::kDownAt, tag);
+      Say(kDownCount);
+      Mark(args, l, 21);
+    }
+  }
+};
+
+}  // namespace sirocco::cuda::SIROCCO_CUDA_PATH

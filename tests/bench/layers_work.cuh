@@ -1,0 +1,489 @@
+// The warps of layers_kernel.cu that multiply and attend.
+#pragma once
+
+#include <cstdint>
+
+#include "tests/bench/layers_attention.cuh"
+#include "tests/bench/layers_multiply.cuh"
+#include "tests/bench/layers_plan.h"
+#include "tests/bench/layers_ring.cuh"
+#include "tests/bench/layers_shared.cuh"
+#include "tests/bench/layers_words.cuh"
+
+namespace sirocco::cuda::SIROCCO_CUDA_PATH {
+
+// Sums over the warp of kCount values, of which lane l < kCount has one afterwards: which one,
+// PlaceOf.
+template <int kCount>
+__device__ __forceinline__ float SumEach(float (&values)[kCount]) {
+  const int lane = static_cast<int>(threadIdx.x) % kWarp;
+  int bit = 1;
+#pragma unroll
+  for (int count = kCount; count > 1; count /= 2) {
+    const bool upper = lane & bit;
+#pragma unroll
+    for (int i = 0; i < count / 2; ++i) {
+      const float send = upper ? values[i] : values[i + count / 2];
+      const float keep = upper ? values[i + count / 2] : values[i];
+      values[i] = keep + __shfl_xor_sync(kAllLanes, send, bit);
+    }
+    bit *= 2;
+  }
+  float sum = values[0];
+#pragma unroll
+  for (; bit < kWarp; bit *= 2) sum += __shfl_xor_sync(kAllLanes, sum, bit);
+  return sum;
+}
+template <int kCount>
+__device__ __forceinline__ int PlaceOf(int lane) {
+  int place = 0;
+#pragma unroll
+  for (int count = kCount, bit = 1; count > 1; count /= 2, bit *= 2) {
+    if (lane & bit) place += count / 2;
+  }
+  return place;
+}
+
+template <typename S>
+struct Worker {
+  using T = Element;
+  static constexpr int kRows = S::kRows;
+  static constexpr int kPieces = S::Pieces(S::kHidden);
+
+  const LayersArgs& args;
+  BlockShared<S>& shared;
+  const int warp = static_cast<int>(threadIdx.x) / kWarp;
+  const int lane = static_cast<int>(threadIdx.x) % kWarp;
+  T* const x = shared.x[warp];
+  Multiplier<T, S> multiply;
+  const int column = warp * kLayersShare + 4 * lane;  // of a piece, the lane's first of four
+  uint32_t tiles = 0;
+  float4 held[kRows][kPieces];   // of the residual stream
+  float4 added[kRows][kPieces];  // with kPost: what is not in it yet, times its weights
+  uint32_t awaited = 0;
+
+  __device__ Worker(const LayersArgs& args, BlockShared<S>& shared, unsigned char* ring)
+      : args(args),
+        shared(shared),
+        multiply(shared.ring, ring, shared.x[static_cast<int>(threadIdx.x) / kWarp]) {}
+
+  // The next words are there, very likely.
+  __device__ __forceinline__ void Await() {
+    WaitCopyBarrier(&shared.words_there, awaited & 1);
+    ++awaited;
+  }
+  static __device__ __forceinline__ float Dot(const float4& a, const float4& b) {
+    return (a.x * b.x + a.y * b.y) + (a.z * b.z + a.w * b.w);
+  }
+  static __device__ __forceinline__ float4 Times(const float4& a, const float4& b) {
+    return make_float4(a.x * b.x, a.y * b.y, a.z * b.z, a.w * b.w);
+  }
+  static __device__ __forceinline__ float4 Plus(const float4& a, const float4& b, float factor) {
+    return make_float4(fmaf(factor, b.x, a.x), fmaf(factor, b.y, a.y), fmaf(factor, b.z, a.z),
+                       fmaf(factor, b.w, a.w));
+  }
+  __device__ __forceinline__ void StoreX(int piece, int columns, int of, const float4& value) {
+    const float four[4] = {value.x, value.y, value.z, value.w};
+    StoreFloats<T, 4>(four, x + (piece * columns + of) * kLayersShare + 4 * lane);
+  }
+
+  // The stream with what `words` add to it (null: nothing), times `weight`, to x; its sums of
+  // squares. The k-th time.
+  __device__ __forceinline__ void TakeStream(int k, const uint64_t* words, uint32_t tag,
+                                             const float* post, const float* weight,
+                                             float4 (&weights)[kPieces]) {
+    constexpr int kColumns = S::kStreamColumns;
+    float4 posts[kPieces];
+#pragma unroll
+    for (int c = 0; c < kPieces; ++c) {
+      weights[c] = __ldg(reinterpret_cast<const float4*>(weight + c * S::kPiece + column));
+      if (S::kPost && words != nullptr) {
+        posts[c] = __ldg(reinterpret_cast<const float4*>(post + c * S::kPiece + column));
+      }
+    }
+    float4 deltas[kRows][kPieces];
+    if (words != nullptr) {
+      Await();
+      if constexpr (kRows == 4) {
+#pragma unroll
+        for (int c = 0; c < kPieces; ++c) {
+          FourWord taken[4];
+          bool all;
+          do {
+            all = true;
+#pragma unroll
+            for (int i = 0; i < 4; ++i) {
+              taken[i] = LoadFourWord(words + 2 * (c * S::kPiece + column + i));
+            }
+#pragma unroll
+            for (int i = 0; i < 4; ++i) all = all && taken[i].Has(tag);
+          } while (!all);
+#pragma unroll
+          for (int r = 0; r < kRows; ++r) {
+            deltas[r][c] = make_float4(taken[0].value(r), taken[1].value(r), taken[2].value(r),
+                                       taken[3].value(r));
+          }
+        }
+      } else {
+        TwoWords taken[kRows][kPieces][2];
+        bool all;
+        do {
+          all = true;
+#pragma unroll
+          for (int r = 0; r < kRows; ++r) {
+#pragma unroll
+            for (int c = 0; c < kPieces; ++c) {
+              const uint64_t* const at = words + r * S::kHidden + c * S::kPiece + column;
+              taken[r][c][0] = LoadTwoWords(at);
+              taken[r][c][1] = LoadTwoWords(at + 2);
+            }
+          }
+#pragma unroll
+          for (int r = 0; r < kRows; ++r) {
+#pragma unroll
+            for (int c = 0; c < kPieces; ++c) {
+              all = all && taken[r][c][0].Has(tag) && taken[r][c][1].Has(tag);
+            }
+          }
+        } while (!all);
+#pragma unroll
+        for (int r = 0; r < kRows; ++r) {
+#pragma unroll
+          for (int c = 0; c < kPieces; ++c) {
+            deltas[r][c] = make_float4(taken[r][c][0].value(0), taken[r][c][0].value(1),
+                                       taken[r][c][1].value(0), taken[r][c][1].value(1));
+          }
+        }
+      }
+    }
+    __syncwarp();
+    float stats[S::kStats] = {};
+#pragma unroll
+    for (int r = 0; r < kRows; ++r) {
+#pragma unroll
+      for (int c = 0; c < kPieces; ++c) {
+        float4& h = held[r][c];
+        const float4 delta = words != nullptr ? deltas[r][c] : make_float4(0, 0, 0, 0);
+        if constexpr (S::kPost) {
+          float4& a = added[r][c];
+          a = words != nullptr ? Times(delta, posts[c]) : delta;
+          stats[4 * r] += Dot(delta, delta);
+          stats[4 * r + 1] += Dot(a, a);
+          stats[4 * r + 2] += Dot(h, h);
+          stats[4 * r + 3] += Dot(h, a);
+          StoreX(c, kColumns, r, Times(h, weights[c]));
+          StoreX(c, kColumns, kRows + r, Times(a, weights[c]));
+        } else {
+          h = Plus(h, delta, 1);
+          stats[r] += Dot(h, h);
+          StoreX(c, kColumns, r, Times(h, weights[c]));
+        }
+      }
+    }
+    const float sum = SumEach<S::kStats>(stats);
+    if (lane < S::kStats) shared.stats[warp][PlaceOf<S::kStats>(lane)] = sum;
+    __syncwarp();
+    if (lane == 0) ArriveCopyBarrier(&shared.stats_full, 1);
+  }
+
+  // After the k-th TakeStream: the stream is whole.
+  __device__ __forceinline__ void Join(int k) {
+    WaitCopyBarrier(&shared.factors_full, k & 1);
+    if constexpr (S::kPost) {
+#pragma unroll
+      for (int r = 0; r < kRows; ++r) {
+        const float factor = shared.factors[k & 1][r].x;
+#pragma unroll
+        for (int c = 0; c < kPieces; ++c) held[r][c] = Plus(held[r][c], added[r][c], factor);
+      }
+    }
+  }
+
+  template <int kColumns>
+  __device__ __forceinline__ void Leave(const TileSums<kColumns>& sums) {
+    const int slot = tiles % kLayersPartials;
+    // The first time round nobody has to have emptied it.
+    WaitCopyBarrier(&shared.partial_empty[slot], (tiles / kLayersPartials & 1) ^ 1);
+    multiply.Store(sums, shared.partials[slot][warp]);
+    __syncwarp();
+    if (lane == 0) ArriveCopyBarrier(&shared.partial_full[slot], 1);
+    ++tiles;
+  }
+
+  // Tile after tile of a product with the stream; units: rows of `rows` a chunk.
+  template <bool kPairs>
+  __device__ __forceinline__ void MultiplyStream(const BlockRun& run) {
+    constexpr int kUnits = kPairs ? kLayersRows : 2 * kLayersRows;
+#pragma unroll 1
+    for (int unit = 0; unit < run.units; unit += kUnits) {
+      const int left = run.units - unit;
+      const int rows_a = min(left, kLayersRows);
+      const int rows_b = kPairs ? rows_a : min(left - rows_a, kLayersRows);
+      TileSums<S::kStreamColumns> sums;
+#pragma unroll
+      for (int c = 0; c < kPieces; ++c) {
+        multiply.Add(sums, rows_a, rows_b, 2 * S::PieceColumns(0), c, true);
+      }
+      Leave(sums);
+    }
+  }
+
+  static constexpr int kTiles = (S::kHidden / 132 + 1 + 15) / 16;  // of output and down, at most
+
+  // Pieces `first` ... `end` - 1 of a product, all tiles, x beginning with piece `first`.
+  template <int kProduct>
+  __device__ __forceinline__ void MultiplyPieces(TileSums<kRows> (&sums)[kTiles],
+                                                 const BlockRun& run, int first, int end) {
+    constexpr int kColumns = S::Columns(kProduct);
+#pragma unroll 1
+    for (int c = first; c < end; ++c) {
+      const bool works = kColumns % S::kPiece == 0 || column < kColumns;
+#pragma unroll
+      for (int tile = 0; tile < kTiles; ++tile) {
+        const int left = run.units - 16 * tile;
+        if (left <= 0) break;
+        const int rows_a = min(left, kLayersRows);
+        multiply.Add(sums[tile], rows_a, min(left - rows_a, kLayersRows),
+                     2 * S::PieceColumns(kProduct), c - first, works);
+      }
+    }
+  }
+  __device__ __forceinline__ void LeaveTiles(const TileSums<kRows> (&sums)[kTiles],
+                                             const BlockRun& run) {
+#pragma unroll
+    for (int tile = 0; tile < kTiles; ++tile) {
+      if (16 * tile < run.units) Leave(sums[tile]);
+    }
+  }
+
+  __device__ __forceinline__ void Output(const uint64_t* words, uint32_t tag, int layer) {
+    constexpr int kOutputPieces = S::Pieces(S::kQRows);
+    constexpr int kQuads = S::kDim / 4;
+    const BlockRun run = shared.runs[1];
+    Await();
+#pragma unroll
+    for (int c = 0; c < kOutputPieces; ++c) {
+      const int own = c * S::kPiece + column;
+      if (own >= S::kQRows) break;
+      const int head = own / S::kDim;
+      const int quad = own % S::kDim / 4;
+      const uint64_t* const at = words + S::kPartsAt + 2 * (head * S::kParts * kQuads + quad);
+      WideWord parts[kRows][S::kParts];
+      bool all;
+      do {
+        all = true;
+#pragma unroll
+        for (int r = 0; r < kRows; ++r) {
+#pragma unroll
+          for (int p = 0; p < S::kParts; ++p) {
+            parts[r][p] = LoadWideWord(at + 2 * (r * S::kHeads * S::kParts + p) * kQuads);
+          }
+        }
+#pragma unroll
+        for (int r = 0; r < kRows; ++r) all = all && PartsHave<T>(parts[r], tag);
+      } while (!all);
+      __syncwarp();
+#pragma unroll
+      for (int r = 0; r < kRows; ++r) {
+        StorePack(MergeParts4<T>(parts[r]), x + (c * kRows + r) * kLayersShare + 4 * lane);
+      }
+    }
+    __syncwarp();
+    Mark(args, warp == 0 ? layer : -1, 5);
+    TileSums<kRows> sums[kTiles];
+    MultiplyPieces<1>(sums, run, 0, kOutputPieces);
+    LeaveTiles(sums, run);
+  }
+
+  __device__ __forceinline__ void Down(const uint64_t* words, uint32_t tag, int layer) {
+    constexpr int kDownPieces = S::Pieces(S::kIntermediate);
+    const BlockRun run = shared.runs[3];
+    Await();
+    const uint64_t* const at = words + S::kActivatedAt + column / 2;
+    const auto store = [&](const TwoWords& two, int place) {
+      *reinterpret_cast<uint2*>(x + place * kLayersShare + 4 * lane) =
+          make_uint2(two.bits(0), two.bits(1));
+    };
+    TileSums<kRows> sums[kTiles];
+    if constexpr (kRows == 1) {
+      TwoWords first;
+      do {
+        first = LoadTwoWords(at);
+      } while (!first.Has(tag));
+      __syncwarp();
+      Mark(args, warp == 0 ? layer : -1, 9);
+      TwoWords others[kDownPieces - 1];
+      const auto ask = [&] {
+#pragma unroll
+        for (int c = 1; c < kDownPieces; ++c) {
+          others[c - 1] = LoadTwoWords(at + c * S::kPiece / 2);
+        }
+      };
+      ask();
+      store(first, 0);
+      __syncwarp();
+      MultiplyPieces<3>(sums, run, 0, 1);
+      for (;;) {
+        bool all = true;
+#pragma unroll
+        for (int c = 1; c < kDownPieces; ++c) all = all && others[c - 1].Has(tag);
+        if (all) break;
+        ask();
+      }
+      __syncwarp();
+      Mark(args, warp == 0 ? layer : -1, 10);
+#pragma unroll
+      for (int c = 1; c < kDownPieces; ++c) store(others[c - 1], c - 1);
+      __syncwarp();
+      MultiplyPieces<3>(sums, run, 1, kDownPieces);
+    } else {
+      TwoWords taken[kRows];
+      const auto ask = [&](int c) {
+#pragma unroll
+        for (int r = 0; r < kRows; ++r) {
+          taken[r] = LoadTwoWords(at + r * (S::kIntermediate / 2) + c * (S::kPiece / 2));
+        }
+      };
+      ask(0);
+#pragma unroll 1
+      for (int c = 0; c < kDownPieces; ++c) {
+        for (;;) {
+          bool all = true;
+#pragma unroll
+          for (int r = 0; r < kRows; ++r) all = all && taken[r].Has(tag);
+          if (all) break;
+          ask(c);
+        }
+        __syncwarp();
+        if (c == 0) Mark(args, warp == 0 ? layer : -1, 9);
+#pragma unroll
+        for (int r = 0; r < kRows; ++r) store(taken[r], r);
+        if (c + 1 < kDownPieces) ask(c + 1);
+        __syncwarp();
+        MultiplyPieces<3>(sums, run, c, c + 1);
+      }
+    }
+    LeaveTiles(sums, run);
+  }
+
+  __device__ __forceinline__ void Run(uint64_t* all_words, uint32_t tag) {
+    const bool multiplies = warp < S::kWarps;
+    const int layers = args.p.layers;
+    AttentionItem item = {};
+    const bool attends = static_cast<int>(blockIdx.x) < S::kItems;
+    if (attends) {
+      const int of_row = static_cast<int>(blockIdx.x) % (S::kItems / kRows);
+      item.row = static_cast<int>(blockIdx.x) / (S::kItems / kRows);
+      item.head = of_row / S::kParts;
+      item.part = of_row % S::kParts;
+      item.kv_head = item.head / (S::kHeads / S::kKvHeads);
+      item.position = __ldcg(args.p.map.position + item.row);
+      item.block_table = args.p.lanes.BlockTable(__ldcg(args.p.map.lane + item.row), 0);
+      item.max_blocks = args.p.lanes.max_blocks;
+      for (int i = threadIdx.x; i < args.p.lanes.groups * kLayersCachedBlocks;
+           i += S::kWorkers * kWarp) {
+        const int index = i % kLayersCachedBlocks;
+        const int group = i / kLayersCachedBlocks;
+        if (index < item.max_blocks) {
+          shared.attention.blocks[group][index] =
+              __ldcg(item.block_table + int64_t{group} * item.max_blocks + index);
+        }
+      }
+      BarrierOf<S::kWorkers * kWarp>(2);
+    }
+    if (multiplies) {
+#pragma unroll
+      for (int r = 0; r < kRows; ++r) {
+#pragma unroll
+        for (int c = 0; c < kPieces; ++c) {
+          held[r][c] =
+              __ldcg(reinterpret_cast<const float4*>(static_cast<const float*>(args.p.hidden.data) +
+                                                     r * S::kHidden + c * S::kPiece + column));
+        }
+      }
+    } else if (!attends) {
+      return;
+    }
+    const uint64_t* words = nullptr;  // of what the layer before adds
+    const float* post = nullptr;
+    const BlockRun qkv = shared.runs[0];
+    const BlockRun gate_up = shared.runs[2];
+    float4 weights[kPieces];
+#pragma unroll 1
+    for (int l = 0; l < layers; ++l) {
+      const LayerParams& layer = shared.layers[l % 2];
+      uint64_t* const own = all_words + (l % 2) * S::kWords;
+      const int marked = warp == 0 ? l : -1;
+      ++tag;
+      // There is room for the next kernel's blocks only when this one's end.
+      if (l + 1 == layers) LaunchDependents();
+      if (multiplies) {
+        TakeStream(2 * l, words, tag - 1, post, layer.attention_norm, weights);
+        Mark(args, marked, 0);
+        MultiplyStream<false>(qkv);
+        Mark(args, marked, 1);
+      } else if (lane == 0) {
+        ArriveCopyBarrier(&shared.stats_full, 1);
+      }
+      if (attends) {
+        AttendPart<T, S>(layer, item, own, tag, shared.attention,
+                         [&] { WaitCopyBarrier(&shared.qkv_there, l & 1); });
+        if (threadIdx.x == 0) {
+          Count(static_cast<LayersExchange*>(args.p.exchange)->counts[kPartsCount]);
+        }
+        Mark(args, marked, 3);
+      }
+      if (!multiplies) {
+        // In step with the others, so that the next layer is there.
+        WaitCopyBarrier(&shared.factors_full, 0);
+        if (lane == 0) ArriveCopyBarrier(&shared.stats_full, 1);
+        WaitCopyBarrier(&shared.factors_full, 1);
+        if (l + 1 < layers) {
+          PartSlots<T, S>(shared.layers[(l + 1) % 2], item, shared.attention).Prefetch();
+        }
+        continue;
+      }
+      Output(own, tag, l);
+      Mark(args, marked, 6);
+      Join(2 * l);
+      TakeStream(2 * l + 1, own + S::kOutputAt, tag, layer.attention_post_norm, layer.mlp_norm,
+                 weights);
+      Mark(args, marked, 7);
+      MultiplyStream<true>(gate_up);
+      Mark(args, marked, 8);
+      Join(2 * l + 1);
+      if (attends && l + 1 < layers) {
+        PartSlots<T, S>(shared.layers[(l + 1) % 2], item, shared.attention).Prefetch();
+      }
+      Down(own, tag, l);
+      Mark(args, marked, 11);
+      words = own + S::kDownAt;
+      post = layer.mlp_post_norm;
+    }
+    if (blockIdx.x != 0) return;
+    if (!multiplies) {
+      if (lane == 0) ArriveCopyBarrier(&shared.stats_full, 1);
+      return;
+    }
+    TakeStream(2 * layers, words, tag, post, args.p.final_norm, weights);
+    Join(2 * layers);
+#pragma unroll
+    for (int r = 0; r < kRows; ++r) {
+      const float inverse = shared.factors[0][r].y;
+#pragma unroll
+      for (int c = 0; c < kPieces; ++c) {
+        const float4 normed = Times(held[r][c], weights[c]);
+        const float four[4] = {normed.x * inverse, normed.y * inverse, normed.z * inverse,
+                               normed.w * inverse};
+        StoreFloats<T, 4>(
+            four, static_cast<T*>(args.p.normed.data) + r * S::kHidden + c * S::kPiece + column);
+      }
+    }
+    if (threadIdx.x == 0) {
+      LayersExchange* const exchange = static_cast<LayersExchange*>(args.p.exchange);
+      exchange->launches += 1;
+    }
+  }
+};
+
+}  // namespace sirocco::cuda::SIROCCO_CUDA_PATH
