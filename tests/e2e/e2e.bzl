@@ -6,15 +6,14 @@ def _pytest(name, src, data, tags, timeout = "moderate"):
         srcs = ["run_pytest.sh"],
         args = ["$(location %s)" % src],
         data = [src] + data,
-        tags = tags + ["exclusive", "manual", "no_tsan"],
+        tags = tags + ["manual", "no_tsan"],
         timeout = timeout,
     )
 
-def e2e_tests(name, srcs, data, sanitized, own_data = {}, long = [], unconfined = []):
+def e2e_tests(name, srcs, data, sanitized, own_data = {}, long = [], unconfined = [], alone = []):
     """A test a file, and a suite of them all.
 
-    They are `manual`, since they need what deploy/test prepares, and `exclusive`, since some of
-    them watch the clock.
+    They are `manual`, since they need what deploy/test prepares.
 
     Args:
       name: the suite's name, of the tests of the server as it is installed. The suite
@@ -26,13 +25,15 @@ def e2e_tests(name, srcs, data, sanitized, own_data = {}, long = [], unconfined 
       own_data: what single ones read beside that, by the file's name.
       long: those that may take more than five minutes on a busy machine.
       unconfined: those that mount, for which Bazel's sandbox leaves no rights.
+      alone: those that watch the clock, memory or many connections, and so run beside nothing else.
     """
     for src in srcs:
         _pytest(
             src[:-len(".py")],
             src,
             data + own_data.get(src, []) + ["//deploy:bundle"],
-            ["no_asan"] + (["no-sandbox"] if src in unconfined else []),
+            ["no_asan"] + (["no-sandbox"] if src in unconfined else []) +
+            (["exclusive"] if src in alone else []),
             "long" if src in long else "moderate",
         )
     for src in sanitized:

@@ -36,8 +36,8 @@ def installed(source, tmp_path_factory):
     folder = tmp_path_factory.mktemp("installed")
     run(sys.executable, "setup.py", "-q", "sdist", "--dist-dir", str(folder / "dist"), cwd=source)
     [archive] = glob.glob(f"{folder}/dist/*.tar.gz")
-    run(sys.executable, "-m", "pip", "install", "--disable-pip-version-check", "--no-index",
-        "--no-build-isolation", "--no-deps", "--target", str(folder / "lib"), archive)
+    run(sys.executable, "-m", "pip", "install", "--disable-pip-version-check", "--no-cache-dir",
+        "--no-index", "--no-build-isolation", "--no-deps", "--target", str(folder / "lib"), archive)
     return str(folder / "lib")
 
 
