@@ -6,7 +6,9 @@
 // prefill of the next chunks of the sequences whose prompt is not done, in that order too, or a
 // decode of all whose prompt is done: a batch of exactly their number. Where there is something for
 // both they take turns. So who comes waits for no more than what is launched, a first token does
-// not wait for the others' next ones, and of each two steps together itl_factor bounds the time.
+// not wait for the others' next ones, and of each two steps together itl_factor bounds the time:
+// of each two, or, for the prompt of a client that was given less than those who decode, of a dozen
+// on average (prompt_turns.h).
 //
 // A client has no more of its prompts in lanes than a step may take, so that the prompt of another,
 // who comes now, waits for no more than that; and where it has more lanes than its weight gives it,
@@ -54,6 +56,7 @@
 #include "engine/observer.h"
 #include "engine/prefix_hash.h"
 #include "engine/prompt_rate.h"
+#include "engine/prompt_turns.h"
 #include "engine/request.h"
 #include "engine/sequence.h"
 #include "engine/step_cost.h"
@@ -64,7 +67,7 @@ namespace sirocco {
 struct BatcherOptions {
   int32_t max_batch_size = 1;        // lanes
   int32_t prefill_chunk_size = 512;  // prompt tokens a step
-  double itl_factor = 3;             // while others decode, no step longer than so many of theirs
+  double itl_factor = 3;             // while others decode, no round longer than so many of theirs
   int32_t block_size = 16;
   std::vector<int32_t> kv_blocks;                     // of each layer group
   std::vector<LayerGroup> groups = {};                // as EngineOptions'
@@ -107,8 +110,9 @@ class Batcher {
   std::vector<const Sequence*> Admit();
 
   // --- a step ---
-  // Its views are valid until the step has ended. An empty one: nothing can be launched now, and
-  // there is no such step. At most run_ahead steps that were planned may not have ended.
+  // Its views are valid until the step has ended. An empty one: nothing can be launched now, or
+  // should be before the oldest step has ended, and there is no such step. At most run_ahead steps
+  // that were planned may not have ended.
   Step PlanStep();
   // What the next step computes hangs on the tokens of those in flight: they should end first, so
   // that all go on in one step.
@@ -211,6 +215,15 @@ class Batcher {
   bool Preempt(Sequence& victim);
   // A lane with its blocks will be free when the steps in flight have ended.
   bool SomethingReturns() const;
+  void LookAtBatch();
+  // Whether the client's prompt has an advantage over those who decode: with all that is left of it
+  // the client was given no more than any of theirs.
+  bool IsBehind(const Sequence& sequence) const;
+  // Whether prompts go before the batch.
+  bool PromptsGoFirst();
+  // Whether what is there of prompts is better read together with what comes next.
+  bool Gathers() const;
+  PrefillBudget BudgetFor(const Sequence* next) const;
   void PlanDecodes(PlannedStep& step);
   void PlanChunks(PlannedStep& step);
   Sequence* NextToPrefill();
@@ -270,8 +283,17 @@ class Batcher {
   std::vector<PlannedStep> steps_;  // [run_ahead + 1]
   uint64_t planned_ = 0;            // steps, ever
   uint64_t finished_ = 0;
-  uint64_t planning_ = 0;           // calls of PlanStep, ever
-  bool prompts_were_last_ = false;  // planned
+  uint64_t planning_ = 0;  // calls of PlanStep, ever
+  PromptTurns turns_;
+  // Those that decode, when a step is planned.
+  struct {
+    bool any = false;
+    int32_t priority = 0;  // the highest
+    double served = 0;     // of their clients the least
+  } batch_;
+  // A lane was taken from a sequence in flight for the queue's head: the next step is planned when
+  // it can have it.
+  bool awaits_lane_ = false;
 };
 
 }  // namespace sirocco

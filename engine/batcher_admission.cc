@@ -137,7 +137,9 @@ bool Batcher::MakeLane() {
   const BeamGroup* const group = victim->group();
   const int32_t lost = group == nullptr ? 1 : static_cast<int32_t>(group->members().size());
   if (victim->share()->Lanes(-lost) < head.share->Lanes(+1)) return false;
-  return Preempt(*victim);
+  const bool free = Preempt(*victim);
+  awaits_lane_ = !free;
+  return free;
 }
 
 std::vector<const Sequence*> Batcher::Admit() {

@@ -17,6 +17,7 @@ absl::Status CheckSize(const char* what, size_t got, size_t planned) {
 }  // namespace
 
 Step Batcher::PlanStep() {
+  if (std::exchange(awaits_lane_, false) && in_flight() > 0) return {};
   PlannedStep& step = StepOf(planned_);
   step.prefill_updates.clear();
   step.decode_updates.clear();
@@ -26,10 +27,19 @@ Step Batcher::PlanStep() {
   step.prefill_rows.clear();
   step.decode_rows.clear();
   ++planning_;
-  if (!prompts_were_last_) PlanChunks(step);
+  LookAtBatch();
+  const bool prompts_first = PromptsGoFirst();
+  if (prompts_first) PlanChunks(step);
   if (step.chunks.empty()) PlanDecodes(step);
-  if (prompts_were_last_ && step.lanes.empty()) PlanChunks(step);
-  prompts_were_last_ = !step.chunks.empty();
+  if (!prompts_first && step.lanes.empty()) {
+    LookAtBatch();  // some may have been preempted
+    PlanChunks(step);
+  }
+  if (!step.lanes.empty()) {
+    turns_.Batch(BudgetFor(nullptr).allowed());
+  } else if (step.chunks.empty()) {
+    turns_.Nothing();
+  }
   const Step plan = {.prefill = {.block_updates = step.prefill_updates, .chunks = step.chunks},
                      .decode = {.block_updates = step.decode_updates,
                                 .lanes = step.lanes,
@@ -65,15 +75,67 @@ Sequence* Batcher::NextToPrefill() {
   return next;
 }
 
+void Batcher::LookAtBatch() {
+  batch_ = {};
+  for (const std::unique_ptr<Sequence>& sequence : running_) {
+    if (!sequence->decoding()) continue;
+    const int32_t priority = sequence->context().request.priority;
+    const double served = sequence->share()->served;
+    batch_.priority = batch_.any ? std::max(batch_.priority, priority) : priority;
+    batch_.served = batch_.any ? std::min(batch_.served, served) : served;
+    batch_.any = true;
+  }
+}
+
+bool Batcher::IsBehind(const Sequence& sequence) const {
+  const ClientShare& share = *sequence.share();
+  return batch_.any && sequence.context().request.priority >= batch_.priority &&
+         share.served + sequence.left_to_prefill() / share.weight <= batch_.served;
+}
+
+PrefillBudget Batcher::BudgetFor(const Sequence* next) const {
+  const int32_t most = options_.prefill_chunk_size;
+  if (!batch_.any) return cost_.Alone(most);
+  PrefillBudget budget = cost_.Beside(options_.itl_factor, most);
+  if (next != nullptr && IsBehind(*next)) {
+    budget.Lend(turns_.Loan(budget.allowed()), turns_.had());
+  }
+  return budget;
+}
+
+bool Batcher::Gathers() const {
+  PrefillWork prompts;
+  for (const std::unique_ptr<Sequence>& sequence : running_) {
+    if (!sequence->prefilling()) continue;
+    if (!sequence->untouched()) return false;
+    prompts.Add(sequence->prefilled(), sequence->left_to_prefill());
+  }
+  return cost_.MostlyStart(prompts);
+}
+
+bool Batcher::PromptsGoFirst() {
+  if (!batch_.any) return true;
+  const Sequence* const next = NextToPrefill();
+  if (next == nullptr) return false;
+  if (!IsBehind(*next)) return turns_.MayHave(/*few=*/Gathers());
+  if (!turns_.prompts_were_last()) return true;
+  // Another step of prompts before the batch's, where what the round has left is worth a start.
+  const PrefillBudget budget = BudgetFor(next);
+  return budget.allowed() > 0 && turns_.had() > 0 &&
+         budget.TokensFrom(next->prefilled()) >=
+             std::min(StepCost::kLeast, next->left_to_prefill());
+}
+
 void Batcher::PlanChunks(PlannedStep& step) {
   short_of_blocks_ = false;
-  step.beside = std::any_of(running_.begin(), running_.end(),
-                            [](const auto& sequence) { return sequence->decoding(); });
-  const int32_t most = options_.prefill_chunk_size;
-  PrefillBudget budget = step.beside ? cost_.Beside(options_.itl_factor, most) : cost_.Alone(most);
+  step.beside = batch_.any;
+  const Sequence* const first = NextToPrefill();
+  PrefillBudget budget = BudgetFor(first);
+  const bool on_loan = first != nullptr && IsBehind(*first);
   step.full = false;
   const ClientShare* ends = nullptr;  // whose prompt ends in the step
   for (Sequence* next; !step.full && (next = NextToPrefill()) != nullptr;) {
+    if (!IsBehind(*next)) budget.Reclaim();
     if (ends != nullptr && next->share() != ends) {
       // Another's prompt, who is not before it, holds up its first token by little.
       budget.HoldUpNoMore();
@@ -85,6 +147,14 @@ void Batcher::PlanChunks(PlannedStep& step) {
     }
     next->Consider(planning_);
     if (!step.chunks.empty() && step.chunks.back().sample) ends = step.prefill_rows.back()->share();
+  }
+  if (step.chunks.empty()) return;
+  if (!step.beside) {
+    turns_.PromptsAlone();
+  } else if (on_loan) {
+    turns_.PromptsOnLoan(budget.taken(), budget.allowed());
+  } else {
+    turns_.Prompts(budget.taken());
   }
 }
 
@@ -117,7 +187,13 @@ bool Batcher::PlanChunk(Sequence& sequence, PrefillBudget& budget, PlannedStep& 
   const int32_t most = budget.TokensFrom(sequence.prefilled());
   step.full = most == 0;
   if (step.full) return true;
-  const PrefillChunk chunk = sequence.NextChunk(most);
+  int32_t count = std::min(most, sequence.left_to_prefill());
+  if (IsBehind(sequence)) {
+    // What is lent is no more than it needs: in as many parts, and all of one size.
+    const int32_t parts = (sequence.left_to_prefill() + most - 1) / most;
+    count = (sequence.left_to_prefill() + parts - 1) / parts;
+  }
+  const PrefillChunk chunk = sequence.NextChunk(count);
   const int32_t end = chunk.first_position + chunk.count;
   if (!Extend(sequence, chunk.first_position, end, &step.prefill_updates, nullptr)) return false;
   kv_.Name(sequence.blocks(), sequence.FilledNames(end));
@@ -172,7 +248,8 @@ absl::StatusOr<Batcher::StepFigures> Batcher::FinishStep(const StepResult& resul
 
 void Batcher::Learn(const PlannedStep& step, const StepResult& result, const StepFigures& figures) {
   if (step.chunks.empty()) return LearnPrompts(figures.decode_rows, result.decode_seconds);
-  if (prompts_.work.tokens > 0) LearnPrompts(0, 0);  // those that decoded are gone
+  // Those that decoded are gone, or prompts had two steps.
+  if (prompts_.work.tokens > 0) LearnPrompts(0, 0);
   for (const PrefillChunk& chunk : step.chunks) {
     prompts_.work.Add(chunk.first_position, chunk.count);
   }

@@ -38,7 +38,11 @@ void FairQueue::Leave(ClientShare* share) {
 void FairQueue::Serve(ClientShare* share, int32_t tokens) {
   share->served += tokens / share->weight;
   // A sequence that was cancelled may have a row when its client has left.
-  if (wanting_ > 0) level_ += tokens / wanting_weight_;
+  if (wanting_ == 0) return;
+  double rise = tokens / wanting_weight_;
+  // Who is alone and behind comes up to the level first: nobody is kept waiting by its head start.
+  if (wanting_ == 1 && share->requests > 0) rise = std::clamp(share->served - level_, 0.0, rise);
+  level_ += rise;
 }
 
 // Names are the clients' own: remembered are those that are there, and those that have been given

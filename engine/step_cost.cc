@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <numeric>
+#include <utility>
 
 namespace sirocco {
 namespace {
@@ -23,7 +24,7 @@ constexpr double kSlowdownShare = 0.1;
 constexpr double kMostSlowdown = 2;
 
 // How far beyond the largest prefill of late the fit is believed.
-constexpr double kReach = 2;
+constexpr double kReach = 4;
 
 // A term's own variation over the prefills, relative to its square, below which it would be made
 // of noise: then it tends to 0. Tokens explain what is left.
@@ -68,6 +69,15 @@ void PrefillBudget::HoldUpNoMore() {
   seconds_ = std::min(seconds_, taken_ / 4);
   least_ = 0;
 }
+
+void PrefillBudget::Lend(double more, double had) {
+  if (allowed_ == 0) return;
+  lent_ = more;
+  seconds_ += more - had;
+  if (had > 0) least_ = 0;  // prompts have gone on
+}
+
+void PrefillBudget::Reclaim() { seconds_ -= std::exchange(lent_, 0); }
 
 void StepCost::Add(const PrefillWork& prefill, double prefill_seconds, int32_t decode_rows,
                    double decode_seconds) {
@@ -178,6 +188,7 @@ PrefillBudget StepCost::Beside(double factor, int32_t most) const {
   budget.a_token_ = cost_[1];
   budget.a_pair_ = cost_[2];
   budget.taken_ = cost_[0];
+  budget.allowed_ = budget.seconds_ + cost_[0];
   return budget;
 }
 

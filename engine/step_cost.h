@@ -43,6 +43,16 @@ class PrefillBudget {
   // Somebody waits for the step's end: from now on it may become a quarter longer than it is.
   void HoldUpNoMore();
 
+  // Seconds that the step may take by what is known, and those of what was taken, its start
+  // included; 0: nothing is known.
+  double allowed() const { return allowed_; }
+  double taken() const { return taken_; }
+  // Before anything was taken: it may take `more` seconds, of which, together with its own, `had`
+  // were taken by another step.
+  void Lend(double more, double had);
+  // Who comes now has nothing of what was lent.
+  void Reclaim();
+
  private:
   friend class StepCost;
 
@@ -51,6 +61,8 @@ class PrefillBudget {
   // A tokens_'s cost; 0: nothing.
   double a_token_ = 0, a_pair_ = 0;
   double seconds_ = 0;  // that are left; negative: none are
+  double allowed_ = 0;  // seconds in all, but for what was lent
+  double lent_ = 0;     // seconds
   double taken_ = 0;    // seconds of what was taken, the start included
 };
 
@@ -79,6 +91,11 @@ class StepCost {
   static constexpr double kLongest = 0.1;
   static constexpr double kStarts = 10;
   PrefillBudget Alone(int32_t most) const;
+
+  // Whether a step of these prompts is mostly its start.
+  bool MostlyStart(const PrefillWork& prompts) const {
+    return cost_[1] * prompts.tokens + cost_[2] * prompts.pairs < cost_[0];
+  }
 
   double caution() const { return caution_; }
   // How much longer a decode batch takes beside prompts than alone.

@@ -127,7 +127,7 @@ std::vector<KeyEntry> MakeTable() {
               "most prompt tokens a step"),
       {"itl_factor",
        "while others generate, a step takes fewer prompt tokens (16 at least), so that it takes no "
-       "longer than this many of theirs alone",
+       "longer than this many of theirs alone (on average, for a client that was given less)",
        [](std::string_view text, Config& c) {
          return Store(ParseNumber(text, 1, 1000), c.itl_factor);
        },

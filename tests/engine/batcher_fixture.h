@@ -114,6 +114,7 @@ class BatcherTest : public testing::Test {
   std::unique_ptr<Batcher> batcher_;
   const Clock::time_point now_ = Clock::now();
   bool refused_ = false;  // the last request
+  bool came_ = false;     // a token that a test waits for
   Ids admitted_;
   std::deque<sirocco::Step> plans_;  // that have not ended
   std::vector<Event> events_;

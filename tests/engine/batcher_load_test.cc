@@ -1,7 +1,11 @@
 // The batcher where there is too little of something: lanes, blocks, time.
 #include <algorithm>
 #include <chrono>
+#include <map>
+#include <set>
+#include <utility>
 #include <variant>
+#include <vector>
 
 #include "tests/engine/batcher_fixture.h"
 
@@ -34,7 +38,7 @@ TEST_F(BatcherTest, ClientsAreServedInTurnByTokens) {
 }
 
 // The prompt of a client that has nothing running gets whole steps, though the other's prompts were
-// there before: its first token comes as many steps later as its prompt alone needs beside others.
+// there before, and of twice the least: one more, where it began in what a round had left.
 TEST_F(BatcherTest, APromptBesideAnothersFloodTakesNoMoreStepsThanItsOwn) {
   seconds_a_prompt_token_ = 0.01;  // so that a step has little more than the least
   seconds_a_decode_ = 0.01;
@@ -55,13 +59,222 @@ TEST_F(BatcherTest, APromptBesideAnothersFloodTakesNoMoreStepsThanItsOwn) {
       int steps = 0;  // with prompts
       do {
         const int32_t tokens = Step().first;
-        EXPECT_LE(tokens, StepCost::kLeast + 1);
+        EXPECT_LE(tokens, 2 * (StepCost::kLeast + 1));
         steps += tokens > 0 ? 1 : 0;
       } while (Tokens().count({number, 0}) == 0 && steps < 100);
-      EXPECT_EQ(steps, (prompt + StepCost::kLeast - 1) / StepCost::kLeast) << prompt;
+      EXPECT_LE(steps, 1 + prompt / (2 * StepCost::kLeast)) << prompt;
       for (int i = 0; i < 40; ++i) Step();
     }
   }
+}
+
+// A client's prompt beside another's flood: rounds, from one step of the batch to the next, that it
+// makes longer are few, none more than kBurst allowances and a step of the batch, and the flood's
+// prompts wait until their mean is what itl_factor says.
+TEST_F(BatcherTest, WhatAPromptBorrowsOfTheBatchOthersPromptsPay) {
+  seconds_a_prefill_ = 0.002;
+  seconds_a_prompt_token_ = 0.001;
+  seconds_a_decode_ = 0.02;
+  batcher_ = std::make_unique<Batcher>(BatcherOptions{
+      .max_batch_size = 4, .prefill_chunk_size = 512, .block_size = 16, .kv_blocks = {400}});
+  const auto enqueue = [&](const char* client, int32_t prompt, int32_t max_new_tokens) {
+    Request made;
+    made.prompt.assign(prompt, 5);
+    made.max_new_tokens = max_new_tokens;
+    made.client = client;
+    return Enqueue(std::move(made))->number;
+  };
+  // Seconds of a round, and of how many steps of prompts.
+  const auto round = [&](uint64_t wanted = 0) {
+    std::pair<double, int> round;
+    for (bool ends = false; !ends;) {
+      while (batcher_->gauges().requests_waiting < 8) enqueue("flood", 100, 30);
+      ends = Step().second > 0;
+      came_ |= Tokens().count({wanted, 0}) > 0;
+      round.first += took_;
+      round.second += ends ? 0 : 1;
+    }
+    return round;
+  };
+  for (int i = 0; i < 200; ++i) {
+    const double seconds = round().first;
+    // At first all end at once, and nobody's time counts.
+    if (i >= 60) {
+      EXPECT_LE(seconds, 3.1 * seconds_a_decode_);
+    }
+  }
+  const uint64_t number = enqueue("quiet", 300, 2);
+  double sum = 0;
+  int rounds = 0, longer = 0;
+  for (came_ = false; !came_; ++rounds) {
+    const double seconds = round(number).first;
+    EXPECT_LE(seconds, (1 + 2 * PromptTurns::kBurst) * 1.05 * seconds_a_decode_);
+    longer += seconds > 3.5 * seconds_a_decode_ ? 1 : 0;
+    sum += seconds;
+  }
+  EXPECT_LE(rounds, 6);  // of about 38 tokens it would be 8
+  EXPECT_GE(longer, 3);
+  for (auto next = round(); next.second == 0; next = round(), ++rounds) sum += next.first;
+  EXPECT_NEAR(sum / rounds, 3 * seconds_a_decode_, 0.4 * seconds_a_decode_);
+  EXPECT_LE(rounds, 12);
+}
+
+// Nobody borrows from its own streams, nor from one whose client was given as little.
+TEST_F(BatcherTest, APromptBorrowsOfThoseAloneThatWereGivenMore) {
+  seconds_a_prefill_ = 0.002;
+  seconds_a_prompt_token_ = 0.001;
+  seconds_a_decode_ = 0.02;
+  const auto most = [&](const char* client, int32_t priority) {
+    batcher_ = std::make_unique<Batcher>(BatcherOptions{
+        .max_batch_size = 8, .prefill_chunk_size = 512, .block_size = 16, .kv_blocks = {400}});
+    const auto enqueue = [&](const char* name, int32_t prompt, int32_t max_new_tokens) {
+      Request made;
+      made.prompt.assign(prompt, 5);
+      made.max_new_tokens = max_new_tokens;
+      made.client = name;
+      if (name == std::string("quiet")) made.priority = priority;
+      return Enqueue(std::move(made))->number;
+    };
+    for (int i = 0; i < 20; ++i) {
+      enqueue("flood", 200, 20);
+      for (int k = 0; k < 30; ++k) Step();
+    }
+    enqueue("flood", 20, 1000);
+    enqueue(client, 20, 1000);
+    for (int k = 0; k < 10; ++k) Step();
+    const uint64_t number = enqueue("quiet", 300, 2);
+    int32_t tokens = 0;
+    do tokens = std::max(tokens, Step().first);
+    while (Tokens().count({number, 0}) == 0);
+    return tokens;
+  };
+  EXPECT_GE(most("flood", 0), 60);
+  EXPECT_GE(most("flood", 1), 60);
+  EXPECT_LE(most("flood", -1), 40);
+  EXPECT_LE(most("quiet", 0), 40);
+  EXPECT_LE(most("third", 0), 40);
+}
+
+TEST_F(BatcherTest, ALaneThatIsOnItsWayToAnotherClientIsWaitedFor) {
+  batcher_ = std::make_unique<Batcher>(BatcherOptions{.max_batch_size = 2,
+                                                      .prefill_chunk_size = 64,
+                                                      .block_size = 4,
+                                                      .kv_blocks = {100},
+                                                      .run_ahead = 1});
+  const auto enqueue = [&](const char* client) {
+    Request made;
+    made.prompt.assign(4, 5);
+    made.max_new_tokens = 50;
+    made.client = client;
+    return Enqueue(std::move(made))->number;
+  };
+  enqueue("flood");
+  enqueue("flood");
+  batcher_->Admit();
+  EXPECT_EQ(Plan(), (std::pair{8, 0}));
+  EXPECT_EQ(Plan(), (std::pair{0, 2}));
+  ASSERT_TRUE(Finish().ok());
+  const uint64_t number = enqueue("other");
+  EXPECT_TRUE(batcher_->Admit().empty());  // the lane is in the step that has not ended
+  EXPECT_EQ(Plan(), (std::pair{0, 0}));
+  ASSERT_TRUE(Finish().ok());
+  const auto admitted = batcher_->Admit();
+  ASSERT_EQ(admitted.size(), 1u);
+  EXPECT_EQ(admitted[0]->context().number, number);
+  EXPECT_EQ(Plan(), (std::pair{4, 0}));
+  EXPECT_EQ(Plan(), (std::pair{0, 2}));
+  batcher_->EndAll();
+  while (batcher_->in_flight() > 0) ASSERT_TRUE(Finish().ok());
+}
+
+// Where a step of prompts is mostly its start, what comes right after one waits for company; not
+// where there is much of it, nor where nobody decodes.
+TEST_F(BatcherTest, FewPromptTokensWaitForCompany) {
+  seconds_a_prefill_ = 0.01;
+  seconds_a_prompt_token_ = 0.0001;
+  seconds_a_decode_ = 0.01;
+  batcher_ = std::make_unique<Batcher>(BatcherOptions{
+      .max_batch_size = 100, .prefill_chunk_size = 512, .block_size = 16, .kv_blocks = {2000}});
+  Enqueue(20, 500);
+  for (int i = 0; i < 60; ++i) {
+    if (i % 4 == 0) Enqueue(20 + i, 2);
+    Step();
+  }
+  while (Step().first > 0 || batcher_->gauges().requests_running > 1) continue;
+  Step();
+  Enqueue(20, 500);
+  EXPECT_EQ(Step(), (std::pair{20, 0}));
+  Enqueue(20, 500);
+  EXPECT_EQ(Step(), (std::pair{0, 2}));
+  EXPECT_EQ(Step(), (std::pair{0, 2}));
+  Enqueue(21, 500);
+  EXPECT_EQ(Step(), (std::pair{41, 0}));
+  EXPECT_EQ(Step(), (std::pair{0, 4}));
+  for (int i = 0; i < 6; ++i) Enqueue(20, 500);
+  EXPECT_EQ(Step().second, 0);
+  for (uint64_t number = 1; number < next_number_; ++number) batcher_->EndSequence(number, 0);
+  Enqueue(20, 1);
+  EXPECT_EQ(Step(), (std::pair{20, 0}));
+  Enqueue(20, 1);
+  EXPECT_EQ(Step(), (std::pair{20, 0}));
+  ExpectEmpty();
+}
+
+// Connections that send a short prompt as soon as they have an answer of 256 tokens, with what a
+// model of a billion parameters takes on a large GPU: they all begin at once, and by and by come
+// one after the other. What prompts take of the time between tokens is little.
+TEST_F(BatcherTest, PromptsOfAClosedLoopTakeLittleOfTheBatchsTime) {
+  constexpr int kConnections = 64, kRounds = 4, kTokens = 256;
+  seconds_a_prefill_ = 0.0015;
+  seconds_a_prompt_token_ = 0.0000048;
+  seconds_a_decode_ = 0.00115;
+  seconds_a_row_ = 0.0000047;
+  batcher_ = std::make_unique<Batcher>(BatcherOptions{.max_batch_size = kConnections,
+                                                      .prefill_chunk_size = 512,
+                                                      .block_size = 16,
+                                                      .kv_blocks = {kConnections * 20},
+                                                      .run_ahead = 1});
+  std::multiset<double> sends;
+  for (int i = 0; i < kConnections; ++i) sends.insert(0.006 * i / kConnections);
+  struct Asked {
+    double sent = 0, first = 0;
+  };
+  std::map<uint64_t, Asked> asked;
+  std::vector<double> waited, between;  // seconds: for the first token, a token
+  int left = kConnections * (kRounds - 1);
+  int prompt_steps = 0;
+  double now = 0;
+  while (!sends.empty() || !batcher_->empty()) {
+    for (; !sends.empty() && *sends.begin() <= now; sends.erase(sends.begin())) {
+      asked[Enqueue(20, kTokens)->number].sent = *sends.begin();
+    }
+    batcher_->Admit();
+    const std::pair planned = Plan();
+    prompt_steps += planned.first > 0 ? 1 : 0;
+    if (batcher_->in_flight() == 0) {
+      now = *sends.begin();
+    } else if (batcher_->in_flight() > 1 || planned == std::pair(0, 0)) {
+      ASSERT_TRUE(Finish().ok());
+      now += took_;
+      for (const auto& [which, role] : Tokens()) {
+        Asked& request = asked[which.first];
+        if (request.first == 0) {
+          request.first = now;
+          waited.push_back(now - request.sent);
+        } else if (role == TokenRole::kLast) {
+          between.push_back((now - request.first) / (kTokens - 1));
+          if (left-- > 0) sends.insert(now + 0.0005);
+        }
+      }
+    }
+  }
+  ASSERT_EQ(between.size(), size_t{kConnections * kRounds});
+  std::sort(between.begin(), between.end());
+  std::sort(waited.begin(), waited.end());
+  const double alone = seconds_a_decode_ + kConnections * seconds_a_row_;
+  EXPECT_LE(between[between.size() / 2], alone / 0.964);
+  EXPECT_LE(waited[waited.size() / 2], 0.008);
+  EXPECT_LE(prompt_steps, 38);  // 42 if nothing waited for company
 }
 
 TEST_F(BatcherTest, ALaneIsTakenBackForAClientThatHasFewer) {
@@ -135,14 +348,10 @@ TEST_F(BatcherTest, AFloodLeavesAnothersTimeToFirstTokenWithinTwice) {
   EXPECT_LE(slowest(true), 2 * alone);
 }
 
-// The same as a client's clock tells it, with what a small model's steps take on two cores, with
-// prompts of two lengths, and with nobody else at all for comparison: at most twice as long on
-// average, and hardly more wherever in a step the request comes.
+// The same as a client's clock tells it, with what a small model's steps take on two cores of two
+// kinds, with prompts of two lengths, and with nobody else at all for comparison: less than twice
+// as long, wherever in a step the request comes.
 TEST_F(BatcherTest, AFloodLeavesWhoAsksNowAndThenTwiceItsTimeAlone) {
-  seconds_a_prefill_ = 0.003;
-  seconds_a_prompt_token_ = 0.00105;
-  seconds_a_decode_ = 0.006;
-  seconds_a_row_ = 0.0016;
   const auto request = [](const char* client, int32_t prompt) {
     Request made;
     made.prompt.assign(prompt, 5);
@@ -150,7 +359,13 @@ TEST_F(BatcherTest, AFloodLeavesWhoAsksNowAndThenTwiceItsTimeAlone) {
     made.client = client;
     return made;
   };
-  for (const int32_t prompt : {100, 300}) {
+  for (const auto& made : {std::pair(100, false), {300, false}, {100, true}, {300, true}}) {
+    const int32_t prompt = made.first;
+    const bool fast = made.second;
+    seconds_a_prefill_ = 0.003;
+    seconds_a_prompt_token_ = fast ? 0.000375 : 0.00105;
+    seconds_a_decode_ = fast ? 0.0025 : 0.006;
+    seconds_a_row_ = fast ? 0.0006 : 0.0016;
     batcher_ = std::make_unique<Batcher>(BatcherOptions{
         .max_batch_size = 4, .prefill_chunk_size = 512, .block_size = 16, .kv_blocks = {400}});
     double now = 0;
@@ -178,8 +393,8 @@ TEST_F(BatcherTest, AFloodLeavesWhoAsksNowAndThenTwiceItsTimeAlone) {
       sum += taken;
       worst = std::max(worst, taken);
     }
-    EXPECT_LE(sum / 20, 2 * alone) << prompt;
-    EXPECT_LE(worst, 2.1 * alone) << prompt;
+    EXPECT_LE(sum / 20, 1.6 * alone) << prompt << " " << fast;
+    EXPECT_LE(worst, 1.8 * alone) << prompt << " " << fast;
     while (!batcher_->empty()) step(false);
   }
 }

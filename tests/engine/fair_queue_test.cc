@@ -82,6 +82,20 @@ TEST_F(FairQueueTest, NobodySavesUpNorPaysForATimeAlone) {
   EXPECT_EQ(All(), (std::vector<uint64_t>{13, 14, 15}));
 }
 
+// One that began when another had just gone was put behind the level, and has come up to it.
+TEST_F(FairQueueTest, WhoWasAloneHasNoHeadStartLeft) {
+  FairQueue queue({}, /*head_start=*/50);
+  ClientShare* const gone = queue.Join("gone");
+  queue.Serve(gone, 1000);
+  queue.Leave(gone);
+  ClientShare* const flood = queue.Join("flood");
+  EXPECT_EQ(flood->served, 950);
+  queue.Serve(flood, 40);
+  queue.Serve(flood, 2000);
+  ClientShare* const late = queue.Join("late");
+  EXPECT_EQ(late->served, flood->served - 50);
+}
+
 TEST_F(FairQueueTest, WhoWasGivenMoreThanItsShareWaitsAlsoIfItLeavesInBetween) {
   for (int i = 0; i < 4; ++i) Add("a");  // 1 to 4
   Add("b", 30);                          // 5

@@ -118,12 +118,12 @@ TEST_F(StepCostTest, AStartBeyondTheBoundLeavesATenth) {
   EXPECT_GT(tokens, 100 * 1.5 * StepCost::kLeast);
 }
 
-// It grows by doubling, not by what a fit of two small prefills promises.
-TEST_F(StepCostTest, AGuessReachesTwiceAsFarAsWhatWasSeen) {
+// It grows fourfold, not by what a fit of two small prefills promises.
+TEST_F(StepCostTest, AGuessReachesFourTimesAsFarAsWhatWasSeen) {
   device_.a_token = 1e-7;
   EXPECT_EQ(Step(0), 16);
-  EXPECT_EQ(Step(0), 32);
   EXPECT_EQ(Step(0), 64);
+  EXPECT_EQ(Step(0), 256);
 }
 
 // Deep in a prompt a token costs three times what it costs at the beginning. Chunks shrink on the
@@ -204,6 +204,43 @@ TEST_F(StepCostTest, WhoWaitsForTheEndIsHeldUpByAQuarterAtMost) {
   unknown.Take(0, 20);
   unknown.HoldUpNoMore();
   EXPECT_EQ(unknown.TokensFrom(0), 80);
+}
+
+TEST_F(StepCostTest, WhatIsLentIsForWhoBorrowed) {
+  device_ = {.start = 0.002, .a_token = 0.0001};
+  for (int step = 0; step < 60; ++step) Step(0);
+  const double room = (kFactor - 1) * kDecode;
+  const auto fits = [&](double seconds) { return device_.Fits(seconds, 0); };
+  PrefillBudget budget = cost_.Beside(kFactor, kMost);
+  EXPECT_NEAR(budget.allowed(), room, 0.05 * room);
+  budget.Lend(room / 2, /*had=*/0);
+  EXPECT_NEAR(budget.TokensFrom(0), fits(1.5 * room), 17);
+  budget.Take(0, 50);
+  EXPECT_NEAR(budget.taken(), 0.007, 0.001);
+  budget.Reclaim();
+  EXPECT_NEAR(budget.TokensFrom(0), fits(room) - 50, 12);
+  budget.Reclaim();
+  EXPECT_NEAR(budget.TokensFrom(0), fits(room) - 50, 12);
+  // Another step had of it, and has had its least.
+  budget = cost_.Beside(kFactor, kMost);
+  budget.Lend(room, /*had=*/room);
+  EXPECT_NEAR(budget.TokensFrom(0), fits(room), 12);
+  budget = cost_.Beside(kFactor, kMost);
+  budget.Lend(0, /*had=*/room);
+  EXPECT_EQ(budget.TokensFrom(0), 0);
+  // Nothing is known.
+  budget = StepCost().Beside(kFactor, kMost);
+  EXPECT_EQ(budget.allowed(), 0);
+  budget.Lend(room, 0);
+  EXPECT_EQ(budget.TokensFrom(0), StepCost::kLeast);
+}
+
+TEST_F(StepCostTest, FewTokensAreMostlyTheirStart) {
+  EXPECT_FALSE(cost_.MostlyStart(Device::WorkOf(0, 1)));  // nothing is known
+  device_ = {.start = 0.004, .a_token = 0.0001};
+  for (int step = 0; step < 60; ++step) Step(0, 12 + step % 80);
+  EXPECT_TRUE(cost_.MostlyStart(Device::WorkOf(0, 30)));
+  EXPECT_FALSE(cost_.MostlyStart(Device::WorkOf(0, 50)));
 }
 
 // Prompts that are mostly cached take a whole start for a token or two: no reason to think that
