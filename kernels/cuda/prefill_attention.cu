@@ -1,19 +1,23 @@
 // Attention of prompt chunks: chooses the kernel and the grid.
 //
 // The matrix units take 16-bit queries and KV of one type with a head_dim that is a multiple of 8,
-// up to 256, or KV in float8 and a multiple of 16; the plain kernel takes the rest. Both walk over a chunk's slots from the first that a
-// row of the tile sees, so that a window costs what it shows.
+// up to 256, or KV in float8 and a multiple of 16; the plain kernel takes the rest. All walk over a
+// chunk's slots from the first that a row of the tile sees, so that a window costs what it shows.
+// On Hopper, KV of the queries' type is multiplied by warpgroups (wgmma_prefill.cuh), elsewhere,
+// and float8, by warps.
 //
 // Assumes: each segment is another lane's, so that their tiles can be bounded on the host; head_dim
 // 1 ... 1,024.
 
 #include <algorithm>
+#include <type_traits>
 
 #include "kernels/cuda/kernels.h"
 #include "kernels/cuda/launch.cuh"
 #include "kernels/cuda/prefill_mma.cuh"
 #include "kernels/cuda/prefill_plain.cuh"
 #include "kernels/cuda/prefill_scaled.cuh"
+#include "kernels/cuda/wgmma_prefill.cuh"
 
 namespace sirocco::cuda::SIROCCO_CUDA_PATH {
 namespace {
@@ -21,18 +25,15 @@ namespace {
 bool IsScaled(const PrefillAttentionParams& p) { return p.kv.dtype == DType::kFloat8; }
 
 bool MatrixUnitsTake(const PrefillAttentionParams& p) {
-  const bool kv = IsScaled(p) ? SlotsAreWide<16>(p.kv)
-                              : p.kv.dtype == p.q.dtype && SlotsAreWide(p.kv);
+  const bool kv =
+      IsScaled(p) ? SlotsAreWide<16>(p.kv) : p.kv.dtype == p.q.dtype && SlotsAreWide(p.kv);
   return kv && p.q.dtype != DType::kFloat32 && p.out.dtype == p.q.dtype && p.kv.head_dim <= 256 &&
          IsAligned(p.q.data, 16) && p.q.width % 8 == 0 && IsAligned(p.out.data, 4) &&
          p.out.width % 2 == 0;
 }
 
-template <typename T, int kDim>
-cudaError_t LaunchMma(const PrefillAttentionParams& p, const LaunchContext& context) {
-  const size_t shared_bytes =
-      IsScaled(p) ? ScaledShape<kDim>::kSharedBytes : PrefillShape<kDim>::kSharedBytes;
-  const auto kernel = IsScaled(p) ? PrefillScaledKernel<T, kDim> : PrefillMmaKernel<T, kDim>;
+cudaError_t LaunchWarps(void (*kernel)(PrefillAttentionParams), size_t shared_bytes,
+                        const PrefillAttentionParams& p, const LaunchContext& context) {
   const cudaError_t error = AllowShared(kernel, shared_bytes);
   if (error != cudaSuccess) return error;
   const dim3 grid(static_cast<unsigned>(MostRowTiles(p, kPrefillRows)),
@@ -41,15 +42,62 @@ cudaError_t LaunchMma(const PrefillAttentionParams& p, const LaunchContext& cont
 }
 
 // The least width that holds a head; what it has beyond is zeros.
+template <typename Body>
+cudaError_t WithWidth(int head_dim, const Body& body) {
+  if (head_dim <= 32) return body(std::integral_constant<int, 32>());
+  if (head_dim <= 64) return body(std::integral_constant<int, 64>());
+  if (head_dim <= 80) return body(std::integral_constant<int, 80>());
+  if (head_dim <= 96) return body(std::integral_constant<int, 96>());
+  if (head_dim <= 128) return body(std::integral_constant<int, 128>());
+  return body(std::integral_constant<int, 256>());
+}
+
 template <typename T>
-cudaError_t LaunchMma(const PrefillAttentionParams& p, const LaunchContext& context) {
-  const int dim = p.kv.head_dim;
-  if (dim <= 32) return LaunchMma<T, 32>(p, context);
-  if (dim <= 64) return LaunchMma<T, 64>(p, context);
-  if (dim <= 80) return LaunchMma<T, 80>(p, context);
-  if (dim <= 96) return LaunchMma<T, 96>(p, context);
-  if (dim <= 128) return LaunchMma<T, 128>(p, context);
-  return LaunchMma<T, 256>(p, context);
+cudaError_t LaunchScaled(const PrefillAttentionParams& p, const LaunchContext& context) {
+  return WithWidth(p.kv.head_dim, [&](auto dim) {
+    return LaunchWarps(PrefillScaledKernel<T, dim()>, ScaledShape<dim()>::kSharedBytes, p, context);
+  });
+}
+
+#if SIROCCO_HOPPER
+// Maxima are taken before scores are scaled.
+bool IsMatrixUnits(const PrefillAttentionParams& p) {
+  return MatrixUnitsTake(p) &&
+         (IsScaled(p) || (p.shape.scale > 0 && IsAligned(p.out.data, 16) && p.out.width % 8 == 0));
+}
+
+template <typename T, int kDim>
+cudaError_t LaunchWarpgroups(const PrefillAttentionParams& p, const LaunchContext& context) {
+  using Shape = WgmmaShape<kDim>;
+  const auto kernel = PrefillWgmmaKernel<T, kDim>;
+  const cudaError_t error = AllowShared(kernel, Shape::kSharedBytes);
+  if (error != cudaSuccess) return error;
+  const int64_t items = MostRowTiles(p, Shape::kRows) * p.shape.heads;
+  const dim3 grid(static_cast<unsigned>(std::min<int64_t>(items, context.multiprocessors)));
+  return LaunchKernel(kernel, grid, dim3(Shape::kThreads), Shape::kSharedBytes, context,
+                      WgmmaArgs{p, context.counters});
+}
+
+template <typename T>
+cudaError_t LaunchUnscaled(const PrefillAttentionParams& p, const LaunchContext& context) {
+  if (p.kv.head_dim <= 64) return LaunchWarpgroups<T, 64>(p, context);
+  if (p.kv.head_dim <= 128) return LaunchWarpgroups<T, 128>(p, context);
+  return LaunchWarpgroups<T, 256>(p, context);
+}
+#else
+bool IsMatrixUnits(const PrefillAttentionParams& p) { return MatrixUnitsTake(p); }
+
+template <typename T>
+cudaError_t LaunchUnscaled(const PrefillAttentionParams& p, const LaunchContext& context) {
+  return WithWidth(p.kv.head_dim, [&](auto dim) {
+    return LaunchWarps(PrefillMmaKernel<T, dim()>, PrefillShape<dim()>::kSharedBytes, p, context);
+  });
+}
+#endif
+
+template <typename T>
+cudaError_t LaunchMatrixUnits(const PrefillAttentionParams& p, const LaunchContext& context) {
+  return IsScaled(p) ? LaunchScaled<T>(p, context) : LaunchUnscaled<T>(p, context);
 }
 
 template <int kQueries>
@@ -82,9 +130,9 @@ cudaError_t LaunchPlain(const PrefillAttentionParams& p, const LaunchContext& co
 
 cudaError_t LaunchPrefillAttention(const PrefillAttentionParams& p, const LaunchContext& context) {
   if (p.kv.head_dim > kMaxSplitHeadDim) return cudaErrorNotSupported;
-  if (MatrixUnitsTake(p)) {
-    return p.q.dtype == DType::kBFloat16 ? LaunchMma<__nv_bfloat16>(p, context)
-                                         : LaunchMma<__half>(p, context);
+  if (IsMatrixUnits(p)) {
+    return p.q.dtype == DType::kBFloat16 ? LaunchMatrixUnits<__nv_bfloat16>(p, context)
+                                         : LaunchMatrixUnits<__half>(p, context);
   }
   // A thread's sums of eight queries; of the largest heads, eight do not fit into shared memory.
   return p.kv.head_dim <= 512 ? LaunchPlain<8>(p, context) : LaunchPlain<4>(p, context);

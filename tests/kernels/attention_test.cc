@@ -335,6 +335,17 @@ TEST_P(AttentionTest, PrefillOfALongChunk) {
   ExpectPrefill({{2, 0, 300, 300}, {1, 300, 0, 129}}, row_tolerance());
 }
 
+// Several tiles of rows and of slots, whatever the width; windows that begin within a tile.
+TEST_P(AttentionTest, PrefillOfLongChunksOfManyWidths) {
+  for (const Heads& heads : {Heads{2, 1, 40}, Heads{4, 2, 128}, Heads{2, 1, 200}}) {
+    for (const int32_t window : {0, 130}) {
+      SCOPED_TRACE(::testing::Message() << heads.dim << " " << window);
+      Prepare(heads, {.window = window, .scale = 1 / std::sqrt(static_cast<float>(heads.dim))}, 16);
+      ExpectPrefill({{2, 0, 300, 257}, {1, 257, 0, 130}, {0, 387, 7, 129}}, row_tolerance());
+    }
+  }
+}
+
 TEST_P(AttentionTest, LargeScoresDoNotOverflowInPrefill) {
   Prepare({2, 1, 32}, {.scale = 100.0f}, 16);
   ExpectPrefill({{0, 0, 0, 40}, {1, 40, 300, 20}}, 1e-3 + tolerance());
