@@ -2,8 +2,10 @@
 // merge their parts through each other's shared memory: a few microseconds for a row of any usual
 // length. Rows of many slots get several clusters, whose parts the last block to arrive merges.
 //
-// The warps of a block share its slots (cluster_slots.cuh); parts are merged in their order (Dao et
-// al., 2023). How many blocks share a row depends on its own slots and on the number of rows.
+// The warps of a block share its slots: many of them in tiles of 16 on the matrix units
+// (cluster_tiles.cuh), few of them a slot at a time (cluster_slots.cuh). Parts are merged in their
+// order (Dao et al., 2023). How many blocks share a row depends on its own slots and on the number
+// of rows.
 //
 // Where q, k and v come as bare products (QkvAttentionParams), every block ends its query heads for
 // itself, a warp a head, and the one that has the row's own slot also ends k and v: for the cache,
@@ -17,21 +19,30 @@
 // Bytes: each key and value once, q and out once; where a row has several clusters their parts,
 // (head_dim + 2) float32 a head, written and read once.
 // Grid: (blocks of the row's clusters, groups of query heads, rows), 256 threads; blocks without
-// slots end at once. Shared memory: 10 parts of head_dim + 2 floats a query head.
+// slots end at once. Shared memory: 10 parts of head_dim + 2 floats a query head, and 16 bytes a
+// dimension for queries as operands; of more than four queries 32.
 //
 // Assumes: head_dim 64, 128 or 256; slots that begin at multiples of 16 bytes.
+//
+// Measured on an H200 whose read stream is 4,530 GB/s, 16 rows of 8,192 slots in bfloat16
+// (tests/bench/attention_bench.cu): llama3.1-8b's heads 3,970 GB/s, llama3.2-1b's 3,830,
+// and with 64 rows gemma3-1b's 3,850: beginning and end take some 5 us.
+#include "kernels/cuda/path.h"
+
+#if SIROCCO_HOPPER
 #include <algorithm>
 #include <bit>
+#include <limits>
 
 #include "kernels/cuda/arrive.cuh"
 #include "kernels/cuda/cluster_item.cuh"
 #include "kernels/cuda/cluster_merge.cuh"
 #include "kernels/cuda/cluster_slots.cuh"
+#include "kernels/cuda/cluster_tiles.cuh"
 #include "kernels/cuda/head_end.cuh"
 #include "kernels/cuda/kernels.h"
 #include "kernels/cuda/launch.cuh"
 
-#if SIROCCO_HOPPER
 namespace sirocco::cuda::SIROCCO_CUDA_PATH {
 namespace {
 
@@ -176,9 +187,46 @@ __device__ __forceinline__ void TakeOwnSlot(const ClusterShared<Kv, kQueries, 8 
   }
 }
 
-// kEnds: q, k and v come as bare products.
-template <bool kEnds, typename Kv, int kQueries, int kLanes>
-__global__ void __launch_bounds__(kThreads, kQueries > 4 ? 1 : 2)
+// The same of a tile.
+template <int kQueries, typename Kv, int kDim>
+__device__ __forceinline__ void TakeOwnSlot(const ClusterShared<Kv, kQueries, kDim>& shared,
+                                            int tile_slot, int position,
+                                            SlotTile<Kv, kDim>& tile) {
+  using Tile = SlotTile<Kv, kDim>;
+  if (position >> kTileSlotBits != tile_slot >> kTileSlotBits) return;
+#pragma unroll
+  for (int row = 0; row < 2; ++row) {
+    if (tile_slot + LaneGroup() + 8 * row != position) continue;
+#pragma unroll
+    for (int c = 0; c < Tile::kChunks; ++c) {
+#pragma unroll
+      for (int p = 0; p < Tile::kKeyPacks; ++p) {
+        tile.k[c][row][p] =
+            *reinterpret_cast<const uint4*>(&shared.kv[0][Tile::KeyDim(c, p, LaneInGroup())]);
+      }
+    }
+    if constexpr (kIsScaled<Kv>) {
+      tile.scales[row] = shared.kv[0][kDim].bits | uint32_t{shared.kv[1][kDim].bits} << 8;
+    }
+  }
+#pragma unroll
+  for (int i = 0; i < 4; ++i) {
+    if (tile_slot + Tile::ValueSlot(i, LaneInGroup()) != position) continue;
+#pragma unroll
+    for (int c = 0; c < Tile::kChunks; ++c) {
+      tile.v[c][i] = *reinterpret_cast<const typename Tile::ValuePack*>(
+          &shared.kv[1][64 * c + 8 * LaneGroup()]);
+    }
+  }
+}
+
+// Blocks of a multiprocessor. Tiles of 256 dimensions take the registers of two.
+template <bool kTiles, int kQueries, int kLanes>
+inline constexpr int kResidentBlocks = kQueries > 4 || (kTiles && kLanes > 16) ? 1 : 2;
+
+// kEnds: q, k and v come as bare products. kTiles: blocks of many slots take them in tiles.
+template <bool kEnds, bool kTiles, typename Kv, int kQueries, int kLanes>
+__global__ void __launch_bounds__(kThreads, kResidentBlocks<kTiles, kQueries, kLanes>)
     ClusterAttentionKernel(const __grid_constant__ ClusterArgs args) {
   constexpr int kDim = 8 * kLanes;
   constexpr int kQuads = kDim / 4;
@@ -197,58 +245,77 @@ __global__ void __launch_bounds__(kThreads, kQueries > 4 ? 1 : 2)
   const int position = __ldcg(args.p.map.position + blockIdx.z);
   const int32_t* const block_table =
       args.p.lanes.BlockTable(__ldcg(args.p.map.lane + blockIdx.z), kv.group);
-  const ClusterItem item = ItemOf<kQueries, kDim>(args, shape, position);
+  const ClusterItem item = ItemOf<kQueries, kDim>(args, shape, kv.block_size, position);
   // All blocks of a cluster or none.
   if (item.part >> args.cluster_bits >= item.clusters) {
     if (kEnds) WaitForDependency();
     return;
   }
 
-  const int dim = static_cast<int>(threadIdx.x) % kLanes * 8;
-  const BlockOf block_of(kv.block_size);
-  float q[kQueries][8];
-  LaneSums<Kv, kQueries, kLanes> sums;
-  // The first keys and values are on their way while the products are still made. One loop, for few
-  // instructions: a kernel of a few microseconds waits for them more than for anything else.
-  bool first = true;
-#pragma unroll 1
-  for (int base = Batch::First(item.slots);; base += Batch::kBatch * Batch::kStride) {
-    const bool some = base < item.slots.end;  // of all lanes of a warp or none
-    Batch batch;
-    if (some) batch.Load(kv, block_table, item.kv_head, base, item.slots, block_of);
-    if (first) {
-      first = false;
-      if constexpr (kEnds) {
-        const BlockEnds<Kv, kQueries, kDim> ends(args.p.layer, *layer, item, position);
-        const int block = __ldcg(block_table + block_of(position));
-        Kv* const slot =
-            static_cast<Kv*>(kv.data) + OffsetInBlock(kv, block, item.kv_head, position);
-        uint8_t* scales = nullptr;
-        if constexpr (kIsScaled<Kv>) {
-          scales = static_cast<uint8_t*>(kv.data) +
-                   KvScaleOffset(kv, block, item.kv_head, position % kv.block_size);
-        }
-        WaitForDependency();
-        LaunchDependents();
-        ends(static_cast<const float*>(args.p.qkv.data) + int64_t{item.row} * args.p.qkv.width,
-             slot, kv.value_offset, scales, shared);
-        __syncthreads();
+  // Ends q, k and v, once what may be loaded before is on its way.
+  const auto end_heads = [&] {
+    if constexpr (kEnds) {
+      const BlockEnds<Kv, kQueries, kDim> ends(args.p.layer, *layer, item, position);
+      const int block = __ldcg(block_table + BlockOf(kv.block_size)(position));
+      Kv* const slot = static_cast<Kv*>(kv.data) + OffsetInBlock(kv, block, item.kv_head, position);
+      uint8_t* scales = nullptr;
+      if constexpr (kIsScaled<Kv>) {
+        scales = static_cast<uint8_t*>(kv.data) +
+                 KvScaleOffset(kv, block, item.kv_head, position % kv.block_size);
       }
-#pragma unroll
-      for (int h = 0; h < kQueries; ++h) {
-        const int head = min(h, item.head_count - 1);
-        if constexpr (kEnds) {
-          LoadFloats<float, 8>(&shared.heads[head][dim], q[h]);
-        } else {
-          LoadEight(args.p.q, item.out + head * kDim + dim, q[h]);
-        }
-      }
+      WaitForDependency();
+      LaunchDependents();
+      ends(static_cast<const float*>(args.p.qkv.data) + int64_t{item.row} * args.p.qkv.width, slot,
+           kv.value_offset, scales, shared);
+      __syncthreads();
     }
-    if (!some) break;
-    if constexpr (kEnds) TakeOwnSlot<Kv, kQueries, kLanes>(shared, base, item.slots, position, batch);
-    AttendBatch(batch, base, item.slots, shape, q, sums);
+  };
+  const auto load_query = [&](int query, int dim, float(&x)[8]) {
+    const int head = min(query, item.head_count - 1);
+    if constexpr (kEnds) {
+      LoadFloats<float, 8>(&shared.heads[head][dim], x);
+    } else {
+      LoadEight(args.p.q, item.out + head * kDim + dim, x);
+    }
+  };
+  const bool is_tiled = kTiles && item.is_tiled;
+  if constexpr (kTiles) {
+    if (is_tiled) {
+      TileWarp<Kv, kQueries, kDim> warp(kv, block_table, item.kv_head, item.slots);
+      end_heads();
+      warp.ShareQueries(shape, shared.queries, load_query);
+      __syncthreads();
+      warp.Run(shape, shared.queries, [&](int slot, auto& tile) {
+        if constexpr (kEnds) TakeOwnSlot<kQueries>(shared, slot, position, tile);
+      });
+      warp.Store(shared.warps[threadIdx.x / kWarp]);
+    }
   }
-  StoreWarp(sums, shared.warps[threadIdx.x / kWarp]);
+  if (!is_tiled) {
+    const int dim = static_cast<int>(threadIdx.x) % kLanes * 8;
+    const BlockOf block_of(kv.block_size);
+    float q[kQueries][8];
+    LaneSums<Kv, kQueries, kLanes> sums;
+    // The first keys and values are on their way while the products are still made. One loop, for few
+    // instructions: a kernel of a few microseconds waits for them more than for anything else.
+    bool first = true;
+#pragma unroll 1
+    for (int base = Batch::First(item.slots);; base += Batch::kBatch * Batch::kStride) {
+      const bool some = base < item.slots.end;  // of all lanes of a warp or none
+      Batch batch;
+      if (some) batch.Load(kv, block_table, item.kv_head, base, item.slots, block_of);
+      if (first) {
+        first = false;
+        end_heads();
+#pragma unroll
+        for (int h = 0; h < kQueries; ++h) load_query(h, dim, q[h]);
+      }
+      if (!some) break;
+      if constexpr (kEnds) TakeOwnSlot<Kv, kQueries, kLanes>(shared, base, item.slots, position, batch);
+      AttendBatch(batch, base, item.slots, shape, q, sums);
+    }
+    StoreWarp(sums, shared.warps[threadIdx.x / kWarp]);
+  }
   __syncthreads();
 
   const bool alone = args.cluster == 1 && item.clusters == 1;
@@ -287,6 +354,7 @@ __global__ void __launch_bounds__(kThreads, kQueries > 4 ? 1 : 2)
 struct ClusterLayout {
   int head_dim;
   int queries;  // of a block
+  bool tiles;   // blocks of many slots take them in tiles
   ClusterArgs args;
 };
 
@@ -312,6 +380,20 @@ int QueriesOf(const DecodeRows& p, const AttentionHeads& heads) {
                                       : 8;
 }
 
+// Slots of a block from which on tiles are faster. Measured on an H200 with 1 to 256 rows of 277 and
+// 512 slots.
+int LeastTiledSlots(int head_dim, int queries) {
+  if (head_dim > 128) return 192;
+  return queries > 2 ? 64 : 128;
+}
+
+// Clusters that are sure to run side by side where each block has a multiprocessor for itself:
+// multiprocessors come in groups of up to 18, which a cluster does not leave. An H200 with 132 of
+// them holds 30 clusters of four, and 15 of eight; one more would begin when others have ended.
+int64_t ClustersAtOnce(int multiprocessors, int cluster) {
+  return (cluster >= 4 ? multiprocessors * 10 / 11 : multiprocessors) / cluster;
+}
+
 ClusterLayout LayoutOf(const DecodeRows& p, int multiprocessors) {
   const AttentionHeads heads = HeadsOf(p);
   ClusterLayout layout = {};
@@ -332,16 +414,26 @@ ClusterLayout LayoutOf(const DecodeRows& p, int multiprocessors) {
   const int64_t most_cluster = std::min<int64_t>(pairs <= 8 ? kMostCluster : 4, blocks);
   while ((2 << args.cluster_bits) <= most_cluster) ++args.cluster_bits;
   args.cluster = 1 << args.cluster_bits;
+  // Of 256 dimensions tiles take a whole multiprocessor, for which a block must wait until the kernel
+  // before is done: with 16 rows of few slots a step of gemma3-1b took 1,536 us in place of 1,366;
+  // with 64 rows, in clusters of two, 1,554 in place of 1,643. Where there are more blocks, two side
+  // by side are worth more.
+  layout.tiles = layout.head_dim <= 128 || layout.queries > 4 ||
+                 (args.cluster <= 2 && pairs * args.cluster <= multiprocessors);
+  const int64_t at_once =
+      layout.tiles ? ClustersAtOnce(multiprocessors, args.cluster) / pairs : blocks / args.cluster;
   const int64_t useful = CeilDiv(p.lanes.max_length, int64_t{args.cluster} << kBlockSlotBits);
-  args.most_clusters =
-      static_cast<int32_t>(std::min({blocks / args.cluster, useful, int64_t{kMostClusters}}));
+  args.most_clusters = static_cast<int32_t>(
+      std::clamp<int64_t>(at_once, 1, std::min(useful, int64_t{kMostClusters})));
+  args.least_tiled = layout.tiles ? LeastTiledSlots(layout.head_dim, layout.queries)
+                                  : std::numeric_limits<int32_t>::max();
   return layout;
 }
 
-template <bool kEnds, typename Kv, int kQueries, int kLanes>
+template <bool kEnds, bool kTiles, typename Kv, int kQueries, int kLanes>
 cudaError_t Launch(const ClusterArgs& args, const LaunchContext& context) {
   constexpr size_t kShared = sizeof(ClusterShared<Kv, kQueries, 8 * kLanes>);
-  const auto kernel = ClusterAttentionKernel<kEnds, Kv, kQueries, kLanes>;
+  const auto kernel = ClusterAttentionKernel<kEnds, kTiles, Kv, kQueries, kLanes>;
   if (const cudaError_t error = AllowShared(kernel, kShared); error != cudaSuccess) return error;
   const dim3 grid(static_cast<unsigned>(args.cluster * args.most_clusters),
                   static_cast<unsigned>(args.kv_heads * args.passes),
@@ -352,14 +444,19 @@ cudaError_t Launch(const ClusterArgs& args, const LaunchContext& context) {
 
 template <bool kEnds, typename Kv, int kQueries>
 cudaError_t Launch(const ClusterLayout& layout, const LaunchContext& context) {
+  constexpr bool kTiles = kCanTile<Kv>;
   switch (layout.head_dim) {
     case 64:
-      return Launch<kEnds, Kv, kQueries, 8>(layout.args, context);
+      return Launch<kEnds, kTiles, Kv, kQueries, 8>(layout.args, context);
     case 128:
-      return Launch<kEnds, Kv, kQueries, 16>(layout.args, context);
+      return Launch<kEnds, kTiles, Kv, kQueries, 16>(layout.args, context);
     default:
-      return Launch<kEnds, Kv, kQueries, 32>(layout.args, context);
+      break;
   }
+  if constexpr (kTiles && kQueries <= 4) {
+    if (!layout.tiles) return Launch<kEnds, false, Kv, kQueries, 32>(layout.args, context);
+  }
+  return Launch<kEnds, kTiles, Kv, kQueries, 32>(layout.args, context);
 }
 
 template <bool kEnds>

@@ -5,6 +5,7 @@
 
 #include "kernels/cuda/attention.cuh"
 #include "kernels/cuda/cluster_slots.cuh"
+#include "kernels/cuda/cluster_tiles.cuh"
 #include "kernels/cuda/common.cuh"
 #include "kernels/cuda/kernels.h"
 #include "kernels/cuda/path.h"
@@ -23,6 +24,9 @@ struct ClusterArgs {
   int32_t cluster;        // blocks of one: a power of two
   int32_t cluster_bits;
   int32_t most_clusters;  // of a row
+  // Slots of a block from which on it takes them in tiles (cluster_tiles.cuh), where blocks of the
+  // cache have whole tiles.
+  int32_t least_tiled;
   float4* values;         // [rows * groups][most_clusters][queries][head_dim]
   float2* statistics;     // [rows * groups][most_clusters][queries]: maximum, sum
   uint32_t* arrived;      // [rows * groups]
@@ -41,13 +45,14 @@ struct ClusterItem {
   int part;      // of clusters * cluster parts
   SlotRange slots;
   bool has_own;  // the row's own slot is among them
+  bool is_tiled;  // as all blocks of the row are: parts begin with tiles
 };
 
 // A block without slots has first >= end. Divisions are many instructions: none where numbers are
 // powers of two, or one.
 template <int kQueries, int kDim>
 __device__ __forceinline__ ClusterItem ItemOf(const ClusterArgs& args, const AttentionShape& shape,
-                                              int position) {
+                                              int block_size, int position) {
   ClusterItem item;
   item.row = blockIdx.z;
   item.kv_head = blockIdx.y;
@@ -70,9 +75,18 @@ __device__ __forceinline__ ClusterItem ItemOf(const ClusterArgs& args, const Att
     size = (slots + parts - 1) / parts;
   }
   item.part = blockIdx.x;
-  const int first = first_slot + item.part * size;
+  item.is_tiled = size >= args.least_tiled && block_size % kTileSlots == 0;
+  int begin = first_slot;  // of the first part
+  if (item.is_tiled) {
+    begin = first_slot / kTileSlots * kTileSlots;
+    const int parts = item.clusters << args.cluster_bits;
+    size = (position + 1 - begin + parts - 1) / parts;
+    size = (size + kTileSlots - 1) / kTileSlots * kTileSlots;
+  }
+  const int from = begin + item.part * size;
+  const int first = max(from, first_slot);
   const bool has_slots = item.part >> args.cluster_bits < item.clusters;
-  item.slots = {first, has_slots ? min(first + size, position + 1) : first};
+  item.slots = {first, has_slots ? min(from + size, position + 1) : first};
   item.has_own = first <= position && item.slots.end == position + 1;
   return item;
 }

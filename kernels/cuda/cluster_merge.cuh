@@ -7,6 +7,7 @@
 
 #include "kernels/cuda/cluster_item.cuh"
 #include "kernels/cuda/cluster_slots.cuh"
+#include "kernels/cuda/cluster_tiles.cuh"
 #include "kernels/cuda/common.cuh"
 #include "kernels/cuda/path.h"
 
@@ -32,6 +33,7 @@ struct ClusterShared {
   float heads[kQueries + 2][kDim];
   // Of the row's own slot, as the cache has them; in float8 each with its scale behind it.
   alignas(16) Kv kv[2][kDim + (kIsScaled<Kv> ? 16 : 0)];
+  TileQueries<kQueries, kDim> queries;  // of a block that takes tiles
 };
 
 // ---- Merging parts -------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <tuple>
 
 #include "tests/kernels/ops_test.h"
 #include "tests/kernels/reference.h"
@@ -255,6 +256,42 @@ TEST_P(AttentionTest, DecodeOfManyRows) {
   ExpectRows(Decode(q, lane, position), Want(lane, position), row_tolerance());
 }
 
+// So many rows that a block of the CUDA backend has a long part of one, which it takes in tiles of
+// 16 slots (cluster_tiles.cuh): rows that end and windows that begin anywhere in a tile, one to
+// eight query heads that share a KV head, blocks of whole tiles and others.
+TEST_P(AttentionTest, DecodeOfManyLongRows) {
+  for (const auto& [heads, window, block_size, soft_cap] :
+       {std::tuple(Heads{8, 2, 64}, 0, 16, 0.0f), std::tuple(Heads{2, 2, 64}, 290, 32, 0.0f),
+        std::tuple(Heads{4, 2, 64}, 0, 48, 3.0f), std::tuple(Heads{10, 2, 64}, 301, 16, 0.0f),
+        std::tuple(Heads{8, 2, 128}, 500, 16, 0.0f), std::tuple(Heads{7, 1, 128}, 0, 64, 5.0f),
+        std::tuple(Heads{3, 1, 128}, 0, 24, 0.0f), std::tuple(Heads{4, 1, 256}, 0, 16, 0.0f),
+        std::tuple(Heads{2, 2, 256}, 411, 16, 2.0f), std::tuple(Heads{8, 1, 256}, 0, 32, 0.0f)}) {
+    SCOPED_TRACE(::testing::Message() << heads.heads << "/" << heads.kv_heads << " " << heads.dim
+                                      << " in blocks of " << block_size << ", window " << window);
+    Prepare(heads, {.window = window, .scale = 0.3f, .soft_cap = soft_cap}, block_size);
+    std::vector<int32_t> lane, position;
+    for (int32_t i = 0; i < 70; ++i) {
+      lane.push_back(i % 4);
+      position.push_back(kLength - 1 - i * 53 % 400);
+    }
+    const Rows q = Queries(70);
+    const std::vector<float> got = Decode(q, lane, position);
+    ExpectRows(got, Want(lane, position), row_tolerance());
+    EXPECT_EQ(Decode(q, lane, position), got);
+  }
+}
+
+TEST_P(AttentionTest, DecodeOfRowsOfThousandsOfSlots) {
+  for (const Heads& heads : {Heads{4, 1, 64}, Heads{8, 2, 128}, Heads{4, 1, 256}}) {
+    SCOPED_TRACE(heads.dim);
+    Prepare(heads, {.scale = 0.3f}, 16, 5000);
+    const std::vector<int32_t> lane = {0, 1, 2, 3, 1};
+    const std::vector<int32_t> position = {4999, 2047, 300, 3333, 1};
+    const Rows q = Queries(5);
+    ExpectRows(Decode(q, lane, position), Want(lane, position), row_tolerance());
+  }
+}
+
 TEST_P(AttentionTest, WindowAndSoftCap) {
   for (const int32_t window : {0, 1, 100, 256, 5000}) {
     for (const float soft_cap : {0.0f, 2.0f}) {
@@ -361,6 +398,16 @@ TEST_P(AttentionTest, SlotsBeyondThePositionAreNotRead) {
     layer_ = Poisoned(0, 81, 109);
     EXPECT_EQ(Prefill(q, {{0, 0, 100, 10}}), prefill);
     EXPECT_EQ(Decode(q, {0}, {109}), decode);
+  }
+  // The same of rows that are taken in tiles.
+  for (const Heads& heads : {Heads{2, 2, 64}, Heads{8, 2, 128}, Heads{4, 2, 256}}) {
+    SCOPED_TRACE(heads.dim);
+    Prepare(heads, {.window = 401, .scale = 0.3f}, 16);
+    const Rows q = Queries(70);
+    const std::vector<int32_t> lane(70, 2), position(70, 559);
+    const auto decode = Decode(q, lane, position);
+    layer_ = Poisoned(2, 159, 559);
+    EXPECT_EQ(Decode(q, lane, position), decode);
   }
 }
 

@@ -205,8 +205,12 @@ TEST_P(Float8KvTest, QkvAttentionOfHeadsOfAllSizes) {
 }
 
 TEST_P(Float8KvTest, QkvAttentionOfManyRowsAndKvHeads) {
-  const LayerShape shape{.hidden = 64, .heads = 6, .kv_heads = 3, .head_dim = 64, .rotary_dim = 64};
-  OnShape(shape, 70, [&](const LayerWorld& w) { ExpectQkvAttention(w); });
+  for (const auto& [head_dim, heads] : {std::pair(64, 6), std::pair(128, 15), std::pair(256, 12)}) {
+    SCOPED_TRACE(head_dim);
+    const LayerShape shape{
+        .hidden = 64, .heads = heads, .kv_heads = 3, .head_dim = head_dim, .rotary_dim = head_dim};
+    OnShape(shape, 70, [&](const LayerWorld& w) { ExpectQkvAttention(w); });
+  }
 }
 
 SIROCCO_ON_ALL_FLOAT8_DEVICES(Float8KvTest);

@@ -83,6 +83,22 @@ TEST_P(FusedTest, QkvAttentionOfHeadsOfAllSizes) {
   }
 }
 
+// So many rows that the CUDA backend takes the longer ones in tiles (cluster_tiles.cuh).
+TEST_P(FusedTest, QkvAttentionOfManyRows) {
+  if (InBlocks(dtype())) GTEST_SKIP() << "the same products, of other weights";
+  for (const auto& [head_dim, heads] :
+       {std::pair(64, 12), std::pair(128, 3), std::pair(128, 15), std::pair(256, 6)}) {
+    SCOPED_TRACE(head_dim);
+    const LayerShape shape{.hidden = 64,
+                           .heads = heads,
+                           .kv_heads = 3,
+                           .head_dim = head_dim,
+                           .rotary_dim = head_dim,
+                           .adjacent = true};
+    OnShape(shape, 70, [&](const LayerWorld& w) { ExpectQkvAttention(w); });
+  }
+}
+
 TEST_P(FusedTest, NormQkNormsQAndKWhole) {
   for (const auto& [heads, head_dim] : {std::pair(4, 16), std::pair(3, 17), std::pair(10, 128)}) {
     const LayerShape shape{.hidden = 64,
