@@ -1,4 +1,4 @@
-// The streamed products of a model: weights and buffers for up to eight rows, and each operation of
+// The products of a model: weights and buffers for up to 64 rows, and each operation of
 // a layer as the step plans call it.
 #pragma once
 
@@ -31,7 +31,7 @@ using cuda::SIROCCO_CUDA_PATH::LaunchStream;
 using cuda::SIROCCO_CUDA_PATH::StreamTuning;
 using Element = __nv_bfloat16;
 inline constexpr DType kDType = DType::kBFloat16;
-inline constexpr int kRows = 8;        // at most
+inline constexpr int kRows = 64;       // at most
 
 struct Model {
   const char* name;
@@ -94,7 +94,7 @@ __global__ void StandIn(const __grid_constant__ StandInParams p) {
   if (i < p.count) p.out[i] = __float2bfloat16_rn(p.qkv[i]);
 }
 
-// A model's weights, and buffers for up to 8 rows.
+// A model's weights, and buffers for up to kRows rows.
 class World {
  public:
   explicit World(const Model& model) : m_(model) {
