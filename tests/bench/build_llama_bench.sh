@@ -39,6 +39,18 @@ fi
 source_folder="$folder/llama_cpp_python-$version/vendor/llama.cpp"
 rm -rf "${folder:?}/llama_cpp_python-$version" "$build"
 tar -xzf "$archive" -C "$folder"
+
+# g++ 12's _tile_loadconfig tells the compiler that the instruction reads 8 bytes of its operand: it
+# reads 64. Stores to the others are dropped as unused, and on a processor with AMX llama-bench ends
+# in a fault at ldtilecfg. What tells that all of it is read stands before the call.
+amx="$source_folder/ggml/src/ggml-cpu/amx/mmq.cpp"
+load='_tile_loadconfig(&tc);'
+keep='__asm__ volatile("" ::"r"(&tc) : "memory");'
+[[ -f "$amx" && "$(grep -cF "$load" "$amx")" == 1 ]] ||
+  die "llama.cpp $version: expected one line with '$load' in $amx, to be mended for g++ 12"
+sed -i "/$load/i\\    $keep" "$amx"
+[[ "$(grep -F -B 1 "$load" "$amx" | grep -cF "$keep")" == 1 ]] || die "could not mend $amx"
+
 echo "llama.cpp: building llama-bench, some minutes" >&2
 logged "$folder/configure.log" cmake -S "$source_folder" -B "$build" -DCMAKE_BUILD_TYPE=Release \
   -DGGML_NATIVE=ON -DGGML_OPENMP=OFF -DBUILD_SHARED_LIBS=OFF -DLLAMA_CURL=OFF \

@@ -95,16 +95,18 @@ def time_to_ready(sirocco, model):
 
 
 def our_products(kernels_bench):
-    """(type, shape) -> GFLOP/s"""
-    text = run([kernels_bench, "--benchmark_filter=BM_MatMul.*rows:512", "--benchmark_format=json",
+    """(type's name, shape) -> GFLOP/s"""
+    text = run([kernels_bench, "--benchmark_filter=BM_MatMul/.*/rows:512", "--benchmark_format=json",
                 "--benchmark_repetitions=3", "--benchmark_report_aggregates_only=true"])
     out = {}
     for line in json.loads(text)["benchmarks"]:
         if line.get("aggregate_name") != "median":
             continue
-        part = dict(p.split(":") for p in line["name"].split("/") if ":" in p)
+        # BM_MatMul/float32/rows:512/outputs:1536/inputs:576/real_time_median
+        _, dtype, *parts = line["name"].split("/")
+        part = dict(p.split(":") for p in parts if ":" in p)
         shape = (int(part["rows"]), int(part["outputs"]), int(part["inputs"]))
-        out[int(part["type"]), shape] = line["GFLOP/s"]
+        out[dtype, shape] = line["GFLOP/s"]
     return out
 
 
@@ -210,16 +212,16 @@ def main():
     # In turns, the best of each: what others on the machine take only slows.
     product, onednn = best_of([(our_products(args.kernels_bench), onednn_products())
                                for _ in range(3)])
-    types = {0: "float32", 1: "bfloat16", 3: "Q8_0", 4: "Q4_0", 5: "Q4_1"}
+    types = ["float32", "bfloat16", "Q8_0", "Q4_0", "Q4_1"]
     rows = []
     for shape in SHAPES:
         best = onednn[shape] if onednn else None
         cells = [f"{product[t, shape]:.1f}" for t in types]
-        share = f"{product[1, shape] / best:.0%}" if best else ""
+        share = f"{product['bfloat16', shape] / best:.0%}" if best else ""
         rows.append(["x".join(map(str, shape)), *cells, f"{best:.1f}" if best else "not installed",
                      share])
     print("GFLOP/s of products, rows x outputs x inputs:\n")
-    table(["shape", *types.values(), "oneDNN float32", "bfloat16 / oneDNN"], rows)
+    table(["shape", *types, "oneDNN float32", "bfloat16 / oneDNN"], rows)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <string>
 #include <utility>
 #include <vector>
 
@@ -61,12 +62,11 @@ void Report(benchmark::State& state, double weights, double rows, DType dtype = 
 }
 
 // One product. Few rows with the vocabulary's matrix, larger than the caches: the stream of
-// weights. Many rows: a prompt's products. `type`: DType's number.
-void BM_MatMul(benchmark::State& state) {
+// weights. Many rows: a prompt's products.
+void BM_MatMul(benchmark::State& state, DType dtype) {
   const int32_t rows = static_cast<int32_t>(state.range(0));
   const int32_t outputs = static_cast<int32_t>(state.range(1));
   const int32_t inputs = static_cast<int32_t>(state.range(2));
-  const DType dtype = static_cast<DType>(state.range(3));
   const std::unique_ptr<Device> device = CreateCpuDevice(kThreads).value();
   Memory memory(*device);
   const Matrix weight =
@@ -80,18 +80,22 @@ void BM_MatMul(benchmark::State& state) {
 }
 
 void ProductArguments(benchmark::internal::Benchmark* bench) {
-  bench->ArgNames({"rows", "outputs", "inputs", "type"});
-  for (const DType dtype :
-       {DType::kFloat32, DType::kBFloat16, DType::kQ8_0, DType::kQ4_0, DType::kQ4_1}) {
-    const int64_t type = static_cast<int64_t>(dtype);
-    for (const int64_t rows : {1, 4, 16, 64}) bench->Args({rows, kVocab, 576, type});
-    for (const auto& [outputs, inputs] : {std::pair(1536, 576), std::pair(576, 1536),
-                                          std::pair(576, 576), std::pair(kVocab, 576)}) {
-      bench->Args({512, outputs, inputs, type});
-    }
+  bench->ArgNames({"rows", "outputs", "inputs"})->UseRealTime();
+  for (const int64_t rows : {1, 4, 16, 64}) bench->Args({rows, kVocab, 576});
+  for (const auto& [outputs, inputs] :
+       {std::pair(1536, 576), std::pair(576, 1536), std::pair(576, 576), std::pair(kVocab, 576)}) {
+    bench->Args({512, outputs, inputs});
   }
 }
-BENCHMARK(BM_MatMul)->Apply(ProductArguments)->UseRealTime();
+
+// BM_MatMul/float32/rows:1/..., and so on: cpu_bench.py reads the type's name.
+void RegisterProducts() {
+  for (const DType dtype :
+       {DType::kFloat32, DType::kBFloat16, DType::kQ8_0, DType::kQ4_0, DType::kQ4_1}) {
+    ProductArguments(benchmark::RegisterBenchmark(
+        ("BM_MatMul/" + std::string(NameOf(dtype))).c_str(), BM_MatMul, dtype));
+  }
+}
 
 // 30 recorded layers, each with weights of its own, and one row's short attention.
 void BM_DecodeLayers(benchmark::State& state) {
@@ -172,4 +176,11 @@ BENCHMARK(BM_Sample)
 }  // namespace
 }  // namespace sirocco
 
-BENCHMARK_MAIN();
+int main(int argc, char** argv) {
+  benchmark::Initialize(&argc, argv);
+  if (benchmark::ReportUnrecognizedArguments(argc, argv)) return 1;
+  sirocco::RegisterProducts();
+  benchmark::RunSpecifiedBenchmarks();
+  benchmark::Shutdown();
+  return 0;
+}
