@@ -28,9 +28,11 @@ Slots<T> SlotsOf(const KvLayer& kv, const AttendQueries& queries, bool value) {
 // vector that `count` ends in. Returns maximum and sum.
 HWY_INLINE void SoftmaxScores(const AttentionShape& shape, int32_t count, float* scores,
                               float* maximum, float* sum) {
+  constexpr float kNone = -std::numeric_limits<float>::infinity();
   const int32_t padded = (count + kPack - 1) / kPack * kPack;
   const Pack scale = Broadcast(shape.scale);
   for (int32_t i = count; i < padded; ++i) scores[i] = 0;
+  Pack most = Broadcast(kNone);
   for (int32_t i = 0; i < padded; i += kPack) {
     Pack score = Mul(Load(scores + i), scale);
     if (shape.soft_cap > 0) {
@@ -38,10 +40,12 @@ HWY_INLINE void SoftmaxScores(const AttentionShape& shape, int32_t count, float*
       score = Mul(cap, Tanh(Div(score, cap)));
     }
     Store(score, scores + i);
+    if (i + kPack <= count) most = Max(most, score);
   }
-  for (int32_t i = count; i < padded; ++i) scores[i] = -std::numeric_limits<float>::infinity();
-  Pack most = Load(scores);
-  for (int32_t i = kPack; i < padded; i += kPack) most = Max(most, Load(scores + i));
+  if (count < padded) {
+    for (int32_t i = count; i < padded; ++i) scores[i] = kNone;
+    most = Max(most, Load(scores + padded - kPack));
+  }
   *maximum = MaxOf(most);
   const Pack shift = Broadcast(*maximum);
   Pack total = Zero();
@@ -141,63 +145,104 @@ void WeighSlots(const Slots<T>& values, int32_t first, int32_t last, const float
   take(std::integral_constant<int, 1>());
 }
 
+// Slots first ... last in float32, one after the other.
 template <typename T>
-void AttendSplitOf(const AttentionShape& shape, const KvLayer& kv, const AttendQueries& queries,
-                   int32_t split, float* partials, float* key_panel, float* scores) {
-  const int32_t dim = kv.head_dim;
-  const int32_t heads = queries.heads;
-  const int32_t split_first = split * kSplitSlots;
-  const int32_t split_last = split_first + kSplitSlots - 1;
-  // What any row sees: row 0 the earliest slot, the last row the latest.
-  const int32_t first = std::max(split_first, FirstSlot(shape, queries.first_position));
-  const int32_t last = std::min(split_last, queries.first_position + queries.rows - 1);
-  if (first > last) return;
-  const Slots<T> keys = SlotsOf<T>(kv, queries, false);
-  const Slots<T> values = SlotsOf<T>(kv, queries, true);
-  ScoreSlots(keys, values, first, last, queries.q, queries.rows * heads, key_panel, scores);
-  const int64_t stride = PartialFloats(dim);
-  const auto first_of = [&](int32_t row) {
-    return std::max(first, FirstSlot(shape, queries.first_position + row));
-  };
-  const auto last_of = [&](int32_t row) { return std::min(last, queries.first_position + row); };
-  for (int32_t row = 0; row < queries.rows; ++row) {
-    const int32_t count = last_of(row) - first_of(row) + 1;
-    if (count <= 0) continue;
-    for (int32_t query = row * heads; query < (row + 1) * heads; ++query) {
-      float* partial = partials + query * stride;
-      SoftmaxScores(shape, count, scores + int64_t{query} * kScoreStride + (first_of(row) - first),
-                    &partial[0], &partial[1]);
-      std::fill_n(partial + 2, dim, 0.0f);
-    }
+void WidenSlots(const Slots<T>& slots, int32_t first, int32_t last, float* to) {
+  const int64_t dim = slots.head_dim;
+  slots.EachRun(first, last, [&](int32_t slot, const T* run, int32_t count) HWY_ATTR {
+    float* const out = to + (slot - first) * dim;
+    const int64_t elements = count * dim;
+    int64_t i = 0;
+    for (; i + kPack <= elements; i += kPack) Store(Load(run + i), out + i);
+    for (; i < elements; ++i) out[i] = ToFloat(run[i]);
+  });
+}
+
+// Of one split, what queries see: row 0 the earliest slot, the last row the latest.
+struct Seen {
+  const AttentionShape& shape;
+  const AttendQueries& queries;
+  int32_t first;  // of any row
+  int32_t last;
+
+  Seen(const AttentionShape& of_shape, const AttendQueries& of_queries, int32_t split)
+      : shape(of_shape), queries(of_queries) {
+    first = std::max(split * kSplitSlots, FirstSlot(shape, queries.first_position));
+    last = std::min((split + 1) * kSplitSlots, queries.first_position + queries.rows) - 1;
   }
+  int32_t FirstOf(int32_t row) const {
+    return std::max(first, FirstSlot(shape, queries.first_position + row));
+  }
+  int32_t LastOf(int32_t row) const { return std::min(last, queries.first_position + row); }
+};
+
+// The partials' values, from the weights. `values` counts slots from `zero` on.
+template <typename T>
+void WeighAll(const Seen& seen, const Slots<T>& values, int32_t zero, const float* weights,
+              float* partials) {
+  const int32_t heads = seen.queries.heads;
+  const int64_t stride = PartialFloats(values.head_dim);
   // Rows that share most of their slots: those before the first that all of them see, those that
   // all of them see, and those after them.
   const int32_t together = std::max(1, kWeighRows / heads);
-  for (int32_t row = 0; row < queries.rows; row += together) {
-    const int32_t end = std::min(queries.rows, row + together);
+  for (int32_t row = 0; row < seen.queries.rows; row += together) {
+    const int32_t end = std::min(seen.queries.rows, row + together);
     const auto weigh = [&](int32_t from, int32_t to, int32_t row_begin, int32_t row_end) {
       const int64_t query = int64_t{row_begin} * heads;
-      WeighSlots(values, from, to, scores + query * kScoreStride + (from - first),
+      WeighSlots(values, from - zero, to - zero,
+                 weights + query * kScoreStride + (from - seen.first),
                  (row_end - row_begin) * heads, partials + query * stride + 2, stride);
     };
-    const int32_t common_first = first_of(end - 1);
-    const int32_t common_last = last_of(row);
+    const int32_t common_first = seen.FirstOf(end - 1);
+    const int32_t common_last = seen.LastOf(row);
     if (common_first > common_last) {
-      for (int32_t r = row; r < end; ++r) weigh(first_of(r), last_of(r), r, r + 1);
+      for (int32_t r = row; r < end; ++r) weigh(seen.FirstOf(r), seen.LastOf(r), r, r + 1);
       continue;
     }
-    for (int32_t r = row; r < end; ++r) weigh(first_of(r), common_first - 1, r, r + 1);
+    for (int32_t r = row; r < end; ++r) weigh(seen.FirstOf(r), common_first - 1, r, r + 1);
     weigh(common_first, common_last, row, end);
-    for (int32_t r = row; r < end; ++r) weigh(common_last + 1, last_of(r), r, r + 1);
+    for (int32_t r = row; r < end; ++r) weigh(common_last + 1, seen.LastOf(r), r, r + 1);
   }
 }
 
+template <typename T>
+void AttendSplitOf(const AttentionShape& shape, const KvLayer& kv, const AttendQueries& queries,
+                   int32_t split, float* partials, const AttendScratch& scratch) {
+  const int32_t heads = queries.heads;
+  const int32_t all = queries.rows * heads;
+  const Seen seen(shape, queries, split);
+  if (seen.first > seen.last) return;
+  const Slots<T> keys = SlotsOf<T>(kv, queries, false);
+  const Slots<T> values = SlotsOf<T>(kv, queries, true);
+  ScoreSlots(keys, values, seen.first, seen.last, queries, scratch.keys, scratch.scores);
+  for (int32_t row = 0; row < queries.rows; ++row) {
+    const int32_t first = seen.FirstOf(row);
+    const int32_t count = seen.LastOf(row) - first + 1;
+    if (count <= 0) continue;
+    for (int32_t query = row * heads; query < (row + 1) * heads; ++query) {
+      float* partial = partials + query * PartialFloats(kv.head_dim);
+      SoftmaxScores(shape, count,
+                    scratch.scores + int64_t{query} * kScoreStride + (first - seen.first),
+                    &partial[0], &partial[1]);
+      std::fill_n(partial + 2, kv.head_dim, 0.0f);
+    }
+  }
+  if (all < kWidenQueries) {
+    WeighAll(seen, values, 0, scratch.scores, partials);
+    return;
+  }
+  static constexpr int32_t kOnlyBlock = 0;
+  WidenSlots(values, seen.first, seen.last, scratch.values);
+  const Slots<float> wide = {scratch.values, &kOnlyBlock, 0, kSplitSlots, kv.head_dim};
+  WeighAll(seen, wide, seen.first, scratch.scores, partials);
+}
+
 void AttendSplitTarget(const AttentionShape& shape, const KvLayer& kv, const AttendQueries& queries,
-                       int32_t split, float* partials, float* keys, float* scores) {
+                       int32_t split, float* partials, const AttendScratch& scratch) {
   if (kv.dtype == DType::kBFloat16) {
-    AttendSplitOf<BFloat16>(shape, kv, queries, split, partials, keys, scores);
+    AttendSplitOf<BFloat16>(shape, kv, queries, split, partials, scratch);
   } else {
-    AttendSplitOf<float>(shape, kv, queries, split, partials, keys, scores);
+    AttendSplitOf<float>(shape, kv, queries, split, partials, scratch);
   }
 }
 
@@ -226,7 +271,7 @@ void AttendSplit(const AttentionShape& shape, const KvLayer& kv, const AttendQue
                  int32_t split, float* partials, const AttendScratch& scratch) {
   if (kv.dtype != DType::kFloat8) {
     HWY_DYNAMIC_DISPATCH(AttendSplitTarget)
-    (shape, kv, queries, split, partials, scratch.keys, scratch.scores);
+    (shape, kv, queries, split, partials, scratch);
     return;
   }
   // As one block of float32, with positions counted from its first slot.
@@ -249,7 +294,7 @@ void AttendSplit(const AttentionShape& shape, const KvLayer& kv, const AttendQue
     }
   }
   HWY_DYNAMIC_DISPATCH(AttendSplitTarget)
-  (shape, wide, counted, 0, partials, scratch.keys, scratch.scores);
+  (shape, wide, counted, 0, partials, scratch);
 }
 
 void MergePartial(int32_t head_dim, const float* partial, float* total) {

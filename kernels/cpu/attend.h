@@ -23,6 +23,9 @@ inline constexpr int32_t kScoreStride = kSplitSlots + 16;
 // Slots whose keys are turned together, to stand side by side.
 inline constexpr int32_t kKeySlots = 64;
 
+// From so many queries on, a split's values become float32 once for all of them.
+inline constexpr int32_t kWidenQueries = 24;
+
 // Query i = row * heads + head stands at q + i * head_dim.
 struct AttendQueries {
   const float* q = nullptr;    // [rows * heads, head_dim]
@@ -43,6 +46,7 @@ inline int32_t FirstSlot(const AttentionShape& shape, int32_t position) {
 
 struct AttendScratch {
   float* keys;     // [kKeySlots, head_dim]
+  float* values;   // [kSplitSlots, head_dim] for kWidenQueries and more
   float* scores;   // [rows * heads, kScoreStride]
   float* widened;  // [2, kSplitSlots, head_dim] of a cache in float8
 };

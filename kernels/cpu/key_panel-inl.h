@@ -241,25 +241,30 @@ void ScoreFew([[maybe_unused]] const float* q, [[maybe_unused]] int32_t queries,
 #endif
 }
 
-// Scores of `queries` queries with slots first ... last: scores[query][slot - first]. `panel`:
-// kKeySlots * dim floats of scratch. Asks for the slots' values, for whom reads them next.
+// Scores of queries with slots first ... last: scores[query][slot - first], of those slots that a
+// query sees, and of others. `panel`: kKeySlots * dim floats of scratch. Asks for the slots'
+// values, for whom reads them next.
 template <typename T>
 void ScoreSlots(const Slots<T>& keys, const Slots<T>& values, int32_t first, int32_t last,
-                const float* q, int32_t queries, float* panel, float* scores) {
+                const AttendQueries& queries, float* panel, float* scores) {
   const int32_t dim = keys.head_dim;
-  const bool few = queries < kManyQueries;
+  const int32_t all = queries.rows * queries.heads;
+  const bool few = all < kManyQueries;
   int32_t groups = 0;  // in the panel
   for (int32_t slot = first; slot <= last; slot += kPack) {
     const SlotRows<T> rows(keys, values, slot, std::min(last, slot + kPack - 1), last);
     if (few) {
-      ScoreFew(q, queries, rows, dim, scores + (slot - first));
+      ScoreFew(queries.q, all, rows, dim, scores + (slot - first));
       continue;
     }
     KeysByDim(rows, dim, panel + int64_t{groups++} * dim * kPack);
     if (groups == kKeySlots / kPack || slot + kPack > last) {
       const int32_t begin = slot - (groups - 1) * kPack;
-      MultiplyPanels<false, kScoreStretch>(q, dim, queries, panel, groups, dim,
-                                           scores + (begin - first), kScoreStride);
+      // Rows at earlier positions see none of these slots.
+      const int64_t blind = int64_t{std::max(0, begin - queries.first_position)} * queries.heads;
+      MultiplyPanels<false, kScoreStretch>(
+          queries.q + blind * dim, dim, all - static_cast<int32_t>(blind), panel, groups, dim,
+          scores + blind * kScoreStride + (begin - first), kScoreStride);
       groups = 0;
     }
   }

@@ -17,8 +17,10 @@
 namespace sirocco::cpu {
 namespace {
 
-// Queries that a task takes together: they share each read of the KV.
-constexpr int32_t kTaskQueries = 32;
+// Queries that a prompt's task takes together: they share each read of the KV, and what is made of
+// it. As many as these, or as few where there would be too few tasks for the threads.
+constexpr int32_t kMostTaskQueries = 96;
+constexpr int32_t kLeastTaskQueries = 32;
 
 struct AttentionWork {
   RowMap map;
@@ -72,17 +74,21 @@ struct TaskScratch {
   static int64_t Bytes(int64_t queries, int32_t head_dim, DType kv) {
     const int64_t widened = kv == DType::kFloat8 ? 2 * kSplitSlots : 0;
     return (queries * (head_dim + kScoreStride + 2 * PartialFloats(head_dim)) +
-            (kKeySlots + widened) * head_dim) *
+            (kKeySlots + ValueSlots(queries) + widened) * head_dim) *
            static_cast<int64_t>(sizeof(float));
   }
   TaskScratch(const Scratch& scratch, int64_t queries, int32_t head_dim) {
     q = reinterpret_cast<float*>(scratch.own);
     split.keys = q + queries * head_dim;
-    split.scores = split.keys + int64_t{kKeySlots} * head_dim;
+    split.values = split.keys + int64_t{kKeySlots} * head_dim;
+    split.scores = split.values + ValueSlots(queries) * head_dim;
     partials = split.scores + queries * kScoreStride;
     totals = partials + queries * PartialFloats(head_dim);
     split.widened = totals + queries * PartialFloats(head_dim);
   }
+
+ private:
+  static int64_t ValueSlots(int64_t queries) { return queries >= kWidenQueries ? kSplitSlots : 0; }
 };
 
 // Heads of one kind in a row of products: from element `first` of the row on.
@@ -328,11 +334,14 @@ absl::Status CpuOps::Run(const PrefillAttentionParams& p) {
   work.kv_heads = p.kv.kv_heads;
   work.head_dim = p.kv.head_dim;
   work.heads_a_kv_head = p.shape.heads / work.kv_heads;
-  work.row_chunk = std::max(1, kTaskQueries / work.heads_a_kv_head);
-  const int64_t queries = int64_t{work.row_chunk} * work.heads_a_kv_head;
-  const int64_t tasks = CeilDiv(p.rows, work.row_chunk) * work.kv_heads;
-  return TakeWith(TaskScratch::Bytes(queries, work.head_dim, p.kv.dtype),
-                  Call::Of<AttendRows>(work, {tasks}));
+  const auto chunk = [&](int32_t queries) { return std::max(1, queries / work.heads_a_kv_head); };
+  const auto tasks = [&] { return CeilDiv(p.rows, work.row_chunk) * work.kv_heads; };
+  work.row_chunk = chunk(kMostTaskQueries);
+  // As much for all, so that later ones allocate nothing.
+  const int64_t most = int64_t{work.row_chunk} * work.heads_a_kv_head;
+  if (tasks() < int64_t{8} * sink_.threads()) work.row_chunk = chunk(kLeastTaskQueries);
+  return TakeWith(TaskScratch::Bytes(most, work.head_dim, p.kv.dtype),
+                  Call::Of<AttendRows>(work, {tasks()}));
 }
 
 }  // namespace sirocco::cpu

@@ -15,15 +15,13 @@
 namespace sirocco::cpu {
 namespace {
 
-// Rows whose outputs wait in scratch for their epilogue.
-constexpr int32_t kTileRows = 32;
-
 float* RowOf(const Rows& rows, int32_t row) {
   return static_cast<float*>(rows.data) + int64_t{row} * rows.width;
 }
 
-int64_t TileBytes(int32_t rows, int32_t columns) {
-  return int64_t{std::min(rows, kTileRows)} * columns * static_cast<int64_t>(sizeof(float));
+// What the outputs of a tile take at most, which wait in scratch for their epilogue.
+int64_t TileBytes(int32_t rows) {
+  return int64_t{std::min(rows, kMostChunk)} * kMostTile * static_cast<int64_t>(sizeof(float));
 }
 
 // The residual stream as an operation finds it (params.h, above NormQkvParams): `hidden`, or with
@@ -114,8 +112,9 @@ void QkvOnly(const QkvWork& work, int phase, int32_t task, const Scratch& scratc
   }
 }
 
-Grid HeadGrid(int32_t rows, const LayerRef& layer) {
-  return {rows, (layer.q_rows + 2 * layer.kv_rows) / layer.head_dim, std::min(rows, kTileRows), 1};
+Grid HeadGrid(int32_t rows, const LayerRef& layer, int threads) {
+  const int32_t heads = (layer.q_rows + 2 * layer.kv_rows) / layer.head_dim;
+  return {rows, heads, RowChunk(rows, heads, threads), 1};
 }
 
 struct NormQkWork {
@@ -234,17 +233,10 @@ void DownNorm(const ResidualWork& work, int phase, int32_t task, const Scratch& 
   }
 }
 
-// Like ColumnGrid, with as many rows a tile as wait in scratch.
-Grid TileGrid(int32_t rows, int32_t columns, int threads) {
-  Grid grid = ColumnGrid(rows, columns, threads);
-  grid.row_chunk = std::min(rows, kTileRows);
-  return grid;
-}
-
 // The grids of phases 0 and 1.
 void PlanProduct(int threads, ResidualWork& work) {
   work.in_grid = RowGrid(work.rows, work.in.width);
-  work.grid = TileGrid(work.rows, work.hidden.width, threads);
+  work.grid = ColumnGrid(work.rows, work.hidden.width, threads);
 }
 
 // ---- norm + gate and up + activation ------------------------------------------------------
@@ -300,7 +292,7 @@ absl::Status CpuOps::Run(const NormQkvParams& p) {
   if (const Checks checks = CheckParams(p, kTypes); !checks.ok()) return checks.status();
   QkvWork work{p.rows, p.layer, {p.hidden, p.delta, p.sum}, p.normed, p.qkv, Grid(), Grid()};
   work.norm_grid = RowGrid(p.rows, p.hidden.width);
-  work.head_grid = HeadGrid(p.rows, p.layer);
+  work.head_grid = HeadGrid(p.rows, p.layer, sink_.threads());
   Call call = Call::Of<NormThenQkv>(work, {work.norm_grid.tasks(), work.head_grid.tasks()});
   call.AddCheck<CheckQkvLayer, QkvWork>();
   return TakeWith(0, call, QuantisedRows::Bytes(p.rows, p.normed.width));
@@ -310,7 +302,7 @@ absl::Status CpuOps::Run(const QkvParams& p) {
   if (const Checks checks = CheckParams(p, kTypes); !checks.ok()) return checks.status();
   QkvWork work{p.rows, p.layer, Stream(), p.normed, p.qkv, Grid(), Grid()};
   work.norm_grid = RowGrid(p.rows, p.normed.width);
-  work.head_grid = HeadGrid(p.rows, p.layer);
+  work.head_grid = HeadGrid(p.rows, p.layer, sink_.threads());
   Call call = Call::Of<QkvOnly>(work, {work.norm_grid.tasks(), work.head_grid.tasks()});
   call.AddCheck<CheckQkvLayer, QkvWork>();
   return TakeWith(0, call, QuantisedRows::Bytes(p.rows, p.normed.width));
@@ -331,8 +323,7 @@ absl::Status CpuOps::Run(const OutputResidualParams& p) {
   Call call = Call::Of<QuantiseThenAdd<ResidualKind::kOutput>>(
       work, {work.in_grid.tasks(), work.grid.tasks()});
   call.AddCheck<CheckResidualLayer<ResidualKind::kOutput>, ResidualWork>();
-  return TakeWith(TileBytes(p.rows, work.grid.column_tile), call,
-                  QuantisedRows::Bytes(p.rows, work.in.width));
+  return TakeWith(TileBytes(p.rows), call, QuantisedRows::Bytes(p.rows, work.in.width));
 }
 
 absl::Status CpuOps::Run(const DownResidualParams& p) {
@@ -344,8 +335,7 @@ absl::Status CpuOps::Run(const DownResidualParams& p) {
   Call call = p.advance != nullptr ? Call::Of<DownResidual>(work, {first, work.grid.tasks(), 1})
                                    : Call::Of<DownResidual>(work, {first, work.grid.tasks()});
   call.AddCheck<CheckResidualLayer<ResidualKind::kDown>, ResidualWork>();
-  return TakeWith(TileBytes(p.rows, work.grid.column_tile), call,
-                  QuantisedRows::Bytes(p.rows, work.in.width));
+  return TakeWith(TileBytes(p.rows), call, QuantisedRows::Bytes(p.rows, work.in.width));
 }
 
 absl::Status CpuOps::Run(const DownNormParams& p) {
@@ -358,18 +348,16 @@ absl::Status CpuOps::Run(const DownNormParams& p) {
   Call call =
       Call::Of<DownNorm>(work, {work.in_grid.tasks(), work.grid.tasks(), work.norm_grid.tasks()});
   call.AddCheck<CheckResidualLayer<ResidualKind::kDown>, ResidualWork>();
-  return TakeWith(TileBytes(p.rows, work.grid.column_tile), call,
-                  QuantisedRows::Bytes(p.rows, work.in.width));
+  return TakeWith(TileBytes(p.rows), call, QuantisedRows::Bytes(p.rows, work.in.width));
 }
 
 absl::Status CpuOps::Run(const NormGateUpParams& p) {
   if (const Checks checks = CheckParams(p, kTypes); !checks.ok()) return checks.status();
   const GateUpWork work{p, RowGrid(p.rows, p.hidden.width),
-                        TileGrid(p.rows, p.out.width, sink_.threads())};
+                        ColumnGrid(p.rows, p.out.width, sink_.threads())};
   Call call = Call::Of<NormGateUp>(work, {work.norm_grid.tasks(), work.grid.tasks()});
   call.AddCheck<CheckGateUpLayer, GateUpWork>();
-  return TakeWith(2 * TileBytes(p.rows, work.grid.column_tile), call,
-                  QuantisedRows::Bytes(p.rows, p.normed.width));
+  return TakeWith(2 * TileBytes(p.rows), call, QuantisedRows::Bytes(p.rows, p.normed.width));
 }
 
 }  // namespace sirocco::cpu

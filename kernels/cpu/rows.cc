@@ -155,7 +155,12 @@ void DotColumnsOf(const Matrix& weight, int32_t first_column, int32_t columns,
                   const ProductRows& in, int32_t first_row, int32_t rows, float* out,
                   int64_t out_stride) {
   if (InBlocks(weight.dtype)) {
-    DotBlocks(weight, first_column, columns, in.quantised, first_row, rows, out, out_stride);
+    // So many rows stay in the first cache while the groups pass.
+    constexpr int32_t kRowsAtOnce = 32;
+    for (int32_t r = 0; r < rows; r += kRowsAtOnce) {
+      DotBlocks(weight, first_column, columns, in.quantised, first_row + r,
+                std::min(kRowsAtOnce, rows - r), out + r * out_stride, out_stride);
+    }
     return;
   }
   const int64_t stride = in.rows.width;

@@ -28,15 +28,32 @@ struct Grid {
   }
 };
 
-// Rows are cut only where there are many: a tile's weights are read once for its whole chunk.
-inline constexpr int32_t kRowChunk = 128;
+// A product's tile has no more rows, and no more columns.
+inline constexpr int32_t kMostChunk = 264;
+inline constexpr int32_t kMostTile = 96;
+
+// Rows are cut only where there are many: a tile's weights are read once for its whole chunk. Whole
+// tiles of registers (panel-inl.h); the largest that leaves each of the threads four tasks, of
+// `tiles` a chunk.
+inline int32_t RowChunk(int32_t rows, int64_t tiles, int threads) {
+  for (const int32_t chunk : {kMostChunk, 132, 72}) {
+    if (CeilDiv(rows, chunk) * tiles >= int64_t{4} * threads) return std::min(rows, chunk);
+  }
+  return std::min(rows, 36);
+}
 
 // For a product with `columns` outputs: tiles of three groups (pack.h) or six, small enough to
 // balance, large enough to stream.
 inline Grid ColumnGrid(int32_t rows, int32_t columns, int threads) {
+  constexpr int32_t kSmall = 48;
+  Grid grid = {rows, columns, 0, kMostTile};
+  grid.row_chunk = RowChunk(rows, CeilDiv(columns, kMostTile), threads);
+  // Chunks of rows make tasks enough.
+  if (grid.row_chunk < rows && grid.tasks() >= int64_t{4} * threads) return grid;
   const int64_t wanted = CeilDiv(columns, int64_t{8} * threads);
-  const int64_t tile = std::clamp<int64_t>(CeilDiv(wanted, 48) * 48, 48, 96);
-  return {rows, columns, std::min(rows, kRowChunk), static_cast<int32_t>(tile)};
+  grid.column_tile = static_cast<int32_t>(
+      std::clamp<int64_t>(CeilDiv(wanted, kSmall) * kSmall, kSmall, kMostTile));
+  return grid;
 }
 
 // For operations that go over rows of `width` elements: about 16 K elements a task.
