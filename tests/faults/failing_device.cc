@@ -61,9 +61,12 @@ absl::Status FailingDevice::CopyOnDevice(void* to, const void* from, size_t byte
   return behind().CopyOnDevice(to, from, bytes);
 }
 
+// A wait that fails is over all the same: of what was issued before it, nothing runs any more, so
+// that whoever gave memory to it may take it back.
 absl::Status FailingDevice::Synchronize() {
+  const absl::Status waited = behind().Synchronize();
   if (absl::Status status = Check("wait"); !status.ok()) return status;
-  return behind().Synchronize();
+  return waited;
 }
 
 absl::StatusOr<DeviceMark> FailingDevice::Mark() {
@@ -72,8 +75,9 @@ absl::StatusOr<DeviceMark> FailingDevice::Mark() {
 }
 
 absl::Status FailingDevice::Wait(DeviceMark mark) {
+  const absl::Status waited = behind().Wait(mark);
   if (absl::Status status = Check("wait"); !status.ok()) return status;
-  return behind().Wait(mark);
+  return waited;
 }
 
 absl::StatusOr<double> FailingDevice::Seconds(DeviceMark from, DeviceMark to) {
