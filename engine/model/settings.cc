@@ -107,8 +107,9 @@ absl::StatusOr<double> Settings::Positive(std::string_view name, double most,
   } else if (const double* real = std::get_if<double>(&value)) {
     number = *real;
   }
-  if (number > 0 && number <= most) return number;  // not so of a NaN
-  return Invalid(name, absl::StrCat(Is(value), "; allowed are numbers above 0, at most ", most));
+  if (number >= kLeastPositive && number <= most) return number;  // not so of a NaN
+  return Invalid(name, absl::StrCat(Is(value), "; allowed are numbers of at least ", kLeastPositive,
+                                    ", at most ", most));
 }
 
 absl::StatusOr<bool> Settings::Bool(std::string_view name, bool absent) const {

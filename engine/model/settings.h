@@ -39,6 +39,9 @@ struct NeutralSetting {
   Neutral value;
 };
 
+// Far below what any model has, and far above what float32 holds as 0.
+inline constexpr double kLeastPositive = 1e-15;
+
 // Ranges are inclusive.
 class Settings {
  public:
@@ -51,7 +54,7 @@ class Settings {
   // INVALID_ARGUMENT: of another kind, out of range, or absent with no `absent` to take instead.
   absl::StatusOr<int32_t> Int(std::string_view name, int32_t least, int32_t most,
                               std::optional<int32_t> absent = std::nullopt) const;
-  // Greater than 0, at most `most`; an integer will do.
+  // At least kLeastPositive, at most `most`; an integer will do.
   absl::StatusOr<double> Positive(std::string_view name, double most,
                                   std::optional<double> absent = std::nullopt) const;
   absl::StatusOr<bool> Bool(std::string_view name, bool absent) const;

@@ -1,4 +1,6 @@
 // config.json and generation_config.json.
+#include <cmath>
+
 #include "engine/model/generation_config.h"
 #include "engine/model/hugging_face.h"
 #include "engine/model/json_file.h"
@@ -20,7 +22,8 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   if (model.ok()) {
     Require(model->vocab_size > 0 && model->hidden_size > 0 && !model->layers.empty(), "sizes");
     Require(model->heads % model->kv_heads == 0 && model->head_dim % 2 == 0, "heads");
-    Require(model->norm_epsilon > 0 && model->norm_epsilon <= 1, "epsilon");
+    // Where the residual stream is kept divided, above 1 too.
+    Require(model->norm_epsilon > 0 && std::isfinite(model->norm_epsilon), "epsilon");
   } else {
     RequireOneLine(model.status());
   }

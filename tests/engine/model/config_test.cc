@@ -236,6 +236,8 @@ TEST(ConfigTest, BadSettingsAreNamed) {
       Set("layer_types", {"full_attention"}, "layer_types is no list of 4"),
       Set("rms_norm_eps", 0, "rms_norm_eps is 0"),
       Set("rms_norm_eps", -1e-6, "rms_norm_eps"),
+      Set("rms_norm_eps", 1e-206,
+          "rms_norm_eps is 1e-206; allowed are numbers of at least 1e-15, at most 1"),
       Set("rms_norm_eps", 2, "rms_norm_eps"),
       Set("rms_norm_eps", "1e-6", "rms_norm_eps is '1e-6'"),
       Set("rope_theta", 0, "rope_theta is 0"),
