@@ -182,8 +182,8 @@ absl::StatusOr<std::vector<double>> ReadFactors(const json& rope, const Settings
                                                 const char* name, size_t pairs) {
   const json* list = FindValue(rope, name);
   const auto invalid = [&] {
-    return settings.Invalid(
-        name, absl::StrCat("is no list of ", pairs, " numbers above 0, at most ", kMaxFactor));
+    return settings.Invalid(name, absl::StrCat("is no list of ", pairs, " numbers of at least ",
+                                               1 / kMaxFactor, ", at most ", kMaxFactor));
   };
   if (list == nullptr || !list->is_array() || list->size() != pairs) return invalid();
   std::vector<double> factors;
