@@ -29,6 +29,10 @@ constexpr int kHopper = 90;
 // Reads of MeasureReadBandwidth, of which the fastest counts.
 constexpr int kBandwidthReads = 3;
 
+cudaError_t LaunchPanels(const PanelProductParams& p, const LaunchContext& context) {
+  return hopper::LaunchPanelProduct(p, context);
+}
+
 class CudaDevice final : public Device, private OpSink {
  public:
   CudaDevice(std::unique_ptr<CudaContext> context, bool portable)
@@ -39,7 +43,7 @@ class CudaDevice final : public Device, private OpSink {
         staged_(*context_, counters_),
         marks_(*context_),
         recorder_(*context_, counters_),
-        ops_(launchers_, *this, library_) {}
+        ops_(launchers_, portable_ ? nullptr : LaunchPanels, *this, library_) {}
 
   // The second part of making it.
   absl::Status Create() {

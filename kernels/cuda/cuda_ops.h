@@ -15,6 +15,7 @@
 #include "kernels/checks.h"
 #include "kernels/cuda/launch.h"
 #include "kernels/cuda/lt_matmul.h"
+#include "kernels/cuda/panel_product.h"
 #include "kernels/ops.h"
 
 namespace sirocco::cuda {
@@ -36,8 +37,11 @@ class OpSink {
 
 class CudaOps final : public Ops {
  public:
-  CudaOps(const Launchers& launchers, OpSink& sink, LtMatMul& library)
-      : launchers_(launchers), sink_(sink), library_(library) {}
+  using PanelLauncher = cudaError_t (*)(const PanelProductParams&, const LaunchContext&);
+
+  // `panels`: null where there are none (portable kernels).
+  CudaOps(const Launchers& launchers, PanelLauncher panels, OpSink& sink, LtMatMul& library)
+      : launchers_(launchers), panels_(panels), sink_(sink), library_(library) {}
 
   absl::Status Run(const BeginStepParams& p) override;
   absl::Status Run(const EmbedParams& p) override;
@@ -86,10 +90,14 @@ class CudaOps final : public Ops {
   absl::Status EnqueueFused(const Checks& checks, Launch<Params> launch, ScratchOf<Params> scratch,
                             const Params& p);
   template <typename Params>
-  absl::Status LibraryFused(const Checks& checks, Launch<Params> launch, ScratchOf<Params> scratch,
-                            const Params& p);
+  absl::Status PrepareFewerRows(const Params& p, Launch<Params> launch, ScratchOf<Params> scratch);
+  template <typename Params>
+  absl::Status LibraryFused(const Checks& checks, const Params& p);
+  template <typename Params>
+  absl::Status PanelFused(const Checks& checks, const Params& p);
 
   const Launchers& launchers_;
+  const PanelLauncher panels_;
   OpSink& sink_;
   LtMatMul& library_;
 };

@@ -22,8 +22,9 @@ __global__ void __launch_bounds__(kThreads, 2) NormsKernel(const __grid_constant
   constexpr int kParts = std::is_same_v<Op, DownEndParams> ? kMostParts : 1;
   const Norms norms(p, LayerOf(p.layer));
   const auto run = [&](const auto& norm) {
-    WaitForDependency();
+    // Early: the product that comes next has weights to ask for.
     LaunchDependents();
+    WaitForDependency();
     norm(blockIdx.x, partial);
   };
   if (norms.IsAligned()) {
@@ -36,8 +37,9 @@ __global__ void __launch_bounds__(kThreads, 2) NormsKernel(const __grid_constant
 template <typename Op>
 cudaError_t Launch(const Op& p, const LaunchContext& context) {
   return WithType(p.normed.dtype, [&](auto zero) {
-    return LaunchKernel(NormsKernel<decltype(zero), Op>, dim3(p.rows), dim3(kThreads), 0, context,
-                        p);
+    const auto kernel = NormsKernel<decltype(zero), Op>;
+    if (const cudaError_t error = PreferShared(kernel); error != cudaSuccess) return error;
+    return LaunchKernel(kernel, dim3(p.rows), dim3(kThreads), 0, context, p);
   });
 }
 

@@ -1,6 +1,7 @@
 // The fused operations of the step plans. Few rows are our kernels'; so are many where the host
 // does not know the layer or the library does not take a product. Else an operation is our kernel
-// of the norms, the library's products, and our kernel that ends them.
+// of the norms, the products, and our kernel that ends them: the products are panels', which end
+// all but norms themselves, or the library's.
 #include <variant>
 
 #include "kernels/check_params.h"
@@ -77,6 +78,72 @@ bool IsLibrarys(const Params& p) {
   return products.count > 0;
 }
 
+// ---- As panels ----------------------------------------------------------------------------------
+
+template <typename Params>
+PanelProductParams QkvPanels(const Params& p) {
+  const FusedProducts products = FusedProductsOf(p, nullptr);
+  PanelProductParams panels;
+  if (products.count != 1) return panels;  // of no rows, which no panels take
+  panels.rows = p.rows;
+  panels.in = products.at[0].in;
+  panels.weight = products.at[0].weight;
+  panels.out = products.at[0].out;
+  return panels;
+}
+
+// To the residual stream, or to the delta that is normed before it joins.
+PanelProductParams StreamPanels(int32_t rows, const Rows& in, const Matrix& weight,
+                                const float* bias, const Rows& hidden, const Rows& delta) {
+  PanelProductParams panels;
+  panels.rows = rows;
+  panels.in = in;
+  panels.weight = weight;
+  panels.bias = bias;
+  panels.add = delta.data == nullptr;
+  panels.out = panels.add ? hidden : delta;
+  return panels;
+}
+
+PanelProductParams PanelsOf(const NormQkvParams& p) { return QkvPanels(p); }
+PanelProductParams PanelsOf(const QkvParams& p) { return QkvPanels(p); }
+PanelProductParams PanelsOf(const OutputResidualParams& p) {
+  const LayerParams& layer = *p.layer.host;
+  return StreamPanels(p.rows, p.attention, layer.o, layer.o_bias, p.hidden, p.delta);
+}
+PanelProductParams PanelsOf(const DownResidualParams& p) {
+  const LayerParams& layer = *p.layer.host;
+  return StreamPanels(p.rows, p.in, layer.down, layer.down_bias, p.hidden, p.delta);
+}
+PanelProductParams PanelsOf(const DownNormParams& p) {
+  const LayerParams& layer = *p.layer.host;
+  return StreamPanels(p.rows, p.in, layer.down, layer.down_bias, p.hidden,
+                      layer.mlp_post_norm != nullptr ? p.delta : Rows());
+}
+PanelProductParams PanelsOf(const NormGateUpParams& p) {
+  const LayerParams& layer = *p.layer.host;
+  PanelProductParams panels;
+  panels.rows = p.rows;
+  panels.in = p.normed;
+  panels.weight = layer.gate;
+  panels.bias = layer.gate_bias;
+  panels.out = p.out;
+  panels.up = layer.up;
+  panels.up_bias = layer.up_bias;
+  panels.activation = layer.activation;
+  return panels;
+}
+
+template <typename Params>
+cudaError_t EndPanels(const Launchers& /*launchers*/, const Params& /*p*/,
+                      const LaunchContext& /*context*/) {
+  return cudaSuccess;
+}
+cudaError_t EndPanels(const Launchers& launchers, const DownNormParams& p,
+                      const LaunchContext& context) {
+  return launchers.norms_after_down(DownEndParams{p}, context);
+}
+
 }  // namespace
 
 template <typename Params>
@@ -89,26 +156,50 @@ absl::Status CudaOps::EnqueueFused(const Checks& checks, Launch<Params> launch,
       std::is_same_v<Params, NormQkvParams> || std::is_same_v<Params, QkvParams>;
   const bool programmatic = !kBeginsLayer || p.layer.counter == nullptr;
   if constexpr (IsOfProducts<Params>) {
-    if (checks.ok() && IsLibrarys(p)) return LibraryFused(checks, launch, scratch, p);
+    if (checks.ok() && IsLibrarys(p)) {
+      if (sink_.preparing()) {
+        if (absl::Status s = PrepareFewerRows(p, launch, scratch); !s.ok()) return s;
+      }
+      return panels_ != nullptr && TakesPanels(PanelsOf(p)) ? PanelFused(checks, p)
+                                                            : LibraryFused(checks, p);
+    }
   }
   return Enqueue(checks, launch, scratch, p, programmatic);
 }
 
+// Later operations of this shape may have so few rows that others do them.
 template <typename Params>
-absl::Status CudaOps::LibraryFused(const Checks& checks, Launch<Params> launch,
-                                   ScratchOf<Params> scratch, const Params& p) {
-  if (sink_.preparing()) {
-    // Later operations of this shape may have so few rows that they are not the library's.
+absl::Status CudaOps::PrepareFewerRows(const Params& p, Launch<Params> launch,
+                                       ScratchOf<Params> scratch) {
+  Params few = p;
+  few.rows = LtMatMul::kOwnRows;
+  if (absl::Status s = Enqueue(CheckParams(few, kTypes), launch, scratch, few); !s.ok()) return s;
+  for (const int32_t most : {kPanelRows, kPanelRows / 2}) {
+    few.rows = most;
+    if (panels_ == nullptr || p.rows <= most || !TakesPanels(PanelsOf(few))) continue;
+    return PanelFused(CheckParams(few, kTypes), few);
+  }
+  return absl::OkStatus();
+}
+
+// Of an operation of which TakesPanels(PanelsOf(p)).
+template <typename Params>
+absl::Status CudaOps::PanelFused(const Checks& checks, const Params& p) {
+  const absl::StatusOr<LaunchContext> context = sink_.Context(true);
+  if (!context.ok()) return context.status();
+  cudaError_t error = Begin(launchers_, p, *context);
+  if (error == cudaSuccess) error = panels_(PanelsOf(p), *context);
+  if (error == cudaSuccess) error = EndPanels(launchers_, p, *context);
+  return sink_.Launched(checks.operation(), error);
+}
+
+template <typename Params>
+absl::Status CudaOps::LibraryFused(const Checks& checks, const Params& p) {
+  // Later operations of this shape may have so few rows that the products are made in parts.
+  if (sink_.preparing() && std::is_same_v<Params, DownNormParams> && p.rows > kMostPartsRows) {
     Params few = p;
-    few.rows = LtMatMul::kOwnRows;
-    if (absl::Status s = Enqueue(CheckParams(few, kTypes), launch, scratch, few); !s.ok()) return s;
-    // Or so few that the products are made in parts.
-    if (std::is_same_v<Params, DownNormParams> && p.rows > kMostPartsRows) {
-      few.rows = kMostPartsRows;
-      if (absl::Status s = LibraryFused(CheckParams(few, kTypes), launch, scratch, few); !s.ok()) {
-        return s;
-      }
-    }
+    few.rows = kMostPartsRows;
+    if (absl::Status s = LibraryFused(CheckParams(few, kTypes), few); !s.ok()) return s;
   }
   const size_t bytes = FusedProductsOf(p, nullptr).scratch_bytes;
   if (absl::Status s = sink_.NeedScratch(checks.operation(), bytes); !s.ok()) return s;
@@ -134,7 +225,7 @@ std::vector<MatMulParams> CudaOps::ProductsOf(const Operation& operation) {
   if (!context.ok()) return {};  // a fault, which whatever comes next tells
   const auto products_of = [&](const auto& p) -> std::vector<MatMulParams> {
     if constexpr (IsOfProducts<decltype(p)>) {
-      if (!IsLibrarys(p)) return {};
+      if (!IsLibrarys(p) || (panels_ != nullptr && TakesPanels(PanelsOf(p)))) return {};
       const FusedProducts products = FusedProductsOf(p, context->scratch);
       if (products.parts > 1) return {};  // tables have no such entries
       return {products.all().begin(), products.all().end()};

@@ -1,7 +1,7 @@
-// The products of 5 to 64 rows (tests/bench/panel_product.h) at the shapes of three models,
+// The products of 5 to 64 rows (kernels/cuda/panel_product.h) at the shapes of three models,
 // bfloat16: whether each is right; each alone over all layers' weights in turn, by the blocks that
-// share a tile's columns and by the size of the ring; then all layers with their norms as one graph,
-// a kernel that waits for so many cycles standing in for attention. Weights are read cold.
+// share a tile's columns and by the size of the ring; then all layers with their norms as one
+// graph, a kernel that waits for so many cycles standing in for attention. Weights are read cold.
 //
 //   bazel build --config=opt --config=cuda //tests/bench:panel_bench
 //   panel_bench [part of a model's name]
@@ -14,7 +14,7 @@
 #include <vector>
 
 #include "kernels/cuda/fused_norm.h"
-#include "tests/bench/panel_product.h"
+#include "kernels/cuda/panel_product.h"
 #include "tests/bench/graph_time.cuh"
 #include "tests/bench/stream_check.cuh"
 #include "tests/bench/stream_world.cuh"
@@ -145,8 +145,12 @@ class Layers {
 
   Floats Want(const Rows& in, const Matrix& w, int rows) const {
     float* out = Allocate<float>(int64_t{rows} * w.rows);
-    PlainParams p = {static_cast<const Element*>(in.data), static_cast<const Element*>(w.data), out,
-                     rows, w.rows, w.cols};
+    PlainParams p = {static_cast<const Element*>(in.data),
+                     static_cast<const Element*>(w.data),
+                     out,
+                     rows,
+                     w.rows,
+                     w.cols};
     const int64_t count = int64_t{rows} * w.rows;
     PlainProductKernel<<<static_cast<unsigned>((count + 127) / 128), 128>>>(p);
     MUST(cudaGetLastError());
@@ -231,8 +235,9 @@ int Main(int argc, char** argv) {
         const auto time = [&](const Tuning& tuning, const std::string& skip) {
           return layers.Time([&] { layers.Step(rows, tuning, cycles, skip); }) / model.layers;
         };
-        std::printf("  layer, %2d rows, attention %d cycles: %.2f us; by gate_up's ring/the others'", rows,
-                    cycles, time({}, ""));
+        std::printf(
+            "  layer, %2d rows, attention %d cycles: %.2f us; by gate_up's ring/the others'", rows,
+            cycles, time({}, ""));
         for (const int gate_up : {80, 104, 144, 176}) {
           for (const int plain : {80, 112}) {
             Tuning tuning;

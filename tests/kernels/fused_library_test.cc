@@ -76,10 +76,12 @@ TEST_P(FusedLibraryTest, RecordingsOfManyRowsDoWhatIssuingDoes) {
 // A product of many columns for few outputs, which a device may cut into parts; prepared for most
 // rows, recorded for fewer.
 TEST_P(FusedLibraryTest, DownNormOfManyColumns) {
-  for (const bool post_norms : {false, true}) {
+  for (const auto& [post_norms, intermediate] :
+       {std::pair{false, 1024}, std::pair{true, 1024}, std::pair{true, 7176}}) {
     const LayerWorld w(
         memory(),
-        LayerShape{.hidden = 64, .intermediate = 1024, .post_norms = post_norms, .on_host = true},
+        LayerShape{
+            .hidden = 64, .intermediate = intermediate, .post_norms = post_norms, .on_host = true},
         40, activations(), dtype());
     DownNormParams p = DownNorm(w);
     ASSERT_TRUE(device().BeginPrepare().ok());
@@ -107,12 +109,12 @@ TEST_P(FusedLibraryTest, DownNormOfManyColumns) {
   }
 }
 
-// Matrices that follow each other in memory are one product, others none; of 5 rows and more, of a
-// layer that the host knows.
+// Matrices that follow each other in memory are one product, others none; of so many rows that no
+// device has kernels of its own for them, of a layer that the host knows.
 TEST_P(FusedLibraryTest, ProductsOfAFusedOperation) {
   const bool has_library = device().backend() == "cuda";
   for (const bool adjacent : {false, true}) {
-    const LayerWorld w(memory(), LayerShape{.on_host = true, .adjacent = adjacent}, 20,
+    const LayerWorld w(memory(), LayerShape{.on_host = true, .adjacent = adjacent}, 70,
                        activations(), dtype());
     NormQkvParams p = NormQkv(w);
     Execute(p);
@@ -120,7 +122,7 @@ TEST_P(FusedLibraryTest, ProductsOfAFusedOperation) {
     ASSERT_EQ(products.size(), has_library && adjacent ? 1u : 0u);
     int32_t outputs = 0;
     for (const MatMulParams& product : products) {
-      EXPECT_EQ(product.rows, 20);
+      EXPECT_EQ(product.rows, 70);
       EXPECT_EQ(product.in.data, p.normed.data);
       EXPECT_EQ(product.weight.cols, w.shape.hidden);
       EXPECT_EQ(product.out.width, product.weight.rows);
@@ -131,7 +133,7 @@ TEST_P(FusedLibraryTest, ProductsOfAFusedOperation) {
     }
     p.rows = 4;
     EXPECT_TRUE(ops().ProductsOf(p).empty());
-    p.rows = 20;
+    p.rows = 70;
     p.layer.host = nullptr;
     EXPECT_TRUE(ops().ProductsOf(p).empty());
   }

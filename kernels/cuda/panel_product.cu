@@ -21,10 +21,11 @@
 #include "kernels/cuda/common.cuh"
 #include "kernels/cuda/epilogue.cuh"
 #include "kernels/cuda/launch.cuh"
-#include "tests/bench/panel_product.h"
-#include "tests/bench/panel_ptx.cuh"
+#include "kernels/cuda/panel_product.h"
+#include "kernels/cuda/panel_ptx.cuh"
 #include "kernels/cuda/path.h"
 #include "kernels/cuda/ptx.cuh"
+#include "kernels/cuda/wgmma.cuh"
 
 namespace sirocco::cuda::SIROCCO_CUDA_PATH {
 namespace {
@@ -32,8 +33,8 @@ namespace {
 constexpr int kPanelOutputs = 64;
 constexpr int kColumns = 64;  // of a panel
 constexpr int kPanelBytes = kPanelOutputs * kColumns * 2;
-constexpr int kPanels = 2;   // of weights, a stage
-constexpr int kGroup = 128;  // threads that multiply
+constexpr int kPanels = 2;          // of weights, a stage
+constexpr int kGroup = kWarpgroup;  // threads that multiply
 constexpr int kThreads = kGroup + kWarp;
 constexpr int kMostSplit = 8;
 constexpr int kMostStages = 12;
@@ -81,10 +82,8 @@ struct PanelArgs {
   Activation activation;
 };
 
-// A barrier of the threads that multiply.
-__device__ __forceinline__ void SyncGroup() {
-  asm volatile("bar.sync 1, %0;" ::"n"(kGroup) : "memory");
-}
+// Of the threads that multiply.
+__device__ __forceinline__ void SyncGroup() { SyncNamed(1, kGroup); }
 
 // A place in a ring.
 struct Slot {
@@ -224,7 +223,7 @@ __device__ __forceinline__ void MultiplyStages(
     }
     CommitProducts();
     WaitForProducts<1>();
-    if (used >= 0 && threadIdx.x % kWarp == 0) Arrive(&empty[used]);
+    if (used >= 0 && threadIdx.x % kWarp == 0) ArriveBarrier(&empty[used]);
     used = slot.at;
     slot.Next(p.slots);
   }
