@@ -10,15 +10,17 @@
 // Where q, k and v come as bare products (QkvAttentionParams), every block ends its query heads for
 // itself, a warp a head, and the one that has the row's own slot also ends k and v: for the cache,
 // and for itself. All that earlier steps have written is loaded before the wait, while the products
-// are still made: a step's keys and values are written by this kernel alone, which lets the next
-// one begin only after its own wait, so that everything before its own products has ended here.
+// are still made: a step's keys and values are written by this kernel alone, layer by layer. Norms
+// and products in between (fused_norm.cu, panel_product.cu) let the next kernel begin before their
+// own wait; this one, and what embeds, only after it, so that everything before the layer before,
+// and before a step's rows were embedded, has ended here.
 //
 // In float8 (kernels/kv_scale.h) a lane applies its own pairs' scales, of keys to scores and of values
 // to weights.
 //
 // Bytes: each key and value once, q and out once; where a row has several clusters their parts,
 // (head_dim + 2) float32 a head, written and read once.
-// Grid: (blocks of the row's clusters, groups of query heads, rows), 256 threads; blocks without
+// Grid: (blocks of the row's clusters, groups of query heads, rows), 128 or 256 threads; blocks without
 // slots end at once. Shared memory: 10 parts of head_dim + 2 floats a query head, and 16 bytes a
 // dimension for queries as operands; of more than four queries 32.
 //
@@ -46,8 +48,6 @@
 namespace sirocco::cuda::SIROCCO_CUDA_PATH {
 namespace {
 
-constexpr int kThreads = kClusterThreads;
-constexpr int kWarps = kClusterWarps;
 // That rows are cut for; no Hopper GPU has more.
 constexpr int kMostMultiprocessors = 144;
 
@@ -66,7 +66,7 @@ __device__ __forceinline__ void LoadEight(const Rows& rows, int64_t at, float (&
 }
 
 // The ends of the heads that a block needs: its query heads, then k and v, dealt out to the warps.
-template <typename Kv, int kQueries, int kDim>
+template <typename Kv, int kQueries, int kDim, int kWarps>
 class BlockEnds {
  public:
   // Before the wait.
@@ -80,7 +80,7 @@ class BlockEnds {
   // in float8, `scales`; visible after the next barrier.
   __device__ __forceinline__ void operator()(const float* row, Kv* slot, int64_t value_offset,
                                              [[maybe_unused]] uint8_t* scales,
-                                             ClusterShared<Kv, kQueries, kDim>& shared) const {
+                                             ClusterShared<Kv, kQueries, kDim, kWarps>& shared) const {
     ForEachHead([&](int place) {
       float* const head = shared.heads[place];
       typename Head::Half x[2];
@@ -167,11 +167,11 @@ class BlockEnds {
 };
 
 // k and v of the row's own slot, in place of what the cache had there before this step.
-template <typename Kv, int kQueries, int kLanes>
-__device__ __forceinline__ void TakeOwnSlot(const ClusterShared<Kv, kQueries, 8 * kLanes>& shared,
-                                            int base, const SlotRange& range, int position,
-                                            SlotBatch<Kv, kQueries, kLanes>& batch) {
-  using Batch = SlotBatch<Kv, kQueries, kLanes>;
+template <typename Kv, int kQueries, int kLanes, int kWarps>
+__device__ __forceinline__ void TakeOwnSlot(
+    const ClusterShared<Kv, kQueries, 8 * kLanes, kWarps>& shared, int base, const SlotRange& range,
+    int position, SlotBatch<Kv, kQueries, kLanes, kWarps>& batch) {
+  using Batch = SlotBatch<Kv, kQueries, kLanes, kWarps>;
   const int dim = static_cast<int>(threadIdx.x) % kLanes * 8;
 #pragma unroll
   for (int j = 0; j < Batch::kBatch; ++j) {
@@ -188,8 +188,8 @@ __device__ __forceinline__ void TakeOwnSlot(const ClusterShared<Kv, kQueries, 8 
 }
 
 // The same of a tile.
-template <int kQueries, typename Kv, int kDim>
-__device__ __forceinline__ void TakeOwnSlot(const ClusterShared<Kv, kQueries, kDim>& shared,
+template <int kQueries, int kWarps, typename Kv, int kDim>
+__device__ __forceinline__ void TakeOwnSlot(const ClusterShared<Kv, kQueries, kDim, kWarps>& shared,
                                             int tile_slot, int position,
                                             SlotTile<Kv, kDim>& tile) {
   using Tile = SlotTile<Kv, kDim>;
@@ -220,18 +220,20 @@ __device__ __forceinline__ void TakeOwnSlot(const ClusterShared<Kv, kQueries, kD
   }
 }
 
-// Blocks of a multiprocessor. Tiles of 256 dimensions take the registers of two.
-template <bool kTiles, int kQueries, int kLanes>
-inline constexpr int kResidentBlocks = kQueries > 4 || (kTiles && kLanes > 16) ? 1 : 2;
+// Blocks of a multiprocessor, of kWarps each: registers for sixteen warps, but tiles of 256 dimensions
+// take those of two.
+template <bool kTiles, int kQueries, int kLanes, int kWarps>
+inline constexpr int kResidentBlocks =
+    (kQueries > 4 || (kTiles && kLanes > 16) ? 8 : 16) / kWarps;
 
 // kEnds: q, k and v come as bare products. kTiles: blocks of many slots take them in tiles.
-template <bool kEnds, bool kTiles, typename Kv, int kQueries, int kLanes>
-__global__ void __launch_bounds__(kThreads, kResidentBlocks<kTiles, kQueries, kLanes>)
+template <bool kEnds, bool kTiles, typename Kv, int kQueries, int kLanes, int kWarps>
+__global__ void __launch_bounds__(kWarps* kWarp, kResidentBlocks<kTiles, kQueries, kLanes, kWarps>)
     ClusterAttentionKernel(const __grid_constant__ ClusterArgs args) {
   constexpr int kDim = 8 * kLanes;
   constexpr int kQuads = kDim / 4;
-  using Batch = SlotBatch<Kv, kQueries, kLanes>;
-  using Shared = ClusterShared<Kv, kQueries, kDim>;
+  using Batch = SlotBatch<Kv, kQueries, kLanes, kWarps>;
+  using Shared = ClusterShared<Kv, kQueries, kDim, kWarps>;
   Shared& shared = *reinterpret_cast<Shared*>(DynamicShared());
   const bool tabled = kEnds || args.p.layer.table != nullptr;
   const LayerParams* const layer = tabled ? &LayerOf(args.p.layer) : nullptr;
@@ -255,7 +257,7 @@ __global__ void __launch_bounds__(kThreads, kResidentBlocks<kTiles, kQueries, kL
   // Ends q, k and v, once what may be loaded before is on its way.
   const auto end_heads = [&] {
     if constexpr (kEnds) {
-      const BlockEnds<Kv, kQueries, kDim> ends(args.p.layer, *layer, item, position);
+      const BlockEnds<Kv, kQueries, kDim, kWarps> ends(args.p.layer, *layer, item, position);
       const int block = __ldcg(block_table + BlockOf(kv.block_size)(position));
       Kv* const slot = static_cast<Kv*>(kv.data) + OffsetInBlock(kv, block, item.kv_head, position);
       uint8_t* scales = nullptr;
@@ -281,12 +283,12 @@ __global__ void __launch_bounds__(kThreads, kResidentBlocks<kTiles, kQueries, kL
   const bool is_tiled = kTiles && item.is_tiled;
   if constexpr (kTiles) {
     if (is_tiled) {
-      TileWarp<Kv, kQueries, kDim> warp(kv, block_table, item.kv_head, item.slots);
+      TileWarp<Kv, kQueries, kDim, kWarps> warp(kv, block_table, item.kv_head, item.slots);
       end_heads();
       warp.ShareQueries(shape, shared.queries, load_query);
       __syncthreads();
       warp.Run(shape, shared.queries, [&](int slot, auto& tile) {
-        if constexpr (kEnds) TakeOwnSlot<kQueries>(shared, slot, position, tile);
+        if constexpr (kEnds) TakeOwnSlot<kQueries, kWarps>(shared, slot, position, tile);
       });
       warp.Store(shared.warps[threadIdx.x / kWarp]);
     }
@@ -311,7 +313,9 @@ __global__ void __launch_bounds__(kThreads, kResidentBlocks<kTiles, kQueries, kL
         for (int h = 0; h < kQueries; ++h) load_query(h, dim, q[h]);
       }
       if (!some) break;
-      if constexpr (kEnds) TakeOwnSlot<Kv, kQueries, kLanes>(shared, base, item.slots, position, batch);
+      if constexpr (kEnds) {
+        TakeOwnSlot<Kv, kQueries, kLanes, kWarps>(shared, base, item.slots, position, batch);
+      }
       AttendBatch(batch, base, item.slots, shape, q, sums);
     }
     StoreWarp(sums, shared.warps[threadIdx.x / kWarp]);
@@ -320,7 +324,7 @@ __global__ void __launch_bounds__(kThreads, kResidentBlocks<kTiles, kQueries, kL
 
   const bool alone = args.cluster == 1 && item.clusters == 1;
   WaitCluster();
-  for (int i = threadIdx.x; i < kQueries * kQuads; i += kThreads) {
+  for (int i = threadIdx.x; i < kQueries * kQuads; i += kWarps * kWarp) {
     const int head = i / kQuads;
     const int quad = i % kQuads;
     float2 merged;
@@ -341,20 +345,30 @@ __global__ void __launch_bounds__(kThreads, kResidentBlocks<kTiles, kQueries, kL
   if (alone) return;
   ArriveCluster();
   WaitCluster();
-  MergeBlocks<Kv, kQueries, kDim>(args, item, shared);
+  MergeBlocks<Kv, kQueries, kDim, kWarps>(args, item, shared);
   if (item.clusters == 1) return;
   if (LastToArrive(&args.arrived[item.pair],
                    static_cast<uint32_t>(item.clusters << args.cluster_bits))) {
-    MergeClusters<kQueries, kDim>(args, item);
+    MergeClusters<kQueries, kDim, kWarps>(args, item);
   }
 }
 
 // ---- On the host -------------------------------------------------------------------------------
 
+// Warps of a block where there are more blocks than find room side by side, two a multiprocessor, and
+// a row of a few hundred slots leaves the last of eight warps without a tile. Measured on an H100 in
+// whole steps of 20 to 276 slots, by blocks of eight, four and two warps, in us: llama3.2-1b with 64
+// rows 1,512, 1,490, 1,547, with 256 rows 2,583, 2,397, 2,382; llama3.1-8b with 256 rows 10,811,
+// 10,499, 10,485. gemma3-1b's heads of 256 dimensions with 64 rows 1,646, 1,708, 1,949.
+constexpr int kFewWarps = 4;
+constexpr int kFewWarpsQueries = 4;  // of a block, at most
+constexpr int kFewWarpsDim = 128;    // of a head, at most
+
 struct ClusterLayout {
   int head_dim;
   int queries;  // of a block
   bool tiles;   // blocks of many slots take them in tiles
+  int warps;    // of a block
   ClusterArgs args;
 };
 
@@ -425,21 +439,35 @@ ClusterLayout LayoutOf(const DecodeRows& p, int multiprocessors) {
   const int64_t useful = CeilDiv(p.lanes.max_length, int64_t{args.cluster} << kBlockSlotBits);
   args.most_clusters = static_cast<int32_t>(
       std::clamp<int64_t>(at_once, 1, std::min(useful, int64_t{kMostClusters})));
+  layout.warps = layout.head_dim <= kFewWarpsDim && layout.queries <= kFewWarpsQueries &&
+                         pairs > 2 * multiprocessors
+                     ? kFewWarps
+                     : kClusterWarps;
   args.least_tiled = layout.tiles ? LeastTiledSlots(layout.head_dim, layout.queries)
                                   : std::numeric_limits<int32_t>::max();
   return layout;
 }
 
-template <bool kEnds, bool kTiles, typename Kv, int kQueries, int kLanes>
+template <bool kEnds, bool kTiles, typename Kv, int kQueries, int kLanes, int kWarps>
 cudaError_t Launch(const ClusterArgs& args, const LaunchContext& context) {
-  constexpr size_t kShared = sizeof(ClusterShared<Kv, kQueries, 8 * kLanes>);
-  const auto kernel = ClusterAttentionKernel<kEnds, kTiles, Kv, kQueries, kLanes>;
+  constexpr size_t kShared = sizeof(ClusterShared<Kv, kQueries, 8 * kLanes, kWarps>);
+  const auto kernel = ClusterAttentionKernel<kEnds, kTiles, Kv, kQueries, kLanes, kWarps>;
   if (const cudaError_t error = AllowShared(kernel, kShared); error != cudaSuccess) return error;
   const dim3 grid(static_cast<unsigned>(args.cluster * args.most_clusters),
                   static_cast<unsigned>(args.kv_heads * args.passes),
                   static_cast<unsigned>(args.p.rows));
-  return LaunchClusters(kernel, grid, dim3(kThreads), static_cast<unsigned>(args.cluster), kShared,
-                        context, args);
+  return LaunchClusters(kernel, grid, dim3(kWarps * kWarp), static_cast<unsigned>(args.cluster),
+                        kShared, context, args);
+}
+
+template <bool kEnds, bool kTiles, typename Kv, int kQueries, int kLanes>
+cudaError_t Launch(const ClusterLayout& layout, const LaunchContext& context) {
+  if constexpr (kTiles && kQueries <= kFewWarpsQueries && 8 * kLanes <= kFewWarpsDim) {
+    if (layout.warps == kFewWarps) {
+      return Launch<kEnds, kTiles, Kv, kQueries, kLanes, kFewWarps>(layout.args, context);
+    }
+  }
+  return Launch<kEnds, kTiles, Kv, kQueries, kLanes, kClusterWarps>(layout.args, context);
 }
 
 template <bool kEnds, typename Kv, int kQueries>
@@ -447,16 +475,16 @@ cudaError_t Launch(const ClusterLayout& layout, const LaunchContext& context) {
   constexpr bool kTiles = kCanTile<Kv>;
   switch (layout.head_dim) {
     case 64:
-      return Launch<kEnds, kTiles, Kv, kQueries, 8>(layout.args, context);
+      return Launch<kEnds, kTiles, Kv, kQueries, 8>(layout, context);
     case 128:
-      return Launch<kEnds, kTiles, Kv, kQueries, 16>(layout.args, context);
+      return Launch<kEnds, kTiles, Kv, kQueries, 16>(layout, context);
     default:
       break;
   }
   if constexpr (kTiles && kQueries <= 4) {
-    if (!layout.tiles) return Launch<kEnds, false, Kv, kQueries, 32>(layout.args, context);
+    if (!layout.tiles) return Launch<kEnds, false, Kv, kQueries, 32>(layout, context);
   }
-  return Launch<kEnds, kTiles, Kv, kQueries, 32>(layout.args, context);
+  return Launch<kEnds, kTiles, Kv, kQueries, 32>(layout, context);
 }
 
 template <bool kEnds>

@@ -22,10 +22,10 @@ struct QuadPart {
   float2 statistics;
 };
 
-template <typename Kv, int kQueries, int kDim>
+template <typename Kv, int kQueries, int kDim, int kWarps>
 struct ClusterShared {
   static constexpr int kQuads = kQueries * kDim / 4;
-  Part<kQueries, kDim> warps[kClusterWarps];
+  Part<kQueries, kDim> warps[kWarps];
   // What the cluster's blocks have of this block's share of the quads: of its `cluster` blocks
   // [kQuads / cluster] each.
   QuadPart quads[kQuads];
@@ -77,11 +77,11 @@ __device__ __forceinline__ void StoreOut(const ClusterArgs& args, const ClusterI
 }
 
 // The row's clusters, by the last of their blocks.
-template <int kQueries, int kDim>
+template <int kQueries, int kDim, int kWarps>
 __device__ void MergeClusters(const ClusterArgs& args, const ClusterItem& item) {
   constexpr int kQuads = kDim / 4;
   const int64_t first = int64_t{item.pair} * args.most_clusters * kQueries;
-  for (int i = threadIdx.x; i < item.head_count * kQuads; i += kClusterThreads) {
+  for (int i = threadIdx.x; i < item.head_count * kQuads; i += kWarps * kWarp) {
     const int head = i / kQuads;
     const int quad = i % kQuads;
     float2 merged;
@@ -95,13 +95,14 @@ __device__ void MergeClusters(const ClusterArgs& args, const ClusterItem& item) 
 
 // This block's share of the cluster's dimensions, over all its blocks: to `out`, or, where the row
 // has more clusters, to scratch.
-template <typename Kv, int kQueries, int kDim>
-__device__ __forceinline__ void MergeBlocks(const ClusterArgs& args, const ClusterItem& item,
-                                            const ClusterShared<Kv, kQueries, kDim>& shared) {
+template <typename Kv, int kQueries, int kDim, int kWarps>
+__device__ __forceinline__ void MergeBlocks(
+    const ClusterArgs& args, const ClusterItem& item,
+    const ClusterShared<Kv, kQueries, kDim, kWarps>& shared) {
   constexpr int kQuads = kDim / 4;
   const int share = kQueries * kQuads >> args.cluster_bits;
   const int rank = item.part & (args.cluster - 1);
-  for (int i = threadIdx.x; i < share; i += kClusterThreads) {
+  for (int i = threadIdx.x; i < share; i += kWarps * kWarp) {
     const int head = (rank * share + i) / kQuads;
     const int quad = (rank * share + i) % kQuads;
     float2 merged;

@@ -13,8 +13,7 @@
 
 namespace sirocco::cuda::SIROCCO_CUDA_PATH {
 
-inline constexpr int kClusterThreads = 256;
-inline constexpr int kClusterWarps = kClusterThreads / kWarp;
+inline constexpr int kClusterWarps = 8;  // of a block, at most
 // Below every score, and finite: the difference of two of them is a number.
 inline constexpr float kLowest = -1e30f;
 inline constexpr float kLog2E = 1.4426950408889634f;
@@ -180,12 +179,12 @@ struct SlotRange {
   int end;
 };
 
-// The slots that a warp takes at once: lane l has eight dimensions of kBatch of them.
-template <typename Kv, int kQueries, int kLanes>
+// The slots that a warp of kWarps takes at once: lane l has eight dimensions of kBatch of them.
+template <typename Kv, int kQueries, int kLanes, int kWarps>
 struct SlotBatch {
   static constexpr int kBatch = LaneSums<Kv, kQueries, kLanes>::kBatch;
-  static constexpr int kAtOnce = kWarp / kLanes;           // slots of a warp
-  static constexpr int kStride = kClusterWarps * kAtOnce;  // of the block
+  static constexpr int kAtOnce = kWarp / kLanes;    // slots of a warp
+  static constexpr int kStride = kWarps * kAtOnce;  // of the block
 
   Eight<Kv> k[kBatch], v[kBatch];
   uint32_t scales[kBatch];  // in float8: LoadScales of the slots
@@ -220,13 +219,14 @@ struct SlotBatch {
 };
 
 // Adds a batch to the sums.
-template <typename Kv, int kQueries, int kLanes>
-__device__ __forceinline__ void AttendBatch(const SlotBatch<Kv, kQueries, kLanes>& batch, int base,
-                                            const SlotRange& range, const AttentionShape& shape,
+template <typename Kv, int kQueries, int kLanes, int kWarps>
+__device__ __forceinline__ void AttendBatch(const SlotBatch<Kv, kQueries, kLanes, kWarps>& batch,
+                                            int base, const SlotRange& range,
+                                            const AttentionShape& shape,
                                             const float (&q)[kQueries][8],
                                             LaneSums<Kv, kQueries, kLanes>& sums) {
   using Sums = LaneSums<Kv, kQueries, kLanes>;
-  using Batch = SlotBatch<Kv, kQueries, kLanes>;
+  using Batch = SlotBatch<Kv, kQueries, kLanes, kWarps>;
   constexpr int kBatch = Sums::kBatch;
   constexpr int kOwn = Sums::kOwn;
   float score[Sums::kPairs];

@@ -168,7 +168,8 @@ struct TileQueries {
   float factor[8];  // of columns: what makes scores of products, in powers of two without a cap
 };
 
-template <typename Kv, int kQueries, int kDim>
+// One of a block's kWarps.
+template <typename Kv, int kQueries, int kDim, int kWarps>
 class TileWarp {
  public:
   using Tile = SlotTile<Kv, kDim>;
@@ -298,7 +299,7 @@ class TileWarp {
   static constexpr int kSteps = kDim / 16;
   // At once.
   static constexpr int kTiles = kDim * sizeof(Kv) <= 128 ? 2 : 1;
-  static constexpr int kStride = kClusterWarps * kTiles;
+  static constexpr int kStride = kWarps * kTiles;
   static constexpr bool kPacked = kQueries <= 4;  // both parts of q and weights in one operand
   static constexpr int kOperands = kQueryOperands<kQueries>;
   static constexpr float kMostAbove = 8;  // of scores above maximum_
