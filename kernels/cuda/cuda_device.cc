@@ -66,7 +66,7 @@ class CudaDevice final : public Device, private OpSink {
   }
   DType ActivationDType(DType weights) const override { return weights; }
   bool runs_ahead() const override { return true; }
-  int32_t norms_where_read_rows() const override { return LtMatMul::kOwnRows; }
+  int32_t norms_where_read_rows() const override { return ops_.norms_where_read_rows(); }
 
   absl::StatusOr<std::unique_ptr<Buffer>> Allocate(size_t bytes, MemoryUse use) override {
     return AllocateDevice(*context_, bytes, use, counters_);

@@ -43,6 +43,12 @@ class CudaOps final : public Ops {
   CudaOps(const Launchers& launchers, PanelLauncher panels, OpSink& sink, LtMatMul& library)
       : launchers_(launchers), panels_(panels), sink_(sink), library_(library) {}
 
+  // A step's norms with fewer rows, and more (Device::norms_where_read_rows): panels take normed
+  // rows.
+  int32_t norms_where_read_rows() const {
+    return panels_ != nullptr ? kStreamedRows : LtMatMul::kOwnRows;
+  }
+
   absl::Status Run(const BeginStepParams& p) override;
   absl::Status Run(const EmbedParams& p) override;
   absl::Status Run(const RmsNormParams& p) override;
@@ -83,6 +89,8 @@ class CudaOps final : public Ops {
   template <typename Params>
   absl::Status Enqueue(const Checks& checks, Launch<Params> launch, ScratchOf<Params> scratch,
                        const Params& p, bool programmatic = true);
+  absl::Status PrepareFewerRows(const MatMulParams& p);
+  absl::Status PanelMatMul(const MatMulParams& p);
   absl::Status LibraryMatMul(const MatMulParams& p);
   // A fused operation by our kernels alone or by the library's products between them
   // (ops_fused.cc).
@@ -93,6 +101,8 @@ class CudaOps final : public Ops {
   absl::Status PrepareFewerRows(const Params& p, Launch<Params> launch, ScratchOf<Params> scratch);
   template <typename Params>
   absl::Status LibraryFused(const Checks& checks, const Params& p);
+  template <typename Params>
+  bool IsPanels(const Params& p) const;
   template <typename Params>
   absl::Status PanelFused(const Checks& checks, const Params& p);
 

@@ -70,7 +70,7 @@ ProductForm FormOf(const FusedProducts& products) { return {products.add, produc
 
 template <typename Params>
 bool IsLibrarys(const Params& p) {
-  if (p.layer.host == nullptr || p.rows <= LtMatMul::kOwnRows) return false;
+  if (p.layer.host == nullptr) return false;
   const FusedProducts products = FusedProductsOf(p, nullptr);
   for (const MatMulParams& product : products.all()) {
     if (!LtMatMul::Takes(product)) return false;
@@ -156,12 +156,12 @@ absl::Status CudaOps::EnqueueFused(const Checks& checks, Launch<Params> launch,
       std::is_same_v<Params, NormQkvParams> || std::is_same_v<Params, QkvParams>;
   const bool programmatic = !kBeginsLayer || p.layer.counter == nullptr;
   if constexpr (IsOfProducts<Params>) {
-    if (checks.ok() && IsLibrarys(p)) {
+    const bool panels = checks.ok() && IsPanels(p);
+    if (panels || (checks.ok() && IsLibrarys(p))) {
       if (sink_.preparing()) {
         if (absl::Status s = PrepareFewerRows(p, launch, scratch); !s.ok()) return s;
       }
-      return panels_ != nullptr && TakesPanels(PanelsOf(p)) ? PanelFused(checks, p)
-                                                            : LibraryFused(checks, p);
+      return panels ? PanelFused(checks, p) : LibraryFused(checks, p);
     }
   }
   return Enqueue(checks, launch, scratch, p, programmatic);
@@ -176,13 +176,17 @@ absl::Status CudaOps::PrepareFewerRows(const Params& p, Launch<Params> launch,
   if (absl::Status s = Enqueue(CheckParams(few, kTypes), launch, scratch, few); !s.ok()) return s;
   for (const int32_t most : {kPanelRows, kPanelRows / 2}) {
     few.rows = most;
-    if (panels_ == nullptr || p.rows <= most || !TakesPanels(PanelsOf(few))) continue;
-    return PanelFused(CheckParams(few, kTypes), few);
+    if (p.rows > most && IsPanels(few)) return PanelFused(CheckParams(few, kTypes), few);
   }
   return absl::OkStatus();
 }
 
-// Of an operation of which TakesPanels(PanelsOf(p)).
+template <typename Params>
+bool CudaOps::IsPanels(const Params& p) const {
+  return panels_ != nullptr && p.layer.host != nullptr && TakesPanels(PanelsOf(p));
+}
+
+// Of an operation that IsPanels.
 template <typename Params>
 absl::Status CudaOps::PanelFused(const Checks& checks, const Params& p) {
   const absl::StatusOr<LaunchContext> context = sink_.Context(true);
@@ -225,7 +229,7 @@ std::vector<MatMulParams> CudaOps::ProductsOf(const Operation& operation) {
   if (!context.ok()) return {};  // a fault, which whatever comes next tells
   const auto products_of = [&](const auto& p) -> std::vector<MatMulParams> {
     if constexpr (IsOfProducts<decltype(p)>) {
-      if (!IsLibrarys(p) || (panels_ != nullptr && TakesPanels(PanelsOf(p)))) return {};
+      if (IsPanels(p) || !IsLibrarys(p)) return {};
       const FusedProducts products = FusedProductsOf(p, context->scratch);
       if (products.parts > 1) return {};  // tables have no such entries
       return {products.all().begin(), products.all().end()};

@@ -6,6 +6,20 @@
 #include "kernels/cuda/types.h"
 
 namespace sirocco::cuda {
+namespace {
+
+PanelProductParams PanelsOf(const MatMulParams& p) {
+  PanelProductParams panels;
+  panels.rows = p.rows;
+  panels.in = p.in;
+  panels.weight = p.weight;
+  panels.bias = p.bias;
+  panels.out = p.out;
+  return panels;
+}
+
+}  // namespace
+
 absl::Status CudaOps::Run(const BeginStepParams& p) {
   return Enqueue(CheckParams(p, kTypes), launchers_.begin_step, nullptr, p);
 }
@@ -56,19 +70,38 @@ absl::Status CudaOps::Run(const MatMulParams& p) {
   if (p.out.dtype != DType::kFloat32) {
     checks.SameType("out", p.out.dtype, "weight", p.weight.dtype);
   }
-  if (checks.ok() && LtMatMul::Takes(p)) return LibraryMatMul(p);
-  return Enqueue(checks, launchers_.matmul, launchers_.matmul_scratch, p);
+  if (!checks.ok()) return checks.status();
+  const bool panels = panels_ != nullptr && TakesPanels(PanelsOf(p));
+  if (!panels && !LtMatMul::Takes(p)) {
+    return Enqueue(checks, launchers_.matmul, launchers_.matmul_scratch, p);
+  }
+  if (sink_.preparing()) {
+    if (absl::Status status = PrepareFewerRows(p); !status.ok()) return status;
+  }
+  return panels ? PanelMatMul(p) : LibraryMatMul(p);
+}
+
+// Later products of this shape may have so few rows that others make them.
+absl::Status CudaOps::PrepareFewerRows(const MatMulParams& p) {
+  MatMulParams few = p;
+  few.rows = LtMatMul::kOwnRows;
+  absl::Status status =
+      Enqueue(CheckParams(few, kTypes), launchers_.matmul, launchers_.matmul_scratch, few);
+  if (!status.ok() || panels_ == nullptr) return status;
+  for (const int32_t most : {kPanelRows, kPanelRows / 2}) {
+    few.rows = most;
+    if (p.rows > most && TakesPanels(PanelsOf(few))) return PanelMatMul(few);
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CudaOps::PanelMatMul(const MatMulParams& p) {
+  const absl::StatusOr<LaunchContext> context = sink_.Context(true);
+  if (!context.ok()) return context.status();
+  return sink_.Launched("matmul", panels_(PanelsOf(p), *context));
 }
 
 absl::Status CudaOps::LibraryMatMul(const MatMulParams& p) {
-  if (sink_.preparing()) {
-    // Later products of this shape may have so few rows that they are not the library's.
-    MatMulParams few = p;
-    few.rows = LtMatMul::kOwnRows;
-    absl::Status status =
-        Enqueue(CheckParams(few, kTypes), launchers_.matmul, launchers_.matmul_scratch, few);
-    if (!status.ok()) return status;
-  }
   const absl::StatusOr<LaunchContext> context = sink_.Context(true);
   if (!context.ok()) return context.status();
   absl::Status status = sink_.preparing() ? library_.Prepare(p) : library_.Run(p);

@@ -1,4 +1,4 @@
-// The products of 5 to 64 rows (kernels/cuda/panel_product.h) at the shapes of three models,
+// The products of 3 to 64 rows (kernels/cuda/panel_product.h) at the shapes of three models,
 // bfloat16: whether each is right; each alone over all layers' weights in turn, by the blocks that
 // share a tile's columns and by the size of the ring; then all layers with their norms as one
 // graph, a kernel that waits for so many cycles standing in for attention. Weights are read cold.

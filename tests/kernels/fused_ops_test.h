@@ -78,7 +78,7 @@ class FusedOpsTest : public TypedOpsTest {
       known.on_host = true;
       OnShape(known, 7, check);
       known.adjacent = true;
-      for (const int32_t rows : {16, 21, 40, 70}) OnShape(known, rows, check);
+      for (const int32_t rows : {3, 16, 21, 40, 70}) OnShape(known, rows, check);
     }
   }
 

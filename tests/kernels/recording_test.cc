@@ -176,10 +176,10 @@ TEST_P(RecordingTest, WhatARecordingCannotHoldIsRefusedAndSpoilsNothing) {
 TEST_P(RecordingTest, WhatWasNotPreparedIsNamed) {
   if (!IsCuda()) GTEST_SKIP() << "the CPU backend has nothing to choose";
   MatMulParams product;
-  product.rows = 20;
-  product.in = memory().Activations(std::vector<float>(20 * 32, 1.0f), activations(), 32);
+  product.rows = 70;  // of fewer no device has to choose a kernel
+  product.in = memory().Activations(std::vector<float>(70 * 32, 1.0f), activations(), 32);
   product.weight = memory().Weights(std::vector<float>(16 * 32, 1.0f), activations(), 16, 32);
-  product.out = memory().Empty(20, activations(), 16);
+  product.out = memory().Empty(70, activations(), 16);
   const SampleParams choice = Choice(std::vector<float>(1000, 1.0f));
   ASSERT_TRUE(device().BeginRecord().ok());
   const absl::Status unchosen = ops().Run(product);
@@ -192,7 +192,7 @@ TEST_P(RecordingTest, WhatWasNotPreparedIsNamed) {
               AllOf(HasSubstr("sample"), HasSubstr("bytes of scratch memory")));
   EXPECT_TRUE(device().EndRecord().ok());
   Execute(product);  // prepares itself
-  EXPECT_EQ(memory().Download(product.out, 20), std::vector<float>(20 * 16, 32.0f));
+  EXPECT_EQ(memory().Download(product.out, 70), std::vector<float>(70 * 16, 32.0f));
 }
 
 SIROCCO_ON_ALL_DEVICES(RecordingTest);
