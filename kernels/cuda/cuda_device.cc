@@ -1,6 +1,7 @@
 #include "kernels/cuda/cuda_device.h"
 
 #include <algorithm>
+#include <cstdint>
 #include <string>
 #include <utility>
 
@@ -29,17 +30,25 @@ constexpr int kHopper = 90;
 // Reads of MeasureReadBandwidth, of which the fastest counts.
 constexpr int kBandwidthReads = 3;
 
+const Launchers& LaunchersOf(bool portable, bool batch_invariant) {
+  if (portable) {
+    return batch_invariant ? portable::OrderedLaunchers() : portable::KernelLaunchers();
+  }
+  return batch_invariant ? hopper::OrderedLaunchers() : hopper::KernelLaunchers();
+}
+
 class CudaDevice final : public Device, private OpSink {
  public:
-  CudaDevice(std::unique_ptr<CudaContext> context, bool portable)
+  CudaDevice(std::unique_ptr<CudaContext> context, const CudaOptions& options)
       : context_(std::move(context)),
-        portable_(portable || context_->compute_capability() != kHopper),
-        launchers_(portable_ ? portable::KernelLaunchers() : hopper::KernelLaunchers()),
+        portable_(options.portable || context_->compute_capability() != kHopper),
+        batch_invariant_(options.batch_invariant),
+        launchers_(LaunchersOf(portable_, batch_invariant_)),
         library_(*context_, counters_),
         staged_(*context_, counters_),
         marks_(*context_),
         recorder_(*context_, counters_),
-        ops_(launchers_, *this, library_) {}
+        ops_(launchers_, *this, batch_invariant_ ? nullptr : &library_) {}
 
   // The second part of making it.
   absl::Status Create() {
@@ -58,11 +67,16 @@ class CudaDevice final : public Device, private OpSink {
   uint64_t FreeBytes() const override { return MemoryOrNone().free_bytes; }
   uint64_t TotalBytes() const override { return MemoryOrNone().total_bytes; }
   std::string name() const override {
-    return absl::StrCat(context_->name(), portable_ ? ", portable kernels" : "");
+    return absl::StrCat(context_->name(), portable_ ? ", portable kernels" : "",
+                        batch_invariant_ ? ", batch-invariant" : "");
   }
   DType ActivationDType(DType weights) const override { return weights; }
   bool runs_ahead() const override { return true; }
-  int32_t norms_where_read_rows() const override { return LtMatMul::kOwnRows; }
+  // Batch-invariant steps are one plan for any number of rows.
+  int32_t norms_where_read_rows() const override {
+    return batch_invariant_ ? INT32_MAX : LtMatMul::kOwnRows;
+  }
+  bool prefill_as_decode() const override { return batch_invariant_; }
 
   absl::StatusOr<std::unique_ptr<Buffer>> Allocate(size_t bytes, MemoryUse use) override {
     return AllocateDevice(*context_, bytes, use, counters_);
@@ -123,10 +137,15 @@ class CudaDevice final : public Device, private OpSink {
   std::vector<std::string> notes() const override {
     std::vector<std::string> notes = library_.Notes();
     notes.insert(notes.begin(), KernelsNote());
+    if (batch_invariant_) {
+      notes.push_back("batch_invariant: sums in one order for any number of rows, no library");
+    }
     return notes;
   }
   absl::StatusOr<std::vector<std::string>> TuneProducts(
       std::span<const MatMulParams> products) override {
+    // No product is the library's, which the table is of.
+    if (batch_invariant_) return Device::TuneProducts(products);
     return library_.Tune(products, marks_);
   }
   Ops& ops() override { return ops_; }
@@ -156,6 +175,7 @@ class CudaDevice final : public Device, private OpSink {
 
   std::unique_ptr<CudaContext> context_;  // the rest needs it, to its end
   const bool portable_;
+  const bool batch_invariant_;
   const Launchers& launchers_;
   LtMatMul library_;
   StagedCopy staged_;
@@ -301,7 +321,7 @@ absl::StatusOr<std::unique_ptr<Device>> CreateCudaDevice(const CudaOptions& opti
   absl::StatusOr<std::unique_ptr<cuda::CudaContext>> context =
       cuda::CudaContext::Create(options.device);
   if (!context.ok()) return context.status();
-  auto device = std::make_unique<cuda::CudaDevice>(*std::move(context), options.portable);
+  auto device = std::make_unique<cuda::CudaDevice>(*std::move(context), options);
   if (absl::Status status = device->Create(); !status.ok()) return status;
   return device;
 }

@@ -36,7 +36,8 @@ class OpSink {
 
 class CudaOps final : public Ops {
  public:
-  CudaOps(const Launchers& launchers, OpSink& sink, LtMatMul& library)
+  // Null `library`: all products are our own kernels'.
+  CudaOps(const Launchers& launchers, OpSink& sink, LtMatMul* library)
       : launchers_(launchers), sink_(sink), library_(library) {}
 
   absl::Status Run(const BeginStepParams& p) override;
@@ -91,7 +92,7 @@ class CudaOps final : public Ops {
 
   const Launchers& launchers_;
   OpSink& sink_;
-  LtMatMul& library_;
+  LtMatMul* const library_;
 };
 
 template <typename Params>

@@ -89,7 +89,9 @@ absl::Status CudaOps::EnqueueFused(const Checks& checks, Launch<Params> launch,
       std::is_same_v<Params, NormQkvParams> || std::is_same_v<Params, QkvParams>;
   const bool programmatic = !kBeginsLayer || p.layer.counter == nullptr;
   if constexpr (IsOfProducts<Params>) {
-    if (checks.ok() && IsLibrarys(p)) return LibraryFused(checks, launch, scratch, p);
+    if (checks.ok() && library_ != nullptr && IsLibrarys(p)) {
+      return LibraryFused(checks, launch, scratch, p);
+    }
   }
   return Enqueue(checks, launch, scratch, p, programmatic);
 }
@@ -122,14 +124,15 @@ absl::Status CudaOps::LibraryFused(const Checks& checks, Launch<Params> launch,
     return sink_.Launched(checks.operation(), error);
   }
   for (const MatMulParams& product : products.all()) {
-    absl::Status status = sink_.preparing() ? library_.Prepare(product, FormOf(products))
-                                            : library_.Run(product, FormOf(products));
+    absl::Status status = sink_.preparing() ? library_->Prepare(product, FormOf(products))
+                                            : library_->Run(product, FormOf(products));
     if (!status.ok()) return status;
   }
   return sink_.Launched(checks.operation(), End(launchers_, p, products, *context));
 }
 
 std::vector<MatMulParams> CudaOps::ProductsOf(const Operation& operation) {
+  if (library_ == nullptr) return {};
   const absl::StatusOr<LaunchContext> context = sink_.Context(true);
   if (!context.ok()) return {};  // a fault, which whatever comes next tells
   const auto products_of = [&](const auto& p) -> std::vector<MatMulParams> {

@@ -56,7 +56,7 @@ absl::Status CudaOps::Run(const MatMulParams& p) {
   if (p.out.dtype != DType::kFloat32) {
     checks.SameType("out", p.out.dtype, "weight", p.weight.dtype);
   }
-  if (checks.ok() && LtMatMul::Takes(p)) return LibraryMatMul(p);
+  if (checks.ok() && library_ != nullptr && LtMatMul::Takes(p)) return LibraryMatMul(p);
   return Enqueue(checks, launchers_.matmul, launchers_.matmul_scratch, p);
 }
 
@@ -71,7 +71,7 @@ absl::Status CudaOps::LibraryMatMul(const MatMulParams& p) {
   }
   const absl::StatusOr<LaunchContext> context = sink_.Context(true);
   if (!context.ok()) return context.status();
-  absl::Status status = sink_.preparing() ? library_.Prepare(p) : library_.Run(p);
+  absl::Status status = sink_.preparing() ? library_->Prepare(p) : library_->Run(p);
   if (!status.ok()) return status;
   if (p.bias == nullptr) return sink_.Launched("matmul", cudaSuccess);
   return sink_.Launched("matmul", launchers_.add_bias(p.rows, p.out, p.bias, *context));

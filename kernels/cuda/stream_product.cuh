@@ -4,10 +4,11 @@
 // Bytes: every weight once, the activations once a block (from the L2 cache), the outputs once.
 // Grid: one block a multiprocessor, or as many as there are units; each takes one run of weights,
 // all of them as long. Shared memory: a ring of 96 KiB of weights (64 KiB beside activations that
-// leave no more; 48 KiB where not Hopper), the activations, and 16 KiB of sums. The ring is filled before WaitForDependency, while the kernel
-// before still runs: weights and the layer's table are not written by any kernel. Sums are float32
-// in an order that depends on the weights' shape and on the number of multiprocessors, not on the
-// number of rows.
+// leave no more; 48 KiB where not Hopper), the activations, and 16 KiB of sums. The ring is filled
+// before WaitForDependency, while the kernel before still runs: weights and the layer's table are not
+// written by any kernel. Sums are float32, of 16-bit types in the order of ordered_product.cuh, which
+// hangs on nothing but the number of columns: whichever warp gets them, groups p, p + 8, p + 16, ...
+// of a row make its partial sum p.
 // Assumes: columns a multiple of 8; every pointer of the parameters and of the layer's table a
 // multiple of 16 bytes.
 #pragma once
@@ -50,7 +51,7 @@ template <typename T, typename Op, int kDepth, bool kOwnColumns>
 __global__ void __launch_bounds__(kStreamThreads, 2)
     StreamKernel(const __grid_constant__ StreamParams<typename Op::Params> p) {
   __shared__ __align__(16) float partial[2][kStreamPartials][kStreamWarps];
-  __shared__ float norm_sums[2 * kStreamWarps];
+  __shared__ float norm_sums[kNormSums];
   const StreamPlan& plan = p.plan;
   const int warp = threadIdx.x / kWarp;
   constexpr int kRing = kDepth * kStreamSlotBytes;  // a warp's
@@ -95,11 +96,12 @@ __global__ void __launch_bounds__(kStreamThreads, 2)
       const StreamTile<T> tile = op.TileAt(unit, end_unit);
       if (unit + tile.units > most) break;
       StreamSums<T> sums;
+      const int part = group;  // 0 ... 7, in each tile another warp's
       for (; group < plan.groups; group += kStreamWarps) sums.Add(places, ring.Next(), group);
       group -= plan.groups;
       // A unit's parts lie together.
       sums.Store(tile, plan.rows, Op::kParts == 2 ? 1 : plan.half_rows, Op::kParts,
-                 &partial[buffer][(unit - first) * Op::kParts * plan.rows][warp]);
+                 &partial[buffer][(unit - first) * Op::kParts * plan.rows][part]);
       unit += tile.units;
     } while (unit < end_unit);
     // Two buffers: this barrier also keeps sums of the buffer after next from overwriting what is
@@ -110,10 +112,10 @@ __global__ void __launch_bounds__(kStreamThreads, 2)
 #pragma unroll
       for (int part = 0; part < Op::kParts; ++part) {
         const float* of = partial[buffer][(u * Op::kParts + part) * plan.rows + own_row];
-        float total = 0;
+        float halves[2] = {};
 #pragma unroll
-        for (int w = 0; w < kStreamWarps; ++w) total += of[w];
-        sums[part] = total;
+        for (int i = 0; i < kStreamWarps; ++i) halves[i / (kStreamWarps / 2)] += of[i];
+        sums[part] = halves[0] + halves[1];
       }
       op.End(first + u, own_row, sums,
              u == own_unit && loaded ? before : op.Load(first + u, own_row));
