@@ -30,11 +30,12 @@ constexpr int kHopper = 90;
 // Reads of MeasureReadBandwidth, of which the fastest counts.
 constexpr int kBandwidthReads = 3;
 
-const Launchers& LaunchersOf(bool portable, bool batch_invariant) {
-  if (portable) {
-    return batch_invariant ? portable::OrderedLaunchers() : portable::KernelLaunchers();
+KernelSet KernelsOf(bool portable, bool batch_invariant, LtMatMul* library) {
+  if (batch_invariant) {
+    return {.launchers = portable ? portable::OrderedLaunchers() : hopper::OrderedLaunchers()};
   }
-  return batch_invariant ? hopper::OrderedLaunchers() : hopper::KernelLaunchers();
+  return {.launchers = portable ? portable::KernelLaunchers() : hopper::KernelLaunchers(),
+          .library = library};
 }
 
 class CudaDevice final : public Device, private OpSink {
@@ -43,12 +44,12 @@ class CudaDevice final : public Device, private OpSink {
       : context_(std::move(context)),
         portable_(options.portable || context_->compute_capability() != kHopper),
         batch_invariant_(options.batch_invariant),
-        launchers_(LaunchersOf(portable_, batch_invariant_)),
         library_(*context_, counters_),
+        kernels_(KernelsOf(portable_, batch_invariant_, &library_)),
         staged_(*context_, counters_),
         marks_(*context_),
         recorder_(*context_, counters_),
-        ops_(launchers_, *this, batch_invariant_ ? nullptr : &library_) {}
+        ops_(kernels_, *this) {}
 
   // The second part of making it.
   absl::Status Create() {
@@ -176,8 +177,8 @@ class CudaDevice final : public Device, private OpSink {
   std::unique_ptr<CudaContext> context_;  // the rest needs it, to its end
   const bool portable_;
   const bool batch_invariant_;
-  const Launchers& launchers_;
   LtMatMul library_;
+  const KernelSet kernels_;
   StagedCopy staged_;
   MarkRing marks_;
   GraphRecorder recorder_;
@@ -300,7 +301,7 @@ absl::StatusOr<double> CudaDevice::MeasureReadBandwidth(size_t bytes) {
     const absl::StatusOr<DeviceMark> begin = Mark();
     if (!begin.ok()) return begin.status();
     absl::Status status =
-        Launched("read_stream", launchers_.read_stream((*memory)->data(), bytes, sink, *context));
+        Launched("read_stream", kernels_.launchers.read_stream((*memory)->data(), bytes, sink, *context));
     if (!status.ok()) return status;
     const absl::StatusOr<DeviceMark> end = Mark();
     if (!end.ok()) return end.status();

@@ -34,11 +34,17 @@ class OpSink {
   virtual absl::Status Launched(std::string_view operation, cudaError_t error) = 0;
 };
 
+// What operations may use. Only what is given: a batch-invariant device gives what was made for
+// that, and no path that is added here later.
+struct KernelSet {
+  const Launchers& launchers;
+  LtMatMul* library = nullptr;  // null: all products are our own kernels'
+};
+
 class CudaOps final : public Ops {
  public:
-  // Null `library`: all products are our own kernels'.
-  CudaOps(const Launchers& launchers, OpSink& sink, LtMatMul* library)
-      : launchers_(launchers), sink_(sink), library_(library) {}
+  CudaOps(const KernelSet& kernels, OpSink& sink)
+      : launchers_(kernels.launchers), sink_(sink), library_(kernels.library) {}
 
   absl::Status Run(const BeginStepParams& p) override;
   absl::Status Run(const EmbedParams& p) override;
@@ -99,6 +105,7 @@ template <typename Params>
 absl::Status CudaOps::Enqueue(const Checks& checks, Launch<Params> launch,
                               ScratchOf<Params> scratch, const Params& p, bool programmatic) {
   if (!checks.ok()) return checks.status();
+  if (launch == nullptr) return sink_.Launched(checks.operation(), cudaErrorNotSupported);
   if (scratch != nullptr) {
     if (absl::Status s = sink_.NeedScratch(checks.operation(), scratch(p)); !s.ok()) {
       return s;

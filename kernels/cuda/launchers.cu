@@ -6,99 +6,94 @@
 namespace sirocco::cuda::SIROCCO_CUDA_PATH {
 namespace {
 
-template <typename Params>
-size_t NoScratch(const Params& /*p*/) {
-  return 0;
-}
-
-constexpr Launchers Kernels() {
+// What does the same to a row whatever stands beside it, and however many rows there are.
+constexpr Launchers OfSingleRows() {
   return {
-    // step_rows.cu, norms.cu, rows.cu
-    .begin_step = LaunchBeginStep,
-    .embed = LaunchEmbed,
-    .rms_norm = LaunchRmsNorm,
-    .head_norm = LaunchHeadNorm,
-    .add_norm = LaunchAddNorm,
-    .norm_qk = LaunchNormQk,
-    .rotary = LaunchRotary,
-    .write_kv = LaunchWriteKv,
-    .add = LaunchAdd,
-    .gated_activation = LaunchGatedActivation,
-    .gather_rows = LaunchGatherRows,
-    .adjust_logits = LaunchAdjustLogits,
-    .add_bias = LaunchAddBias,
-    // experts.cu
-    .experts_scratch = ExpertsScratch,
-    .experts = LaunchExperts,
-    // read_stream.cu
-    .read_stream = LaunchReadStream,
-    // decode_attention.cu
-    .decode_attention_scratch = DecodeAttentionScratch,
-    .decode_attention = LaunchDecodeAttention,
-    .qkv_attention_scratch = QkvAttentionScratch,
-    .qkv_attention = LaunchQkvAttention,
-    // qkv_end.cu
-    .qkv_end = LaunchQkvEnd,
-    // prefill_attention.cu
-    .prefill_attention = LaunchPrefillAttention,
-    // sample.cu, score.cu
-    .sample_scratch = SampleScratch,
-    .sample = LaunchSample,
-    .score_tokens_scratch = ScoreTokensScratch,
-    .score_tokens = LaunchScoreTokens,
-    // product.cu
-    .matmul_scratch = MatMulScratch,
-    .matmul = LaunchMatMul,
-    // fused_*.cu
-    .norm_qkv_scratch = NormQkvScratch,
-    .norm_qkv = LaunchNormQkv,
-    .qkv_scratch = QkvScratch,
-    .qkv = LaunchQkv,
-    .output_residual_scratch = OutputResidualScratch,
-    .output_residual = LaunchOutputResidual,
-    .norm_gate_up_scratch = NormGateUpScratch,
-    .norm_gate_up = LaunchNormGateUp,
-    .down_residual_scratch = DownResidualScratch,
-    .down_residual = LaunchDownResidual,
-    .down_norm_scratch = DownNormScratch,
-    .down_norm = LaunchDownNorm,
-    // fused_norm.cu, gate_up_end.cu
-    .norms_before_qkv = LaunchNorms,
-    .norms_before_gate_up = LaunchNorms,
-    .norms_after_down = LaunchNorms,
-    .gate_up_end = LaunchGateUpEnd,
+      // step_rows.cu, norms.cu, rows.cu
+      .begin_step = LaunchBeginStep,
+      .embed = LaunchEmbed,
+      .rms_norm = LaunchRmsNorm,
+      .head_norm = LaunchHeadNorm,
+      .add_norm = LaunchAddNorm,
+      .norm_qk = LaunchNormQk,
+      .rotary = LaunchRotary,
+      .write_kv = LaunchWriteKv,
+      .add = LaunchAdd,
+      .gated_activation = LaunchGatedActivation,
+      .gather_rows = LaunchGatherRows,
+      .adjust_logits = LaunchAdjustLogits,
+      // experts.cu
+      .experts_scratch = ExpertsScratch,
+      .experts = LaunchExperts,
+      // read_stream.cu
+      .read_stream = LaunchReadStream,
+      // sample.cu, score.cu
+      .sample_scratch = SampleScratch,
+      .sample = LaunchSample,
+      .score_tokens_scratch = ScoreTokensScratch,
+      .score_tokens = LaunchScoreTokens,
   };
 }
 
-// All but what would depend on the rows.
+constexpr Launchers Fastest() {
+  Launchers kernels = OfSingleRows();
+  // decode_attention.cu
+  kernels.decode_attention_scratch = DecodeAttentionScratch;
+  kernels.decode_attention = LaunchDecodeAttention;
+  kernels.qkv_attention_scratch = QkvAttentionScratch;
+  kernels.qkv_attention = LaunchQkvAttention;
+  // qkv_end.cu
+  kernels.qkv_end = LaunchQkvEnd;
+  // prefill_attention.cu
+  kernels.prefill_attention = LaunchPrefillAttention;
+  // product.cu
+  kernels.matmul_scratch = MatMulScratch;
+  kernels.matmul = LaunchMatMul;
+  // rows.cu
+  kernels.add_bias = LaunchAddBias;
+  // fused_*.cu
+  kernels.norm_qkv_scratch = NormQkvScratch;
+  kernels.norm_qkv = LaunchNormQkv;
+  kernels.qkv_scratch = QkvScratch;
+  kernels.qkv = LaunchQkv;
+  kernels.output_residual_scratch = OutputResidualScratch;
+  kernels.output_residual = LaunchOutputResidual;
+  kernels.norm_gate_up_scratch = NormGateUpScratch;
+  kernels.norm_gate_up = LaunchNormGateUp;
+  kernels.down_residual_scratch = DownResidualScratch;
+  kernels.down_residual = LaunchDownResidual;
+  kernels.down_norm_scratch = DownNormScratch;
+  kernels.down_norm = LaunchDownNorm;
+  // fused_norm.cu, gate_up_end.cu
+  kernels.norms_before_qkv = LaunchNorms;
+  kernels.norms_before_gate_up = LaunchNorms;
+  kernels.norms_after_down = LaunchNorms;
+  kernels.gate_up_end = LaunchGateUpEnd;
+  return kernels;
+}
+
+// Whatever is not named here, or above, is null: batch_invariant does not have it.
 constexpr Launchers Ordered() {
-  Launchers launchers = Kernels();
-  launchers.decode_attention_scratch = OrderedDecodeAttentionScratch;
-  launchers.decode_attention = LaunchOrderedDecodeAttention;
-  launchers.qkv_attention_scratch = OrderedQkvAttentionScratch;
-  launchers.qkv_attention = LaunchOrderedQkvAttention;
-  launchers.qkv_end = LaunchOrderedQkvEnd;
-  launchers.matmul_scratch = NoScratch<MatMulParams>;
-  launchers.matmul = LaunchOrderedMatMul;
-  launchers.norm_qkv_scratch = NoScratch<NormQkvParams>;
-  launchers.norm_qkv = LaunchOrderedNormQkv;
-  launchers.qkv_scratch = NoScratch<QkvParams>;
-  launchers.qkv = LaunchOrderedQkv;
-  launchers.output_residual_scratch = NoScratch<OutputResidualParams>;
-  launchers.output_residual = LaunchOrderedOutputResidual;
-  launchers.norm_gate_up_scratch = NoScratch<NormGateUpParams>;
-  launchers.norm_gate_up = LaunchOrderedNormGateUp;
-  launchers.down_residual_scratch = NoScratch<DownResidualParams>;
-  launchers.down_residual = LaunchOrderedDownResidual;
-  launchers.down_norm_scratch = NoScratch<DownNormParams>;
-  launchers.down_norm = LaunchOrderedDownNorm;
-  return launchers;
+  Launchers kernels = OfSingleRows();
+  kernels.decode_attention_scratch = OrderedDecodeAttentionScratch;
+  kernels.decode_attention = LaunchOrderedDecodeAttention;
+  kernels.qkv_attention_scratch = OrderedQkvAttentionScratch;
+  kernels.qkv_attention = LaunchOrderedQkvAttention;
+  kernels.qkv_end = LaunchOrderedQkvEnd;
+  kernels.matmul = LaunchOrderedMatMul;
+  kernels.norm_qkv = LaunchOrderedNormQkv;
+  kernels.qkv = LaunchOrderedQkv;
+  kernels.output_residual = LaunchOrderedOutputResidual;
+  kernels.norm_gate_up = LaunchOrderedNormGateUp;
+  kernels.down_residual = LaunchOrderedDownResidual;
+  kernels.down_norm = LaunchOrderedDownNorm;
+  return kernels;
 }
 
 }  // namespace
 
 const Launchers& KernelLaunchers() {
-  static constexpr Launchers kLaunchers = Kernels();
+  static constexpr Launchers kLaunchers = Fastest();
   return kLaunchers;
 }
 
