@@ -425,7 +425,7 @@ inline constexpr int32_t kOrderedStreamRows = 4;
 template <typename Op>
 cudaError_t LaunchOrderedStream(const Op& op, DType dtype, const LaunchContext& context) {
   if (op.rows > kOrderedStreamRows || dtype == DType::kFloat32) return cudaErrorNotSupported;
-  return LaunchStream(op, context);
+  return LaunchStream(op, context, {.ordered = true});
 }
 
 }  // namespace sirocco::cuda::SIROCCO_CUDA_PATH
