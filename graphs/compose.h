@@ -14,6 +14,10 @@
 
 namespace sirocco {
 
+// What prefill steps are made of (Device::prefill_as_decode): operations of their own, or those of
+// a decode step, fused or eager.
+enum class PrefillOps { kOwn, kFused, kEager };
+
 // All that plans are composed from. The same code composes for a device and, on null pointers, for
 // people.
 struct ComposeContext {
@@ -24,11 +28,14 @@ struct ComposeContext {
   std::span<const LayerParams> layers = {};  // on the host, one a layer; plans point at them
   const LayerParams* layer_table = nullptr;  // the same in device memory
   int32_t norms_where_read_rows = 0;         // Device::norms_where_read_rows
+  PrefillOps prefill = PrefillOps::kOwn;
   bool keep_logits = false;
 };
 
 // Eager: one operation at a time, nothing fused (plan_eager.cc).
 Plan ComposeEagerDecode(const ComposeContext& context);
+// Its layers, for any rows whose lanes and positions are in the row map.
+void AddEagerLayers(const ComposeContext& context, Plan& plan);
 
 // A layer's plan for all layers, which it finds by the counter in device memory, and the plans
 // before and after (plan_layer.cc). Nothing is fused across layers.
@@ -49,7 +56,8 @@ Plan ComposePrefill(const ComposeContext& context);
 Plan ComposePrefillHead(const ComposeContext& context);
 
 // Building blocks.
-enum class Pass { kDecode, kPrefill };
+// kPrefillAsDecode: with the attention of decode, after the ends of q, k and v.
+enum class Pass { kDecode, kPrefill, kPrefillAsDecode };
 // A layer's five operations (one more of a prefill), which leave the counter alone where `advance`
 // is null.
 void AddLayer(const ComposeContext& context, std::string_view part, const LayerRef& layer,

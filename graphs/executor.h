@@ -45,6 +45,7 @@ struct ExecutorOptions {
   std::vector<int32_t> kv_blocks = {};  // blocks of each layer group
   DType kv_dtype = DType::kFloat32;
   DType activation_dtype = DType::kFloat32;  // Device::ActivationDType of the weights
+  bool prefill_as_decode = false;            // Device::prefill_as_decode
   // For tests and comparisons: each sampling step copies its logits aside before the sampler
   // overwrites them (one more operation a step) and brings them to the host, for
   // Executor::KeptLogits.

@@ -98,6 +98,9 @@ absl::Status ModelExecutor::AllocateHosts() {
 }
 
 void ModelExecutor::Compose(const ModelWeights& weights) {
+  const PrefillOps prefill = !options_.prefill_as_decode     ? PrefillOps::kOwn
+                             : options_.mode == Mode::kEager ? PrefillOps::kEager
+                                                             : PrefillOps::kFused;
   const ComposeContext context{.descriptor = descriptor_,
                                .weights = weights,
                                .buffers = buffers_,
@@ -105,6 +108,7 @@ void ModelExecutor::Compose(const ModelWeights& weights) {
                                .layers = layers_,
                                .layer_table = layer_table_->as<LayerParams>(),
                                .norms_where_read_rows = device_.norms_where_read_rows(),
+                               .prefill = prefill,
                                .keep_logits = options_.keep_logits};
   plan_ = ComposeDecode(options_.mode, context);
   inputs_.emplace(device_, buffers_, lanes_, options_);

@@ -4,6 +4,7 @@
 //
 // Then a model with post-norms changes the stream's buffer in every layer, where the MLP takes in
 // what the attention adds.
+#include <cstdint>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -88,6 +89,7 @@ Plan ComposeDecoder(const ComposeContext& context) {
   if (context.descriptor.experts > 0) return ComposeChain(context);
   const int32_t read = context.norms_where_read_rows;
   if (read == 0) return ComposeWritten(context);
+  if (read == INT32_MAX) return ComposeChain(context);
   Plan plan;
   plan.Append(ComposeChain(context), {.least = 1, .most = read});
   plan.Append(ComposeWritten(context), {.least = read + 1});

@@ -86,7 +86,9 @@ void AddMlp(const ComposeContext& context, std::string_view part, const LayerPar
   AddProjection(part, b.activated, layer.down, layer.down_bias, b.delta, plan);
 }
 
-void AddLayers(const ComposeContext& context, Plan& plan) {
+}  // namespace
+
+void AddEagerLayers(const ComposeContext& context, Plan& plan) {
   const std::span<const LayerParams> layers = context.layers;
   for (size_t i = 0; i < layers.size(); ++i) {
     const std::string part = absl::StrCat("layer ", i);
@@ -104,8 +106,6 @@ void AddLayers(const ComposeContext& context, Plan& plan) {
     AddResidual(context, part, layer.mlp_post_norm, plan);
   }
 }
-
-}  // namespace
 
 BeginStepParams DecodeBegin(const ComposeContext& context, int32_t* layer_counter) {
   const StepBuffers& b = context.buffers;
@@ -155,7 +155,7 @@ void AddSample(const ComposeContext& context, const int32_t* lanes, Plan& plan) 
 
 Plan ComposeEagerDecode(const ComposeContext& context) {
   Plan plan = ComposePrologue(context, nullptr);
-  AddLayers(context, plan);
+  AddEagerLayers(context, plan);
   plan.Add("epilogue", FinalNorm(context));
   AddHead(context, context.buffers.normed, plan);
   AddSample(context, context.buffers.rows.lane, plan);

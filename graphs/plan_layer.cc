@@ -46,6 +46,15 @@ void AddQkvAttention(const ComposeContext& context, std::string_view part, const
   plan.Add(
       part,
       QkvEndParams{.map = b.rows, .lanes = context.lanes, .layer = layer, .qkv = b.qkv, .q = b.q});
+  if (pass == Pass::kPrefillAsDecode) {
+    plan.Add(part, DecodeAttentionParams{.map = b.rows,
+                                         .lanes = context.lanes,
+                                         .q = b.q,
+                                         .shape = params.attention,
+                                         .kv = params.kv,
+                                         .out = b.attention});
+    return;
+  }
   plan.Add(part, PrefillAttentionParams{.map = b.rows,
                                         .lanes = context.lanes,
                                         .segments = b.segments.items,

@@ -1,23 +1,42 @@
 // A prefill step: the decoder's operations over the rows of whole chunks, with an attention of
-// their own, issued one by one in every mode. The LM head sees those rows alone whose logits are
-// asked for.
+// their own, issued one by one in every mode; or, where a device asks for that, the very operations
+// of the mode's decode step. The LM head sees those rows alone whose logits are asked for.
 #include "absl/strings/str_cat.h"
 #include "graphs/compose.h"
 
 namespace sirocco {
 namespace {
 
+void AddChain(const ComposeContext& context, Pass pass, Plan& plan) {
+  for (size_t i = 0; i < context.layers.size(); ++i) {
+    AddLayer(context, absl::StrCat("layer ", i),
+             MakeLayerRef(context, nullptr, static_cast<int32_t>(i)), pass, nullptr, plan);
+  }
+}
+
+// A decode step's, up to what its last layer adds.
+void AddDecodeLayers(const ComposeContext& context, Plan& plan) {
+  if (context.prefill == PrefillOps::kEager) return AddEagerLayers(context, plan);
+  AddChain(context, Pass::kPrefillAsDecode, plan);
+  if (!context.descriptor.post_norms) return;
+  // Decode norms the sum in the same operation; here the head does, of the rows that it sees.
+  plan.Add("epilogue", AddNormParams{.sum = context.buffers.hidden,
+                                     .delta = context.buffers.delta,
+                                     .post_norm = context.layers.back().mlp_post_norm,
+                                     .epsilon = context.descriptor.norm_epsilon});
+}
+
 // The layers, and the buffer that their output is in.
 Rows AddLayers(const ComposeContext& context, Plan& plan) {
+  if (context.prefill != PrefillOps::kOwn) {
+    AddDecodeLayers(context, plan);
+    return context.buffers.hidden;
+  }
   // Experts norm what they read, and leave nothing to fuse across the boundary.
   if (context.descriptor.experts == 0) {
     return AddWrittenLayers(context, Pass::kPrefill, nullptr, plan);
   }
-  for (size_t i = 0; i < context.layers.size(); ++i) {
-    AddLayer(context, absl::StrCat("layer ", i),
-             MakeLayerRef(context, nullptr, static_cast<int32_t>(i)), Pass::kPrefill, nullptr,
-             plan);
-  }
+  AddChain(context, Pass::kPrefill, plan);
   return context.buffers.hidden;
 }
 

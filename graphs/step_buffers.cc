@@ -44,11 +44,12 @@ uint64_t PlaceStepBuffers(const ModelDescriptor& descriptor, const ExecutorOptio
   buffers.normed = TakeRows(carver, rows, descriptor.hidden_size, dtype);
   buffers.q = TakeRows(carver, rows, q_width, dtype);
   buffers.attention = TakeRows(carver, rows, q_width, dtype);
-  // Of eager decode steps alone.
-  buffers.k = TakeRows(carver, options.max_batch_size, kv_width, dtype);
-  buffers.v = TakeRows(carver, options.max_batch_size, kv_width, dtype);
-  buffers.gate = TakeRows(carver, options.max_batch_size, descriptor.intermediate_size, dtype);
-  buffers.up = TakeRows(carver, options.max_batch_size, descriptor.intermediate_size, dtype);
+  // Of eager decode steps alone, and of prefill where it is made of their operations.
+  const int64_t eager_rows = options.prefill_as_decode ? rows : options.max_batch_size;
+  buffers.k = TakeRows(carver, eager_rows, kv_width, dtype);
+  buffers.v = TakeRows(carver, eager_rows, kv_width, dtype);
+  buffers.gate = TakeRows(carver, eager_rows, descriptor.intermediate_size, dtype);
+  buffers.up = TakeRows(carver, eager_rows, descriptor.intermediate_size, dtype);
   const int32_t mlps = std::max(descriptor.experts_a_row, 1);  // a row
   buffers.activated = TakeRows(carver, rows, mlps * descriptor.intermediate_size, dtype);
   if (descriptor.experts > 0) {

@@ -115,7 +115,14 @@ class Device {
   // Where a step's norms belong: with the products that read the normed rows, each of whose parts
   // computes them anew beside its weights' way here, in steps of so many rows at most; with more,
   // with the product that writes the rows, once.
+  // INT32_MAX: in all steps.
   virtual int32_t norms_where_read_rows() const { return 0; }
+
+  // Whether a position's results are the same bits in prefill as in decode only where both are made
+  // of the same operations: then prefill is a decode step's over all of a prompt's rows, but for
+  // QkvAttentionParams, which is QkvEndParams and DecodeAttentionParams there. (CUDA where it is
+  // batch-invariant. The CPU's operations agree whichever they are.)
+  virtual bool prefill_as_decode() const { return false; }
 
   // RESOURCE_EXHAUSTED names the use, the bytes asked and the bytes free.
   virtual absl::StatusOr<std::unique_ptr<Buffer>> Allocate(size_t bytes, MemoryUse use) = 0;

@@ -26,6 +26,7 @@ class ForwardingDevice : public Device {
   absl::Status Pack(const Matrix& matrix) override { return behind_.Pack(matrix); }
   bool runs_ahead() const override { return behind_.runs_ahead(); }
   int32_t norms_where_read_rows() const override { return behind_.norms_where_read_rows(); }
+  bool prefill_as_decode() const override { return behind_.prefill_as_decode(); }
 
   absl::StatusOr<std::unique_ptr<Buffer>> Allocate(size_t bytes, MemoryUse use) override {
     return behind_.Allocate(bytes, use);

@@ -37,11 +37,11 @@
 #include <limits>
 
 #include "kernels/cuda/arrive.cuh"
+#include "kernels/cuda/cluster_ends.cuh"
 #include "kernels/cuda/cluster_item.cuh"
 #include "kernels/cuda/cluster_merge.cuh"
 #include "kernels/cuda/cluster_slots.cuh"
 #include "kernels/cuda/cluster_tiles.cuh"
-#include "kernels/cuda/head_end.cuh"
 #include "kernels/cuda/kernels.h"
 #include "kernels/cuda/launch.cuh"
 
@@ -53,141 +53,7 @@ constexpr int kMostMultiprocessors = 144;
 
 // ---- The kernel ----------------------------------------------------------------------------------
 
-__device__ __forceinline__ void LoadEight(const Rows& rows, int64_t at, float (&to)[8]) {
-  switch (rows.dtype) {
-    case DType::kBFloat16:
-      return LoadFloats<__nv_bfloat16, 8>(static_cast<const __nv_bfloat16*>(rows.data) + at, to);
-    case DType::kFloat16:
-      return LoadFloats<__half, 8>(static_cast<const __half*>(rows.data) + at, to);
-    case DType::kFloat32:
-      break;
-  }
-  LoadFloats<float, 8>(static_cast<const float*>(rows.data) + at, to);
-}
-
-// The ends of the heads that a block needs: its query heads, then k and v, dealt out to the warps.
-template <typename Kv, int kQueries, int kDim, int kWarps>
-class BlockEnds {
- public:
-  // Before the wait.
-  __device__ __forceinline__ BlockEnds(const LayerRef& ref, const LayerParams& layer,
-                                       const ClusterItem& item, int position)
-      : ref_(ref), layer_(layer), item_(item), position_(position) {
-    ForEachHead([&](int place) { HeadAt(place).Prefetch(); });
-  }
-
-  // After it, of the row's products: to `shared`, k and v also to the cache, at `slot` (of k) and,
-  // in float8, `scales`; visible after the next barrier.
-  __device__ __forceinline__ void operator()(const float* row, Kv* slot, int64_t value_offset,
-                                             [[maybe_unused]] uint8_t* scales,
-                                             ClusterShared<Kv, kQueries, kDim, kWarps>& shared) const {
-    ForEachHead([&](int place) {
-      float* const head = shared.heads[place];
-      typename Head::Half x[2];
-      HeadAt(place)(row + SumsOf(place), head, x);
-      if constexpr (kIsScaled<Kv>) {
-        if (place >= kQueries) {
-          const int is_v = place - kQueries;
-          const uint8_t scale = ScaleHead(x);
-          shared.kv[is_v][kDim].bits = scale;
-          if (item_.pass == 0) scales[is_v] = scale;
-        }
-      }
-#pragma unroll
-      for (int half = 0; half < 2; ++half) {
-        constexpr int kVec = Head::kVec;
-        const int begin = Head::Begin(half);
-        if (place < kQueries) {
-          StoreFloats<float, kVec>(x[half].at, head + begin);
-          continue;
-        }
-        const int is_v = place - kQueries;
-        StoreFloats<Kv, kVec>(x[half].at, &shared.kv[is_v][begin]);
-        if (item_.pass == 0) {
-          StoreFloats<Kv, kVec>(x[half].at, slot + (is_v ? value_offset : 0) + begin);
-        }
-      }
-    });
-  }
-
- private:
-  using Head = HeadEnd<kDim>;
-
-  // Makes of the head, of which each lane has a part, what is stored of it with the scale that it
-  // returns.
-  __device__ __forceinline__ static uint8_t ScaleHead(typename Head::Half (&x)[2]) {
-    uint32_t largest = 0;
-#pragma unroll
-    for (int i = 0; i < 2 * Head::kVec; ++i) {
-      largest = max(largest, MagnitudeBits(x[i / Head::kVec].at[i % Head::kVec]));
-    }
-    const uint8_t scale = KvScaleFor(__reduce_max_sync(kAllLanes, largest));
-    const float inverse = KvScaleInverse(scale);
-#pragma unroll
-    for (int i = 0; i < 2 * Head::kVec; ++i) x[i / Head::kVec].at[i % Head::kVec] *= inverse;
-    return scale;
-  }
-
-  // Of this warp: places below kQueries are query heads, then k, then v, which the block ends that
-  // has the row's own slot.
-  template <typename Body>
-  __device__ __forceinline__ void ForEachHead(const Body& body) const {
-#pragma unroll 1
-    for (int place = static_cast<int>(threadIdx.x) / kWarp; place < kQueries + 2;
-         place += kWarps) {
-      if (place < kQueries ? place < item_.head_count : item_.has_own) body(place);
-    }
-  }
-  // Among its kind, in elements.
-  __device__ __forceinline__ int Own(int place) const {
-    return (place < kQueries ? item_.first_head + place : item_.kv_head) * kDim;
-  }
-  // In the row of products.
-  __device__ __forceinline__ int SumsOf(int place) const {
-    return Own(place) + (place < kQueries    ? 0
-                         : place == kQueries ? ref_.q_rows
-                                             : ref_.q_rows + ref_.kv_rows);
-  }
-  __device__ __forceinline__ Head HeadAt(int place) const {
-    const bool is_q = place < kQueries;
-    const bool is_k = place == kQueries;
-    const float* const bias = is_q ? layer_.q_bias : is_k ? layer_.k_bias : layer_.v_bias;
-    const int turned = is_q || is_k ? layer_.rotary.dim : 0;
-    return {bias != nullptr ? bias + Own(place) : nullptr,
-            is_q   ? layer_.q_norm
-            : is_k ? layer_.k_norm
-                   : nullptr,
-            layer_.rotary.cos_sin + int64_t{position_} * turned, turned, layer_.norm_epsilon};
-  }
-
-  const LayerRef& ref_;
-  const LayerParams& layer_;
-  const ClusterItem& item_;
-  int position_;
-};
-
-// k and v of the row's own slot, in place of what the cache had there before this step.
-template <typename Kv, int kQueries, int kLanes, int kWarps>
-__device__ __forceinline__ void TakeOwnSlot(
-    const ClusterShared<Kv, kQueries, 8 * kLanes, kWarps>& shared, int base, const SlotRange& range,
-    int position, SlotBatch<Kv, kQueries, kLanes, kWarps>& batch) {
-  using Batch = SlotBatch<Kv, kQueries, kLanes, kWarps>;
-  const int dim = static_cast<int>(threadIdx.x) % kLanes * 8;
-#pragma unroll
-  for (int j = 0; j < Batch::kBatch; ++j) {
-    // Also in place of those beyond it, whose weight is zero: zero times what no one has written
-    // need not be zero.
-    if (min(Batch::Slot(base, j), range.end - 1) != position) continue;
-    batch.k[j].LoadShared(&shared.kv[0][dim]);
-    batch.v[j].LoadShared(&shared.kv[1][dim]);
-    if constexpr (kIsScaled<Kv>) {
-      constexpr int kDim = 8 * kLanes;
-      batch.scales[j] = shared.kv[0][kDim].bits | uint32_t{shared.kv[1][kDim].bits} << 8;
-    }
-  }
-}
-
-// The same of a tile.
+// k and v of the row's own slot in a tile, in place of what the cache had there before this step.
 template <int kQueries, int kWarps, typename Kv, int kDim>
 __device__ __forceinline__ void TakeOwnSlot(const ClusterShared<Kv, kQueries, kDim, kWarps>& shared,
                                             int tile_slot, int position,
@@ -313,9 +179,7 @@ __global__ void __launch_bounds__(kWarps* kWarp, kResidentBlocks<kTiles, kQuerie
         for (int h = 0; h < kQueries; ++h) load_query(h, dim, q[h]);
       }
       if (!some) break;
-      if constexpr (kEnds) {
-        TakeOwnSlot<Kv, kQueries, kLanes, kWarps>(shared, base, item.slots, position, batch);
-      }
+      if constexpr (kEnds) TakeOwnSlot(shared, base, item.slots, position, batch);
       AttendBatch(batch, base, item.slots, shape, q, sums);
     }
     StoreWarp(sums, shared.warps[threadIdx.x / kWarp]);
@@ -332,7 +196,7 @@ __global__ void __launch_bounds__(kWarps* kWarp, kResidentBlocks<kTiles, kQuerie
         kWarps, [&](int w) { return shared.warps[w].statistics[head]; },
         [&](int w) { return shared.warps[w].values[head][quad]; }, merged);
     if (alone) {
-      StoreOut<kDim>(args, item, head, quad, total, merged.y);
+      StoreOut<kDim>(args.p.out, item, head, quad, total, merged.y);
       continue;
     }
     // To the block of the cluster whose share it is.

@@ -68,12 +68,12 @@ __device__ __forceinline__ float4 MergeParts(int count, const StatisticsOf& stat
 }
 
 template <int kDim>
-__device__ __forceinline__ void StoreOut(const ClusterArgs& args, const ClusterItem& item, int head,
+__device__ __forceinline__ void StoreOut(const Rows& out, const ClusterItem& item, int head,
                                          int quad, const float4& total, float sum) {
   if (head >= item.head_count) return;
   const float part = 1.0f / sum;
   const float x[4] = {total.x * part, total.y * part, total.z * part, total.w * part};
-  StoreFour(args.p.out, item.out + head * kDim, 4 * quad, kDim, x);
+  StoreFour(out, item.out + head * kDim, 4 * quad, kDim, x);
 }
 
 // The row's clusters, by the last of their blocks.
@@ -89,7 +89,7 @@ __device__ void MergeClusters(const ClusterArgs& args, const ClusterItem& item) 
         item.clusters,
         [&](int c) { return args.statistics[first + c * kQueries + head]; },
         [&](int c) { return args.values[(first + c * kQueries + head) * kQuads + quad]; }, merged);
-    StoreOut<kDim>(args, item, head, quad, total, merged.y);
+    StoreOut<kDim>(args.p.out, item, head, quad, total, merged.y);
   }
 }
 
@@ -110,7 +110,7 @@ __device__ __forceinline__ void MergeBlocks(
         args.cluster, [&](int r) { return shared.quads[r * share + i].statistics; },
         [&](int r) { return shared.quads[r * share + i].values; }, merged);
     if (item.clusters == 1) {
-      StoreOut<kDim>(args, item, head, quad, total, merged.y);
+      StoreOut<kDim>(args.p.out, item, head, quad, total, merged.y);
       continue;
     }
     const int cluster = item.part >> args.cluster_bits;

@@ -123,14 +123,15 @@ struct LaneSums {
     return x;
   }
 
+  // Rounded, never fused with what is added next: for any kQueries the same.
   __device__ __forceinline__ void Scale(const float (&factor)[kOwn]) {
 #pragma unroll
-    for (int m = 0; m < kOwn; ++m) sum[m] *= factor[m];
+    for (int m = 0; m < kOwn; ++m) sum[m] = __fmul_rn(sum[m], factor[m]);
 #pragma unroll
     for (int h = 0; h < kQueries; ++h) {
       const float of_head = OfPair(factor, h);
 #pragma unroll
-      for (int i = 0; i < 8; ++i) values[h][i] *= of_head;
+      for (int i = 0; i < 8; ++i) values[h][i] = __fmul_rn(values[h][i], of_head);
     }
   }
 };
@@ -257,7 +258,7 @@ __device__ __forceinline__ void AttendBatch(const SlotBatch<Kv, kQueries, kLanes
 #pragma unroll
   for (int m = 0; m < kOwn; ++m) {
     const bool inside = Batch::Slot(base, (Sums::FirstPair() + m) / kQueries) < range.end;
-    const float own = inside ? AdjustScore(shape, score[m]) * kLog2E : -INFINITY;
+    const float own = inside ? __fmul_rn(AdjustScore(shape, score[m]), kLog2E) : -INFINITY;
     const float highest = Sums::OverBatch(own, [](float a, float b) { return fmaxf(a, b); });
     const float maximum = fmaxf(sums.maximum[m], highest);
     factor[m] = Exp2(sums.maximum[m] - maximum);

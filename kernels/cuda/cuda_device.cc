@@ -1,6 +1,7 @@
 #include "kernels/cuda/cuda_device.h"
 
 #include <algorithm>
+#include <cstdint>
 #include <string>
 #include <utility>
 
@@ -33,17 +34,27 @@ cudaError_t LaunchPanels(const PanelProductParams& p, const LaunchContext& conte
   return hopper::LaunchPanelProduct(p, context);
 }
 
+KernelSet KernelsOf(bool portable, bool batch_invariant, LtMatMul* library) {
+  if (batch_invariant) {
+    return {.launchers = portable ? portable::OrderedLaunchers() : hopper::OrderedLaunchers()};
+  }
+  return {.launchers = portable ? portable::KernelLaunchers() : hopper::KernelLaunchers(),
+          .panels = portable ? nullptr : LaunchPanels,
+          .library = library};
+}
+
 class CudaDevice final : public Device, private OpSink {
  public:
-  CudaDevice(std::unique_ptr<CudaContext> context, bool portable)
+  CudaDevice(std::unique_ptr<CudaContext> context, const CudaOptions& options)
       : context_(std::move(context)),
-        portable_(portable || context_->compute_capability() != kHopper),
-        launchers_(portable_ ? portable::KernelLaunchers() : hopper::KernelLaunchers()),
+        portable_(options.portable || context_->compute_capability() != kHopper),
+        batch_invariant_(options.batch_invariant),
         library_(*context_, counters_),
+        kernels_(KernelsOf(portable_, batch_invariant_, &library_)),
         staged_(*context_, counters_),
         marks_(*context_),
         recorder_(*context_, counters_),
-        ops_(launchers_, portable_ ? nullptr : LaunchPanels, *this, library_) {}
+        ops_(kernels_, *this) {}
 
   // The second part of making it.
   absl::Status Create() {
@@ -62,11 +73,16 @@ class CudaDevice final : public Device, private OpSink {
   uint64_t FreeBytes() const override { return MemoryOrNone().free_bytes; }
   uint64_t TotalBytes() const override { return MemoryOrNone().total_bytes; }
   std::string name() const override {
-    return absl::StrCat(context_->name(), portable_ ? ", portable kernels" : "");
+    return absl::StrCat(context_->name(), portable_ ? ", portable kernels" : "",
+                        batch_invariant_ ? ", batch-invariant" : "");
   }
   DType ActivationDType(DType weights) const override { return weights; }
   bool runs_ahead() const override { return true; }
-  int32_t norms_where_read_rows() const override { return ops_.norms_where_read_rows(); }
+  // Batch-invariant steps are one plan for any number of rows.
+  int32_t norms_where_read_rows() const override {
+    return batch_invariant_ ? INT32_MAX : ops_.norms_where_read_rows();
+  }
+  bool prefill_as_decode() const override { return batch_invariant_; }
 
   absl::StatusOr<std::unique_ptr<Buffer>> Allocate(size_t bytes, MemoryUse use) override {
     return AllocateDevice(*context_, bytes, use, counters_);
@@ -127,10 +143,15 @@ class CudaDevice final : public Device, private OpSink {
   std::vector<std::string> notes() const override {
     std::vector<std::string> notes = library_.Notes();
     notes.insert(notes.begin(), KernelsNote());
+    if (batch_invariant_) {
+      notes.push_back("batch_invariant: sums in one order for any number of rows, no library");
+    }
     return notes;
   }
   absl::StatusOr<std::vector<std::string>> TuneProducts(
       std::span<const MatMulParams> products) override {
+    // No product is the library's, which the table is of.
+    if (batch_invariant_) return Device::TuneProducts(products);
     return library_.Tune(products, marks_);
   }
   Ops& ops() override { return ops_; }
@@ -160,8 +181,9 @@ class CudaDevice final : public Device, private OpSink {
 
   std::unique_ptr<CudaContext> context_;  // the rest needs it, to its end
   const bool portable_;
-  const Launchers& launchers_;
+  const bool batch_invariant_;
   LtMatMul library_;
+  const KernelSet kernels_;
   StagedCopy staged_;
   MarkRing marks_;
   GraphRecorder recorder_;
@@ -284,7 +306,7 @@ absl::StatusOr<double> CudaDevice::MeasureReadBandwidth(size_t bytes) {
     const absl::StatusOr<DeviceMark> begin = Mark();
     if (!begin.ok()) return begin.status();
     absl::Status status =
-        Launched("read_stream", launchers_.read_stream((*memory)->data(), bytes, sink, *context));
+        Launched("read_stream", kernels_.launchers.read_stream((*memory)->data(), bytes, sink, *context));
     if (!status.ok()) return status;
     const absl::StatusOr<DeviceMark> end = Mark();
     if (!end.ok()) return end.status();
@@ -305,7 +327,7 @@ absl::StatusOr<std::unique_ptr<Device>> CreateCudaDevice(const CudaOptions& opti
   absl::StatusOr<std::unique_ptr<cuda::CudaContext>> context =
       cuda::CudaContext::Create(options.device);
   if (!context.ok()) return context.status();
-  auto device = std::make_unique<cuda::CudaDevice>(*std::move(context), options.portable);
+  auto device = std::make_unique<cuda::CudaDevice>(*std::move(context), options);
   if (absl::Status status = device->Create(); !status.ok()) return status;
   return device;
 }

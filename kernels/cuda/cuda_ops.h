@@ -35,13 +35,23 @@ class OpSink {
   virtual absl::Status Launched(std::string_view operation, cudaError_t error) = 0;
 };
 
-class CudaOps final : public Ops {
- public:
+// What operations may use. Only what is given: a batch-invariant device gives what was made for
+// that, and no path that is added here later.
+struct KernelSet {
   using PanelLauncher = cudaError_t (*)(const PanelProductParams&, const LaunchContext&);
 
-  // `panels`: null where there are none (portable kernels).
-  CudaOps(const Launchers& launchers, PanelLauncher panels, OpSink& sink, LtMatMul& library)
-      : launchers_(launchers), panels_(panels), sink_(sink), library_(library) {}
+  const Launchers& launchers;
+  PanelLauncher panels = nullptr;  // null: no products by panels
+  LtMatMul* library = nullptr;  // null: all products are our own kernels'
+};
+
+class CudaOps final : public Ops {
+ public:
+  CudaOps(const KernelSet& kernels, OpSink& sink)
+      : launchers_(kernels.launchers),
+        panels_(kernels.panels),
+        sink_(sink),
+        library_(kernels.library) {}
 
   // A step's norms with fewer rows, and more (Device::norms_where_read_rows): panels take normed
   // rows.
@@ -107,15 +117,16 @@ class CudaOps final : public Ops {
   absl::Status PanelFused(const Checks& checks, const Params& p);
 
   const Launchers& launchers_;
-  const PanelLauncher panels_;
+  const KernelSet::PanelLauncher panels_;
   OpSink& sink_;
-  LtMatMul& library_;
+  LtMatMul* const library_;
 };
 
 template <typename Params>
 absl::Status CudaOps::Enqueue(const Checks& checks, Launch<Params> launch,
                               ScratchOf<Params> scratch, const Params& p, bool programmatic) {
   if (!checks.ok()) return checks.status();
+  if (launch == nullptr) return sink_.Launched(checks.operation(), cudaErrorNotSupported);
   if (scratch != nullptr) {
     if (absl::Status s = sink_.NeedScratch(checks.operation(), scratch(p)); !s.ok()) {
       return s;

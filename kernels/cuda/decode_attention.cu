@@ -25,6 +25,7 @@
 #include "kernels/cuda/decode_plan.h"
 #include "kernels/cuda/kernels.h"
 #include "kernels/cuda/launch.cuh"
+#include "kernels/cuda/ordered.h"
 
 namespace sirocco::cuda::SIROCCO_CUDA_PATH {
 namespace {
@@ -331,7 +332,8 @@ int HeadsAThread(const DecodeLayout& layout) {
   return layout.heads_a_kv_head <= 4 || layout.chunks > kSplitThreads / 4 ? 4 : 8;
 }
 
-DecodeLayout LayoutOf(const DecodeRows& p) {
+// `ordered`: splits are of 256 slots, whatever the rows.
+DecodeLayout LayoutOf(const DecodeRows& p, bool ordered) {
   DecodeLayout layout;
   const AttentionHeads heads = HeadsOf(p);
   layout.head_dim = heads.head_dim;
@@ -346,7 +348,8 @@ DecodeLayout LayoutOf(const DecodeRows& p) {
   while (layout.queries > step && DecodeShared::Bytes(layout) > kMaxBlockShared)
     layout.queries -= step;
   layout.passes = static_cast<int32_t>(CeilDiv(layout.heads_a_kv_head, layout.queries));
-  layout.fine_splits = FineSplitsFor(int64_t{p.rows} * layout.kv_heads * layout.passes);
+  layout.fine_splits =
+      ordered ? 1 : FineSplitsFor(int64_t{p.rows} * layout.kv_heads * layout.passes);
   layout.max_splits = MostSplits(p.lanes.max_length, layout.fine_splits);
   return layout;
 }
@@ -361,19 +364,18 @@ int64_t PairsOf(const DecodeLayout& layout, int rows) {
   return int64_t{rows} * layout.kv_heads * layout.passes;
 }
 
-size_t ScratchOf(const DecodeRows& p) {
-  if (ClusterAttentionTakes(p)) return ClusterAttentionScratch(p);
-  const DecodeLayout layout = LayoutOf(p);
+size_t SplitsScratch(const DecodeRows& p, bool ordered) {
+  const DecodeLayout layout = LayoutOf(p, ordered);
   const int64_t pairs = PairsOf(layout, RowsALaunch(p, layout));
   const int64_t partials = MostSplitsOfAll(pairs, p.lanes.max_length) * layout.queries;
   return static_cast<size_t>(partials) * (layout.chunks * 8 * sizeof(float) + sizeof(float2));
 }
 
 template <bool kScaled>
-cudaError_t LaunchSplits(const DecodeRows& p, const LaunchContext& context) {
+cudaError_t LaunchSplits(const DecodeRows& p, bool ordered, const LaunchContext& context) {
   DecodeArgs args;
   args.p = p;
-  args.layout = LayoutOf(p);
+  args.layout = LayoutOf(p, ordered);
   const DecodeLayout& layout = args.layout;
   if (layout.head_dim > kMaxSplitHeadDim) return cudaErrorNotSupported;
   const int rows_a_launch = RowsALaunch(p, layout);
@@ -408,9 +410,9 @@ cudaError_t LaunchSplits(const DecodeRows& p, const LaunchContext& context) {
       return launch(DecodeAttentionKernel<8, kScaled>, kResidentBlocks<8>);
   }
 }
-cudaError_t LaunchSplits(const DecodeRows& p, const LaunchContext& context) {
-  return KvTypeOf(p) == DType::kFloat8 ? LaunchSplits<true>(p, context)
-                                       : LaunchSplits<false>(p, context);
+cudaError_t LaunchSplits(const DecodeRows& p, bool ordered, const LaunchContext& context) {
+  return KvTypeOf(p) == DType::kFloat8 ? LaunchSplits<true>(p, ordered, context)
+                                       : LaunchSplits<false>(p, ordered, context);
 }
 
 DecodeRows RowsOf(const DecodeAttentionParams& p) {
@@ -421,6 +423,18 @@ DecodeRows RowsOf(const QkvAttentionParams& p) {
   return {p.rows, p.map, p.lanes, p.q, AttentionShape(), KvLayer(), p.layer, p.qkv, p.out};
 }
 
+QkvEndParams EndOf(const QkvAttentionParams& p) {
+  return {.rows = p.rows, .map = p.map, .lanes = p.lanes, .layer = p.layer, .qkv = p.qkv, .q = p.q};
+}
+
+size_t ScratchOf(const DecodeRows& p) {
+  return ClusterAttentionTakes(p) ? ClusterAttentionScratch(p) : SplitsScratch(p, false);
+}
+
+size_t OrderedScratchOf(const DecodeRows& p) {
+  return OrderedAttentionTakes(p) ? OrderedAttentionScratch(p) : SplitsScratch(p, true);
+}
+
 }  // namespace
 
 size_t DecodeAttentionScratch(const DecodeAttentionParams& p) { return ScratchOf(RowsOf(p)); }
@@ -429,20 +443,35 @@ size_t QkvAttentionScratch(const QkvAttentionParams& p) { return ScratchOf(RowsO
 cudaError_t LaunchDecodeAttention(const DecodeAttentionParams& p, const LaunchContext& context) {
   const DecodeRows rows = RowsOf(p);
   return ClusterAttentionTakes(rows) ? LaunchClusterAttention(rows, context)
-                                     : LaunchSplits(rows, context);
+                                     : LaunchSplits(rows, false, context);
 }
 
 cudaError_t LaunchQkvAttention(const QkvAttentionParams& p, const LaunchContext& context) {
   const DecodeRows rows = RowsOf(p);
   if (ClusterAttentionTakes(rows)) return LaunchClusterAttention(rows, context);
-  const cudaError_t error = LaunchQkvEnd({.rows = p.rows,
-                                          .map = p.map,
-                                          .lanes = p.lanes,
-                                          .layer = p.layer,
-                                          .qkv = p.qkv,
-                                          .q = p.q},
-                                         context);
-  return error != cudaSuccess ? error : LaunchSplits(rows, context);
+  const cudaError_t error = LaunchQkvEnd(EndOf(p), context);
+  return error != cudaSuccess ? error : LaunchSplits(rows, false, context);
+}
+
+size_t OrderedDecodeAttentionScratch(const DecodeAttentionParams& p) {
+  return OrderedScratchOf(RowsOf(p));
+}
+size_t OrderedQkvAttentionScratch(const QkvAttentionParams& p) {
+  return OrderedScratchOf(RowsOf(p));
+}
+
+cudaError_t LaunchOrderedDecodeAttention(const DecodeAttentionParams& p,
+                                         const LaunchContext& context) {
+  const DecodeRows rows = RowsOf(p);
+  return OrderedAttentionTakes(rows) ? LaunchOrderedAttention(rows, context)
+                                     : LaunchSplits(rows, true, context);
+}
+
+cudaError_t LaunchOrderedQkvAttention(const QkvAttentionParams& p, const LaunchContext& context) {
+  const DecodeRows rows = RowsOf(p);
+  if (OrderedAttentionTakes(rows)) return LaunchOrderedAttention(rows, context);
+  const cudaError_t error = LaunchOrderedQkvEnd(EndOf(p), context);
+  return error != cudaSuccess ? error : LaunchSplits(rows, true, context);
 }
 
 }  // namespace sirocco::cuda::SIROCCO_CUDA_PATH

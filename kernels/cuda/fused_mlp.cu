@@ -3,6 +3,8 @@
 #include "kernels/cuda/epilogue.cuh"
 #include "kernels/cuda/fused_norm.h"
 #include "kernels/cuda/kernels.h"
+#include "kernels/cuda/ordered.h"
+#include "kernels/cuda/ordered_product.cuh"
 #include "kernels/cuda/stream.h"
 #include "kernels/cuda/tile_product.cuh"
 
@@ -33,9 +35,9 @@ struct GateUpWork {
     return RowsFrom<T, kEach>(matrix.data, row, outputs, x.width);
   }
 
-  template <int kRows>
+  template <typename Sums>
   __device__ __forceinline__ void End(const TileParams<Op>& p, const TilePlace& place,
-                                      TileSums<kRows>& sums) const {
+                                      Sums& sums) const {
     EndElements(p, place, rows, sums, [&](int output, int row, float gate, float up) {
       const int column = place.output_tile * kOutputs + output / 16 * 8 + output % 8;
       if (column < outputs) end(row, column, gate, up);
@@ -58,6 +60,15 @@ cudaError_t LaunchNormGateUp(const NormGateUpParams& p, const LaunchContext& con
   const TileGrid grid = MakeTileGrid(p.normed.dtype, p.rows, OutputTiles(p), p.normed.width);
   return WithType(p.normed.dtype, [&](auto zero) {
     return LaunchTiles<GateUpWork<decltype(zero)>>(p, grid, context);
+  });
+}
+
+cudaError_t LaunchOrderedNormGateUp(const NormGateUpParams& p, const LaunchContext& context) {
+  const cudaError_t streamed = LaunchOrderedStream(p, p.normed.dtype, context);
+  if (streamed != cudaErrorNotSupported) return streamed;
+  if (const cudaError_t error = LaunchNorms(p, context); error != cudaSuccess) return error;
+  return WithType(p.normed.dtype, [&](auto zero) {
+    return LaunchInOrder<GateUpWork<decltype(zero)>>(p, OutputTiles(p), p.normed.width, context);
   });
 }
 

@@ -3,6 +3,8 @@
 #include "kernels/cuda/epilogue.cuh"
 #include "kernels/cuda/fused_norm.h"
 #include "kernels/cuda/kernels.h"
+#include "kernels/cuda/ordered.h"
+#include "kernels/cuda/ordered_product.cuh"
 #include "kernels/cuda/stream.h"
 #include "kernels/cuda/tile_product.cuh"
 
@@ -49,9 +51,9 @@ struct QkvWork {
     return RowsFrom<T>(place.Weight(layer).data, int64_t{place.row} + i, place.rows, x.width);
   }
 
-  template <int kRows>
+  template <typename Sums>
   __device__ __forceinline__ void End(const TileParams<Op>& p, const TilePlace& place,
-                                      TileSums<kRows>& sums) const {
+                                      Sums& sums) const {
     const int first = QkvTiles(ref).First(ref, place.output_tile);
     const QkvPlace own(ref, first);
     const int count = own.rows - own.row;  // outputs to the matrix's end
@@ -96,6 +98,25 @@ cudaError_t LaunchNormQkv(const NormQkvParams& p, const LaunchContext& context) 
   if (streamed != cudaErrorNotSupported) return streamed;
   if (const cudaError_t error = LaunchNorms(p, context); error != cudaSuccess) return error;
   return LaunchByTiles({p.rows, p.layer, p.normed, p.qkv}, context);
+}
+
+cudaError_t LaunchOrderedQkv(const QkvParams& p, const LaunchContext& context) {
+  const cudaError_t streamed = LaunchOrderedStream(p, p.normed.dtype, context);
+  if (streamed != cudaErrorNotSupported) return streamed;
+  return WithType(p.normed.dtype, [&](auto zero) {
+    return LaunchInOrder<QkvWork<decltype(zero)>>(p, OutputTiles(p.layer), p.normed.width, context);
+  });
+}
+
+cudaError_t LaunchOrderedNormQkv(const NormQkvParams& p, const LaunchContext& context) {
+  const cudaError_t streamed = LaunchOrderedStream(p, p.normed.dtype, context);
+  if (streamed != cudaErrorNotSupported) return streamed;
+  if (const cudaError_t error = LaunchNorms(p, context); error != cudaSuccess) return error;
+  const QkvParams products = {p.rows, p.layer, p.normed, p.qkv};
+  return WithType(p.normed.dtype, [&](auto zero) {
+    return LaunchInOrder<QkvWork<decltype(zero)>>(products, OutputTiles(p.layer), p.normed.width,
+                                                  context);
+  });
 }
 
 }  // namespace sirocco::cuda::SIROCCO_CUDA_PATH

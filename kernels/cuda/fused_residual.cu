@@ -4,6 +4,8 @@
 #include "kernels/cuda/epilogue.cuh"
 #include "kernels/cuda/fused_norm.h"
 #include "kernels/cuda/kernels.h"
+#include "kernels/cuda/ordered.h"
+#include "kernels/cuda/ordered_product.cuh"
 #include "kernels/cuda/stream.h"
 #include "kernels/cuda/tile_product.cuh"
 
@@ -39,9 +41,9 @@ struct ResidualWork {
   __device__ __forceinline__ CopySource<T> Weights(int output_tile, int i) const {
     return RowsFrom<T>(weight, int64_t{output_tile} * kTileOutputs + i, outputs, x.width);
   }
-  template <int kRows>
+  template <typename Sums>
   __device__ __forceinline__ void End(const TileParams<Op>& p, const TilePlace& place,
-                                      TileSums<kRows>& sums) const {
+                                      Sums& sums) const {
     const int first = place.output_tile * kTileOutputs;
     EndElements(p, place, rows, sums, [&](int output, int row, float low, float high) {
       if (first + output < outputs) end(row, first + output, low);
@@ -67,6 +69,21 @@ cudaError_t LaunchByTiles(const P& p, const LaunchContext& context) {
   });
 }
 
+template <typename P>
+cudaError_t LaunchInOrderByTiles(const P& p, const LaunchContext& context) {
+  const Rows& in = InputOf(p);
+  return WithType(in.dtype, [&](auto zero) {
+    return LaunchInOrder<ResidualWork<decltype(zero), P>>(
+        p, CeilDiv(p.hidden.width, kTileOutputs), in.width, context);
+  });
+}
+
+template <typename P>
+cudaError_t LaunchOrdered(const P& p, const LaunchContext& context) {
+  const cudaError_t streamed = LaunchOrderedStream(p, InputOf(p).dtype, context);
+  return streamed != cudaErrorNotSupported ? streamed : LaunchInOrderByTiles(p, context);
+}
+
 }  // namespace
 
 size_t OutputResidualScratch(const OutputResidualParams& p) { return Scratch(p); }
@@ -88,6 +105,22 @@ cudaError_t LaunchDownNorm(const DownNormParams& p, const LaunchContext& context
   if (streamed != cudaErrorNotSupported) return streamed;
   if (const cudaError_t error = LaunchByTiles(p, context); error != cudaSuccess) return error;
   return LaunchNorms(DownEndParams{p}, context);
+}
+
+cudaError_t LaunchOrderedOutputResidual(const OutputResidualParams& p,
+                                        const LaunchContext& context) {
+  return LaunchOrdered(p, context);
+}
+
+cudaError_t LaunchOrderedDownResidual(const DownResidualParams& p, const LaunchContext& context) {
+  return LaunchOrdered(p, context);
+}
+
+cudaError_t LaunchOrderedDownNorm(const DownNormParams& p, const LaunchContext& context) {
+  const cudaError_t streamed = LaunchOrderedStream(p, p.in.dtype, context);
+  if (streamed != cudaErrorNotSupported) return streamed;
+  const cudaError_t error = LaunchInOrderByTiles(p, context);
+  return error != cudaSuccess ? error : LaunchNorms(DownEndParams{p}, context);
 }
 
 }  // namespace sirocco::cuda::SIROCCO_CUDA_PATH

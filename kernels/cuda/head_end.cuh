@@ -9,18 +9,28 @@
 
 #include "kernels/cuda/common.cuh"
 #include "kernels/cuda/path.h"
+#include "kernels/kv_scale.h"
 #include "kernels/params.h"
 
 namespace sirocco::cuda::SIROCCO_CUDA_PATH {
+
+// Turns two elements that belong together. What is fused is said, so that it is the same wherever
+// this is compiled in.
+__device__ __forceinline__ void TurnTwo(float cosine, float sine, float& low, float& high) {
+  const float turned = fmaf(low, cosine, -__fmul_rn(high, sine));
+  high = fmaf(high, cosine, __fmul_rn(low, sine));
+  low = turned;
+}
 
 // Turns a part of a head in shared memory, where elements that turn together are different lanes'.
 __device__ __noinline__ inline void TurnPart(const float* turn, int turned, float* head) {
   __syncwarp();
   const int half = turned / 2;
   for (int i = static_cast<int>(threadIdx.x) % kWarp; i < half; i += kWarp) {
-    const float low = head[i], high = head[half + i];
-    head[i] = low * turn[i] - high * turn[half + i];
-    head[half + i] = high * turn[i] + low * turn[half + i];
+    float low = head[i], high = head[half + i];
+    TurnTwo(turn[i], turn[half + i], low, high);
+    head[i] = low;
+    head[half + i] = high;
   }
   __syncwarp();
 }
@@ -63,19 +73,18 @@ struct HeadEnd {
     ForEach([&](int half, int i) {
       float& value = x[half].at[i];
       value += added[half].at[i];
-      squares += value * value;
+      squares = fmaf(value, value, squares);
     });
     if (norm != nullptr) {
       const float inverse = rsqrtf(WarpSum(squares) / kDim + epsilon);
-      ForEach([&](int half, int i) { x[half].at[i] *= inverse * weight[half].at[i]; });
+      ForEach([&](int half, int i) {
+        x[half].at[i] = __fmul_rn(x[half].at[i], __fmul_rn(inverse, weight[half].at[i]));
+      });
     }
     if (turned == kDim) {
 #pragma unroll
       for (int i = 0; i < kVec; ++i) {
-        const float cosine = angle[0].at[i], sine = angle[1].at[i];
-        const float low = x[0].at[i], high = x[1].at[i];
-        x[0].at[i] = low * cosine - high * sine;
-        x[1].at[i] = high * cosine + low * sine;
+        TurnTwo(angle[0].at[i], angle[1].at[i], x[0].at[i], x[1].at[i]);
       }
     } else if (turned != 0) {
       ForEach([&](int half, int i) { other[Begin(half) + i] = x[half].at[i]; });
@@ -99,5 +108,24 @@ struct HeadEnd {
     for (int half = 0; half < 2; ++half) to[half] = LoadPack<float, kVec>(from + Begin(half));
   }
 };
+
+// Makes of the head, of which each lane has a part, what a float8 cache stores of it with the scale
+// that it returns.
+template <int kDim>
+__device__ __forceinline__ uint8_t ScaleHead(typename HeadEnd<kDim>::Half (&x)[2]) {
+  constexpr int kVec = HeadEnd<kDim>::kVec;
+  uint32_t largest = 0;
+#pragma unroll
+  for (int i = 0; i < 2 * kVec; ++i) {
+    largest = max(largest, MagnitudeBits(x[i / kVec].at[i % kVec]));
+  }
+  const uint8_t scale = KvScaleFor(__reduce_max_sync(kAllLanes, largest));
+  const float inverse = KvScaleInverse(scale);
+#pragma unroll
+  for (int i = 0; i < 2 * kVec; ++i) {
+    x[i / kVec].at[i % kVec] = __fmul_rn(x[i / kVec].at[i % kVec], inverse);
+  }
+  return scale;
+}
 
 }  // namespace sirocco::cuda::SIROCCO_CUDA_PATH

@@ -1,9 +1,9 @@
 // What the kernels offer to the host side of the backend: one launch function an operation.
 //
 // Every .cu file is compiled twice, into the namespaces `hopper` (sm_90a: clusters of blocks,
-// programmatic dependent launch) and `portable` (sm_80 and later); each has its own Launchers.
-// Launch functions take parameters that have been checked, enqueue, and return what the launch
-// returned; cudaErrorNotSupported, with nothing enqueued, for a shape that no kernel takes.
+// programmatic dependent launch) and `portable` (sm_80 and later); each has its own Launchers, two
+// of them. Launch functions take parameters that have been checked, enqueue, and return what the
+// launch returned; cudaErrorNotSupported, with nothing enqueued, for a shape that no kernel takes.
 #pragma once
 
 #include <cuda_runtime_api.h>
@@ -106,11 +106,14 @@ struct Launchers {
   cudaError_t (*gate_up_end)(const GateUpEndParams&, const LaunchContext&);
 };
 
+// OrderedLaunchers: those of `batch_invariant` (ordered.h).
 namespace hopper {
 const Launchers& KernelLaunchers();
-}
+const Launchers& OrderedLaunchers();
+}  // namespace hopper
 namespace portable {
 const Launchers& KernelLaunchers();
-}
+const Launchers& OrderedLaunchers();
+}  // namespace portable
 
 }  // namespace sirocco::cuda

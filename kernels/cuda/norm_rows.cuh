@@ -69,6 +69,25 @@ struct Norms {
         epsilon(epsilon) {}
 };
 
+// What the norms of rows are made of, wherever they are made: with the sums in the same order, they
+// are the same bits.
+template <int kWide>
+__device__ __forceinline__ float SumOfSquares(const Pack<float, kWide>& x) {
+  float squares = 0;
+#pragma unroll
+  for (int e = 0; e < kWide; ++e) squares = fmaf(x.at[e], x.at[e], squares);
+  return squares;
+}
+// s += norm(delta) * post, `inverse` being what delta is multiplied by.
+template <int kWide>
+__device__ __forceinline__ void JoinNormed(Pack<float, kWide>& s, const Pack<float, kWide>& delta,
+                                           const Pack<float, kWide>& post, float inverse) {
+#pragma unroll
+  for (int e = 0; e < kWide; ++e) {
+    s.at[e] = fmaf(__fmul_rn(delta.at[e], inverse), post.at[e], s.at[e]);
+  }
+}
+
 // One row by one block of kThreads threads that does nothing else. kWide: elements loaded at once;
 // the width is a multiple of it and everything aligned to it.
 //
@@ -102,15 +121,14 @@ class RowNorm {
     float delta_inverse = 0;
     if (joins && is_normed) {
       float squares = 0;
-      ForHeld([&](int /*i*/, int j) { squares += Squares(deltas[j]); });
-      ForRest([&](int i) { squares += Squares(Delta(delta, i)); });
+      ForHeld([&](int /*i*/, int j) { squares += SumOfSquares(deltas[j]); });
+      ForRest([&](int i) { squares += SumOfSquares(Delta(delta, i)); });
       delta_inverse = norms_.InverseRms(BlockSum<kThreads>(squares, shared));
     }
     const auto join = [&](Floats& s, const Floats& d, const Floats& post) {
+      if (is_normed) return JoinNormed(s, d, post, delta_inverse);
 #pragma unroll
-      for (int e = 0; e < kWide; ++e) {
-        s.at[e] += is_normed ? d.at[e] * delta_inverse * post.at[e] : d.at[e];
-      }
+      for (int e = 0; e < kWide; ++e) s.at[e] += d.at[e];
     };
     const auto joined = [&](int i) {
       Floats s = From(hidden, i);
@@ -121,9 +139,9 @@ class RowNorm {
     float squares = 0;
     ForHeld([&](int /*i*/, int j) {
       if (joins) join(held[j], deltas[j], posts_[j]);
-      squares += Squares(held[j]);
+      squares += SumOfSquares(held[j]);
     });
-    ForRest([&](int i) { squares += Squares(joined(i)); });
+    ForRest([&](int i) { squares += SumOfSquares(joined(i)); });
     const float inverse = norms_.InverseRms(BlockSum<kThreads>(squares, shared + kThreads / kWarp));
 
     const bool scales = norms_.weight != nullptr;
@@ -163,12 +181,6 @@ class RowNorm {
       for (int e = 0; e < kWide; ++e) part[0].at[e] += part[k].at[e];
     }
     return part[0];
-  }
-  static __device__ __forceinline__ float Squares(const Floats& x) {
-    float squares = 0;
-#pragma unroll
-    for (int e = 0; e < kWide; ++e) squares += x.at[e] * x.at[e];
-    return squares;
   }
   // body(i, j) for the thread's packs i that are held, the j-th of them.
   template <typename Body>

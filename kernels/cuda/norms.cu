@@ -1,5 +1,6 @@
 // Norms of rows, of heads, and of q and k whole, one by one: x / sqrt(mean(x^2) + epsilon) * weight
-// (Zhang and Sennrich, 2019). Sums in float32, in one order.
+// (Zhang and Sennrich, 2019). Sums in float32, in one order: AddNormParams without a weight and then
+// RmsNormParams give what AddNormParams gives.
 #include "kernels/cuda/kernels.h"
 #include "kernels/cuda/launch.cuh"
 #include "kernels/cuda/rows.cuh"
@@ -34,7 +35,7 @@ template <int kCount>
 __device__ __forceinline__ float Squares(const float (&x)[kCount]) {
   float squares = 0;
 #pragma unroll
-  for (int j = 0; j < kCount; ++j) squares += x[j] * x[j];
+  for (int j = 0; j < kCount; ++j) squares = fmaf(x[j], x[j], squares);
   return squares;
 }
 
@@ -110,10 +111,11 @@ __global__ void __launch_bounds__(kRowThreads)
       float post[kCount];
       LoadFloats<float, kCount>(p.post_norm + i, post);
 #pragma unroll
-      for (int j = 0; j < kCount; ++j) d[j] = d[j] * delta_inverse * post[j];
-    }
+      for (int j = 0; j < kCount; ++j) s[j] = fmaf(__fmul_rn(d[j], delta_inverse), post[j], s[j]);
+    } else {
 #pragma unroll
-    for (int j = 0; j < kCount; ++j) s[j] += d[j];
+      for (int j = 0; j < kCount; ++j) s[j] += d[j];
+    }
     StoreFloats<float, kCount>(s, sum + i);
     squares += Squares(s);
     if (k == kKept) return;

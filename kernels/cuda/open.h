@@ -17,6 +17,8 @@ struct CudaOptions {
   int device = 0;  // as CUDA numbers those that it sees
   // Runs the code path that every GPU from sm_80 on can run, on Hopper too.
   bool portable = false;
+  // A row's results are the same bits whatever rows stand beside it, at some cost.
+  bool batch_invariant = false;
   // Where the plugin is; empty: lib/ beside the program or beside its folder, then wherever the
   // system looks for libraries.
   std::string plugin;

@@ -157,7 +157,7 @@ absl::Status CudaOps::EnqueueFused(const Checks& checks, Launch<Params> launch,
   const bool programmatic = !kBeginsLayer || p.layer.counter == nullptr;
   if constexpr (IsOfProducts<Params>) {
     const bool panels = checks.ok() && IsPanels(p);
-    if (panels || (checks.ok() && IsLibrarys(p))) {
+    if (panels || (checks.ok() && library_ != nullptr && IsLibrarys(p))) {
       if (sink_.preparing()) {
         if (absl::Status s = PrepareFewerRows(p, launch, scratch); !s.ok()) return s;
       }
@@ -217,14 +217,15 @@ absl::Status CudaOps::LibraryFused(const Checks& checks, const Params& p) {
     return sink_.Launched(checks.operation(), error);
   }
   for (const MatMulParams& product : products.all()) {
-    absl::Status status = sink_.preparing() ? library_.Prepare(product, FormOf(products))
-                                            : library_.Run(product, FormOf(products));
+    absl::Status status = sink_.preparing() ? library_->Prepare(product, FormOf(products))
+                                            : library_->Run(product, FormOf(products));
     if (!status.ok()) return status;
   }
   return sink_.Launched(checks.operation(), End(launchers_, p, products, *context));
 }
 
 std::vector<MatMulParams> CudaOps::ProductsOf(const Operation& operation) {
+  if (library_ == nullptr) return {};
   const absl::StatusOr<LaunchContext> context = sink_.Context(true);
   if (!context.ok()) return {};  // a fault, which whatever comes next tells
   const auto products_of = [&](const auto& p) -> std::vector<MatMulParams> {

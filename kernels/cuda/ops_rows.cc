@@ -72,7 +72,7 @@ absl::Status CudaOps::Run(const MatMulParams& p) {
   }
   if (!checks.ok()) return checks.status();
   const bool panels = panels_ != nullptr && TakesPanels(PanelsOf(p));
-  if (!panels && !LtMatMul::Takes(p)) {
+  if (!panels && (library_ == nullptr || !LtMatMul::Takes(p))) {
     return Enqueue(checks, launchers_.matmul, launchers_.matmul_scratch, p);
   }
   if (sink_.preparing()) {
@@ -104,7 +104,7 @@ absl::Status CudaOps::PanelMatMul(const MatMulParams& p) {
 absl::Status CudaOps::LibraryMatMul(const MatMulParams& p) {
   const absl::StatusOr<LaunchContext> context = sink_.Context(true);
   if (!context.ok()) return context.status();
-  absl::Status status = sink_.preparing() ? library_.Prepare(p) : library_.Run(p);
+  absl::Status status = sink_.preparing() ? library_->Prepare(p) : library_->Run(p);
   if (!status.ok()) return status;
   if (p.bias == nullptr) return sink_.Launched("matmul", cudaSuccess);
   return sink_.Launched("matmul", launchers_.add_bias(p.rows, p.out, p.bias, *context));

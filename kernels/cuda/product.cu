@@ -1,6 +1,8 @@
 // The matrix product with pointers that the host knows: few rows as a stream, else by tiles.
 #include "kernels/cuda/epilogue.cuh"
 #include "kernels/cuda/kernels.h"
+#include "kernels/cuda/ordered.h"
+#include "kernels/cuda/ordered_product.cuh"
 #include "kernels/cuda/stream.h"
 #include "kernels/cuda/tile_product.cuh"
 
@@ -23,9 +25,9 @@ struct MatMulWork {
     return RowsFrom<T>(weight.data, int64_t{output_tile} * kTileOutputs + i, weight.rows,
                        weight.cols);
   }
-  template <int kRows>
+  template <typename Sums>
   __device__ __forceinline__ void End(const TileParams<Op>& p, const TilePlace& place,
-                                      TileSums<kRows>& sums) const {
+                                      Sums& sums) const {
     const int first = place.output_tile * kTileOutputs;
     EndElements(p, place, rows, sums, [&](int output, int row, float low, float high) {
       if (first + output < weight.rows) end(row, first + output, low);
@@ -48,6 +50,14 @@ cudaError_t LaunchMatMul(const MatMulParams& p, const LaunchContext& context) {
   const TileGrid grid = MakeTileGrid(p.weight.dtype, p.rows, OutputTiles(p), p.weight.cols);
   return WithType(p.weight.dtype, [&](auto zero) {
     return LaunchTiles<MatMulWork<decltype(zero)>>(p, grid, context);
+  });
+}
+
+cudaError_t LaunchOrderedMatMul(const MatMulParams& p, const LaunchContext& context) {
+  const cudaError_t streamed = LaunchOrderedStream(p, p.weight.dtype, context);
+  if (streamed != cudaErrorNotSupported) return streamed;
+  return WithType(p.weight.dtype, [&](auto zero) {
+    return LaunchInOrder<MatMulWork<decltype(zero)>>(p, OutputTiles(p), p.weight.cols, context);
   });
 }
 

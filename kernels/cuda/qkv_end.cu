@@ -9,9 +9,11 @@
 // shared memory. Heads that cannot be cut by fours, are not aligned, or whose layer the host does
 // not know, take a plain kernel: a warp a head, in passes over its sums.
 #include "kernels/cuda/epilogue.cuh"
+#include "kernels/cuda/head_end.cuh"
 #include "kernels/cuda/kernels.h"
 #include "kernels/cuda/kv_slots.cuh"
 #include "kernels/cuda/launch.cuh"
+#include "kernels/cuda/ordered.h"
 #include "kernels/cuda/rows.cuh"
 
 namespace sirocco::cuda::SIROCCO_CUDA_PATH {
@@ -292,6 +294,63 @@ __global__ void __launch_bounds__(kThreads)
   if (lane == 0) StoreScale(layer.kv, block, place.own, position, place.is_v, scale);
 }
 
+// A warp a head, by what attention's own blocks do (cluster_ends.cuh): the same bits. Whether the
+// host knows the layer makes no difference.
+template <typename T, int kDim>
+__global__ void __launch_bounds__(kThreads)
+    OrderedQkvEndKernel(const __grid_constant__ QkvEndParams p) {
+  using Head = HeadEnd<kDim>;
+  __shared__ float others[kThreads / kWarp][kDim];
+  const LayerParams& layer = LayerOf(p.layer);
+  const int heads = p.qkv.width / kDim;
+  const int warp = static_cast<int>(threadIdx.x) / kWarp;
+  const int item = static_cast<int>(blockIdx.x) * (kThreads / kWarp) + warp;
+  WaitForDependency();
+  LaunchDependents();
+  if (item >= p.rows * heads) return;  // the whole warp
+  const int row = item / heads;
+  const HeadPlace place(p.layer, item % heads);
+  const int position = p.map.position[row];
+  const float* const bias = place.Bias(layer);
+  const int turned = place.is_v ? 0 : layer.rotary.dim;
+  const Head end = {bias != nullptr ? bias + place.own * kDim : nullptr, place.Norm(layer),
+                    layer.rotary.cos_sin + int64_t{position} * turned, turned, layer.norm_epsilon};
+  typename Head::Half x[2];
+  end(static_cast<const float*>(p.qkv.data) + int64_t{item} * kDim, others[warp], x);
+  constexpr int kVec = Head::kVec;
+  if (place.is_q) {
+    T* const to = static_cast<T*>(p.q.data) +
+                  (int64_t{row} * (p.layer.q_rows / kDim) + place.own) * kDim;
+#pragma unroll
+    for (int half = 0; half < 2; ++half) StoreFloats<T, kVec>(x[half].at, to + Head::Begin(half));
+    return;
+  }
+  const KvLayer& kv = layer.kv;
+  const int block = p.lanes.BlockTable(p.map.lane[row], kv.group)[position / kv.block_size];
+  const int64_t to =
+      OffsetInBlock(kv, block, place.own, position) + (place.is_v ? kv.value_offset : 0);
+  const auto store = [&](auto zero) {
+    using Kv = decltype(zero);
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      StoreFloats<Kv, kVec>(x[half].at, static_cast<Kv*>(kv.data) + to + Head::Begin(half));
+    }
+  };
+  switch (kv.dtype) {
+    case DType::kBFloat16:
+      return store(__nv_bfloat16{});
+    case DType::kFloat16:
+      return store(__half{});
+    case DType::kFloat32:
+      return store(float{});
+    default:  // float8
+      break;
+  }
+  const uint8_t scale = ScaleHead<kDim>(x);
+  if (threadIdx.x % kWarp == 0) StoreScale(kv, block, place.own, position, place.is_v, scale);
+  store(Float8{});
+}
+
 bool IsWide(const QkvEndParams& p) {
   if (p.layer.host == nullptr) return false;
   const LayerParams& layer = *p.layer.host;
@@ -351,6 +410,27 @@ cudaError_t LaunchQkvEnd(const QkvEndParams& p, const LaunchContext& context) {
     const int64_t heads = (p.layer.q_rows + 2 * p.layer.kv_rows) / p.layer.head_dim;
     return LaunchKernel(PlainQkvEndKernel<T>, dim3(Blocks(p.rows * heads, kThreads / kWarp)),
                         dim3(kThreads), 0, context, p);
+  });
+}
+
+cudaError_t LaunchOrderedQkvEnd(const QkvEndParams& p, const LaunchContext& context) {
+  return WithType(p.q.dtype, [&](auto zero) {
+    using T = decltype(zero);
+    const int64_t heads = (p.layer.q_rows + 2 * p.layer.kv_rows) / p.layer.head_dim;
+    const auto launch = [&](void (*kernel)(QkvEndParams)) {
+      return LaunchKernel(kernel, dim3(Blocks(p.rows * heads, kThreads / kWarp)), dim3(kThreads), 0,
+                          context, p);
+    };
+    switch (p.layer.head_dim) {
+      case 64:
+        return launch(OrderedQkvEndKernel<T, 64>);
+      case 128:
+        return launch(OrderedQkvEndKernel<T, 128>);
+      case 256:
+        return launch(OrderedQkvEndKernel<T, 256>);
+      default:
+        return launch(PlainQkvEndKernel<T>);
+    }
   });
 }
 

@@ -22,14 +22,16 @@ class GateUpStream {
     return {units, {gate_ + at, up_ + at}, {units, units}};
   }
   __device__ __forceinline__ void Prefetch() const { PrefetchNorms(norms_); }
+  template <bool kOrdered>
   __device__ __forceinline__ void FillRows(const StreamPlan& plan, float* shared, T* x) const {
-    NormedRows(plan, norms_, shared, x);
+    NormedRows<kOrdered>(plan, norms_, shared, x);
   }
   __device__ __forceinline__ Before Load(int, int) const { return {}; }
   __device__ __forceinline__ void End(int unit, int row, const float (&sums)[kParts],
                                       const Before&) const {
     end_(row, unit, sums[0], sums[1]);
   }
+  template <bool kOrdered>
   __device__ __forceinline__ void Finish(const StreamParams<Params>&, float*) const {}
 
  private:

@@ -42,6 +42,7 @@ static_assert(kStreamPartials >= 2 * kStreamHalf * kStreamRows);
 // What may be tuned: a tile of more rows multiplies with fewer instructions.
 struct StreamTuning {
   int32_t tile_rows = 16;  // 2 ... 16
+  bool ordered = false;    // sums in the order of ordered_product.cuh: of 16-bit types
 };
 
 struct StreamShape {
@@ -61,6 +62,7 @@ struct StreamPlan {
   int32_t half_rows = 0;     // rows of a tile's half
   int32_t groups = 0;        // of a tile
   int32_t depth = 0;         // kStreamDepth or kStreamShallow
+  bool ordered = false;      // StreamTuning
   bool own_columns = false;  // each warp brings its own of the activations, if they are ready
   int32_t x_stride = 0;      // elements from row to row of the activations in shared memory
   size_t shared_bytes = 0;
@@ -81,6 +83,7 @@ inline StreamPlan PlanStream(const StreamShape& shape, const StreamTuning& tunin
   StreamPlan plan;
   if (shape.rows < 1 || shape.rows > kStreamRows || shape.columns % 8 != 0) return plan;
   if (int64_t{shape.units} * multiprocessors > INT32_MAX) return plan;  // first_unit
+  plan.ordered = tuning.ordered;
   plan.rows = shape.rows;
   plan.units = shape.units;
   plan.columns = shape.columns;

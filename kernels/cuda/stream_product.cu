@@ -50,6 +50,7 @@ class MatMulStream {
                                       const Before& before) const {
     end_.Store(row, unit, sums[0] + before.bias);
   }
+  template <bool kOrdered>
   __device__ __forceinline__ void Finish(const StreamParams<Params>&, float*) const {}
 
  private:
@@ -81,13 +82,12 @@ class ResidualStream {
     if constexpr (std::is_same_v<P, DownNormParams>) PrefetchNorms(Norms(operation_, layer_));
   }
   __device__ __forceinline__ const T* Ready() const { return in_; }
-  __device__ __forceinline__ Before Load(int unit, int row) const {
-    return end_.Before(row, unit);
-  }
+  __device__ __forceinline__ Before Load(int unit, int row) const { return end_.Before(row, unit); }
   __device__ __forceinline__ void End(int unit, int row, const float (&sums)[kParts],
                                       const Before& before) const {
     end_.Store(row, unit, sums[0], before);
   }
+  template <bool kOrdered>
   __device__ __forceinline__ void Finish(const StreamParams<P>& p, float* shared) const {
     if constexpr (std::is_same_v<P, DownResidualParams>) {
       AdvanceLayer(p.operation.advance, &p.counters[0], gridDim.x);
@@ -96,11 +96,12 @@ class ResidualStream {
       // The last block norms what all have left.
       if (!LastToArrive(&p.counters[0], gridDim.x)) return;
       const Norms norms(p.operation, layer_);
-      NormRows(norms, p.operation.rows, true, shared,
-               [&](int row, int column, const Pack<float, 4>& normed) {
-                 T* to = static_cast<T*>(norms.normed) + int64_t{row} * norms.width + column;
-                 StoreFloats<T, 4>(normed.at, to);
-               });
+      NormRows<kOrdered>(norms, p.operation.rows, true, shared,
+                         [&](int row, int column, const Pack<float, 4>& normed) {
+                           T* to =
+                               static_cast<T*>(norms.normed) + int64_t{row} * norms.width + column;
+                           StoreFloats<T, 4>(normed.at, to);
+                         });
     }
   }
 

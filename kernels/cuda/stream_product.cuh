@@ -4,12 +4,13 @@
 // Bytes: every weight once, the activations once a block (from the L2 cache), the outputs once.
 // Grid: one block a multiprocessor, or as many as there are units; each takes one run of weights,
 // all of them as long. Shared memory: a ring of 96 KiB of weights (64 KiB beside activations that
-// leave no more; 48 KiB where not Hopper), the activations, and 16 KiB of sums. The ring is filled before WaitForDependency, while the kernel
-// before still runs: weights and the layer's table are not written by any kernel. Sums are float32
-// in an order that depends on the weights' shape and on the number of multiprocessors, not on the
-// number of rows.
-// Assumes: columns a multiple of 8; every pointer of the parameters and of the layer's table a
-// multiple of 16 bytes.
+// leave no more; 48 KiB where not Hopper), the activations, and 16 KiB of sums. The ring is filled
+// before WaitForDependency, while the kernel before still runs: weights and the layer's table are
+// not written by any kernel. Sums are float32 in an order that depends on the weights' shape and on
+// the number of multiprocessors, not on the number of rows; or, in order (StreamTuning), in that of
+// ordered_product.cuh, which hangs on nothing but the number of columns: whichever warp gets them,
+// groups p, p + 8, p + 16, ... of a row make its partial sum p. Assumes: columns a multiple of 8;
+// every pointer of the parameters and of the layer's table a multiple of 16 bytes.
 #pragma once
 
 #include <cstdint>
@@ -42,15 +43,16 @@ struct StreamParams {
 //                                the wait
 //   kReady                       whether the activations need only be copied: then
 //   Ready()                      gives them; else
-//   FillRows(plan, shared, x)    makes them in shared memory
+//   FillRows<kOrdered>(plan, shared, x)    makes them in shared memory
 //   Load(unit, row)              what End needs from memory, ahead of the sums: Before
 //   End(unit, row, sums, before) sums: [kParts]
-//   Finish(p, shared)            the operation's end, of every block
-template <typename T, typename Op, int kDepth, bool kOwnColumns>
+//   Finish<kOrdered>(p, shared)  the operation's end, of every block
+// kOrdered: for `batch_invariant`.
+template <typename T, typename Op, int kDepth, bool kOwnColumns, bool kOrdered>
 __global__ void __launch_bounds__(kStreamThreads, 2)
     StreamKernel(const __grid_constant__ StreamParams<typename Op::Params> p) {
   __shared__ __align__(16) float partial[2][kStreamPartials][kStreamWarps];
-  __shared__ float norm_sums[2 * kStreamWarps];
+  __shared__ float norm_sums[kNormSums<kOrdered>];
   const StreamPlan& plan = p.plan;
   const int warp = threadIdx.x / kWarp;
   constexpr int kRing = kDepth * kStreamSlotBytes;  // a warp's
@@ -77,7 +79,7 @@ __global__ void __launch_bounds__(kStreamThreads, 2)
     if constexpr (Op::kReady) {
       CopyRows(plan, op.Ready(), x);
     } else {
-      op.FillRows(plan, norm_sums, x);
+      op.template FillRows<kOrdered>(plan, norm_sums, x);
     }
     __syncthreads();
   }
@@ -95,11 +97,12 @@ __global__ void __launch_bounds__(kStreamThreads, 2)
       const StreamTile<T> tile = op.TileAt(unit, end_unit);
       if (unit + tile.units > most) break;
       StreamSums<T> sums;
+      const int part = kOrdered ? group : warp;  // group: 0 ... 7, in each tile another warp's
       for (; group < plan.groups; group += kStreamWarps) sums.Add(places, ring.Next(), group);
       group -= plan.groups;
       // A unit's parts lie together.
       sums.Store(tile, plan.rows, Op::kParts == 2 ? 1 : plan.half_rows, Op::kParts,
-                 &partial[buffer][(unit - first) * Op::kParts * plan.rows][warp]);
+                 &partial[buffer][(unit - first) * Op::kParts * plan.rows][part]);
       unit += tile.units;
     } while (unit < end_unit);
     // Two buffers: this barrier also keeps sums of the buffer after next from overwriting what is
@@ -110,22 +113,23 @@ __global__ void __launch_bounds__(kStreamThreads, 2)
 #pragma unroll
       for (int part = 0; part < Op::kParts; ++part) {
         const float* of = partial[buffer][(u * Op::kParts + part) * plan.rows + own_row];
-        float total = 0;
+        constexpr int kAtOnce = kOrdered ? kStreamWarps / 2 : kStreamWarps;
+        float totals[kStreamWarps / kAtOnce] = {};
 #pragma unroll
-        for (int w = 0; w < kStreamWarps; ++w) total += of[w];
-        sums[part] = total;
+        for (int i = 0; i < kStreamWarps; ++i) totals[i / kAtOnce] += of[i];
+        sums[part] = kOrdered ? totals[0] + totals[kStreamWarps / kAtOnce - 1] : totals[0];
       }
       op.End(first + u, own_row, sums,
              u == own_unit && loaded ? before : op.Load(first + u, own_row));
     }
   }
-  op.Finish(p, norm_sums);
+  op.template Finish<kOrdered>(p, norm_sums);
 }
 
-template <typename T, typename Op, int kDepth, bool kOwnColumns>
+template <typename T, typename Op, int kDepth, bool kOwnColumns, bool kOrdered>
 cudaError_t LaunchStreamOf(const StreamParams<typename Op::Params>& p,
                            const LaunchContext& context) {
-  const auto kernel = StreamKernel<T, Op, kDepth, kOwnColumns>;
+  const auto kernel = StreamKernel<T, Op, kDepth, kOwnColumns, kOrdered>;
   cudaError_t error = AllowShared(kernel, p.plan.shared_bytes);
   if (error == cudaSuccess) error = PreferShared(kernel);
   if (error != cudaSuccess) return error;
@@ -133,22 +137,30 @@ cudaError_t LaunchStreamOf(const StreamParams<typename Op::Params>& p,
                       context, p);
 }
 
-// cudaErrorNotSupported for a plan that does not fit.
+template <typename T, typename Op, bool kOrdered>
+cudaError_t LaunchStreamOf(const StreamParams<typename Op::Params>& p,
+                           const LaunchContext& context) {
+  const bool deep = p.plan.depth == kStreamDepth;
+  if constexpr (Op::kReady) {
+    if (p.plan.own_columns) {
+      return deep ? LaunchStreamOf<T, Op, kStreamDepth, true, kOrdered>(p, context)
+                  : LaunchStreamOf<T, Op, kStreamShallow, true, kOrdered>(p, context);
+    }
+  }
+  return deep ? LaunchStreamOf<T, Op, kStreamDepth, false, kOrdered>(p, context)
+              : LaunchStreamOf<T, Op, kStreamShallow, false, kOrdered>(p, context);
+}
+
+// cudaErrorNotSupported for a plan that does not fit, and of float32 for one in order.
 template <typename T, typename Op>
 cudaError_t LaunchStream(const StreamPlan& plan, const typename Op::Params& operation,
                          const LaunchContext& context) {
   if (!plan.fits) return cudaErrorNotSupported;
   const StreamParams<typename Op::Params> p = {
       plan, operation, static_cast<float*>(context.scratch), context.counters};
-  const bool deep = plan.depth == kStreamDepth;
-  if constexpr (Op::kReady) {
-    if (plan.own_columns) {
-      return deep ? LaunchStreamOf<T, Op, kStreamDepth, true>(p, context)
-                  : LaunchStreamOf<T, Op, kStreamShallow, true>(p, context);
-    }
-  }
-  return deep ? LaunchStreamOf<T, Op, kStreamDepth, false>(p, context)
-              : LaunchStreamOf<T, Op, kStreamShallow, false>(p, context);
+  if (!plan.ordered) return LaunchStreamOf<T, Op, false>(p, context);
+  if constexpr (sizeof(T) == 2) return LaunchStreamOf<T, Op, true>(p, context);
+  return cudaErrorNotSupported;
 }
 
 }  // namespace sirocco::cuda::SIROCCO_CUDA_PATH

@@ -28,7 +28,8 @@ class QkvStream {
     const QkvPlace place(operation_.layer, unit);
     const int units = min(min(2 * half_rows_, end - unit), place.rows - place.row);
     const int first = min(half_rows_, units);
-    const T* from = static_cast<const T*>(place.Weight(layer_).data) + int64_t{place.row} * columns_;
+    const T* from =
+        static_cast<const T*>(place.Weight(layer_).data) + int64_t{place.row} * columns_;
     return {units, {from, from + int64_t{first} * columns_}, {first, units - first}};
   }
 
@@ -38,14 +39,16 @@ class QkvStream {
   __device__ __forceinline__ const T* Ready() const {
     return static_cast<const T*>(operation_.normed.data);
   }
+  template <bool kOrdered>
   __device__ __forceinline__ void FillRows(const StreamPlan& plan, float* shared, T* x) const {
-    NormedRows(plan, Norms(operation_, layer_), shared, x);
+    NormedRows<kOrdered>(plan, Norms(operation_, layer_), shared, x);
   }
   __device__ __forceinline__ Before Load(int, int) const { return {}; }
   __device__ __forceinline__ void End(int unit, int row, const float (&sums)[kParts],
                                       const Before&) const {
     static_cast<float*>(operation_.qkv.data)[int64_t{row} * operation_.qkv.width + unit] = sums[0];
   }
+  template <bool kOrdered>
   __device__ __forceinline__ void Finish(const StreamParams<P>&, float*) const {}
 
  private:
@@ -57,9 +60,9 @@ class QkvStream {
 
 template <typename P>
 cudaError_t Launch(const P& p, const LaunchContext& context, const StreamTuning& tuning) {
-  const StreamPlan plan = PlanStream({p.rows, p.qkv.width, 1, p.normed.width,
-                                      static_cast<int32_t>(BytesOf(p.normed.dtype))},
-                                     tuning, context.multiprocessors);
+  const StreamPlan plan = PlanStream(
+      {p.rows, p.qkv.width, 1, p.normed.width, static_cast<int32_t>(BytesOf(p.normed.dtype))},
+      tuning, context.multiprocessors);
   return WithType(p.normed.dtype, [&](auto zero) {
     using T = decltype(zero);
     return LaunchStream<T, QkvStream<T, P>>(plan, p, context);

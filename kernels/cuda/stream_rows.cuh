@@ -47,6 +47,9 @@ __device__ __forceinline__ void CopyRows(const StreamPlan& plan, const T* in, T*
 }
 
 // How the warps share the norms of up to kStreamRows rows: each row by 8, 4, 2 or 1 of the warps.
+// kOrdered: a row's squares are summed as RowNorm's 256 threads do it (norm_rows.cuh), whose eight
+// warps' parts the fewer warps keep apart: the same bits with any number of rows. (A step of
+// gemma3-1b with four rows took 5% longer for it on an H100.)
 struct NormShare {
   int warps;  // a row
   int row;    // this thread's; >= the number of rows: none
@@ -74,38 +77,69 @@ __device__ __forceinline__ void PrefetchNorms(const Norms& norms) {
   if (norms.post != nullptr) PrefetchFloats<kStreamThreads>(norms.post, norms.width);
 }
 
+// Floats of shared memory that the norms need: of two sums a part of each warp, or, where the
+// warps' parts are kept apart, eight a row.
+template <bool kOrdered>
+inline constexpr int kNormSums = 2 * kStreamWarps*(kOrdered ? kStreamRows : 1);
+
 // The norms of up to kStreamRows rows at once. Ends every four elements by store(row, column,
-// pack). `shared`: [2 * kStreamWarps] floats. `write_sum`: also writes norms.sum.
-template <typename Store>
+// pack). `shared`: [kNormSums<kOrdered>] floats. `write_sum`: also writes norms.sum.
+template <bool kOrdered, typename Store>
 __device__ __forceinline__ void NormRows(const Norms& norms, int rows, bool write_sum,
                                          float* shared, const Store& store) {
   using Pack4 = Pack<float, 4>;
   const NormShare share(rows);
-  const int warp = threadIdx.x / kWarp;
   const int packs = share.row < rows ? norms.width / 4 : 0;
   const int64_t at = int64_t{share.row} * norms.width;
   const bool joins = norms.post != nullptr;
   const bool scales = norms.weight != nullptr;
 
-  const auto row_sum = [&](float value, float* partial) {
-    value = WarpSum(value);
-    if (threadIdx.x % kWarp == 0) partial[warp] = value;
-    __syncthreads();
-    float sum = 0;
-    for (int i = 0; i < share.warps; ++i) {
-      sum += partial[min(share.row * share.warps + i, kStreamWarps - 1)];
+  // Of the row's squares, which are of_held(j) in the held packs and of_rest(i) in the others.
+  const auto row_sum = [&](float* partial, const auto& of_held, const auto& of_rest) {
+    if constexpr (kOrdered) {
+      // A thread's pack j is of part j % apart of those that it keeps.
+      float* const parts = partial + min(share.row, kStreamRows - 1) * kStreamWarps;
+      const int row_warp = share.first / kWarp;      // among the row's
+      const int apart = kStreamWarps / share.warps;  // parts that each of them keeps
+#pragma unroll 1
+      for (int part = 0; part < apart; ++part) {
+        float squares = 0;
+#pragma unroll
+        for (int j = 0; j < kNormHeld; ++j) {
+          if ((j & (apart - 1)) == part) squares += of_held(j);
+        }
+        const int next = (kNormHeld + apart - 1 - part) / apart * apart + part;  // not held
+#pragma unroll 1
+        for (int i = share.first + next * share.threads; i < packs; i += kStreamThreads) {
+          squares += of_rest(i);
+        }
+        squares = WarpSum(squares);
+        if (threadIdx.x % kWarp == 0 && share.row < rows) {
+          parts[row_warp + part * share.warps] = squares;
+        }
+      }
+      __syncthreads();
+      float sum = 0;
+#pragma unroll
+      for (int i = 0; i < kStreamWarps; ++i) sum += parts[i];
+      return sum;
+    } else {
+      float squares = 0;
+#pragma unroll
+      for (int j = 0; j < kNormHeld; ++j) squares += of_held(j);
+#pragma unroll 1
+      for (int i = share.first + kNormHeld * share.threads; i < packs; i += share.threads) {
+        squares += of_rest(i);
+      }
+      squares = WarpSum(squares);
+      if (threadIdx.x % kWarp == 0) partial[threadIdx.x / kWarp] = squares;
+      __syncthreads();
+      float sum = 0;
+      for (int i = 0; i < share.warps; ++i) {
+        sum += partial[min(share.row * share.warps + i, kStreamWarps - 1)];
+      }
+      return sum;
     }
-    return sum;
-  };
-  const auto square = [](const Pack4& pack) {
-    float squares = 0;
-#pragma unroll
-    for (int i = 0; i < 4; ++i) squares += pack.at[i] * pack.at[i];
-    return squares;
-  };
-  const auto join = [](Pack4& s, const Pack4& delta, const Pack4& post, float inverse) {
-#pragma unroll
-    for (int k = 0; k < 4; ++k) s.at[k] += delta.at[k] * inverse * post.at[k];
   };
   const auto hidden = [&](int i) { return LoadPack<float, 4>(norms.hidden + at + 4 * i); };
   const auto delta = [&](int i) { return LoadPack<float, 4>(norms.delta + at + 4 * i); };
@@ -132,29 +166,24 @@ __device__ __forceinline__ void NormRows(const Norms& norms, int rows, bool writ
   const int rest = share.first + kNormHeld * share.threads;  // the first pack that is not held
   float delta_inverse = 0;
   if (joins) {
-    float squares = 0;
-#pragma unroll
-    for (int j = 0; j < kNormHeld; ++j) squares += square(deltas[j]);
-#pragma unroll 1
-    for (int i = rest; i < packs; i += share.threads) squares += square(delta(i));
-    delta_inverse = norms.InverseRms(row_sum(squares, shared));
+    delta_inverse = norms.InverseRms(row_sum(
+        shared, [&](int j) { return SumOfSquares(deltas[j]); },
+        [&](int i) { return SumOfSquares(delta(i)); }));
   }
   const auto joined = [&](int i) {
     Pack4 s = hidden(i);
-    if (joins) join(s, delta(i), post(i), delta_inverse);
+    if (joins) JoinNormed(s, delta(i), post(i), delta_inverse);
     return s;
   };
 
-  float squares = 0;
 #pragma unroll
   for (int j = 0; j < kNormHeld; ++j) {
     if (share.first + j * share.threads >= packs) continue;
-    if (joins) join(held[j], deltas[j], posts[j], delta_inverse);
-    squares += square(held[j]);
+    if (joins) JoinNormed(held[j], deltas[j], posts[j], delta_inverse);
   }
-#pragma unroll 1
-  for (int i = rest; i < packs; i += share.threads) squares += square(joined(i));
-  const float rms = norms.InverseRms(row_sum(squares, shared + kStreamWarps));
+  const float rms = norms.InverseRms(row_sum(
+      shared + kNormSums<kOrdered> / 2, [&](int j) { return SumOfSquares(held[j]); },
+      [&](int i) { return SumOfSquares(joined(i)); }));
   const float inverse = scales ? rms : 1.0f;
 
   const auto finish = [&](const Pack4& s, const Pack4& w, int i) {
@@ -177,13 +206,13 @@ __device__ __forceinline__ void NormRows(const Norms& norms, int rows, bool writ
 }
 
 // x[row] = norm(...) as T: what the operations one by one would have rounded it to.
-template <typename T>
+template <bool kOrdered, typename T>
 __device__ __forceinline__ void NormedRows(const StreamPlan& plan, const Norms& norms,
                                            float* shared, T* x) {
-  NormRows(norms, plan.rows, blockIdx.x == 0, shared,
-           [&](int row, int column, const Pack<float, 4>& normed) {
-             StoreFloats<T, 4>(normed.at, x + row * plan.x_stride + column);
-           });
+  NormRows<kOrdered>(norms, plan.rows, blockIdx.x == 0, shared,
+                     [&](int row, int column, const Pack<float, 4>& normed) {
+                       StoreFloats<T, 4>(normed.at, x + row * plan.x_stride + column);
+                     });
   ClearPadding(plan, x);
 }
 

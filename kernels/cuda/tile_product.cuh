@@ -111,14 +111,14 @@ __device__ __forceinline__ int ChunkOffset(int row, int chunk) {
   return row * kTileDepthBytes + (chunk ^ (row % kCopiesAcross)) * kCopyBytes;
 }
 
-// Elements [k, k + depth) of kTileRows rows into one stage.
-template <int kTileRows, typename T>
+// Elements [k, k + depth) of kTileRows rows into one stage, each chunk to OffsetOf(row, chunk).
+template <int kTileRows, int (*OffsetOf)(int, int) = ChunkOffset, typename T>
 __device__ __forceinline__ void CopyStage(const CopySource<T>& source, int k, int inputs,
                                           unsigned char* stage) {
   constexpr int kElements = kCopyBytes / sizeof(T);
   const int chunk = threadIdx.x % kCopiesAcross;
   const int at = k + chunk * kElements;
-  unsigned char* to = stage + ChunkOffset(threadIdx.x / kCopiesAcross, chunk);
+  unsigned char* to = stage + OffsetOf(static_cast<int>(threadIdx.x) / kCopiesAcross, chunk);
 #pragma unroll
   for (int i = 0; i < kTileRows / kCopyRows; ++i) {
     const bool valid = i < source.count && at < inputs;
@@ -308,6 +308,8 @@ struct TilePlace {
     output_tile = tile / grid.splits;
     split = tile % grid.splits;
   }
+  __device__ TilePlace(int output_tile, int row_tile, int split)
+      : output_tile(output_tile), row_tile(row_tile), split(split) {}
 };
 
 // Work: an operation on a tile. It has
@@ -315,7 +317,8 @@ struct TilePlace {
 //   Work(const Op&)                        may read the layer's table, before the dependency wait
 //   rows, x (Rows)                         the product's input
 //   Weights(output_tile, i)                CopySource of the tile's weight rows i, i + 16, ...
-//   End<kRows>(const TileParams<Op>&, const TilePlace&, TileSums<kRows>&)    by all threads
+//   End(const TileParams<Op>&, const TilePlace&, Sums&)    by all threads; Sums: TileSums, or
+//                                          OrderedSums (ordered_product.cuh)
 template <typename Work, int kRows>
 __global__ void __launch_bounds__(kTileThreads, TileShape<kRows>::kBlocksPerProcessor)
     TileProductKernel(const __grid_constant__ TileParams<typename Work::Op> p) {
@@ -330,7 +333,7 @@ __global__ void __launch_bounds__(kTileThreads, TileShape<kRows>::kBlocksPerProc
       RowsFrom<T>(work.x.data, int64_t{place.row_tile} * kRows + copied, work.rows, inputs), inputs,
       static_cast<int>(int64_t{p.grid.depth_tiles} * place.split / p.grid.splits),
       static_cast<int>(int64_t{p.grid.depth_tiles} * (place.split + 1) / p.grid.splits), sums);
-  work.template End<kRows>(p, place, sums);
+  work.End(p, place, sums);
 }
 
 // End of a work whose elements need nothing of each other: body(output, row, low, high) for rows of

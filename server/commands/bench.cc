@@ -53,7 +53,7 @@ constexpr char kHelp[] =
 const std::vector<std::string> kKeys = {
     "model",           "backend",         "dtype",      "kv_cache_dtype",
     "kv_cache_memory", "memory_fraction", "block_size", "prefill_chunk_size",
-    "threads",         "log_level",       "log_format"};
+    "threads",         "batch_invariant", "log_level",  "log_format"};
 
 constexpr int32_t kMostConcurrency = 1 << 16;
 

@@ -34,6 +34,7 @@ struct Config {
   std::optional<int64_t> max_queue_tokens;
   std::map<std::string, double> client_weights;
   bool prefix_cache = true;
+  bool batch_invariant = false;
   std::optional<int64_t> threads;
   std::chrono::milliseconds drain_timeout{30'000};
   std::chrono::milliseconds health_stall_timeout{10'000};

@@ -143,6 +143,9 @@ std::vector<KeyEntry> MakeTable() {
        [](const Config& c) { return WeightsText(c.client_weights); }},
       Bool("prefix_cache", &Config::prefix_cache,
            "keep the KV blocks of prompts and answers, and begin with them what begins alike"),
+      Bool("batch_invariant", &Config::batch_invariant,
+           "CUDA: the same bits whatever else runs, however a prompt is cut, cached or computed "
+           "again, at a cost; the CPU always gives them"),
       Integer("threads", &Config::threads, 1, 1024, "threads of the CPU backend; default: cores"),
       Duration("drain_timeout", &Config::drain_timeout,
                "after SIGTERM, how long running requests may go on"),

@@ -23,7 +23,11 @@ constexpr uint64_t kGraphBytes = uint64_t{1} << 20;
 constexpr uint64_t kLibraryBytes = uint64_t{32} << 20;
 constexpr uint64_t kProductBytes = uint64_t{64} << 20;
 uint64_t ScratchBound(const ModelDescriptor& d, const ExecutorOptions& options) {
-  const auto rows = static_cast<uint64_t>(options.max_batch_size);
+  auto rows = static_cast<uint64_t>(options.max_batch_size);
+  // Attention is of a prompt's rows then, and at most so many are one launch's.
+  if (options.prefill_as_decode) {
+    rows = std::max<uint64_t>(rows, std::min(options.prefill_chunk_size, 512));
+  }
   const uint64_t splits = (static_cast<uint64_t>(options.max_length) + 255) / 256;
   const uint64_t head = static_cast<uint64_t>(d.head_dim + 2) * sizeof(float);
   const uint64_t attention = splits > 1 ? rows * d.heads * splits * head : 0;

@@ -13,6 +13,7 @@ absl::StatusOr<OpenedDevice> OpenDevice(const Config& config) {
   return OpenDevice(config, [&config] {
     CudaOptions options;
     options.portable = config.cuda_portable;
+    options.batch_invariant = config.batch_invariant;
     return OpenCudaDevice(options);
   });
 }

@@ -19,6 +19,7 @@ absl::StatusOr<ExecutorOptions> PlanExecutorOptions(const Config& config,
   options.block_size = static_cast<int32_t>(config.block_size);
   options.kv_dtype = dtypes.kv;
   options.activation_dtype = dtypes.activations;
+  options.prefill_as_decode = device.prefill_as_decode();
   absl::StatusOr<MemoryTable> table = PlanDeviceMemory({.descriptor = descriptor,
                                                         .weights = weights,
                                                         .options = options,

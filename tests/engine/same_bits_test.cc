@@ -1,20 +1,22 @@
-// On the CPU an answer is the same, bit for bit, whatever of it was found in the prefix cache, and
-// however often it was preempted and computed anew: over real executors of every mode, and a model
-// with a window.
+// On a batch-invariant device (the CPU, and CUDA with `batch_invariant`) an answer is the same, bit
+// for bit, whatever runs beside it, whatever of it was found in the prefix cache, and however often
+// it was preempted and computed anew: over real executors of every mode, and a model with a window.
 #include <gtest/gtest.h>
 
 #include <algorithm>
 #include <memory>
 #include <random>
+#include <string>
+#include <tuple>
 #include <utility>
 #include <vector>
 
 #include "engine/engine.h"
 #include "graphs/executor.h"
-#include "kernels/cpu/cpu_device.h"
 #include "tests/engine/client.h"
 #include "tests/engine/counting_observer.h"
 #include "tests/graphs/deferring_device.h"
+#include "tests/kernels/devices.h"
 #include "tests/testing/random_model.h"
 
 namespace sirocco {
@@ -23,35 +25,42 @@ namespace {
 constexpr int32_t kVocabulary = 131;
 constexpr int32_t kMaxLength = 96;
 
-struct Setup {
+struct RigOptions {
+  TypedCase typed;
   Mode mode = Mode::kDecoderGraph;
   std::vector<int32_t> kv_blocks;  // of each layer group
   bool prefix_cache = true;
   bool late = false;  // the device does its work late, so that steps are launched ahead
 };
 
+bool OnCpu(const TypedCase& typed) { return typed.device.name.rfind("cpu", 0) == 0; }
+
 class Rig {
  public:
-  explicit Rig(const Setup& setup) {
-    absl::StatusOr<std::unique_ptr<Device>> cpu = CreateCpuDevice(1);
-    EXPECT_TRUE(cpu.ok()) << cpu.status();
-    if (!cpu.ok()) return;
-    device_ = *std::move(cpu);
-    if (setup.late) {
+  explicit Rig(const RigOptions& rig) {
+    absl::StatusOr<std::unique_ptr<Device>> made = rig.typed.device.create();
+    EXPECT_TRUE(made.ok()) << made.status();
+    if (!made.ok()) return;
+    device_ = *std::move(made);
+    if (rig.late) {
       device_ = std::make_unique<DeferringDevice>(std::move(device_),
                                                   DeferringDevice::Pace::kWhenWaitedFor, 4);
     }
-    absl::StatusOr<RandomModel> random = MakeRandomModel(*device_, DType::kFloat32, 5);
+    absl::StatusOr<RandomModel> random = MakeRandomModel(
+        *device_, rig.typed.dtype, 5, OnCpu(rig.typed) ? RandomNorms::kFew : RandomNorms::kWide);
     EXPECT_TRUE(random.ok()) << random.status();
     if (!random.ok()) return;
     model_ = *std::move(random);
     ExecutorOptions options;
-    options.mode = setup.mode;
+    options.mode = rig.mode;
     options.max_batch_size = 4;
     options.max_length = kMaxLength;
     options.prefill_chunk_size = 24;
     options.block_size = 4;
-    options.kv_blocks = setup.kv_blocks;
+    options.kv_blocks = rig.kv_blocks;
+    options.kv_dtype = rig.typed.kv;
+    options.activation_dtype = device_->ActivationDType(rig.typed.dtype);
+    options.prefill_as_decode = device_->prefill_as_decode();
     auto executor = Executor::Create(*device_, model_.descriptor, model_.weights, options);
     EXPECT_TRUE(executor.ok()) << executor.status();
     if (!executor.ok()) return;
@@ -59,7 +68,7 @@ class Rig {
                                  {.prefill_chunk_size = 24,
                                   .groups = model_.descriptor.groups,
                                   .end_token_ids = {1, 2},
-                                  .prefix_cache = setup.prefix_cache});
+                                  .prefix_cache = rig.prefix_cache});
     EXPECT_TRUE(started.ok()) << started.status();
     if (started.ok()) engine_ = *std::move(started);
   }
@@ -146,20 +155,53 @@ void ExpectSame(const std::vector<Client::Output>& given,
 
 const std::vector<int32_t> kPlenty = {400, 400};
 
-class SameBitsTest : public ::testing::TestWithParam<Mode> {};
+class SameBitsTest : public ::testing::TestWithParam<std::tuple<TypedCase, Mode>> {
+ protected:
+  RigOptions With(RigOptions rig) {
+    std::tie(rig.typed, rig.mode) = GetParam();
+    return rig;
+  }
+  // Whether a device that is made late stands before this one: CUDA is late by itself.
+  std::vector<bool> Late() const {
+    return OnCpu(std::get<0>(GetParam())) ? std::vector<bool>{false, true}
+                                          : std::vector<bool>{false};
+  }
+};
 
-INSTANTIATE_TEST_SUITE_P(Modes, SameBitsTest,
-                         ::testing::Values(Mode::kEager, Mode::kDecoderGraph, Mode::kLayerGraph));
+// Of the CPU one is enough here: tests/kernels and tests/graphs have its threads and types.
+std::vector<TypedCase> Cases(bool on_cpu) {
+  std::vector<TypedCase> cases;
+  for (const TypedCase& typed : BatchInvariantCases()) {
+    const bool is_one = typed.device.name == "cpu_1_thread" && typed.dtype == DType::kFloat32;
+    if (on_cpu ? is_one : !OnCpu(typed)) cases.push_back(typed);
+  }
+  return cases;
+}
+
+std::string NameOfCase(const testing::TestParamInfo<SameBitsTest::ParamType>& info) {
+  return CaseName(std::get<0>(info.param)) + "_" + std::string(NameOf(std::get<1>(info.param)));
+}
+
+INSTANTIATE_TEST_SUITE_P(Cpu, SameBitsTest,
+                         ::testing::Combine(::testing::ValuesIn(Cases(/*on_cpu=*/true)),
+                                            ::testing::Values(Mode::kEager, Mode::kDecoderGraph,
+                                                              Mode::kLayerGraph)),
+                         NameOfCase);
+INSTANTIATE_TEST_SUITE_P(Cuda, SameBitsTest,
+                         ::testing::Combine(::testing::ValuesIn(Cases(/*on_cpu=*/false)),
+                                            ::testing::ValuesIn(kAllModes)),
+                         NameOfCase);
+GTEST_ALLOW_UNINSTANTIATED_PARAMETERIZED_TEST(SameBitsTest);
 
 TEST_P(SameBitsTest, WithAPrefixCacheAndWithout) {
   const std::vector<Request> requests = RandomRequests(60, 60, 24);
-  Rig without({.mode = GetParam(), .kv_blocks = kPlenty, .prefix_cache = false});
+  Rig without(With({.kv_blocks = kPlenty, .prefix_cache = false}));
   const std::vector<Client::Output> expected = without.Answers(requests);
   EXPECT_EQ(without.counts().prefix_hits, 0);
-  for (const bool late : {false, true}) {
+  for (const bool late : Late()) {
     // Where there is little room, blocks are forgotten and computed again.
     for (const std::vector<int32_t>& kv_blocks : {kPlenty, {60, 40}}) {
-      Rig with({.mode = GetParam(), .kv_blocks = kv_blocks, .late = late});
+      Rig with(With({.kv_blocks = kv_blocks, .late = late}));
       // Twice, so that the second time answers are found as well.
       for (int round = 0; round < 2; ++round) ExpectSame(with.Answers(requests), expected);
       EXPECT_GT(with.counts().prefix_hits, 500);
@@ -169,14 +211,13 @@ TEST_P(SameBitsTest, WithAPrefixCacheAndWithout) {
 
 TEST_P(SameBitsTest, PreemptedAndNot) {
   const std::vector<Request> requests = RandomRequests(60, 12, 70);
-  Rig plenty({.mode = GetParam(), .kv_blocks = kPlenty});
+  Rig plenty(With({.kv_blocks = kPlenty}));
   const std::vector<Client::Output> expected = plenty.Answers(requests);
   EXPECT_EQ(plenty.counts().preemptions, 0);
-  for (const bool late : {false, true}) {
+  for (const bool late : Late()) {
     for (const bool prefix_cache : {false, true}) {
       // For 1.3 of the longest.
-      Rig tight(
-          {.mode = GetParam(), .kv_blocks = {31, 20}, .prefix_cache = prefix_cache, .late = late});
+      Rig tight(With({.kv_blocks = {31, 20}, .prefix_cache = prefix_cache, .late = late}));
       ExpectSame(tight.Answers(requests), expected);
       EXPECT_GT(tight.counts().preemptions, 5);
     }
@@ -204,14 +245,13 @@ std::vector<Request> WithSearches() {
 
 TEST_P(SameBitsTest, SearchesToo) {
   const std::vector<Request> requests = WithSearches();
-  Rig plenty({.mode = GetParam(), .kv_blocks = kPlenty, .prefix_cache = false});
+  Rig plenty(With({.kv_blocks = kPlenty, .prefix_cache = false}));
   const std::vector<Client::Output> expected = plenty.Answers(requests);
   EXPECT_EQ(plenty.counts().preemptions, 0);
-  for (const bool late : {false, true}) {
+  for (const bool late : Late()) {
     for (const bool prefix_cache : {false, true}) {
       // For one search of the longest.
-      Rig tight(
-          {.mode = GetParam(), .kv_blocks = {25, 25}, .prefix_cache = prefix_cache, .late = late});
+      Rig tight(With({.kv_blocks = {25, 25}, .prefix_cache = prefix_cache, .late = late}));
       ExpectSame(tight.Answers(requests), expected);
       EXPECT_GT(tight.counts().preemptions, 2);
     }

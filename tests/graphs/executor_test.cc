@@ -166,6 +166,7 @@ TEST_P(ExecutorTest, AnOptionOutOfRangeIsNamed) {
   add("block_size is -1; allowed are 1 to 1024").block_size = -1;
   add("the number of kv_blocks entries is 1; allowed are 2 to 2").kv_blocks = {8};
   add("kv_blocks is 0").kv_blocks = {8, 0};
+  add("prefill_as_decode is true; allowed is what the device says, false").prefill_as_decode = true;
   for (const Case& c : cases) {
     device_.events.clear();
     const absl::Status status = Create(c.options);

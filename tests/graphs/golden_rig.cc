@@ -32,6 +32,7 @@ GoldenRig::GoldenRig(absl::StatusOr<std::unique_ptr<Device>> made, const std::st
   options.kv_blocks.assign(files.descriptor.groups.size(), 4 * 8);
   options.kv_dtype = kv.value_or(dtype);
   options.activation_dtype = device->ActivationDType(dtype);
+  options.prefill_as_decode = device->prefill_as_decode();
   options.keep_logits = true;
   if (const ModelDescriptor& d = files.descriptor; d.experts > 0) {
     std::vector<int32_t> chosen = choices;

@@ -434,6 +434,44 @@ TEST_F(ComposeTest, PrefillIsTheDecodersLayersWithAnAttentionOfItsOwn) {
   }
 }
 
+// Where a device asks for it: then a position's bits do not hang on the pass.
+TEST_F(ComposeTest, PrefillMayBeMadeOfDecodesOperations) {
+  for (const RandomNorms norms :
+       {RandomNorms::kFew, RandomNorms::kAll, RandomNorms::kPost, RandomNorms::kExperts}) {
+    Make(norms);
+    ComposeContext context = Context();
+    context.norms_where_read_rows = INT32_MAX;
+    const auto layers = [](const Plan& plan) {
+      std::vector<std::string> names;
+      for (const auto& entry : plan.entries()) {
+        if (entry.part.rfind("layer", 0) != 0) continue;
+        EXPECT_TRUE(entry.rows.Has(1) && entry.rows.Has(512)) << NameOf(entry.operation);
+        if (NameOf(entry.operation) == "qkv_attention") {  // in two
+          names.emplace_back("qkv_end");
+          names.emplace_back("attention");
+        } else {
+          names.emplace_back(NameOf(entry.operation));
+        }
+      }
+      return names;
+    };
+    context.prefill = PrefillOps::kFused;
+    EXPECT_EQ(layers(ComposePrefill(context)), layers(ComposeDecoder(context)));
+    context.prefill = PrefillOps::kEager;
+    EXPECT_EQ(layers(ComposePrefill(context)), layers(ComposeEagerDecode(context)));
+    // What the head sees is whole.
+    for (const PrefillOps ops : {PrefillOps::kFused, PrefillOps::kEager}) {
+      context.prefill = ops;
+      const Plan prefill = ComposePrefill(context);
+      const bool owes = ops == PrefillOps::kFused && context.descriptor.post_norms;
+      EXPECT_EQ(All<AddNormParams>(prefill).size(), owes ? 1u : 0u);
+      EXPECT_THAT(All<PrefillAttentionParams>(prefill), IsEmpty());
+      EXPECT_EQ(All<GatherRowsParams>(ComposePrefillHead(context)).at(0).in.data,
+                buffers_.hidden.data);
+    }
+  }
+}
+
 TEST_F(ComposeTest, RunSetsTheRowsAndKeepsThePlan) {
   const Plan plan = ComposeDecoder(Context());
   // Effects need lanes; this plan is only recorded.

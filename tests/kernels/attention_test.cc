@@ -113,7 +113,7 @@ class AttentionTest : public TypedOpsTest {
     return memory().Download(p.out, p.rows);
   }
 
-  std::vector<float> Prefill(const Rows& q, const std::vector<PrefillSegment>& segments) {
+  PrefillAttentionParams PrefillOf(const Rows& q, const std::vector<PrefillSegment>& segments) {
     std::vector<int32_t> lane, position;
     for (const PrefillSegment& segment : segments) {
       for (int32_t i = 0; i < segment.count; ++i) {
@@ -131,7 +131,22 @@ class AttentionTest : public TypedOpsTest {
     p.shape = shape_;
     p.kv = layer_;
     p.out = memory().Empty(p.rows, activations(), q.width);
-    Execute(p);
+    return p;
+  }
+
+  std::vector<float> Prefill(const Rows& q, const std::vector<PrefillSegment>& segments) {
+    const PrefillAttentionParams p = PrefillOf(q, segments);
+    if (device().prefill_as_decode()) {  // there is no other
+      Execute(DecodeAttentionParams{.rows = p.rows,
+                                    .map = p.map,
+                                    .lanes = p.lanes,
+                                    .q = p.q,
+                                    .shape = p.shape,
+                                    .kv = p.kv,
+                                    .out = p.out});
+    } else {
+      Execute(p);
+    }
     return memory().Download(p.out, p.rows);
   }
 
@@ -343,6 +358,18 @@ TEST_P(AttentionTest, PrefillIsDecodeBitForBit) {
                 reference::Slice(prefill, int64_t{row} * q.width, q.width));
     }
   }
+}
+
+// A device has no kernel beside those that it promises the same bits of.
+TEST_P(AttentionTest, NoPrefillOfItsOwnWherePrefillIsDecodes) {
+  Prepare({6, 2, 64}, {}, 16);
+  const absl::Status status = device().ops().Run(PrefillOf(Queries(3), {{1, 0, 0, 3}}));
+  if (device().prefill_as_decode()) {
+    EXPECT_EQ(status.code(), absl::StatusCode::kUnimplemented) << status;
+  } else {
+    EXPECT_TRUE(status.ok()) << status;
+  }
+  EXPECT_TRUE(device().Synchronize().ok());
 }
 
 // Segments of odd lengths: one row, rows up to and over the end of a tile, a chunk over existing

@@ -22,9 +22,10 @@ std::string PluginPath() {
   return access(path.c_str(), R_OK) == 0 ? path : "";
 }
 
-absl::StatusOr<std::unique_ptr<Device>> Cuda(bool portable) {
+absl::StatusOr<std::unique_ptr<Device>> Cuda(bool portable, bool batch_invariant = false) {
   CudaOptions options;
   options.portable = portable;
+  options.batch_invariant = batch_invariant;
   options.plugin = PluginPath();
   return OpenCudaDevice(options);
 }
@@ -55,7 +56,11 @@ std::vector<DeviceCase> Devices() {
     const std::string name(NameOf(dtype));
     devices.push_back({"cuda_" + name, [] { return Cuda(false); }, dtype, false});
     devices.push_back({"cuda_portable_" + name, [] { return Cuda(true); }, dtype, false});
+    devices.push_back(
+        {"cuda_invariant_" + name, [] { return Cuda(false, true); }, dtype, false, true});
   }
+  devices.push_back({"cuda_portable_invariant_bfloat16", [] { return Cuda(true, true); },
+                     DType::kBFloat16, false, true});
   return devices;
 }
 
@@ -67,6 +72,16 @@ std::vector<TypedCase> TypedCases() {
       continue;
     }
     for (const DType dtype : {DType::kFloat32, DType::kBFloat16}) cases.push_back({device, dtype});
+  }
+  return cases;
+}
+
+std::vector<TypedCase> BatchInvariantCases() {
+  std::vector<TypedCase> cases;
+  for (const auto& all : {TypedCases(), Float8Cases()}) {
+    for (const TypedCase& typed : all) {
+      if (typed.device.batch_invariant) cases.push_back(typed);
+    }
   }
   return cases;
 }

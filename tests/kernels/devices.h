@@ -18,6 +18,9 @@ struct DeviceCase {
   // Every element is accumulated in one order, whatever the rows and the threads: the bits of
   // fused and eager operations, and of one row alone or among others, are equal.
   bool invariant;
+  // Of that alone the last: also where fused and eager operations round differently.
+  // (`batch_invariant` of the configuration.)
+  bool batch_invariant = invariant;
 };
 
 std::vector<DeviceCase> Devices();
@@ -29,6 +32,8 @@ struct TypedCase {
   DType kv = dtype;
 };
 std::vector<TypedCase> TypedCases();
+// Those of batch-invariant devices, with KV in float8 too.
+std::vector<TypedCase> BatchInvariantCases();
 // Those of a KV cache in float8.
 std::vector<TypedCase> Float8Cases();
 // Those of weights in blocks.

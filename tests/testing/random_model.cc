@@ -138,10 +138,10 @@ ModelDescriptor RandomModelDescriptor(RandomNorms norms) {
   d.mlp_bias = norms != RandomNorms::kExperts;
   d.qkv_bias = norms != RandomNorms::kPost;
   d.pre_norms = norms != RandomNorms::kPost;
-  d.head_norms =
-      norms == RandomNorms::kHeads || norms == RandomNorms::kAll || norms == RandomNorms::kExperts;
+  d.head_norms = norms != RandomNorms::kFew && norms != RandomNorms::kPost;
   d.whole_norms = norms == RandomNorms::kPost;
-  d.post_norms = norms == RandomNorms::kAll || norms == RandomNorms::kPost;
+  d.post_norms =
+      norms == RandomNorms::kAll || norms == RandomNorms::kPost || norms == RandomNorms::kWide;
   if (norms == RandomNorms::kExperts) {
     d.experts = 6;
     d.experts_a_row = 2;
@@ -149,6 +149,12 @@ ModelDescriptor RandomModelDescriptor(RandomNorms norms) {
   }
   if (norms == RandomNorms::kAll) d.activation = Activation::kGeluTanh;
   d.rotaries = {MakeRotary(16, 10000.0f), MakeRotary(8, 500.0f)};
+  if (norms == RandomNorms::kWide) {
+    d.hidden_size = 264;
+    d.intermediate_size = 584;
+    d.head_dim = 64;
+    d.rotaries = {MakeRotary(64, 10000.0f), MakeRotary(32, 500.0f)};
+  }
   d.groups = {{.window = 0}, {.window = 24}};
   d.layers = {{.group = 0, .rotary = 0}, {.group = 1, .rotary = 1}, {.group = 0, .rotary = 1}};
   return d;

@@ -1,8 +1,9 @@
 // Tiny models with random weights: two layer groups (full attention and a window), two rotary
 // embeddings, every bias; with the norms that most models have, with those of heads too (as Qwen
 // 3), with both and post-norms (as Gemma 3), with post-norms and norms of q and k whole, and then
-// no biases of q, k and v (as OLMo 2), or with norms of heads and experts, which have no biases (as
-// Qwen3-MoE).
+// no biases of q, k and v (as OLMo 2), with norms of heads and experts, which have no biases (as
+// Qwen3-MoE), or with all norms again and wide enough for kernels that take only heads of 64 and
+// more.
 #pragma once
 
 #include <cstdint>
@@ -14,7 +15,7 @@
 
 namespace sirocco {
 
-enum class RandomNorms : uint8_t { kFew, kHeads, kAll, kPost, kExperts };
+enum class RandomNorms : uint8_t { kFew, kHeads, kAll, kPost, kExperts, kWide };
 
 struct RandomModel {
   ModelDescriptor descriptor;

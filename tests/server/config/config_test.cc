@@ -114,6 +114,7 @@ INSTANTIATE_TEST_SUITE_P(
         BadCase{"client_weights", "a=0", "0.001"},
         BadCase{"client_weights", "a=1,a=2", "each once"},
         BadCase{"prefix_cache", "perhaps", "true or false"},
+        BadCase{"batch_invariant", "maybe", "true or false"},
         BadCase{"vllm_metrics", "yes", "true or false"}, BadCase{"log_level", "loud", "warning"}));
 
 TEST(Config, ClientWeights) {
