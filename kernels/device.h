@@ -17,6 +17,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "kernels/decoder_layers.h"
 #include "kernels/dtype.h"
 
 namespace sirocco {
@@ -116,6 +117,12 @@ class Device {
   // computes them anew beside its weights' way here, in steps of so many rows at most; with more,
   // with the product that writes the rows, once.
   virtual int32_t norms_where_read_rows() const { return 0; }
+
+  // For which steps of a decoder of these layers DecoderLayersParams is faster than a layer's
+  // operations one after the other.
+  virtual DecoderLayersOffer OfferDecoderLayers(const DecoderLayersShape& /*shape*/) const {
+    return {};
+  }
 
   // RESOURCE_EXHAUSTED names the use, the bytes asked and the bytes free.
   virtual absl::StatusOr<std::unique_ptr<Buffer>> Allocate(size_t bytes, MemoryUse use) = 0;

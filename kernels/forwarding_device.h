@@ -26,6 +26,9 @@ class ForwardingDevice : public Device {
   absl::Status Pack(const Matrix& matrix) override { return behind_.Pack(matrix); }
   bool runs_ahead() const override { return behind_.runs_ahead(); }
   int32_t norms_where_read_rows() const override { return behind_.norms_where_read_rows(); }
+  DecoderLayersOffer OfferDecoderLayers(const DecoderLayersShape& shape) const override {
+    return behind_.OfferDecoderLayers(shape);
+  }
 
   absl::StatusOr<std::unique_ptr<Buffer>> Allocate(size_t bytes, MemoryUse use) override {
     return behind_.Allocate(bytes, use);

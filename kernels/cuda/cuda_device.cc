@@ -12,6 +12,7 @@
 #include "kernels/cuda/cuda_ops.h"
 #include "kernels/cuda/cuda_reservation.h"
 #include "kernels/cuda/launch.h"
+#include "kernels/cuda/layers/layers.h"
 #include "kernels/cuda/lt_matmul.h"
 #include "kernels/cuda/mark_ring.h"
 #include "kernels/cuda/staged_copy.h"
@@ -39,7 +40,8 @@ class CudaDevice final : public Device, private OpSink {
         staged_(*context_, counters_),
         marks_(*context_),
         recorder_(*context_, counters_),
-        ops_(launchers_, *this, library_) {}
+        ops_(launchers_, portable_ ? nullptr : CudaOps::LaunchLayers(hopper::LaunchLayers), *this,
+             library_) {}
 
   // The second part of making it.
   absl::Status Create() {
@@ -63,6 +65,10 @@ class CudaDevice final : public Device, private OpSink {
   DType ActivationDType(DType weights) const override { return weights; }
   bool runs_ahead() const override { return true; }
   int32_t norms_where_read_rows() const override { return LtMatMul::kOwnRows; }
+  DecoderLayersOffer OfferDecoderLayers(const DecoderLayersShape& shape) const override {
+    if (portable_ || !context_->Enter().ok()) return {};
+    return hopper::OfferLayers(shape, context_->multiprocessors());
+  }
 
   absl::StatusOr<std::unique_ptr<Buffer>> Allocate(size_t bytes, MemoryUse use) override {
     return AllocateDevice(*context_, bytes, use, counters_);

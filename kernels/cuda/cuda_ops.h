@@ -36,8 +36,10 @@ class OpSink {
 
 class CudaOps final : public Ops {
  public:
-  CudaOps(const Launchers& launchers, OpSink& sink, LtMatMul& library)
-      : launchers_(launchers), sink_(sink), library_(library) {}
+  // `layers`: launches DecoderLayersParams; null: there is no such kernel.
+  using LaunchLayers = cudaError_t (*)(const DecoderLayersParams&, const LaunchContext&);
+  CudaOps(const Launchers& launchers, LaunchLayers layers, OpSink& sink, LtMatMul& library)
+      : launchers_(launchers), layers_(layers), sink_(sink), library_(library) {}
 
   absl::Status Run(const BeginStepParams& p) override;
   absl::Status Run(const EmbedParams& p) override;
@@ -65,6 +67,7 @@ class CudaOps final : public Ops {
   absl::Status Run(const NormQkParams& p) override;
   absl::Status Run(const QkvEndParams& p) override;
   absl::Status Run(const ExpertsParams& p) override;
+  absl::Status Run(const DecoderLayersParams& p) override;
   std::vector<MatMulParams> ProductsOf(const Operation& operation) override;
 
  private:
@@ -90,6 +93,7 @@ class CudaOps final : public Ops {
                             const Params& p);
 
   const Launchers& launchers_;
+  const LaunchLayers layers_;
   OpSink& sink_;
   LtMatMul& library_;
 };
