@@ -29,6 +29,9 @@ struct ComposeContext {
   const LayerParams* layer_table = nullptr;  // the same in device memory
   int32_t norms_where_read_rows = 0;         // Device::norms_where_read_rows
   PrefillOps prefill = PrefillOps::kOwn;
+  // Device::OfferDecoderLayers of MakeDecoderLayersShape, and the memory that it asks for.
+  DecoderLayersOffer decoder_layers = {};
+  void* exchange = nullptr;
   bool keep_logits = false;
 };
 
@@ -45,15 +48,20 @@ Plan ComposeAnyLayer(const ComposeContext& context);
 Plan ComposeLayerEpilogue(const ComposeContext& context);
 
 // The whole decoder, each layer's operations bound to it (plan_decoder.cc), for few rows and for
-// more. Where norms are computed where they are written, a layer's last operation also norms for
-// the next one; else that operation and the next layer's first are one chain, in which a device may
-// begin the second before the first has ended.
+// more; for the fewest all layers as one operation, where the device offers that. Where norms are
+// computed where they are written, a layer's last operation also norms for the next one; else that
+// operation and the next layer's first are one chain, in which a device may begin the second before
+// the first has ended.
 Plan ComposeDecoder(const ComposeContext& context);
 
 // A prefill step up to the last layer's output; rows and segments are given (plan_prefill.cc).
 Plan ComposePrefill(const ComposeContext& context);
 // That output's rows head_index through the final norm and the LM head, into `logits`.
 Plan ComposePrefillHead(const ComposeContext& context);
+
+// What a device is asked whether it offers all layers as one operation.
+DecoderLayersShape MakeDecoderLayersShape(const ModelDescriptor& descriptor,
+                                          const ModelWeights& weights, DType activations, DType kv);
 
 // Building blocks.
 // kPrefillAsDecode: with the attention of decode, after the ends of q, k and v.

@@ -43,9 +43,16 @@ DecodePlan ComposeDecode(Mode mode, const ComposeContext& context) {
   return plan;
 }
 
+DecoderLayersOffer OfferOf(const Device& device, const ModelDescriptor& descriptor, Mode mode,
+                           const ModelWeights& weights, DType activations, DType kv) {
+  if (mode != Mode::kDecoderGraph && mode != Mode::kDecoder) return {};
+  return device.OfferDecoderLayers(MakeDecoderLayersShape(descriptor, weights, activations, kv));
+}
+
 std::vector<PlanEntry> DescribeDecodePlan(const ModelDescriptor& descriptor, Mode mode,
                                           const ModelWeights& weights, DType kv_dtype,
-                                          int32_t norms_where_read_rows) {
+                                          int32_t norms_where_read_rows,
+                                          const DecoderLayersOffer& decoder_layers) {
   const std::vector<void*> no_memory(descriptor.groups.size(), nullptr);
   ExecutorOptions options;
   options.kv_dtype = kv_dtype;
@@ -59,6 +66,7 @@ std::vector<PlanEntry> DescribeDecodePlan(const ModelDescriptor& descriptor, Mod
                       MakeKvLayers(descriptor, options.block_size, options.kv_dtype, no_memory));
   context.layers = layers;
   context.norms_where_read_rows = norms_where_read_rows;
+  context.decoder_layers = decoder_layers;
   PlaceStepBuffers(descriptor, options, nullptr, context.buffers);
   return ComposeDecode(mode, context).Describe();
 }

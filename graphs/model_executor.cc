@@ -1,5 +1,6 @@
 #include "graphs/model_executor.h"
 
+#include <algorithm>
 #include <numeric>
 #include <utility>
 
@@ -76,6 +77,15 @@ absl::Status ModelExecutor::Allocate(const ModelWeights& weights) {
   absl::Status status = device_.CopyToDevice(layer_table_->data(), layers_.data(), table_bytes);
   if (!status.ok()) return status;
 
+  decoder_layers_ = OfferOf(device_, descriptor_, options_.mode, weights, options_.activation_dtype,
+                            options_.kv_dtype);
+  if (decoder_layers_.rows > 0) {
+    absl::StatusOr<std::unique_ptr<Buffer>> exchange =
+        device_.Allocate(decoder_layers_.exchange_bytes, MemoryUse::kWorkspace);
+    if (!exchange.ok()) return exchange.status();
+    exchange_ = *std::move(exchange);
+  }
+
   if (options_.keep_logits) {
     std::vector<int32_t> identity(options_.max_batch_size);
     std::iota(identity.begin(), identity.end(), 0);
@@ -101,16 +111,23 @@ void ModelExecutor::Compose(const ModelWeights& weights) {
   const PrefillOps prefill = !options_.prefill_as_decode     ? PrefillOps::kOwn
                              : options_.mode == Mode::kEager ? PrefillOps::kEager
                                                              : PrefillOps::kFused;
-  const ComposeContext context{.descriptor = descriptor_,
-                               .weights = weights,
-                               .buffers = buffers_,
-                               .lanes = lanes_.lanes(),
-                               .layers = layers_,
-                               .layer_table = layer_table_->as<LayerParams>(),
-                               .norms_where_read_rows = device_.norms_where_read_rows(),
-                               .prefill = prefill,
-                               .keep_logits = options_.keep_logits};
+  ComposeContext context{.descriptor = descriptor_,
+                         .weights = weights,
+                         .buffers = buffers_,
+                         .lanes = lanes_.lanes(),
+                         .layers = layers_,
+                         .layer_table = layer_table_->as<LayerParams>(),
+                         .norms_where_read_rows = device_.norms_where_read_rows(),
+                         .prefill = prefill,
+                         .decoder_layers = decoder_layers_,
+                         .exchange = exchange_ == nullptr ? nullptr : exchange_->data(),
+                         .keep_logits = options_.keep_logits};
   plan_ = ComposeDecode(options_.mode, context);
+  if (decoder_layers_.rows > 0) {
+    context.decoder_layers = {};
+    long_plan_ = ComposeDecode(options_.mode, context);
+    stats_.plan_builds += long_plan_.parts.size();
+  }
   inputs_.emplace(device_, buffers_, lanes_, options_);
   prefill_.emplace(context, device_, buffers_, lanes_, *inputs_, options_);
   stats_.plan_builds += plan_.parts.size() + PrefillPass::kPlans;
@@ -118,7 +135,10 @@ void ModelExecutor::Compose(const ModelWeights& weights) {
 
 absl::Status ModelExecutor::Prepare() {
   if (absl::Status status = prefill_->Prepare(); !status.ok()) return status;
-  return PrepareSizes(device_, plan_, options_.max_batch_size);
+  if (absl::Status status = PrepareSizes(device_, plan_, options_.max_batch_size); !status.ok()) {
+    return status;
+  }
+  return PrepareSizes(device_, long_plan_, LongRows());
 }
 
 absl::Status ModelExecutor::Capture(const Progress& progress) {
@@ -127,9 +147,16 @@ absl::Status ModelExecutor::Capture(const Progress& progress) {
       GraphPool::Capture(device_, plan_, options_.max_batch_size, progress);
   if (!pool.ok()) return pool.status();
   pool_ = *std::move(pool);
-  stats_.graphs_captured += pool_.graphs();
-  stats_.graph_pool_bytes += pool_.bytes();
-  stats_.capture_seconds = pool_.seconds();
+  if (LongRows() > 0) {
+    pool = GraphPool::Capture(device_, long_plan_, LongRows(), progress);
+    if (!pool.ok()) return pool.status();
+    long_pool_ = *std::move(pool);
+  }
+  for (const GraphPool* of : {&pool_, &long_pool_}) {
+    stats_.graphs_captured += of->graphs();
+    stats_.graph_pool_bytes += of->bytes();
+    stats_.capture_seconds += of->seconds();
+  }
   return absl::OkStatus();
 }
 
@@ -228,11 +255,12 @@ absl::Status ModelExecutor::IssueDecode(const DecodeStep& step, StepHost& host) 
   if (status.ok()) status = inputs_->UploadUpdates(step.block_updates, host.decode_updates);
   if (status.ok()) status = kv_.Copy(device_, step.block_copies);
   if (!status.ok()) return status;
+  const bool is_long = IsLong(step);
   if (UsesGraphs(options_.mode)) {
-    status = pool_.Replay(device_, rows);
+    status = (is_long ? long_pool_ : pool_).Replay(device_, rows);
     if (status.ok()) stats_.replays[rows].fetch_add(1, std::memory_order_relaxed);
   } else {
-    status = plan_.Run(device_.ops(), rows);
+    status = (is_long ? long_plan_ : plan_).Run(device_.ops(), rows);
   }
   if (status.ok()) {
     status = device_.CopyToHost(host.decode_sampled, buffers_.scores, rows * sizeof(TokenScore));
@@ -243,6 +271,16 @@ absl::Status ModelExecutor::IssueDecode(const DecodeStep& step, StepHost& host) 
                                 kept.data, int64_t{rows} * kept.width * sizeof(float));
   }
   return status;
+}
+
+int32_t ModelExecutor::LongRows() const {
+  return std::min(decoder_layers_.rows, options_.max_batch_size);
+}
+
+bool ModelExecutor::IsLong(const DecodeStep& step) const {
+  if (static_cast<int64_t>(step.lanes.size()) > LongRows()) return false;
+  return std::ranges::any_of(
+      step.lanes, [&](int32_t lane) { return lanes_.length(lane) > decoder_layers_.longest; });
 }
 
 absl::StatusOr<StepResult> ModelExecutor::Collect() {

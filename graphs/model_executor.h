@@ -51,6 +51,8 @@ class ModelExecutor final : public Executor {
   absl::Status Run(const Step& step, StepHost& host);
   absl::Status RunDecode(const DecodeStep& step, StepHost& host);
   absl::Status IssueDecode(const DecodeStep& step, StepHost& host);
+  int32_t LongRows() const;  // up to which a step may be long
+  bool IsLong(const DecodeStep& step) const;
   StepHost& HostOf(uint64_t step) { return hosts_[step % hosts_.size()]; }
 
   Device& device_;
@@ -65,9 +67,14 @@ class ModelExecutor final : public Executor {
   KvStore kv_;
   std::vector<LayerParams> layers_;  // plans point at them
   std::unique_ptr<Buffer> layer_table_;
+  DecoderLayersOffer decoder_layers_;
+  std::unique_ptr<Buffer> exchange_;  // of decoder_layers_; null: there is none
 
   sirocco::DecodePlan plan_;
   GraphPool pool_;  // empty in modes without graphs
+  // For steps of few rows but longer contexts than decoder_layers_ is for; empty without it.
+  sirocco::DecodePlan long_plan_;
+  GraphPool long_pool_;
   std::optional<StepInputs> inputs_;
   std::optional<PrefillPass> prefill_;
 

@@ -4,6 +4,7 @@
 //
 // Then a model with post-norms changes the stream's buffer in every layer, where the MLP takes in
 // what the attention adds.
+#include <algorithm>
 #include <cstdint>
 #include <utility>
 
@@ -49,7 +50,58 @@ Plan ComposeWritten(const ComposeContext& context) {
   return plan;
 }
 
+// All layers as one operation.
+Plan ComposeWhole(const ComposeContext& context) {
+  const StepBuffers& b = context.buffers;
+  Plan plan = ComposePrologue(context, nullptr);
+  LayerRef first = MakeLayerRef(context, nullptr, 0);
+  first.host = nullptr;  // one layer's
+  plan.Add("layers", DecoderLayersParams{.map = b.rows,
+                                         .lanes = context.lanes,
+                                         .layer = first,
+                                         .layers = static_cast<int32_t>(context.layers.size()),
+                                         .hidden = b.hidden,
+                                         .final_norm = context.weights.final_norm,
+                                         .epsilon = context.descriptor.norm_epsilon,
+                                         .normed = b.normed,
+                                         .exchange = context.exchange});
+  AddHead(context, b.normed, plan);
+  AddSample(context, b.rows.lane, plan);
+  return plan;
+}
+
 }  // namespace
+
+DecoderLayersShape MakeDecoderLayersShape(const ModelDescriptor& descriptor,
+                                          const ModelWeights& weights, DType activations,
+                                          DType kv) {
+  DecoderLayersShape shape;
+  shape.hidden = descriptor.hidden_size;
+  shape.heads = descriptor.heads;
+  shape.kv_heads = descriptor.kv_heads;
+  shape.head_dim = descriptor.head_dim;
+  shape.intermediate = descriptor.intermediate_size;
+  shape.heads_turn_whole = true;
+  for (const LayerDescriptor& layer : descriptor.layers) {
+    const RotaryDescriptor& rotary = descriptor.rotaries[layer.rotary];
+    shape.heads_turn_whole = shape.heads_turn_whole && 2 * rotary.inverse_frequencies.size() ==
+                                                           static_cast<size_t>(descriptor.head_dim);
+  }
+  shape.head_norms = descriptor.head_norms;
+  shape.post_norms = descriptor.post_norms;
+  shape.weights = weights.layers.front().q.dtype;
+  shape.activations = activations;
+  shape.kv = kv;
+  shape.plain = descriptor.pre_norms && !descriptor.qkv_bias && !descriptor.output_bias &&
+                !descriptor.mlp_bias && !descriptor.whole_norms && descriptor.experts == 0;
+  for (const LayerWeights& layer : weights.layers) {
+    for (const Matrix* matrix :
+         {&layer.q, &layer.k, &layer.v, &layer.o, &layer.gate, &layer.up, &layer.down}) {
+      shape.plain = shape.plain && matrix->dtype == shape.weights;
+    }
+  }
+  return shape;
+}
 
 Rows AddWrittenLayers(const ComposeContext& context, Pass pass, const float* final_norm,
                       Plan& plan) {
@@ -87,11 +139,14 @@ Rows AddWrittenLayers(const ComposeContext& context, Pass pass, const float* fin
 Plan ComposeDecoder(const ComposeContext& context) {
   // Experts norm what they read, and leave nothing to fuse across the boundary.
   if (context.descriptor.experts > 0) return ComposeChain(context);
-  const int32_t read = context.norms_where_read_rows;
+  // For the fewest rows one, for more the next.
+  const int32_t whole = context.decoder_layers.rows;
+  const int32_t read = std::max(context.norms_where_read_rows, whole);
   if (read == 0) return ComposeWritten(context);
   if (read == INT32_MAX) return ComposeChain(context);
   Plan plan;
-  plan.Append(ComposeChain(context), {.least = 1, .most = read});
+  if (whole > 0) plan.Append(ComposeWhole(context), {.least = 1, .most = whole});
+  if (read > whole) plan.Append(ComposeChain(context), {.least = whole + 1, .most = read});
   plan.Append(ComposeWritten(context), {.least = read + 1});
   return plan;
 }

@@ -79,6 +79,10 @@ struct Detail {
     return absl::StrCat(Shape(p.in), " -> ", Shape(p.hidden), ", normed for what follows");
   }
 
+  std::string operator()(const DecoderLayersParams& p) const {
+    return absl::StrCat(p.layers, " layers, ", Shape(p.hidden), " -> ", Shape(p.normed),
+                        ", normed for what follows");
+  }
   std::string operator()(const HeadNormParams& p) const {
     return absl::StrCat(Shape(p.heads), ", heads of ", p.head_dim);
   }

@@ -268,6 +268,17 @@ Checks CheckParams(const DownNormParams& p, const BackendTypes& types) {
   return checks;
 }
 
+Checks CheckParams(const DecoderLayersParams& p, const BackendTypes& types) {
+  Checks checks("decoder_layers", types);
+  checks.RowCount(p.rows).Layer(p.layer).Map(p.map);
+  checks.NotNull("lanes.block_table", p.lanes.block_table).Positive("layers", p.layers);
+  checks.That(p.layer.counter == nullptr && p.layer.index == 0, "layer is not the first");
+  checks.Residual("hidden", p.hidden, p.hidden.width);
+  checks.NotNull("final_norm", p.final_norm).NotNull("exchange", p.exchange);
+  checks.Activations("normed", p.normed, p.hidden.width);
+  return checks;
+}
+
 absl::Status OutsideBlockTables(int32_t index, const BlockUpdate& update) {
   return absl::InvalidArgumentError(
       absl::StrCat("begin_step: block update ", index, " (lane ", update.lane, ", group ",

@@ -17,6 +17,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "kernels/decoder_layers.h"
 #include "kernels/dtype.h"
 
 namespace sirocco {
@@ -123,6 +124,12 @@ class Device {
   // QkvAttentionParams, which is QkvEndParams and DecodeAttentionParams there. (CUDA where it is
   // batch-invariant. The CPU's operations agree whichever they are.)
   virtual bool prefill_as_decode() const { return false; }
+
+  // For which steps of a decoder of these layers DecoderLayersParams is faster than a layer's
+  // operations one after the other.
+  virtual DecoderLayersOffer OfferDecoderLayers(const DecoderLayersShape& /*shape*/) const {
+    return {};
+  }
 
   // RESOURCE_EXHAUSTED names the use, the bytes asked and the bytes free.
   virtual absl::StatusOr<std::unique_ptr<Buffer>> Allocate(size_t bytes, MemoryUse use) = 0;

@@ -27,6 +27,9 @@ class ForwardingDevice : public Device {
   bool runs_ahead() const override { return behind_.runs_ahead(); }
   int32_t norms_where_read_rows() const override { return behind_.norms_where_read_rows(); }
   bool prefill_as_decode() const override { return behind_.prefill_as_decode(); }
+  DecoderLayersOffer OfferDecoderLayers(const DecoderLayersShape& shape) const override {
+    return behind_.OfferDecoderLayers(shape);
+  }
 
   absl::StatusOr<std::unique_ptr<Buffer>> Allocate(size_t bytes, MemoryUse use) override {
     return behind_.Allocate(bytes, use);

@@ -1,5 +1,6 @@
 // The operations. Each is a struct of parameters (params.h) and one overload of Ops::Run; the CPU
-// and the CUDA backend implement them all, under one test body.
+// and the CUDA backend implement them all, under one test body; but for DecoderLayersParams, which
+// a device may offer.
 //
 // Run returns INVALID_ARGUMENT or UNIMPLEMENTED for a shape or type that the backend does not take,
 // naming it; a device fault may show only in Device::Synchronize. While recording, Run only
@@ -11,6 +12,7 @@
 #include <vector>
 
 #include "absl/status/status.h"
+#include "kernels/decoder_layers.h"
 #include "kernels/params.h"
 
 namespace sirocco {
@@ -21,7 +23,8 @@ using Operation =
                  GatedActivationParams, GatherRowsParams, SampleParams, ScoreTokensParams,
                  NormQkvParams, QkvParams, QkvAttentionParams, OutputResidualParams,
                  NormGateUpParams, DownResidualParams, DownNormParams, HeadNormParams,
-                 AddNormParams, AdjustLogitsParams, NormQkParams, ExpertsParams, QkvEndParams>;
+                 AddNormParams, AdjustLogitsParams, NormQkParams, ExpertsParams, QkvEndParams,
+                 DecoderLayersParams>;
 
 // "rms_norm", "norm_qkv", ...: for plans as people read them, and for the device's timings.
 std::string_view NameOf(const Operation& operation);
@@ -55,6 +58,8 @@ class Ops {
   virtual absl::Status Run(const NormQkParams& p) = 0;
   virtual absl::Status Run(const ExpertsParams& p) = 0;
   virtual absl::Status Run(const QkvEndParams& p) = 0;
+  // UNIMPLEMENTED where the device does not offer it.
+  virtual absl::Status Run(const DecoderLayersParams& p) = 0;
 
   // The matrix products that an operation comes to for which a device may have a choice of kernels
   // (Device::TuneProducts): a matmul itself; of a fused operation whatever the backend makes of it,

@@ -50,6 +50,7 @@ class CpuOps final : public Ops {
   absl::Status Run(const NormQkParams& p) override;
   absl::Status Run(const QkvEndParams& p) override;
   absl::Status Run(const ExpertsParams& p) override;
+  absl::Status Run(const DecoderLayersParams& p) override;
 
  private:
   // A call that needs so much scratch: of each thread, and shared.

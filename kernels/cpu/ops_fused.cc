@@ -360,4 +360,11 @@ absl::Status CpuOps::Run(const NormGateUpParams& p) {
   return TakeWith(2 * TileBytes(p.rows), call, QuantisedRows::Bytes(p.rows, p.normed.width));
 }
 
+absl::Status CpuOps::Run(const DecoderLayersParams& p) {
+  const Checks checks = CheckParams(p, kTypes);
+  if (!checks.ok()) return checks.status();
+  return absl::UnimplementedError(
+      absl::StrCat(std::string(checks.operation()), ": the CPU does not offer it for any shape"));
+}
+
 }  // namespace sirocco::cpu

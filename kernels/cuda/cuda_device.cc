@@ -13,6 +13,7 @@
 #include "kernels/cuda/cuda_ops.h"
 #include "kernels/cuda/cuda_reservation.h"
 #include "kernels/cuda/launch.h"
+#include "kernels/cuda/layers/layers.h"
 #include "kernels/cuda/lt_matmul.h"
 #include "kernels/cuda/mark_ring.h"
 #include "kernels/cuda/staged_copy.h"
@@ -40,6 +41,7 @@ KernelSet KernelsOf(bool portable, bool batch_invariant, LtMatMul* library) {
   }
   return {.launchers = portable ? portable::KernelLaunchers() : hopper::KernelLaunchers(),
           .panels = portable ? nullptr : LaunchPanels,
+          .layers = portable ? nullptr : KernelSet::LayersLauncher(hopper::LaunchLayers),
           .library = library};
 }
 
@@ -83,6 +85,10 @@ class CudaDevice final : public Device, private OpSink {
     return batch_invariant_ ? INT32_MAX : ops_.norms_where_read_rows();
   }
   bool prefill_as_decode() const override { return batch_invariant_; }
+  DecoderLayersOffer OfferDecoderLayers(const DecoderLayersShape& shape) const override {
+    if (kernels_.layers == nullptr || !context_->Enter().ok()) return {};
+    return hopper::OfferLayers(shape, context_->multiprocessors());
+  }
 
   absl::StatusOr<std::unique_ptr<Buffer>> Allocate(size_t bytes, MemoryUse use) override {
     return AllocateDevice(*context_, bytes, use, counters_);

@@ -39,10 +39,12 @@ class OpSink {
 // that, and no path that is added here later.
 struct KernelSet {
   using PanelLauncher = cudaError_t (*)(const PanelProductParams&, const LaunchContext&);
+  using LayersLauncher = cudaError_t (*)(const DecoderLayersParams&, const LaunchContext&);
 
   const Launchers& launchers;
-  PanelLauncher panels = nullptr;  // null: no products by panels
-  LtMatMul* library = nullptr;  // null: all products are our own kernels'
+  PanelLauncher panels = nullptr;   // null: no products by panels
+  LayersLauncher layers = nullptr;  // null: no layers as one kernel
+  LtMatMul* library = nullptr;      // null: all products are our own kernels'
 };
 
 class CudaOps final : public Ops {
@@ -50,6 +52,7 @@ class CudaOps final : public Ops {
   CudaOps(const KernelSet& kernels, OpSink& sink)
       : launchers_(kernels.launchers),
         panels_(kernels.panels),
+        layers_(kernels.layers),
         sink_(sink),
         library_(kernels.library) {}
 
@@ -85,6 +88,7 @@ class CudaOps final : public Ops {
   absl::Status Run(const NormQkParams& p) override;
   absl::Status Run(const QkvEndParams& p) override;
   absl::Status Run(const ExpertsParams& p) override;
+  absl::Status Run(const DecoderLayersParams& p) override;
   std::vector<MatMulParams> ProductsOf(const Operation& operation) override;
 
  private:
@@ -118,6 +122,7 @@ class CudaOps final : public Ops {
 
   const Launchers& launchers_;
   const KernelSet::PanelLauncher panels_;
+  const KernelSet::LayersLauncher layers_;
   OpSink& sink_;
   LtMatMul* const library_;
 };

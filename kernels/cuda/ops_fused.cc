@@ -283,4 +283,12 @@ absl::Status CudaOps::Run(const DownNormParams& p) {
                       p);
 }
 
+absl::Status CudaOps::Run(const DecoderLayersParams& p) {
+  const Checks checks = CheckParams(p, kTypes);
+  if (checks.ok() && layers_ == nullptr) {
+    return sink_.Launched(checks.operation(), cudaErrorNotSupported);
+  }
+  return Enqueue(checks, layers_, nullptr, p);
+}
+
 }  // namespace sirocco::cuda

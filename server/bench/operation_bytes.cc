@@ -30,6 +30,14 @@ struct Bytes {
   }
   uint64_t operator()(const DownResidualParams&) const { return BytesOf(place.weights.down); }
   uint64_t operator()(const DownNormParams&) const { return BytesOf(place.weights.down); }
+  uint64_t operator()(const DecoderLayersParams& p) const {
+    uint64_t bytes = 0;
+    for (int layer = 0; layer < p.layers; ++layer) {
+      bytes += Qkv() + BytesOf(place.weights.o) + MlpWeightBytes(place.weights, 1);
+      bytes += place.sequences * LayerKvBytes(descriptor, layer, place.context, place.kv);
+    }
+    return bytes;
+  }
   template <typename Params>
   uint64_t operator()(const Params&) const {
     return 0;

@@ -1,9 +1,9 @@
-// The kernel of all layers (layers_kernel.h) against the chain of five kernels a layer, at the
-// shapes of three models, bfloat16, one row and four of 277 tokens: whether they agree, and what a
+// The kernel of all layers (kernels/cuda/layers) against the chain of five kernels a layer, at the
+// shapes of three models, bfloat16, of 277 tokens a row: whether they agree, and what a
 // step takes with each, the LM head included, in one graph.
 //
 //   bazel build --config=opt --config=cuda //tests/bench:layers_bench
-//   layers_bench [part of a model's name] [chunks under way]...
+//   layers_bench [part of a model's name] [bytes under way[,blocks missing]]...
 //
 // What may be tuned is that of LayersTuning, one time each.
 #include <cuda_runtime.h>
@@ -18,26 +18,23 @@
 #include <vector>
 
 #include "kernels/cuda/kernels.h"
+#include "kernels/cuda/layers/layers.h"
 #include "kernels/cuda/stream.h"
 #include "tests/bench/graph_time.cuh"
-#include "tests/bench/layers_kernel.h"
-#include "tests/bench/layers_plan.h"
 #include "tests/bench/stream_check.cuh"
 #include "tests/bench/stream_world.cuh"
 
 namespace sirocco {
 namespace {
 
-using cuda::SIROCCO_CUDA_PATH::DecoderLayersExchange;
-using cuda::SIROCCO_CUDA_PATH::DecoderLayersParams;
+using cuda::LayersTuning;
 using cuda::SIROCCO_CUDA_PATH::DecodeRows;
-using cuda::SIROCCO_CUDA_PATH::kLayersMarks;
 using cuda::SIROCCO_CUDA_PATH::LaunchAddNorm;
 using cuda::SIROCCO_CUDA_PATH::LaunchClusterAttention;
-using cuda::SIROCCO_CUDA_PATH::LaunchDecoderLayers;
+using cuda::SIROCCO_CUDA_PATH::LaunchLayers;
 using cuda::SIROCCO_CUDA_PATH::LaunchReadStream;
 using cuda::SIROCCO_CUDA_PATH::LaunchRmsNorm;
-using cuda::SIROCCO_CUDA_PATH::LayersTuning;
+using cuda::SIROCCO_CUDA_PATH::OfferLayers;
 
 constexpr Model kModels[] = {
     {"gemma3-1b", 26, 1152, 4, 1, 256, 6912, 262144, true},
@@ -45,7 +42,7 @@ constexpr Model kModels[] = {
     {"llama3.1-8b", 32, 4096, 32, 8, 128, 14336, 128256, false},
 };
 constexpr int kBlockSize = 16;
-constexpr int kMaxLength = 1024;
+constexpr int kMaxLength = 2064;
 
 class Step {
  public:
@@ -83,10 +80,17 @@ class Step {
     lanes_.max_blocks = of_lane;
     map_ = {lane_, lane_ + rows_};
     final_norm_ = layers_[0].attention_norm;
-    const DecoderLayersParams p = Whole();
-    const size_t bytes = DecoderLayersExchange(p, context.multiprocessors);
-    if (bytes != 0) exchange_ = Allocate<char>(bytes);
-    trace_ = Allocate<int64_t>(int64_t{context.multiprocessors} * kLayersMarks);
+    DecoderLayersShape shape;
+    shape.hidden = m_.hidden;
+    shape.heads = m_.heads;
+    shape.kv_heads = m_.kv_heads;
+    shape.head_dim = m_.head_dim;
+    shape.intermediate = m_.intermediate;
+    shape.heads_turn_whole = shape.plain = true;
+    shape.head_norms = shape.post_norms = m_.post_norms;
+    shape.weights = shape.activations = shape.kv = kDType;
+    const DecoderLayersOffer offer = OfferLayers(shape, context.multiprocessors);
+    if (offer.rows >= rows_) exchange_ = Allocate<char>(offer.exchange_bytes);
   }
 
   void Reset(int position) const {
@@ -114,11 +118,10 @@ class Step {
     p.normed = qkv.normed;
     p.epsilon = layers_[0].norm_epsilon;
     p.exchange = exchange_;
-    p.trace = trace_;
     return p;
   }
   void RunWhole(const LaunchContext& context, const LayersTuning& tuning) const {
-    MUST(LaunchDecoderLayers(Whole(), context, tuning));
+    MUST(LaunchLayers(Whole(), context, tuning));
   }
 
   void RunChain(const LaunchContext& context) const {
@@ -172,13 +175,6 @@ class Step {
   Floats Kv() const { return Download(kv_, kDType, kv_elements_); }
   const World& world() const { return world_; }
   bool has_kernel() const { return exchange_ != nullptr; }
-#ifdef LAYERS_TRACE
-  std::vector<int64_t> Trace() const {
-    std::vector<int64_t> trace(static_cast<size_t>(context_.multiprocessors) * kLayersMarks);
-    MUST(cudaMemcpy(trace.data(), trace_, 8 * trace.size(), cudaMemcpyDeviceToHost));
-    return trace;
-  }
-#endif
 
  private:
   World world_;
@@ -196,23 +192,23 @@ class Step {
   RowMap map_;
   const float* final_norm_;
   char* exchange_ = nullptr;
-  int64_t* trace_ = nullptr;
 };
 
 // Launches of a graph one after the other, as steps follow each other.
 constexpr int kAtOnce = 8;
 
 // Whether the kernel does what the chain does, and the same each time.
-bool Check(const Step& step, int position, const LaunchContext& context) {
+bool Check(const Step& step, int position, const LaunchContext& context,
+           const LayersTuning& tuning) {
   step.Reset(position);
   step.RunChain(context);
   const Floats want = step.Normed();
   const Floats want_kv = step.Kv();
   Floats got, got_kv;
   bool same = true;
-  for (int i = 0; i < 3; ++i) {
+  for (int i = 0; i < 2; ++i) {
     step.Reset(position);
-    step.RunWhole(context, {});
+    step.RunWhole(context, tuning);
     const Floats normed = step.Normed();
     const Floats kv = step.Kv();
     if (i > 0) same = same && normed == got && kv == got_kv;
@@ -227,34 +223,37 @@ bool Check(const Step& step, int position, const LaunchContext& context) {
   return same && error < 6e-2 && kv_error < 6e-2;
 }
 
-#ifdef LAYERS_TRACE
-// Nanoseconds from the first block's mark 0 on of one layer, over blocks: the least, the median,
-// the greatest; marks below 16 are a worker's, the others the adding warp's.
-void PrintTrace(const Step& step, const LaunchContext& context) {
-  const std::vector<int64_t> trace = step.Trace();
-  int64_t begin = trace[0];
-  for (int block = 0; block < context.multiprocessors; ++block) {
-    begin = std::min(begin, trace[block * kLayersMarks]);
-  }
-  for (int mark = 0; mark < kLayersMarks; ++mark) {
-    std::vector<int64_t> of;
-    for (int block = 0; block < context.multiprocessors; ++block) {
-      const int64_t at = trace[block * kLayersMarks + mark];
-      if (at != 0) of.push_back(at - begin);
-    }
-    if (of.empty()) continue;
-    std::sort(of.begin(), of.end());
-    std::printf("    %2d: %6d %6d %6d (%d blocks)\n", mark, static_cast<int>(of.front()),
-                static_cast<int>(of[of.size() / 2]), static_cast<int>(of.back()),
-                static_cast<int>(of.size()));
-  }
+LayersTuning TuningOf(const char* text) {
+  LayersTuning tuning;
+  char* rest;
+  tuning.under_way = static_cast<int32_t>(std::strtol(text, &rest, 10));
+  if (*rest == ',') tuning.missing = static_cast<int32_t>(std::strtol(rest + 1, nullptr, 10));
+  return tuning;
 }
-#endif
+
+// Two streams' kernels at once, each of which wants every multiprocessor: whether both end.
+bool CheckTwo(const Model& model, const LaunchContext& context) {
+  const Step one(model, 1, context);
+  const Step two(model, 1, context);
+  one.Reset(20);
+  two.Reset(20);
+  LaunchContext other = context;
+  MUST(cudaStreamCreateWithFlags(&other.stream, cudaStreamNonBlocking));
+  for (int i = 0; i < 200; ++i) {
+    one.RunWhole(context, {});
+    two.RunWhole(other, {});
+  }
+  MUST(cudaDeviceSynchronize());
+  MUST(cudaStreamDestroy(other.stream));
+  const bool same = one.Normed() == two.Normed();
+  std::printf("  200 times in two streams: %s\n", same ? "both end, alike" : "NOT THE SAME");
+  return same;
+}
 
 int Main(int argc, char** argv) {
   const std::string wanted = argc > 1 ? argv[1] : "";
   std::vector<LayersTuning> tunings(1);
-  for (int i = 2; i < argc; ++i) tunings.push_back({std::atoi(argv[i])});
+  for (int i = 2; i < argc; ++i) tunings.push_back(TuningOf(argv[i]));
   cudaDeviceProp properties;
   MUST(cudaGetDeviceProperties(&properties, 0));
   LaunchContext context;
@@ -277,30 +276,31 @@ int Main(int argc, char** argv) {
   for (const Model& model : kModels) {
     if (std::string(model.name).find(wanted) == std::string::npos) continue;
     for (const int rows : {1, 4}) {
-      std::printf("%s, %d rows\n", model.name, rows);
       const Step step(model, rows, context);
       if (!step.has_kernel()) continue;
-      for (const int position : {20, 275}) {
-        if (!Check(step, position, context)) return 1;
+      std::printf("%s, %d rows\n", model.name, rows);
+      for (const int position : {20, 275, 2040}) {
+        if (!Check(step, position, context, tunings[0])) return 1;
       }
-      step.Reset(276);
-      const auto report = [&](const std::string& what, const std::function<void()>& work) {
-        const double us = GraphMicroseconds(context.stream, work, kAtOnce);
-        std::printf("  %-40s %8.1f us %5.1f%% %7.0f a second\n", what.c_str(), us,
-                    100 * static_cast<double>(step.world().Bytes()) / us / rate, rows * 1e6 / us);
-      };
-      report("chain and head", [&] {
-        step.RunChain(programmatic);
-        step.RunHead(programmatic);
-      });
-      for (const LayersTuning& tuning : tunings) {
-        report("one kernel and head, under way " + std::to_string(tuning.under_way), [&] {
-          step.RunWhole(programmatic, tuning);
+      if (rows == 1 && !CheckTwo(model, programmatic)) return 1;
+      for (const int position : {150, 276, 2040}) {
+        step.Reset(position);
+        const auto report = [&](const std::string& what, const std::function<void()>& work) {
+          const double us = GraphMicroseconds(context.stream, work, kAtOnce);
+          std::printf("  %4d tokens, %-34s %8.1f us %5.1f%% %7.0f a second\n", position + 1,
+                      what.c_str(), us, 100 * static_cast<double>(step.world().Bytes()) / us / rate,
+                      rows * 1e6 / us);
+        };
+        report("chain and head", [&] {
+          step.RunChain(programmatic);
           step.RunHead(programmatic);
         });
-#ifdef LAYERS_TRACE
-        PrintTrace(step, context);
-#endif
+        for (size_t i = 0; i < tunings.size(); ++i) {
+          report("one kernel and head, " + (i == 0 ? "as it is" : std::string(argv[i + 1])), [&] {
+            step.RunWhole(programmatic, tunings[i]);
+            step.RunHead(programmatic);
+          });
+        }
       }
     }
   }

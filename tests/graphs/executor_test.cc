@@ -129,6 +129,45 @@ TEST_P(ExecutorTest, CapturesOneGraphOfEveryPartABatchSize) {
   EXPECT_EQ(executor_->stats().graph_pool_bytes, graphs * 100);
 }
 
+// All layers as one operation where the device offers it: for so few rows, and while no context is
+// longer than it says.
+TEST_P(ExecutorTest, TheDevicesOfferIsTakenForFewRowsAndShortContexts) {
+  device_.offer = {.rows = 2, .longest = 5, .exchange_bytes = 512};
+  ASSERT_TRUE(Create(SmallOptions(GetParam())).ok());
+  const bool whole = GetParam() == Mode::kDecoderGraph || GetParam() == Mode::kDecoder;
+  if (GetParam() == Mode::kDecoderGraph) {
+    EXPECT_EQ(executor_->stats().graphs_captured, 4u + 2);
+    EXPECT_EQ(executor_->stats().graph_pool_bytes, 6u * 100);
+  }
+  StartLane(0, 4);
+  StartLane(1, 4);
+  StartLane(2, 4);
+  // The lanes of a step, and whether it is one operation: lane 0 becomes too long, then a start
+  // makes it short again.
+  const auto is_one = [&](const std::vector<int32_t>& lanes) {
+    device_.run.clear();
+    Step step;
+    step.decode.lanes = lanes;
+    EXPECT_TRUE(executor_->Launch(step).ok());
+    EXPECT_TRUE(executor_->Collect().ok());
+    return !device_.Ran<DecoderLayersParams>().empty();
+  };
+  EXPECT_EQ(is_one({0}), whole);     // of 4
+  EXPECT_EQ(is_one({0, 1}), whole);  // of 5 and 4
+  EXPECT_FALSE(is_one({0}));         // of 6
+  EXPECT_FALSE(is_one({1, 0}));
+  EXPECT_FALSE(is_one({1, 2, 0}));
+  EXPECT_EQ(is_one({2}), whole);  // of 5
+  StartLane(0, 1);
+  EXPECT_EQ(is_one({0}), whole);
+  if (whole) {
+    const std::vector<DecoderLayersParams> ran = device_.Ran<DecoderLayersParams>();
+    ASSERT_EQ(ran.size(), 1u);
+    EXPECT_EQ(ran[0].rows, 1);
+    EXPECT_NE(ran[0].exchange, nullptr);
+  }
+}
+
 TEST_P(ExecutorTest, TheMemoryPlanIsWhatIsAllocated) {
   for (const bool keep : {false, true}) {
     FakeDevice device;

@@ -32,6 +32,7 @@ class FakeDevice : public Device, private OperationOps {
   absl::Status BeginRecord() override;
   absl::StatusOr<std::unique_ptr<Recording>> EndRecord() override;
   absl::Status Launch(const Recording& recording) override;
+  DecoderLayersOffer OfferDecoderLayers(const DecoderLayersShape&) const override { return offer; }
   Ops& ops() override { return *this; }
 
   // "allocate workspace", "reserve kv", "map kv", "begin", "rms_norm 4", "end", "launch", "sync".
@@ -39,7 +40,8 @@ class FakeDevice : public Device, private OperationOps {
   std::vector<Issued> run;  // those that ran: issued, or by a recording
   bool log = true;          // off: events and run stay, and nothing here allocates
   bool recording = false;
-  std::string refuse;                 // an operation of this name fails
+  std::string refuse;  // an operation of this name fails
+  DecoderLayersOffer offer;
   std::vector<std::byte*> copied_to;  // destinations of CopyToDevice
 
   // Of what ran, all operations of one kind.

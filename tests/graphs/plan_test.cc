@@ -505,6 +505,71 @@ TEST_F(ComposeTest, AStepTakesWhatIsForItsRows) {
   EXPECT_THAT(device_.events, testing::Not(testing::Contains("down_residual 3")));
 }
 
+// Where a device offers all layers as one operation, steps of the fewest rows are that, the others
+// what they were.
+TEST_F(ComposeTest, AllLayersMayBeOneOperation) {
+  ComposeContext context = Context();
+  context.norms_where_read_rows = 2;
+  context.decoder_layers = {.rows = 1, .exchange_bytes = 64};
+  int exchange = 0;
+  context.exchange = &exchange;
+  const Plan plan = ComposeDecoder(context);
+  const auto whole = All<DecoderLayersParams>(plan);
+  ASSERT_EQ(whole.size(), 1u);
+  EXPECT_EQ(whole[0].layers, 3);
+  EXPECT_EQ(whole[0].layer.index, 0);
+  EXPECT_EQ(whole[0].layer.host, nullptr);
+  EXPECT_EQ(whole[0].hidden.data, buffers_.hidden.data);
+  EXPECT_EQ(whole[0].normed.data, buffers_.normed.data);
+  EXPECT_EQ(whole[0].final_norm, model_.weights.final_norm);
+  EXPECT_EQ(whole[0].exchange, &exchange);
+  std::vector<std::string> one, two, three;
+  for (const Plan::Entry& entry : plan.entries()) {
+    const std::string name(NameOf(entry.operation));
+    if (entry.rows.Has(1)) one.push_back(name);
+    if (entry.rows.Has(2)) two.push_back(name);
+    if (entry.rows.Has(3)) three.push_back(name);
+  }
+  EXPECT_THAT(one, ElementsAre("begin_step", "embed", "decoder_layers", "matmul", "sample"));
+  EXPECT_THAT(two, testing::Contains("down_residual"));
+  EXPECT_THAT(two, Not(testing::Contains("decoder_layers")));
+  EXPECT_THAT(three, testing::Contains("down_norm"));
+  EXPECT_THAT(three, Not(testing::Contains("decoder_layers")));
+}
+
+// More rows than norms are computed for where they are read: then no chain is left.
+TEST_F(ComposeTest, AllLayersAsOneOperationMayBeForMoreRowsThanTheChain) {
+  ComposeContext context = Context();
+  context.norms_where_read_rows = 1;
+  context.decoder_layers = {.rows = 2, .exchange_bytes = 64};
+  const Plan plan = ComposeDecoder(context);
+  for (const Plan::Entry& entry : plan.entries()) {
+    EXPECT_EQ(entry.rows.Has(1), entry.rows.Has(2)) << NameOf(entry.operation);
+    EXPECT_NE(entry.rows.Has(1), entry.rows.Has(3)) << NameOf(entry.operation);
+  }
+}
+
+// What a device is asked: the shapes, and whether anything is there that such a kernel may lack.
+TEST_F(ComposeTest, ADeviceIsAskedOfTheWholeModel) {
+  const auto shape = [&] {
+    return MakeDecoderLayersShape(model_.descriptor, model_.weights, DType::kBFloat16,
+                                  DType::kFloat8);
+  };
+  DecoderLayersShape of = shape();
+  EXPECT_EQ(of.hidden, model_.descriptor.hidden_size);
+  EXPECT_EQ(of.kv, DType::kFloat8);
+  EXPECT_EQ(of.activations, DType::kBFloat16);
+  EXPECT_EQ(of.weights, model_.weights.layers[0].q.dtype);
+  model_.descriptor.qkv_bias = model_.descriptor.output_bias = model_.descriptor.mlp_bias = false;
+  model_.descriptor.pre_norms = true;
+  EXPECT_TRUE(shape().plain);
+  model_.weights.layers.back().down.dtype = DType::kQ8_0;
+  EXPECT_FALSE(shape().plain);
+  model_.weights.layers.back().down.dtype = of.weights;
+  model_.descriptor.mlp_bias = true;
+  EXPECT_FALSE(shape().plain);
+}
+
 TEST_F(ComposeTest, KeptLogitsAreCopiedBeforeTheSamplerOverwritesThem) {
   options_.keep_logits = true;
   workspace_.resize(PlaceStepBuffers(model_.descriptor, options_, nullptr, buffers_));

@@ -1,14 +1,14 @@
-// The warps of layers_kernel.cu that multiply and attend.
+// The warps of layers.cu that multiply and attend.
 #pragma once
 
 #include <cstdint>
 
-#include "tests/bench/layers_attention.cuh"
-#include "tests/bench/layers_multiply.cuh"
-#include "tests/bench/layers_plan.h"
-#include "tests/bench/layers_ring.cuh"
-#include "tests/bench/layers_shared.cuh"
-#include "tests/bench/layers_words.cuh"
+#include "kernels/cuda/layers/attention.cuh"
+#include "kernels/cuda/layers/multiply.cuh"
+#include "kernels/cuda/layers/ring.cuh"
+#include "kernels/cuda/layers/shape.h"
+#include "kernels/cuda/layers/shared.cuh"
+#include "kernels/cuda/layers/words.cuh"
 
 namespace sirocco::cuda::SIROCCO_CUDA_PATH {
 
@@ -56,6 +56,7 @@ struct Worker {
   const int lane = static_cast<int>(threadIdx.x) % kWarp;
   T* const x = shared.x[warp];
   Multiplier<T, S> multiply;
+  ChunkWeights loaded;
   const int column = warp * kLayersShare + 4 * lane;  // of a piece, the lane's first of four
   uint32_t tiles = 0;
   float4 held[kRows][kPieces];   // of the residual stream
@@ -82,9 +83,15 @@ struct Worker {
     return make_float4(fmaf(factor, b.x, a.x), fmaf(factor, b.y, a.y), fmaf(factor, b.z, a.z),
                        fmaf(factor, b.w, a.w));
   }
+  static __device__ __forceinline__ uint32_t PairOf(float low, float high) {
+    Pack<T, 2> pair;
+    pair.at[0] = FromFloat<T>(low);
+    pair.at[1] = FromFloat<T>(high);
+    return *reinterpret_cast<const uint32_t*>(&pair);
+  }
   __device__ __forceinline__ void StoreX(int piece, int columns, int of, const float4& value) {
-    const float four[4] = {value.x, value.y, value.z, value.w};
-    StoreFloats<T, 4>(four, x + (piece * columns + of) * kLayersShare + 4 * lane);
+    StoreShare<S::kStreamColumns>(x + (piece * columns + of) * kLayersShare, lane,
+                                  make_uint2(PairOf(value.x, value.y), PairOf(value.z, value.w)));
   }
 
   // The stream with what `words` add to it (null: nothing), times `weight`, to x; its sums of
@@ -99,6 +106,18 @@ struct Worker {
       weights[c] = __ldg(reinterpret_cast<const float4*>(weight + c * S::kPiece + column));
       if (S::kPost && words != nullptr) {
         posts[c] = __ldg(reinterpret_cast<const float4*>(post + c * S::kPiece + column));
+      }
+    }
+    float stats[S::kStats] = {};
+    if constexpr (S::kPost) {
+      // What does not hang on the words: the stream is whole.
+#pragma unroll
+      for (int r = 0; r < kRows; ++r) {
+#pragma unroll
+        for (int c = 0; c < kPieces; ++c) {
+          stats[4 * r + 2] += Dot(held[r][c], held[r][c]);
+          StoreX(c, kColumns, r, Times(held[r][c], weights[c]));
+        }
       }
     }
     float4 deltas[kRows][kPieces];
@@ -157,7 +176,6 @@ struct Worker {
       }
     }
     __syncwarp();
-    float stats[S::kStats] = {};
 #pragma unroll
     for (int r = 0; r < kRows; ++r) {
 #pragma unroll
@@ -169,9 +187,7 @@ struct Worker {
           a = words != nullptr ? Times(delta, posts[c]) : delta;
           stats[4 * r] += Dot(delta, delta);
           stats[4 * r + 1] += Dot(a, a);
-          stats[4 * r + 2] += Dot(h, h);
           stats[4 * r + 3] += Dot(h, a);
-          StoreX(c, kColumns, r, Times(h, weights[c]));
           StoreX(c, kColumns, kRows + r, Times(a, weights[c]));
         } else {
           h = Plus(h, delta, 1);
@@ -210,41 +226,96 @@ struct Worker {
     ++tiles;
   }
 
-  // Tile after tile of a product with the stream; units: rows of `rows` a chunk.
+  // ---- Products with the stream: tile after tile, a tile's chunks loaded while the one before it
+  // is summed up. Of gate and up (kPairs) a tile is eight rows of each.
+  // ------------------------------
+  struct TileRows {
+    int a, b;
+  };
+  template <bool kPairs>
+  static __device__ __forceinline__ TileRows RowsOf(const BlockRun& run, int unit) {
+    const int left = run.units - unit;
+    const int a = min(left, kLayersRows);
+    return {a, kPairs ? a : min(left - a, kLayersRows)};
+  }
+  __device__ __forceinline__ void LoadStream(const TileRows& rows) {
+    multiply.Load(loaded, rows.a, rows.b, 2 * S::PieceColumns(0));
+  }
+  // The first tile's first piece, while activations are awaited.
+  template <bool kPairs>
+  __device__ __forceinline__ void LoadFirst(const BlockRun& run) {
+    LoadStream(RowsOf<kPairs>(run, 0));
+  }
   template <bool kPairs>
   __device__ __forceinline__ void MultiplyStream(const BlockRun& run) {
     constexpr int kUnits = kPairs ? kLayersRows : 2 * kLayersRows;
+    PieceX<S::kStreamColumns> in[kPieces];
+#pragma unroll
+    for (int c = 0; c < kPieces; ++c) multiply.LoadX(in[c], c);
 #pragma unroll 1
     for (int unit = 0; unit < run.units; unit += kUnits) {
-      const int left = run.units - unit;
-      const int rows_a = min(left, kLayersRows);
-      const int rows_b = kPairs ? rows_a : min(left - rows_a, kLayersRows);
+      const TileRows rows = RowsOf<kPairs>(run, unit);
       TileSums<S::kStreamColumns> sums;
 #pragma unroll
       for (int c = 0; c < kPieces; ++c) {
-        multiply.Add(sums, rows_a, rows_b, 2 * S::PieceColumns(0), c, true);
+        multiply.Add(sums, loaded, in[c]);
+        multiply.Release(rows.b > 0);
+        if (c + 1 < kPieces) LoadStream(rows);
       }
+      if (unit + kUnits >= run.units) {
+        Leave(sums);
+        break;
+      }
+      const TileRows next = RowsOf<kPairs>(run, unit + kUnits);
+      const bool ready = multiply.Ready(next.b > 0);
+      if (ready) LoadStream(next);
       Leave(sums);
+      if (!ready) LoadStream(next);
     }
   }
 
-  static constexpr int kTiles = (S::kHidden / 132 + 1 + 15) / 16;  // of output and down, at most
+  // ---- Output and down: piece after piece, all tiles of it
+  // ----------------------------------------
+  static constexpr int kTiles = (S::kHidden / 132 + 1 + 15) / 16;  // at most
 
-  // Pieces `first` ... `end` - 1 of a product, all tiles, x beginning with piece `first`.
+  template <int kProduct>
+  __device__ __forceinline__ bool Works(int piece) const {
+    constexpr int kColumns = S::Columns(kProduct);
+    return kColumns % S::kPiece == 0 || piece * S::kPiece + column < kColumns;
+  }
+  static __device__ __forceinline__ TileRows RowsOf(const BlockRun& run, int tile) {
+    return RowsOf<false>(run, 16 * tile);
+  }
+  template <int kProduct>
+  __device__ __forceinline__ void LoadTile(const TileRows& rows, bool works) {
+    if (works) {
+      multiply.Load(loaded, rows.a, rows.b, 2 * S::PieceColumns(kProduct));
+    } else {
+      multiply.Skip(rows.b > 0);
+    }
+  }
+  // Pieces `first` ... `end` - 1 of a product, x beginning with piece `first`, whose first tile is
+  // loaded. Then the first of the next piece is, if there is one.
   template <int kProduct>
   __device__ __forceinline__ void MultiplyPieces(TileSums<kRows> (&sums)[kTiles],
                                                  const BlockRun& run, int first, int end) {
-    constexpr int kColumns = S::Columns(kProduct);
+    constexpr int kAll = S::Pieces(S::Columns(kProduct));
 #pragma unroll 1
     for (int c = first; c < end; ++c) {
-      const bool works = kColumns % S::kPiece == 0 || column < kColumns;
+      const bool works = Works<kProduct>(c);
+      PieceX<kRows> in;
+      if (works) multiply.LoadX(in, c - first);
 #pragma unroll
       for (int tile = 0; tile < kTiles; ++tile) {
-        const int left = run.units - 16 * tile;
-        if (left <= 0) break;
-        const int rows_a = min(left, kLayersRows);
-        multiply.Add(sums[tile], rows_a, min(left - rows_a, kLayersRows),
-                     2 * S::PieceColumns(kProduct), c - first, works);
+        if (16 * tile >= run.units) break;
+        const TileRows rows = RowsOf(run, tile);
+        if (works) multiply.Add(sums[tile], loaded, in);
+        multiply.Release(rows.b > 0);
+        if (16 * (tile + 1) < run.units) {
+          LoadTile<kProduct>(RowsOf(run, tile + 1), works);
+        } else if (c + 1 < kAll) {
+          LoadTile<kProduct>(RowsOf(run, 0), Works<kProduct>(c + 1));
+        }
       }
     }
   }
@@ -256,10 +327,11 @@ struct Worker {
     }
   }
 
-  __device__ __forceinline__ void Output(const uint64_t* words, uint32_t tag, int layer) {
+  __device__ __forceinline__ void Output(const uint64_t* words, uint32_t tag) {
     constexpr int kOutputPieces = S::Pieces(S::kQRows);
     constexpr int kQuads = S::kDim / 4;
     const BlockRun run = shared.runs[1];
+    LoadTile<1>(RowsOf(run, 0), Works<1>(0));
     Await();
 #pragma unroll
     for (int c = 0; c < kOutputPieces; ++c) {
@@ -285,57 +357,42 @@ struct Worker {
       __syncwarp();
 #pragma unroll
       for (int r = 0; r < kRows; ++r) {
-        StorePack(MergeParts4<T>(parts[r]), x + (c * kRows + r) * kLayersShare + 4 * lane);
+        const Pack<T, 4> merged = MergeParts4<T>(parts[r]);
+        StoreShare<kRows>(x + (c * kRows + r) * kLayersShare, lane,
+                          *reinterpret_cast<const uint2*>(&merged));
       }
     }
     __syncwarp();
-    Mark(args, warp == 0 ? layer : -1, 5);
     TileSums<kRows> sums[kTiles];
     MultiplyPieces<1>(sums, run, 0, kOutputPieces);
     LeaveTiles(sums, run);
   }
 
-  __device__ __forceinline__ void Down(const uint64_t* words, uint32_t tag, int layer) {
+  __device__ __forceinline__ void Down(const uint64_t* words, uint32_t tag) {
     constexpr int kDownPieces = S::Pieces(S::kIntermediate);
     const BlockRun run = shared.runs[3];
+    LoadTile<3>(RowsOf(run, 0), true);
     Await();
     const uint64_t* const at = words + S::kActivatedAt + column / 2;
     const auto store = [&](const TwoWords& two, int place) {
-      *reinterpret_cast<uint2*>(x + place * kLayersShare + 4 * lane) =
-          make_uint2(two.bits(0), two.bits(1));
+      StoreShare<kRows>(x + place * kLayersShare, lane, make_uint2(two.bits(0), two.bits(1)));
     };
     TileSums<kRows> sums[kTiles];
     if constexpr (kRows == 1) {
-      TwoWords first;
+      TwoWords taken[kDownPieces];
+      bool all;
       do {
-        first = LoadTwoWords(at);
-      } while (!first.Has(tag));
-      __syncwarp();
-      Mark(args, warp == 0 ? layer : -1, 9);
-      TwoWords others[kDownPieces - 1];
-      const auto ask = [&] {
+        all = true;
 #pragma unroll
-        for (int c = 1; c < kDownPieces; ++c) {
-          others[c - 1] = LoadTwoWords(at + c * S::kPiece / 2);
-        }
-      };
-      ask();
-      store(first, 0);
-      __syncwarp();
-      MultiplyPieces<3>(sums, run, 0, 1);
-      for (;;) {
-        bool all = true;
+        for (int c = 0; c < kDownPieces; ++c) taken[c] = LoadTwoWords(at + c * S::kPiece / 2);
 #pragma unroll
-        for (int c = 1; c < kDownPieces; ++c) all = all && others[c - 1].Has(tag);
-        if (all) break;
-        ask();
-      }
+        for (int c = 0; c < kDownPieces; ++c) all = all && taken[c].Has(tag);
+      } while (!all);
       __syncwarp();
-      Mark(args, warp == 0 ? layer : -1, 10);
 #pragma unroll
-      for (int c = 1; c < kDownPieces; ++c) store(others[c - 1], c - 1);
+      for (int c = 0; c < kDownPieces; ++c) store(taken[c], c);
       __syncwarp();
-      MultiplyPieces<3>(sums, run, 1, kDownPieces);
+      MultiplyPieces<3>(sums, run, 0, kDownPieces);
     } else {
       TwoWords taken[kRows];
       const auto ask = [&](int c) {
@@ -355,7 +412,6 @@ struct Worker {
           ask(c);
         }
         __syncwarp();
-        if (c == 0) Mark(args, warp == 0 ? layer : -1, 9);
 #pragma unroll
         for (int r = 0; r < kRows; ++r) store(taken[r], r);
         if (c + 1 < kDownPieces) ask(c + 1);
@@ -367,7 +423,6 @@ struct Worker {
   }
 
   __device__ __forceinline__ void Run(uint64_t* all_words, uint32_t tag) {
-    const bool multiplies = warp < S::kWarps;
     const int layers = args.p.layers;
     AttentionItem item = {};
     const bool attends = static_cast<int>(blockIdx.x) < S::kItems;
@@ -381,7 +436,7 @@ struct Worker {
       item.block_table = args.p.lanes.BlockTable(__ldcg(args.p.map.lane + item.row), 0);
       item.max_blocks = args.p.lanes.max_blocks;
       for (int i = threadIdx.x; i < args.p.lanes.groups * kLayersCachedBlocks;
-           i += S::kWorkers * kWarp) {
+           i += S::kWarps * kWarp) {
         const int index = i % kLayersCachedBlocks;
         const int group = i / kLayersCachedBlocks;
         if (index < item.max_blocks) {
@@ -389,20 +444,16 @@ struct Worker {
               __ldcg(item.block_table + int64_t{group} * item.max_blocks + index);
         }
       }
-      BarrierOf<S::kWorkers * kWarp>(2);
+      BarrierOf<S::kWarps * kWarp>(2);
     }
-    if (multiplies) {
 #pragma unroll
-      for (int r = 0; r < kRows; ++r) {
+    for (int r = 0; r < kRows; ++r) {
 #pragma unroll
-        for (int c = 0; c < kPieces; ++c) {
-          held[r][c] =
-              __ldcg(reinterpret_cast<const float4*>(static_cast<const float*>(args.p.hidden.data) +
-                                                     r * S::kHidden + c * S::kPiece + column));
-        }
+      for (int c = 0; c < kPieces; ++c) {
+        held[r][c] =
+            __ldcg(reinterpret_cast<const float4*>(static_cast<const float*>(args.p.hidden.data) +
+                                                   r * S::kHidden + c * S::kPiece + column));
       }
-    } else if (!attends) {
-      return;
     }
     const uint64_t* words = nullptr;  // of what the layer before adds
     const float* post = nullptr;
@@ -413,58 +464,33 @@ struct Worker {
     for (int l = 0; l < layers; ++l) {
       const LayerParams& layer = shared.layers[l % 2];
       uint64_t* const own = all_words + (l % 2) * S::kWords;
-      const int marked = warp == 0 ? l : -1;
       ++tag;
       // There is room for the next kernel's blocks only when this one's end.
       if (l + 1 == layers) LaunchDependents();
-      if (multiplies) {
-        TakeStream(2 * l, words, tag - 1, post, layer.attention_norm, weights);
-        Mark(args, marked, 0);
-        MultiplyStream<false>(qkv);
-        Mark(args, marked, 1);
-      } else if (lane == 0) {
-        ArriveCopyBarrier(&shared.stats_full, 1);
-      }
+      LoadFirst<false>(qkv);
+      TakeStream(2 * l, words, tag - 1, post, layer.attention_norm, weights);
+      MultiplyStream<false>(qkv);
       if (attends) {
-        AttendPart<T, S>(layer, item, own, tag, shared.attention,
-                         [&] { WaitCopyBarrier(&shared.qkv_there, l & 1); });
+        AttendPart<T, S>(layer, item, own, tag, shared.attention, &shared.qkv_there, l & 1);
         if (threadIdx.x == 0) {
           Count(static_cast<LayersExchange*>(args.p.exchange)->counts[kPartsCount]);
         }
-        Mark(args, marked, 3);
       }
-      if (!multiplies) {
-        // In step with the others, so that the next layer is there.
-        WaitCopyBarrier(&shared.factors_full, 0);
-        if (lane == 0) ArriveCopyBarrier(&shared.stats_full, 1);
-        WaitCopyBarrier(&shared.factors_full, 1);
-        if (l + 1 < layers) {
-          PartSlots<T, S>(shared.layers[(l + 1) % 2], item, shared.attention).Prefetch();
-        }
-        continue;
-      }
-      Output(own, tag, l);
-      Mark(args, marked, 6);
+      Output(own, tag);
       Join(2 * l);
+      LoadFirst<true>(gate_up);
       TakeStream(2 * l + 1, own + S::kOutputAt, tag, layer.attention_post_norm, layer.mlp_norm,
                  weights);
-      Mark(args, marked, 7);
       MultiplyStream<true>(gate_up);
-      Mark(args, marked, 8);
       Join(2 * l + 1);
       if (attends && l + 1 < layers) {
         PartSlots<T, S>(shared.layers[(l + 1) % 2], item, shared.attention).Prefetch();
       }
-      Down(own, tag, l);
-      Mark(args, marked, 11);
+      Down(own, tag);
       words = own + S::kDownAt;
       post = layer.mlp_post_norm;
     }
     if (blockIdx.x != 0) return;
-    if (!multiplies) {
-      if (lane == 0) ArriveCopyBarrier(&shared.stats_full, 1);
-      return;
-    }
     TakeStream(2 * layers, words, tag, post, args.p.final_norm, weights);
     Join(2 * layers);
 #pragma unroll

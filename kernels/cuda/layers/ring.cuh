@@ -6,8 +6,8 @@
 #include <cstdint>
 
 #include "kernels/cuda/common.cuh"
+#include "kernels/cuda/layers/shape.h"
 #include "kernels/cuda/ptx.cuh"
-#include "tests/bench/layers_plan.h"
 
 namespace sirocco::cuda::SIROCCO_CUDA_PATH {
 
@@ -38,6 +38,17 @@ __device__ __forceinline__ void WaitCopyBarrier(uint64_t* barrier, uint32_t pari
         : "memory");
   } while (done == 0);
 }
+__device__ __forceinline__ bool TestCopyBarrier(uint64_t* barrier, uint32_t parity) {
+  uint32_t done;
+  asm volatile(
+      "{\n.reg .pred p;\n"
+      "mbarrier.test_wait.parity.shared.b64 p, [%1], %2;\n"
+      "selp.u32 %0, 1, 0, p;\n}"
+      : "=r"(done)
+      : "r"(SharedAddress(barrier)), "r"(parity)
+      : "memory");
+  return done != 0;
+}
 __device__ __forceinline__ void CopyBulk(void* shared, const void* global, uint32_t bytes,
                                          uint64_t* barrier, uint64_t policy) {
   asm volatile(
@@ -48,8 +59,7 @@ __device__ __forceinline__ void CopyBulk(void* shared, const void* global, uint3
       : "memory");
 }
 
-// ---- The ring
-// ------------------------------------------------------------------------------------
+// ---- The ring -----------------------------------------------------------------------------------
 
 // Rows of a chunk stand one behind the other from `at` on, `before` of them, the rest from the
 // ring's beginning on.
@@ -72,7 +82,7 @@ struct RingShared {
 // The copying warp's: all its lanes call all of it alike.
 class RingWriter {
  public:
-  // under_way: chunks that are asked for and not there, at most; 0: any number.
+  // under_way: bytes that are asked for and not there, at most, but for a chunk that is larger.
   __device__ RingWriter(RingShared& shared, unsigned char* ring, int capacity, int under_way)
       : shared_(shared),
         ring_(ring),
@@ -101,12 +111,14 @@ class RingWriter {
       const int slot = tail_ % kLayersSlots;
       WaitCopyBarrier(&shared_.empty[slot], tail_ / kLayersSlots & 1);
       used_ -= shared_.sizes[slot];
+      if (landed_ == tail_) Landed();
       ++tail_;
     }
-    if (under_way_ != 0 && static_cast<int>(sequence_) >= under_way_) {
-      const uint32_t old = sequence_ - under_way_;
-      WaitCopyBarrier(&shared_.full[old % kLayersSlots], old / kLayersSlots & 1);
+    while (landed_ != sequence_ && flying_ + size > under_way_) {
+      WaitCopyBarrier(&shared_.full[landed_ % kLayersSlots], landed_ / kLayersSlots & 1);
+      Landed();
     }
+    flying_ += size;
     slot_ = sequence_ % kLayersSlots;
     used_ += size;
     row_bytes_ = row_bytes;
@@ -133,6 +145,10 @@ class RingWriter {
   }
 
  private:
+  __device__ __forceinline__ void Landed() {
+    flying_ -= shared_.sizes[landed_ % kLayersSlots];
+    ++landed_;
+  }
   __device__ __forceinline__ void Copy(int row, const void* from, int rows) {
     CopyBulk(ring_ + place_.Row(row, row_bytes_), from, static_cast<uint32_t>(rows * row_bytes_),
              &shared_.full[slot_], policy_);
@@ -145,7 +161,9 @@ class RingWriter {
   const int lane_;
   const uint64_t policy_;
   uint32_t sequence_ = 0;
-  uint32_t tail_ = 0;  // the oldest chunk that may still be multiplied
+  uint32_t tail_ = 0;    // the oldest chunk that may still be multiplied
+  uint32_t landed_ = 0;  // the oldest chunk that may not be there yet
+  int flying_ = 0;       // bytes from there on
   int used_ = 0;
   int at_ = 0;
   int slot_ = 0;

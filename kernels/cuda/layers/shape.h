@@ -1,4 +1,4 @@
-// How the kernel of all layers (layers_kernel.h) cuts its work, all of it known when it is compiled
+// How the kernel of all layers (layers.h) cuts its work, all of it known when it is compiled
 // but for the number of blocks.
 //
 // Weights are counted in units: a row, or a row of gate and the same of up. Of each product a block
@@ -30,9 +30,7 @@ struct LayersShape {
                        kIntermediate = kIntermediate_, kRows = kRows_, kWarps = kWarps_,
                        kParts = kParts_;
   static constexpr bool kPost = kPost_;
-  // Warps that attend; the first of them multiply. 14, and the two others, leave each thread 128
-  // registers.
-  static constexpr int kWorkers = std::max(kWarps, 14);
+  static constexpr int kMissing = kPost ? 16 : 32;  // LayersTuning::missing, as measured
   static constexpr int kQRows = kHeads * kDim, kKvRows = kKvHeads * kDim;
   static constexpr int kQkvRows = kQRows + 2 * kKvRows;
   static constexpr int kPiece = kWarps * kLayersShare;

@@ -1,13 +1,13 @@
-// What the warps of a block of layers_kernel.cu share, and what the blocks do.
+// What the warps of a block of layers.cu share, and what the blocks do.
 #pragma once
 
 #include <cstdint>
 
 #include "kernels/cuda/common.cuh"
-#include "tests/bench/layers_attention.cuh"
-#include "tests/bench/layers_kernel.h"
-#include "tests/bench/layers_plan.h"
-#include "tests/bench/layers_ring.cuh"
+#include "kernels/cuda/layers/attention.cuh"
+#include "kernels/cuda/layers/layers.h"
+#include "kernels/cuda/layers/ring.cuh"
+#include "kernels/cuda/layers/shape.h"
 
 namespace sirocco::cuda::SIROCCO_CUDA_PATH {
 
@@ -29,9 +29,9 @@ struct LayersArgs {
   int32_t ring_bytes;
 };
 
-// Workers, one warp that adds up, one that copies.
+// Warps that multiply and attend, one that adds up, one that copies.
 template <typename S>
-constexpr int kLayersThreads = kWarp*(S::kWorkers + 2);
+constexpr int kLayersThreads = kWarp*(S::kWarps + 2);
 
 // Before the ring, in dynamic shared memory.
 template <typename S>
@@ -51,23 +51,5 @@ struct BlockShared {
   uint64_t qkv_there;    // of attention
   uint64_t words_there;  // of parts, output, activated, down, in turn
 };
-
-#ifdef LAYERS_TRACE
-__device__ __forceinline__ int64_t GlobalTime() {
-  int64_t time;
-  asm volatile("mov.u64 %0, %globaltimer;" : "=l"(time));
-  return time;
-}
-__device__ __forceinline__ void Mark(const LayersArgs& args, int layer, int i) {
-  if (layer == args.p.layers / 2 && threadIdx.x % kWarp == 0) {
-    args.p.trace[blockIdx.x * kLayersMarks + i] = GlobalTime();
-  }
-  if (i == 0 && layer == args.p.layers / 2 + 1 && threadIdx.x % kWarp == 0) {
-    args.p.trace[blockIdx.x * kLayersMarks + 15] = GlobalTime();
-  }
-}
-#else
-__device__ __forceinline__ void Mark(const LayersArgs&, int, int) {}
-#endif
 
 }  // namespace sirocco::cuda::SIROCCO_CUDA_PATH

@@ -1,14 +1,14 @@
-// The warp of layers_kernel.cu that adds up what the others have multiplied, ends it and leaves it
+// The warp of layers.cu that adds up what the others have multiplied, ends it and leaves it
 // to all blocks.
 #pragma once
 
 #include <cstdint>
 
 #include "kernels/cuda/epilogue.cuh"
-#include "tests/bench/layers_plan.h"
-#include "tests/bench/layers_ring.cuh"
-#include "tests/bench/layers_shared.cuh"
-#include "tests/bench/layers_words.cuh"
+#include "kernels/cuda/layers/ring.cuh"
+#include "kernels/cuda/layers/shape.h"
+#include "kernels/cuda/layers/shared.cuh"
+#include "kernels/cuda/layers/words.cuh"
 
 namespace sirocco::cuda::SIROCCO_CUDA_PATH {
 
@@ -152,7 +152,7 @@ struct Summer {
   __device__ __forceinline__ void Wait(Exchange of, int blocks, uint32_t tag,
                                        uint64_t* barrier) const {
     if (lane == 0) {
-      WaitForCount(exchange.counts[of], static_cast<uint32_t>(blocks) * tag);
+      WaitForCount(exchange.counts[of], static_cast<uint32_t>(blocks) * tag - args.tuning.missing);
       ArriveCopyBarrier(barrier, 1);
     }
     __syncwarp();
@@ -168,7 +168,6 @@ struct Summer {
       if (l == args.p.layers && blockIdx.x != 0) return;
       if (l > 0) Wait(kDownCount, args.blocks, tag - 1, &shared.words_there);
       TakeStats(2 * l);
-      Mark(args, l, 16);
       if (l == args.p.layers) return;
       for (int tile = 0; tile < qkv.units; tile += 16) {
         float out[kOutputs];
@@ -177,7 +176,6 @@ struct Summer {
               tag);
       }
       Say(kQkvCount);
-      Mark(args, l, 17);
       if (attends) Wait(kQkvCount, args.blocks, tag, &shared.qkv_there);
       // Nobody reads the layer before any more.
       if (l + 1 < args.p.layers) {
@@ -186,16 +184,24 @@ struct Summer {
         for (int i = lane; i < static_cast<int>(sizeof(LayerParams) / 4); i += kWarp) {
           to[i] = __ldg(from + i);
         }
+        __syncwarp();
+        // What no cache holds would come late beside the weights. One block asks for all.
+        if (static_cast<int>(blockIdx.x) == l % args.blocks) {
+          const LayerParams& next = shared.layers[(l + 1) % 2];
+          const float* const norms[] = {next.attention_norm, next.attention_post_norm,
+                                        next.mlp_norm, next.mlp_post_norm};
+          for (const float* const norm : norms) {
+            for (int i = 32 * lane; norm != nullptr && i < S::kHidden; i += 32 * kWarp) {
+              PrefetchL2(norm + i);
+            }
+          }
+        }
       }
       Wait(kPartsCount, S::kItems, tag, &shared.words_there);
-      Mark(args, l, 22);
       Plain(1, words + S::kOutputAt, tag);
       Say(kOutputCount);
-      Mark(args, l, 18);
       Wait(kOutputCount, args.blocks, tag, &shared.words_there);
-      Mark(args, l, 23);
       TakeStats(2 * l + 1);
-      Mark(args, l, 19);
       const Activation activation = shared.layers[l % 2].activation;
       for (int tile = 0; tile < gate_up.units; tile += kLayersRows) {
         float out[kOutputs];
@@ -216,12 +222,9 @@ struct Summer {
         }
       }
       Say(kActivatedCount);
-      Mark(args, l, 20);
       Wait(kActivatedCount, args.blocks, tag, &shared.words_there);
-      Mark(args, l, 24);
       Plain(3, words + S::kDownAt, tag);
       Say(kDownCount);
-      Mark(args, l, 21);
     }
   }
 };

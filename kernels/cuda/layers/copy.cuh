@@ -1,12 +1,12 @@
-// The warp of layers_kernel.cu that copies its block's part of all weights into the ring.
+// The warp of layers.cu that copies its block's part of all weights into the ring.
 #pragma once
 
 #include <cstdint>
 #include <type_traits>
 
-#include "tests/bench/layers_plan.h"
-#include "tests/bench/layers_ring.cuh"
-#include "tests/bench/layers_shared.cuh"
+#include "kernels/cuda/layers/ring.cuh"
+#include "kernels/cuda/layers/shape.h"
+#include "kernels/cuda/layers/shared.cuh"
 
 namespace sirocco::cuda::SIROCCO_CUDA_PATH {
 

@@ -1,4 +1,4 @@
-// Attention in layers_kernel.cu: a block has a part of the slots of one query head of one row. What
+// Attention in layers.cu: a block has a part of the slots of one query head of one row. What
 // it leaves is merged with the other parts where it is read.
 //
 // Every warp ends the query for itself. A lane has dimensions 4 l ... 4 l + 3 of both halves of a
@@ -11,10 +11,10 @@
 #include "kernels/cuda/cluster_slots.cuh"
 #include "kernels/cuda/common.cuh"
 #include "kernels/cuda/kv_slots.cuh"
+#include "kernels/cuda/layers/multiply.cuh"
+#include "kernels/cuda/layers/shape.h"
+#include "kernels/cuda/layers/words.cuh"
 #include "kernels/lanes.h"
-#include "tests/bench/layers_multiply.cuh"
-#include "tests/bench/layers_plan.h"
-#include "tests/bench/layers_words.cuh"
 
 namespace sirocco::cuda::SIROCCO_CUDA_PATH {
 
@@ -23,8 +23,8 @@ constexpr int kLayersCachedBlocks = 128;  // of a layer group's block table
 template <typename S>
 struct AttentionShared {
   int32_t blocks[kMaxLayerGroups][kLayersCachedBlocks];  // of the block's row
-  float2 statistics[S::kWorkers];                        // maximum, sum
-  alignas(16) float values[S::kWorkers][S::kDim];
+  float2 statistics[S::kWarps];                          // maximum, sum
+  alignas(16) float values[S::kWarps][S::kDim];
 };
 
 struct HeadShare {
@@ -57,8 +57,8 @@ template <typename T, typename S>
 struct PartSlots {
   static constexpr int kLanes = S::kDim / 8;      // of a slot
   static constexpr int kAtOnce = kWarp / kLanes;  // slots of a warp
-  static constexpr int kStride = S::kWorkers * kAtOnce;
-  static constexpr int kBatch = S::kDim / 64 + 1;
+  static constexpr int kStride = S::kWarps * kAtOnce;
+  static constexpr int kBatch = S::kDim < 128 ? 2 : S::kDim / 64;
 
   const KvLayer& kv;
   const AttentionItem& item;
@@ -104,11 +104,12 @@ struct PartSlots {
   }
 };
 
-// await(): before q, k and v are read.
-template <typename T, typename S, typename Await>
+// qkv_there: completes its phase `parity` when q, k and v are there, very likely.
+template <typename T, typename S>
 __device__ __forceinline__ void AttendPart(const LayerParams& layer, const AttentionItem& item,
                                            uint64_t* words, uint32_t tag,
-                                           AttentionShared<S>& shared, const Await& await) {
+                                           AttentionShared<S>& shared, uint64_t* qkv_there,
+                                           uint32_t parity) {
   constexpr int kDim = S::kDim;
   using Slots = PartSlots<T, S>;
   constexpr int kLanes = Slots::kLanes;
@@ -158,7 +159,7 @@ __device__ __forceinline__ void AttendPart(const LayerParams& layer, const Atten
 
   // The warp that has the row's own slot, which is not in the cache yet.
   const bool has_own =
-      end == position + 1 && first < end && (position - first) / kAtOnce % S::kWorkers == warp;
+      end == position + 1 && first < end && (position - first) / kAtOnce % S::kWarps == warp;
   const uint64_t* const q_at = words + S::kQkvAt + item.row * S::kQkvRows + item.head * kDim + dim;
   const uint64_t* const k_at =
       words + S::kQkvAt + item.row * S::kQkvRows + S::kQRows + item.kv_head * kDim + dim;
@@ -211,7 +212,7 @@ __device__ __forceinline__ void AttendPart(const LayerParams& layer, const Atten
     to[1] = *reinterpret_cast<const uint2*>(&high);
   };
 
-  await();
+  WaitCopyBarrier(qkv_there, parity);
   HeadShare q;
   uint2 own_k[2], own_v[2];
   {
@@ -321,21 +322,21 @@ __device__ __forceinline__ void AttendPart(const LayerParams& layer, const Atten
         make_float4(out.at[4], out.at[5], out.at[6], out.at[7]);
     if (dim == 0) shared.statistics[warp] = make_float2(most, sum);
   }
-  BarrierOf<S::kWorkers * kWarp>(2);
+  BarrierOf<S::kWarps * kWarp>(2);
   constexpr int kQuads = kDim / 4;
   const int quad = threadIdx.x;
   if (quad >= kQuads) return;
-  float maxima[S::kWorkers];
+  float maxima[S::kWarps];
   float greatest = -1e30f;
 #pragma unroll
-  for (int w = 0; w < S::kWorkers; ++w) {
+  for (int w = 0; w < S::kWarps; ++w) {
     maxima[w] = shared.statistics[w].x;
     greatest = fmaxf(greatest, maxima[w]);
   }
   float total = 0;
   float4 of = make_float4(0, 0, 0, 0);
 #pragma unroll
-  for (int w = 0; w < S::kWorkers; ++w) {
+  for (int w = 0; w < S::kWarps; ++w) {
     const float factor = Exp2(maxima[w] - greatest);
     total = fmaf(factor, shared.statistics[w].y, total);
     const float4 value = *reinterpret_cast<const float4*>(&shared.values[w][4 * quad]);

@@ -1,0 +1,198 @@
+// All layers of a decoder as one kernel, for one row: a block a multiprocessor stays for the whole
+// step. One warp of a block copies the block's part of every product's weights, layer
+// after layer, into a ring in shared memory, and never waits for an activation: memory does not
+// idle while activations are on their way. Other warps multiply what is there, a warp its share of
+// the columns, and one more warp adds up what they have made and hands it to all blocks as tagged
+// words (words.cuh).
+//
+// A layer is five such exchanges: q, k, v; attention's parts, merged where they are read; what
+// attention adds to the stream; the activated MLP; what that adds. A warp waits only for the
+// activations of its own columns, and has these columns of the residual stream in its registers. It
+// does not wait for norms: a product is linear, so what a norm divides by is applied to the sums;
+// where what is added is normed as well, the stream and what is added are multiplied side by side.
+//
+// A buffer of words is written again two layers later. By then everyone has read it: who writes has
+// read words of the layer between from every block, and a block leaves those after all its warps
+// have read theirs of the layer before.
+//
+// Bytes: every weight once, keys and values once a query head. Grid: a block a multiprocessor, all
+// of them at once: launched cooperatively. Shared memory: all that a block may have; most of it is
+// the ring. Assumes what OfferLayers takes; pointers that are multiples of 16 bytes. What each way
+// to do it was worth: tests/bench/results/decode-log.md.
+#include "kernels/cuda/launch.cuh"
+#include "kernels/cuda/layers/copy.cuh"
+#include "kernels/cuda/layers/layers.h"
+#include "kernels/cuda/layers/shared.cuh"
+#include "kernels/cuda/layers/sum.cuh"
+#include "kernels/cuda/layers/work.cuh"
+
+namespace sirocco::cuda::SIROCCO_CUDA_PATH {
+namespace {
+
+template <typename S>
+__global__ void __launch_bounds__(kLayersThreads<S>, 1)
+    LayersKernel(const __grid_constant__ LayersArgs args) {
+  auto& shared = *reinterpret_cast<BlockShared<S>*>(DynamicShared());
+  unsigned char* const ring = DynamicShared() + CeilDiv(sizeof(BlockShared<S>), 128) * 128;
+  if (threadIdx.x == 0) {
+    for (int i = 0; i < kLayersSlots; ++i) {
+      InitCopyBarrier(&shared.ring.full[i], 1);
+      InitCopyBarrier(&shared.ring.empty[i], S::kWarps);
+    }
+    for (int i = 0; i < kLayersPartials; ++i) {
+      InitCopyBarrier(&shared.partial_full[i], S::kWarps);
+      InitCopyBarrier(&shared.partial_empty[i], 1);
+    }
+    InitCopyBarrier(&shared.stats_full, S::kWarps);
+    InitCopyBarrier(&shared.factors_full, 1);
+    InitCopyBarrier(&shared.qkv_there, 1);
+    InitCopyBarrier(&shared.words_there, 1);
+    asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
+  }
+  if (threadIdx.x < 4) {
+    const int product = threadIdx.x;
+    shared.runs[product] = RunOf(S::Units(product), product == 2 ? 2 : 1, blockIdx.x, args.blocks);
+  }
+  for (int i = threadIdx.x; i < static_cast<int>(sizeof(LayerParams) / 4); i += kLayersThreads<S>) {
+    reinterpret_cast<uint32_t*>(&shared.layers[0])[i] =
+        __ldg(reinterpret_cast<const uint32_t*>(args.p.layer.table) + i);
+  }
+  __syncthreads();
+  const int warp = threadIdx.x / kWarp;
+  if (warp > S::kWarps) {
+    CopyWeights<S>(args, shared.runs, shared.ring, ring);
+    WaitForDependency();
+    return;
+  }
+  WaitForDependency();
+  LayersExchange* const exchange = static_cast<LayersExchange*>(args.p.exchange);
+  uint64_t* const words = reinterpret_cast<uint64_t*>(exchange + 1);
+  // A tag for a layer, of this launch alone.
+  const uint32_t tag = __ldcg(&exchange->launches) * static_cast<uint32_t>(args.p.layers);
+  if (warp == S::kWarps) {
+    Summer<S>{args, shared, *exchange}.Run(words, tag);
+  } else {
+    Worker<S>(args, shared, ring).Run(words, tag);
+  }
+}
+
+template <typename S>
+constexpr int kBefore = static_cast<int>(CeilDiv(sizeof(BlockShared<S>), 128) * 128);
+constexpr int kMostShared = 227 * 1024;
+
+template <typename S>
+constexpr bool Fits(int blocks) {
+  // Each block has a part of every product, and no more tiles than its warps have sums for.
+  return S::kItems <= blocks && S::kHidden >= blocks && S::kQkvRows >= blocks &&
+         S::kIntermediate / 2 >= blocks && CeilDiv(S::kHidden, blocks) <= 16 * Worker<S>::kTiles;
+}
+
+// Whether the current device has room for every block at once.
+template <typename S>
+bool HasRoom() {
+  int device = 0, cooperative = 0, blocks = 0;
+  const bool known =
+      cudaGetDevice(&device) == cudaSuccess &&
+      cudaDeviceGetAttribute(&cooperative, cudaDevAttrCooperativeLaunch, device) == cudaSuccess &&
+      AllowShared(LayersKernel<S>, kMostShared) == cudaSuccess &&
+      cudaOccupancyMaxActiveBlocksPerMultiprocessor(&blocks, LayersKernel<S>, kLayersThreads<S>,
+                                                    kMostShared) == cudaSuccess;
+  if (!known) cudaGetLastError();  // no fault of the device: it just does not offer this
+  return known && cooperative != 0 && blocks > 0;
+}
+
+template <typename S>
+cudaError_t Launch(const DecoderLayersParams& p, const LaunchContext& context,
+                   const LayersTuning& tuning) {
+  constexpr int kRing = (kMostShared - kBefore<S>) / 128 * 128;
+  static_assert(kRing >= 4 * kLayersRows * 2 * S::kPiece);
+  const int blocks = context.multiprocessors;
+  if (!Fits<S>(blocks)) return cudaErrorNotSupported;
+  const auto kernel = LayersKernel<S>;
+  if (const cudaError_t error = AllowShared(kernel, kMostShared); error != cudaSuccess) {
+    return error;
+  }
+  if (context.load_only) {
+    cudaFuncAttributes attributes;
+    return cudaFuncGetAttributes(&attributes, kernel);
+  }
+  cudaLaunchConfig_t config = {};
+  config.gridDim = dim3(static_cast<unsigned>(blocks));
+  config.blockDim = dim3(kLayersThreads<S>);
+  config.dynamicSmemBytes = kMostShared;
+  config.stream = context.stream;
+  cudaLaunchAttribute attributes[2];
+  config.attrs = attributes;
+  attributes[config.numAttrs].id = cudaLaunchAttributeCooperative;
+  attributes[config.numAttrs++].val.cooperative = 1;
+  if (context.programmatic) {
+    attributes[config.numAttrs].id = cudaLaunchAttributeProgrammaticStreamSerialization;
+    attributes[config.numAttrs++].val.programmaticStreamSerializationAllowed = 1;
+  }
+  LayersArgs args{p, tuning, blocks, kRing};
+  if (tuning.missing < 0) args.tuning.missing = S::kMissing;
+  return cudaLaunchKernelEx(&config, kernel, args);
+}
+
+// What the kernel is compiled for: where it is faster than a kernel an operation, one row. Hidden
+// size, heads, KV heads, their size, intermediate size, post-norms; rows; warps that multiply,
+// parts of a head.
+using Gemma3OfOneBillion = LayersShape<1152, 4, 1, 256, 6912, true, 1, 9, 8>;
+using Llama3OfOneBillion = LayersShape<2048, 32, 8, 64, 8192, false, 1, 16, 4>;
+
+// So long a context is where it was measured to be faster; beyond, a head's slots want more blocks.
+constexpr int32_t kLongest = kLayersCachedBlocks * 16;
+
+// body(shape) of the first for which `is` holds, or `none`.
+template <typename R, typename Is, typename Body>
+R WithShape(R none, const Is& is, const Body& body) {
+  if (is(Gemma3OfOneBillion())) return body(Gemma3OfOneBillion());
+  if (is(Llama3OfOneBillion())) return body(Llama3OfOneBillion());
+  return none;
+}
+
+}  // namespace
+
+DecoderLayersOffer OfferLayers(const DecoderLayersShape& shape, int multiprocessors) {
+  constexpr DType kType = DType::kBFloat16;
+  if (!shape.plain || !shape.heads_turn_whole || shape.weights != kType ||
+      shape.activations != kType || shape.kv != kType) {
+    return {};
+  }
+  return WithShape(
+      DecoderLayersOffer(),
+      [&](auto of) {
+        using S = decltype(of);
+        return shape.hidden == S::kHidden && shape.heads == S::kHeads &&
+               shape.kv_heads == S::kKvHeads && shape.head_dim == S::kDim &&
+               shape.intermediate == S::kIntermediate && shape.post_norms == S::kPost &&
+               Fits<S>(multiprocessors) && HasRoom<S>();
+      },
+      [](auto of) {
+        using S = decltype(of);
+        return DecoderLayersOffer{
+            S::kRows, kLongest, sizeof(LayersExchange) + 2 * sizeof(uint64_t) * size_t{S::kWords}};
+      });
+}
+
+cudaError_t LaunchLayers(const DecoderLayersParams& p, const LaunchContext& context,
+                         const LayersTuning& tuning) {
+  if (p.normed.dtype != DType::kBFloat16 || p.layer.kv_dtype != DType::kBFloat16 ||
+      p.layer.experts != 0) {
+    return cudaErrorNotSupported;
+  }
+  return WithShape(
+      cudaErrorNotSupported,
+      [&](auto of) {
+        using S = decltype(of);
+        return p.rows == S::kRows && p.hidden.width == S::kHidden && p.layer.q_rows == S::kQRows &&
+               p.layer.kv_rows == S::kKvRows && p.layer.head_dim == S::kDim &&
+               p.layer.intermediate == S::kIntermediate;
+      },
+      [&](auto of) { return Launch<decltype(of)>(p, context, tuning); });
+}
+cudaError_t LaunchLayers(const DecoderLayersParams& p, const LaunchContext& context) {
+  return LaunchLayers(p, context, LayersTuning());
+}
+
+}  // namespace sirocco::cuda::SIROCCO_CUDA_PATH
