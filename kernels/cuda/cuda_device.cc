@@ -311,8 +311,8 @@ absl::StatusOr<double> CudaDevice::MeasureReadBandwidth(size_t bytes) {
   for (int i = 0; i <= kBandwidthReads; ++i) {
     const absl::StatusOr<DeviceMark> begin = Mark();
     if (!begin.ok()) return begin.status();
-    absl::Status status =
-        Launched("read_stream", kernels_.launchers.read_stream((*memory)->data(), bytes, sink, *context));
+    absl::Status status = Launched(
+        "read_stream", kernels_.launchers.read_stream((*memory)->data(), bytes, sink, *context));
     if (!status.ok()) return status;
     const absl::StatusOr<DeviceMark> end = Mark();
     if (!end.ok()) return end.status();

@@ -182,7 +182,8 @@ TEST_P(RecordingTest, WhatWasNotPreparedIsNamed) {
   product.out = memory().Empty(70, activations(), 16);
   const SampleParams choice = Choice(std::vector<float>(1000, 1.0f));
   ASSERT_TRUE(device().BeginRecord().ok());
-  if (!GetParam().batch_invariant) {  // there nothing is chosen, and products need no scratch memory
+  if (!GetParam()
+           .batch_invariant) {  // there nothing is chosen, and products need no scratch memory
     const absl::Status unchosen = ops().Run(product);
     EXPECT_EQ(unchosen.code(), kFailedPrecondition);
     EXPECT_THAT(std::string(unchosen.message()),
