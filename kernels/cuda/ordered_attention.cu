@@ -41,7 +41,7 @@
 namespace sirocco::cuda::SIROCCO_CUDA_PATH {
 namespace {
 
-constexpr int kThreads = kClusterThreads;
+constexpr int kThreads = kWarps * kWarp;
 constexpr int kWarps = kClusterWarps;
 constexpr int kGroupBits = 6;
 constexpr int kGroups = 1 << (kSplitBits - kGroupBits);  // of a split
