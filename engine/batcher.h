@@ -201,8 +201,8 @@ class Batcher {
   // The lanes that it takes at once.
   size_t LanesOfNext() const;
   int32_t TakeLane(ClientShare* share);
-  // Preempts a sequence of a client with more than its share of the lanes, for the queue's head.
-  // True: its lane is free now.
+  // For the queue's head, whose client has fewer than its share of the lanes: awaits one that comes
+  // back, or preempts a sequence of a client with more. True: its lane is free now.
   bool MakeLane();
 
   // Gives the sequence its blocks for positions up to `slots`. False: they are short, and now no
@@ -229,6 +229,8 @@ class Batcher {
   Sequence* NextToPrefill();
   // False: blocks are short.
   bool PlanDecode(Sequence& sequence, PlannedStep& step);
+  // How many prompt tokens of one that has the advantage the step takes, where it may have `most`.
+  int32_t PartOf(const Sequence& sequence, int32_t most, const PrefillBudget& budget) const;
   bool PlanChunk(Sequence& sequence, PrefillBudget& budget, PlannedStep& step);
   void Learn(const PlannedStep& step, const StepResult& result, const StepFigures& figures);
   void LearnPrompts(int32_t decode_rows, double decode_seconds);
@@ -291,8 +293,8 @@ class Batcher {
     int32_t priority = 0;  // the highest
     double served = 0;     // of their clients the least
   } batch_;
-  // A lane was taken from a sequence in flight for the queue's head: the next step is planned when
-  // it can have it.
+  // A lane comes back from a sequence in flight, or was taken from one, for the queue's head, whose
+  // client has fewer than its share: the next step is planned when it can have it.
   bool awaits_lane_ = false;
 };
 

@@ -122,8 +122,7 @@ bool Batcher::MakeLane() {
   // A group waits for as many as it needs: to take them one by one from others, and perhaps not to
   // get the last, would be dear for all.
   if (LanesOfNext() > 1) return false;
-  // One that is on its way back will do.
-  if (queue_.empty() || SomethingReturns()) return false;
+  if (queue_.empty()) return false;
   const Live& head = requests_.at(queue_.front());
   Sequence* victim = nullptr;  // the newest of the client with the most lanes for its weight
   for (const std::unique_ptr<Sequence>& sequence : running_) {
@@ -137,7 +136,8 @@ bool Batcher::MakeLane() {
   const BeamGroup* const group = victim->group();
   const int32_t lost = group == nullptr ? 1 : static_cast<int32_t>(group->members().size());
   if (victim->share()->Lanes(-lost) < head.share->Lanes(+1)) return false;
-  const bool free = Preempt(*victim);
+  // One that is on its way back will do, and is waited for as one that is taken.
+  const bool free = !SomethingReturns() && Preempt(*victim);
   awaits_lane_ = !free;
   return free;
 }

@@ -179,6 +179,18 @@ bool Batcher::PlanDecode(Sequence& sequence, PlannedStep& step) {
   return true;
 }
 
+int32_t Batcher::PartOf(const Sequence& sequence, int32_t most, const PrefillBudget& budget) const {
+  const int32_t left = sequence.left_to_prefill();
+  if (left <= most) return left;
+  // A rest that costs less than another step's start is read with the part before it.
+  PrefillWork rest;
+  rest.Add(sequence.prefilled() + most, left - most);
+  if (budget.lends() && left <= budget.tokens() && cost_.MostlyStart(rest)) return left;
+  // What is lent is no more than it needs: in as many parts, and all of one size.
+  const int32_t parts = (left + most - 1) / most;
+  return (left + parts - 1) / parts;
+}
+
 bool Batcher::PlanChunk(Sequence& sequence, PrefillBudget& budget, PlannedStep& step) {
   if (sequence.untouched()) {
     // More may be there than when it was admitted.
@@ -187,12 +199,8 @@ bool Batcher::PlanChunk(Sequence& sequence, PrefillBudget& budget, PlannedStep& 
   const int32_t most = budget.TokensFrom(sequence.prefilled());
   step.full = most == 0;
   if (step.full) return true;
-  int32_t count = std::min(most, sequence.left_to_prefill());
-  if (IsBehind(sequence)) {
-    // What is lent is no more than it needs: in as many parts, and all of one size.
-    const int32_t parts = (sequence.left_to_prefill() + most - 1) / most;
-    count = (sequence.left_to_prefill() + parts - 1) / parts;
-  }
+  const int32_t count = IsBehind(sequence) ? PartOf(sequence, most, budget)
+                                           : std::min(most, sequence.left_to_prefill());
   const PrefillChunk chunk = sequence.NextChunk(count);
   const int32_t end = chunk.first_position + chunk.count;
   if (!Extend(sequence, chunk.first_position, end, &step.prefill_updates, nullptr)) return false;
@@ -201,7 +209,7 @@ bool Batcher::PlanChunk(Sequence& sequence, PrefillBudget& budget, PlannedStep& 
   step.prefill_rows.push_back(&sequence);
   sequence.ChunkLaunched(chunk);
   budget.Take(chunk.first_position, chunk.count);
-  step.full = chunk.count == most;
+  step.full = chunk.count >= most;
   return true;
 }
 

@@ -5,7 +5,8 @@
 // in it (PrefillBudget::allowed), by which itl_factor bounds the round. To read a short prompt in
 // as small parts as that makes is dear for who waits: a part has its own start, and a step of the
 // batch behind it. So a prompt of a client that was given less than all who decode (the batcher
-// says who that is) goes before its turn, and its rounds may have kBurst allowances. What a round
+// says who that is) goes before its turn, and its rounds may have kBurst allowances, and a step's
+// start more where a prompt is read to its end by that. What a round
 // had beyond one is a debt: as long as there is one, the other prompts have no turn, and a round
 // without any pays an allowance. So the mean over a dozen rounds is as itl_factor says, and of a
 // client's own prompts each round.

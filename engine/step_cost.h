@@ -43,6 +43,9 @@ class PrefillBudget {
   // Somebody waits for the step's end: from now on it may become a quarter longer than it is.
   void HoldUpNoMore();
 
+  // That it may take at any cost.
+  int32_t tokens() const { return tokens_; }
+
   // Seconds that the step may take by what is known, and those of what was taken, its start
   // included; 0: nothing is known.
   double allowed() const { return allowed_; }
@@ -50,6 +53,7 @@ class PrefillBudget {
   // Before anything was taken: it may take `more` seconds, of which, together with its own, `had`
   // were taken by another step.
   void Lend(double more, double had);
+  bool lends() const { return lent_ > 0; }
   // Who comes now has nothing of what was lent.
   void Reclaim();
 

@@ -41,8 +41,8 @@
 namespace sirocco::cuda::SIROCCO_CUDA_PATH {
 namespace {
 
-constexpr int kThreads = kWarps * kWarp;
 constexpr int kWarps = kClusterWarps;
+constexpr int kThreads = kWarps * kWarp;
 constexpr int kGroupBits = 6;
 constexpr int kGroups = 1 << (kSplitBits - kGroupBits);  // of a split
 constexpr int kMostQueries = 4;                          // of a block: more change the order

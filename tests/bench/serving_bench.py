@@ -6,12 +6,13 @@ Before: `deploy/build`. SIROCCO_BIN names another program, SIROCCO_TEST_MODEL an
 default model.
 
 usage: tests/bench/serving_bench.py [--model MODEL] [--backend cpu] [--streams N] [--long N]
-       [--shared N] [--seconds N] [--only prompts|beginning|flood]
+       [--shared N] [--seconds N] [--factors F...] [--asks N] [--only prompts|beginning|flood]
 """
 import argparse
 import itertools
 import os
 import statistics
+import subprocess
 import sys
 import threading
 import time
@@ -19,8 +20,10 @@ import time
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 sys.path.insert(0, os.path.join(ROOT, "tests", "e2e"))
 
+import grpc  # noqa: E402
+
 import harness  # noqa: E402
-from stubs import pb  # noqa: E402
+from stubs import pb, rpc  # noqa: E402
 
 TIMEOUT = 600
 SMALLEST_CHUNK = 16  # tokens of a prompt that a step takes at least
@@ -88,7 +91,7 @@ def all_beside_prompts(args):
           "medians, 1.1 (idle + last 16 tokens) | tokens/s of the streams, without and with | first "
           "token of the long prompts |")
     print("|---|---|---|---|---|---|---|---|")
-    for factor in (3, UNBOUNDED):
+    for factor in args.factors:
         beside_prompts(args, factor)
 
 
@@ -133,7 +136,7 @@ def beside_prompts(args, factor):
     rates = (len(idle) / (idle_to - idle_from + after_to - after_from),
              len(busy) / (busy_to - idle_to - 0.5))
     tail = percentile(busy, 0.99)
-    print(f"| {factor} | {step * 1e3:.1f}, {percentile(idle, 0.99) * 1e3:.1f} | "
+    print(f"| {factor:g} | {step * 1e3:.1f}, {percentile(idle, 0.99) * 1e3:.1f} | "
           f"{statistics.median(busy) * 1e3:.1f}, {tail * 1e3:.1f}, {max(busy) * 1e3:.1f} | "
           f"{tail / step:.1f}, {tail / percentile(idle, 0.99):.1f} | {chunk * 1e3:.1f} | "
           f"{by_factor * 1e3:.1f}, {by_chunk * 1e3:.1f}: "
@@ -158,49 +161,66 @@ def shared_beginning(args):
           f"(medians of 5 and 9).", flush=True)
 
 
+def first_token(stub, client, length):
+    """Seconds until it came; all the answer has come when this returns."""
+    call = stub.GenerateStream(pb.GenerateRequest(**request(length, 16)), timeout=TIMEOUT,
+                               metadata=[("sirocco-client", client)])
+    begin = time.monotonic()
+    next(call)
+    taken = time.monotonic() - begin
+    for _ in call:
+        pass
+    return taken
+
+
+def flood(address, count):
+    """So many requests at any time, until stdin ends; prints the median of their first tokens."""
+    stub = rpc.InferenceStub(grpc.insecure_channel(address))
+    next(itertools.islice(numbers, 10**6, None))  # no prompt is the other process's too
+    ends = threading.Event()
+    taken = []
+
+    def ask():
+        while not ends.is_set():
+            taken.append(first_token(stub, "flood", 100))
+    threads = [threading.Thread(target=ask) for _ in range(count)]
+    for thread in threads:
+        thread.start()
+    sys.stdin.read()
+    ends.set()
+    for thread in threads:
+        thread.join()
+    print(statistics.median(taken))
+
+
 def beside_a_flood(args):
-    """The first token's time of a client alone, and beside one that always has many requests."""
+    """The first token's time of a client alone, and beside one that always has many requests: a
+    process of its own, so that none of the other's time is this one's.
+    """
     print("\n## One client beside another's flood\n")
     lengths = (100, 300)
+    count = 8 * args.streams
     with harness.Server(args.model, "--backend", args.backend, "--max-batch-size", args.streams,
                         "--max-length", 1024) as server:
-        def first(client, length):
-            call = server.stub.GenerateStream(pb.GenerateRequest(**request(length, 16)),
-                                              timeout=TIMEOUT,
-                                              metadata=[("sirocco-client", client)])
-            begin = time.monotonic()
-            next(call)
-            taken = time.monotonic() - begin
-            for _ in call:
-                pass
-            return taken
-        def after_a_pause(client, length):
+        def after_a_pause(length):
             time.sleep(PAUSE)
-            return first(client, length)
-        ends = threading.Event()
-
-        def flood():
-            while not ends.is_set():
-                first("flood", 100)
-        alone = {length: statistics.median(first("quiet", length) for _ in range(9))
-                 for length in lengths}
-        floods = [threading.Thread(target=flood) for _ in range(8 * args.streams)]
-        for thread in floods:
-            thread.start()
+            return first_token(server.stub, "quiet", length)
+        for length in lengths:
+            first_token(server.stub, "quiet", length)
+        alone = {length: [first_token(server.stub, "quiet", length) for _ in range(args.asks)] for length in lengths}
+        other = subprocess.Popen([sys.executable, __file__, "--flood", server.address, str(count)],
+                                 stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         time.sleep(3)
-        beside = {length: [after_a_pause("quiet", length) for _ in range(12)]
-                  for length in lengths}
-        flooded = statistics.median(first("flood", 100) for _ in range(3))
-        ends.set()
-        for thread in floods:
-            thread.join()
-    print(f"It asks {PAUSE} s after each answer; {len(floods)} requests of another client, which waits "
+        beside = {length: [after_a_pause(length) for _ in range(args.asks)] for length in lengths}
+        flooded = float(other.communicate(timeout=TIMEOUT)[0])
+        assert other.returncode == 0, "the flood failed"
+    print(f"It asks {PAUSE} s after each answer; {count} requests of another client, which waits "
           f"{flooded * 1e3:.0f} ms itself. First token:\n")
     print("| prompt | alone, ms | beside, ms: median, worst | times |\n|---|---|---|---|")
     for length in lengths:
-        median = statistics.median(beside[length])
-        print(f"| {length} | {alone[length] * 1e3:.0f} | {median * 1e3:.0f}, "
-              f"{max(beside[length]) * 1e3:.0f} | {median / alone[length]:.1f} |", flush=True)
+        base, median = statistics.median(alone[length]), statistics.median(beside[length])
+        print(f"| {length} | {base * 1e3:.1f} | {median * 1e3:.1f}, "
+              f"{max(beside[length]) * 1e3:.1f} | {median / base:.1f} |", flush=True)
 
 
 def main():
@@ -211,8 +231,14 @@ def main():
     parser.add_argument("--long", type=int, default=1000, help="tokens of the long prompts")
     parser.add_argument("--shared", type=int, default=2000, help="tokens of the beginning")
     parser.add_argument("--seconds", type=float, default=12)
+    parser.add_argument("--factors", type=float, nargs="+", default=[3, UNBOUNDED],
+                        help="the server's itl_factor, a row of prompts each")
+    parser.add_argument("--asks", type=int, default=12, help="of the client beside a flood, a length")
+    parser.add_argument("--flood", nargs=2, metavar=("ADDRESS", "COUNT"), help=argparse.SUPPRESS)
     parser.add_argument("--only", choices=["prompts", "beginning", "flood"])
     args = parser.parse_args()
+    if args.flood:
+        return flood(args.flood[0], int(args.flood[1]))
     args.model = args.model or harness.smollm2()
 
     parts = {"prompts": all_beside_prompts, "beginning": shared_beginning, "flood": beside_a_flood}

@@ -1,7 +1,10 @@
 // The batcher between clients: shares, floods, who waits for whose prompts.
 #include <algorithm>
+#include <deque>
 #include <map>
 #include <memory>
+#include <set>
+#include <string>
 #include <utility>
 #include <vector>
 
@@ -149,6 +152,40 @@ TEST_F(BatcherTest, APromptBorrowsOfThoseAloneThatWereGivenMore) {
   EXPECT_LE(most("flood", -1), 40);
   EXPECT_LE(most("quiet", 0), 40);
   EXPECT_LE(most("third", 0), 40);
+}
+
+// What is left of such a prompt is read with the part before it, where it is less than a step's
+// start; else in parts of one size.
+TEST_F(BatcherTest, ARestThatIsLessThanAStartIsNoPartOfItsOwn) {
+  seconds_a_prefill_ = 0.002;
+  seconds_a_prompt_token_ = 0.00001;
+  seconds_a_decode_ = 0.002;
+  const auto most = [&](int32_t prompt) {
+    batcher_ = std::make_unique<Batcher>(BatcherOptions{
+        .max_batch_size = 8, .prefill_chunk_size = 1024, .block_size = 16, .kv_blocks = {1000}});
+    const auto enqueue = [&](const char* name, int32_t length, int32_t max_new_tokens) {
+      Request made;
+      made.prompt.assign(length, 5);
+      made.max_new_tokens = max_new_tokens;
+      made.client = name;
+      return Enqueue(std::move(made))->number;
+    };
+    for (int i = 0; i < 20; ++i) {
+      enqueue("flood", 500, 20);
+      for (int k = 0; k < 30; ++k) Step();
+    }
+    enqueue("flood", 20, 1000);
+    for (int k = 0; k < 10; ++k) Step();
+    const uint64_t number = enqueue("quiet", prompt, 2);
+    int32_t tokens = 0;
+    do tokens = std::max(tokens, Step().first);
+    while (Tokens().count({number, 0}) == 0);
+    return tokens;
+  };
+  // A step may have the start and 600 tokens: twice 4 ms.
+  EXPECT_EQ(most(590), 590);
+  EXPECT_EQ(most(780), 780);
+  EXPECT_EQ(most(820), 410);
 }
 
 TEST_F(BatcherTest, ALaneThatIsOnItsWayToAnotherClientIsWaitedFor) {
@@ -392,6 +429,126 @@ TEST_F(BatcherTest, AFloodLeavesWhoAsksNowAndThenTwiceItsTimeAlone) {
     EXPECT_LE(sum / 20, 1.6 * alone) << prompt << " " << fast;
     EXPECT_LE(worst, 1.8 * alone) << prompt << " " << fast;
     while (!batcher_->empty()) step(false);
+  }
+}
+
+// The engine's loop and a device that runs a step ahead of it, with a model of a billion parameters
+// on a large GPU, in played time: the host is held up as long as a prefill's launches are made. One
+// client floods, and another asks now and then.
+class BatcherAheadTest : public BatcherTest {
+ protected:
+  static constexpr int32_t kLanes = 16;
+  static constexpr double kLaunchPrefill = 0.0019, kLaunchDecode = 0.00005, kTurn = 0.00005;
+  static constexpr double kWire = 0.0005;  // between a client and the engine, to and fro
+
+  BatcherAheadTest() {
+    seconds_a_prefill_ = 0.0018;
+    seconds_a_prompt_token_ = 0.0000015;
+    seconds_a_decode_ = 0.00115;
+    seconds_a_row_ = 0.0000047;
+    batcher_ = std::make_unique<Batcher>(BatcherOptions{.max_batch_size = kLanes,
+                                                        .prefill_chunk_size = 512,
+                                                        .block_size = 16,
+                                                        .kv_blocks = {400},
+                                                        .run_ahead = 1});
+  }
+
+  // A request that comes so many seconds from now: how long its client waits for the first token.
+  double Ask(double in, int32_t prompt) {
+    ask_ = {.at = now_s_ + in, .prompt = prompt};
+    while (ask_.taken == 0) Turn();
+    return ask_.taken;
+  }
+  void PlayToTheEnd() {
+    while (!batcher_->empty()) Turn();
+  }
+  void Play(double seconds) {
+    for (const double until = now_s_ + seconds; now_s_ < until;) Turn();
+  }
+  // From now on another client has so many requests at any time.
+  void Flood(int32_t requests) {
+    for (int32_t i = 0; i < requests; ++i) floods_.insert(now_s_);
+  }
+
+ private:
+  void Turn() {
+    if (batcher_->empty() && batcher_->in_flight() == 0) now_s_ = std::max(now_s_, NextArrival());
+    for (; !floods_.empty() && *floods_.begin() <= now_s_; floods_.erase(floods_.begin())) {
+      flood_.insert(EnqueueOf("flood", 100));
+    }
+    if (ask_.number == 0 && ask_.at <= now_s_) ask_.number = EnqueueOf("quiet", ask_.prompt);
+    batcher_->Admit();
+    const std::pair planned = Plan();
+    const bool empty = planned == std::pair(0, 0);
+    if (!empty) Launch(planned.first, planned.second);
+    if (ends_.size() > 1 || (empty && !ends_.empty())) Collect();
+    now_s_ += kTurn;
+  }
+  void Launch(int32_t tokens, int32_t rows) {
+    const bool prefill = tokens > 0;
+    free_ = std::max(free_, now_s_ + kLaunchDecode) +
+            (prefill ? seconds_a_prefill_ + tokens * seconds_a_prompt_token_
+                     : seconds_a_decode_ + rows * seconds_a_row_);
+    now_s_ += prefill ? kLaunchPrefill : kLaunchDecode;
+    ends_.push_back(free_);
+  }
+  void Collect() {
+    now_s_ = std::max(now_s_, ends_.front());
+    ends_.pop_front();
+    ASSERT_TRUE(Finish().ok());
+    for (const auto& [which, role] : Tokens()) {
+      if (which.first == ask_.number) {
+        if (ask_.taken == 0) ask_.taken = now_s_ - ask_.at + kWire;
+      } else if (role == TokenRole::kLast && flood_.count(which.first) > 0) {
+        floods_.insert(now_s_ + kWire);
+      }
+    }
+  }
+  double NextArrival() const {
+    const double ask = ask_.number == 0 ? ask_.at : 1e9;
+    return floods_.empty() ? ask : std::min(ask, *floods_.begin());
+  }
+  uint64_t EnqueueOf(const char* client, int32_t prompt) {
+    Request made;
+    made.prompt.assign(prompt, 5);
+    made.max_new_tokens = 16;
+    made.client = client;
+    return Enqueue(std::move(made))->number;
+  }
+
+  struct {
+    double at = 0;
+    int32_t prompt = 0;
+    uint64_t number = 0;
+    double taken = 0;
+  } ask_;
+  std::multiset<double> floods_;  // when the flood's next requests come
+  std::set<uint64_t> flood_;      // requests
+  std::deque<double> ends_;       // of the steps in flight
+  double now_s_ = 0;              // the host's
+  double free_ = 0;               // the device has nothing to do from then on
+};
+
+TEST_F(BatcherAheadTest, AFloodLeavesWhoAsksNowAndThenTwiceItsTimeAlone) {
+  std::map<int32_t, double> alone;  // by the prompt's length
+  for (int i = 0; i < 3; ++i) {     // at first nothing is known
+    for (const int32_t prompt : {100, 300}) {
+      alone[prompt] = Ask(0.1, prompt);
+      PlayToTheEnd();
+    }
+  }
+  Flood(8 * kLanes);
+  Play(1);
+  for (const int32_t prompt : {100, 300}) {
+    double sum = 0, worst = 0;
+    for (int i = 0; i < 40; ++i) {
+      const double taken = Ask(0.0137 + i * 0.00031, prompt);
+      sum += taken;
+      worst = std::max(worst, taken);
+      Play(1);
+    }
+    EXPECT_LE(sum / 40, 1.9 * alone[prompt]) << prompt;
+    EXPECT_LE(worst, 2.5 * alone[prompt]) << prompt;
   }
 }
 
