@@ -253,7 +253,7 @@ TEST_P(SameBitsTest, SearchesToo) {
       // For one search of the longest.
       Rig tight(With({.kv_blocks = {25, 25}, .prefix_cache = prefix_cache, .late = late}));
       ExpectSame(tight.Answers(requests), expected);
-      EXPECT_GT(tight.counts().preemptions, 2);
+      EXPECT_GE(tight.counts().preemptions, 2);  // more where a step is not one ahead
     }
   }
 }
