@@ -23,7 +23,8 @@ void AddDecodeLayers(const ComposeContext& context, Plan& plan) {
   plan.Add("epilogue", AddNormParams{.sum = context.buffers.hidden,
                                      .delta = context.buffers.delta,
                                      .post_norm = context.layers.back().mlp_post_norm,
-                                     .epsilon = context.descriptor.norm_epsilon});
+                                     .epsilon = context.descriptor.norm_epsilon,
+                                     .normed = {}});
 }
 
 // The layers, and the buffer that their output is in.
