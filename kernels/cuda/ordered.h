@@ -24,7 +24,7 @@ cudaError_t LaunchOrderedNormGateUp(const NormGateUpParams& p, const LaunchConte
 cudaError_t LaunchOrderedDownResidual(const DownResidualParams& p, const LaunchContext& context);
 cudaError_t LaunchOrderedDownNorm(const DownNormParams& p, const LaunchContext& context);
 
-// ordered_qkv_end.cu
+// qkv_end.cu
 cudaError_t LaunchOrderedQkvEnd(const QkvEndParams& p, const LaunchContext& context);
 
 // ordered_attention.cu: of head dimensions 64, 128 and 256, where there are clusters. Any number of
