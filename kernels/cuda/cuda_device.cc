@@ -31,8 +31,9 @@ constexpr int kHopper = 90;
 // Reads of MeasureReadBandwidth, of which the fastest counts.
 constexpr int kBandwidthReads = 3;
 
-cudaError_t LaunchPanels(const PanelProductParams& p, const LaunchContext& context) {
-  return hopper::LaunchPanelProduct(p, context);
+cudaError_t LaunchPanels(const PanelProductParams& p, PanelMaps& maps,
+                         const LaunchContext& context) {
+  return hopper::LaunchPanelProduct(p, maps, context);
 }
 
 KernelSet KernelsOf(bool portable, bool batch_invariant, LtMatMul* library) {
