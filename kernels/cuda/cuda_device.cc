@@ -86,6 +86,7 @@ class CudaDevice final : public Device, private OpSink {
     return batch_invariant_ ? INT32_MAX : ops_.norms_where_read_rows();
   }
   bool prefill_as_decode() const override { return batch_invariant_; }
+  bool fills_prefill() const override { return true; }
   DecoderLayersOffer OfferDecoderLayers(const DecoderLayersShape& shape) const override {
     if (kernels_.layers == nullptr || !context_->Enter().ok()) return {};
     return hopper::OfferLayers(shape, context_->multiprocessors());

@@ -31,7 +31,18 @@ std::string Head(const BenchReport& r) {
       absl::StrAppendFormat(&out, ", capture %.3f s: %d graphs, %s", mode.capture_seconds,
                             mode.graphs, BytesForPeople(mode.graph_bytes));
     }
+    if (mode.prefill_graphs > 0) {
+      absl::StrAppendFormat(&out, ", and %d of prompts, %s", mode.prefill_graphs,
+                            BytesForPeople(mode.prefill_graph_bytes));
+    }
     out.push_back('\n');
+    if (mode.prefill_replays + mode.prefill_filling_rows > 0) {
+      absl::StrAppendFormat(&out,
+                            "prompts  %-13s %d steps replayed, %d launched by operations, %d rows "
+                            "filled up\n",
+                            Name(mode.mode), mode.prefill_replays, mode.prefill_launches,
+                            mode.prefill_filling_rows);
+    }
   }
   return out;
 }
@@ -137,6 +148,11 @@ ordered_json BenchJson(const BenchReport& r) {
                      {"capture_seconds", mode.capture_seconds},
                      {"graphs", mode.graphs},
                      {"graph_bytes", mode.graph_bytes},
+                     {"prefill_graphs", mode.prefill_graphs},
+                     {"prefill_graph_bytes", mode.prefill_graph_bytes},
+                     {"prefill_replays", mode.prefill_replays},
+                     {"prefill_launches", mode.prefill_launches},
+                     {"prefill_filling_rows", mode.prefill_filling_rows},
                      {"kv_seconds", mode.kv_seconds},
                      {"batches", std::move(batches)},
                      {"stages", std::move(stages)}});
