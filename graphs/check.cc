@@ -6,6 +6,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "graphs/layer_params.h"
+#include "graphs/prefill_sizes.h"
 #include "kernels/limits.h"
 
 namespace sirocco {
@@ -151,9 +152,11 @@ absl::Status CheckOptions(const ModelDescriptor& descriptor, const ExecutorOptio
     const int64_t block_bytes =
         KvBlockBytes(descriptor, static_cast<int>(g), options.block_size, options.kv_dtype);
     // A group without layers takes no memory, whatever the number.
-    const int64_t most = std::numeric_limits<int32_t>::max();
-    const int64_t fit =
-        block_bytes == 0 ? most : std::min(most, std::numeric_limits<int64_t>::max() / block_bytes);
+    const int64_t most = std::numeric_limits<int32_t>::max() - FillingBlocks(options);
+    const int64_t fit = block_bytes == 0
+                            ? most
+                            : std::min(most, std::numeric_limits<int64_t>::max() / block_bytes -
+                                                 FillingBlocks(options));
     if (absl::Status s = InRange("kv_blocks", options.kv_blocks[g], 1, fit); !s.ok()) return s;
   }
   return absl::OkStatus();

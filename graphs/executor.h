@@ -29,8 +29,9 @@ inline constexpr int kMaxBatchSize = 512;
 inline int StepsInFlight(const Device& device) { return device.runs_ahead() ? 2 : 1; }
 
 // For tests of models with experts, whose choices near a tie hang on the last bits: device memory,
-// [layers][max_batch_size][max_length][experts_a_row], to which the choices of every row are
-// written, or from which they are taken.
+// [layers][max_batch_size + 1][max_length][experts_a_row], to which the choices of every row are
+// written, or from which they are taken. The last lane's are of rows that fill prefill steps up,
+// which none are where choices are taken.
 struct ExpertTrace {
   int32_t* chosen = nullptr;  // null: none
   bool impose = false;
@@ -46,6 +47,9 @@ struct ExecutorOptions {
   DType kv_dtype = DType::kFloat32;
   DType activation_dtype = DType::kFloat32;  // Device::ActivationDType of the weights
   bool prefill_as_decode = false;            // Device::prefill_as_decode
+  // Prefill steps are filled up to fixed numbers of rows (prefill_sizes.h), which modes with graphs
+  // replay: Device::fills_prefill. It costs one more lane, and a few KV blocks beside `kv_blocks`.
+  bool fill_prefill = false;
   // For tests and comparisons: each sampling step copies its logits aside before the sampler
   // overwrites them (one more operation a step) and brings them to the host, for
   // Executor::KeptLogits.
@@ -72,15 +76,21 @@ MemoryPlan PlanMemory(const ModelDescriptor& descriptor, const ExecutorOptions& 
 // Monotonic after start-up; readable from any thread.
 struct ExecutorStats {
   std::atomic<uint64_t> plan_builds{0};
-  std::atomic<uint64_t> graphs_captured{0};     // executable recordings in the pool
+  std::atomic<uint64_t> graphs_captured{0};     // executable recordings of decode steps
+  std::atomic<uint64_t> prefill_graphs{0};      // the same of prefill steps
   std::atomic<uint64_t> decode_allocations{0};  // the device's allocations during decode steps
   // Replayed decode steps, by batch size; modes without graphs replay none.
   std::array<std::atomic<uint64_t>, kMaxBatchSize + 1> replays = {};
+  // Prefill steps, replayed or launched operation by operation, and the rows that filled them up.
+  std::atomic<uint64_t> prefill_replays{0};
+  std::atomic<uint64_t> prefill_launches{0};
+  std::atomic<uint64_t> prefill_filling_rows{0};
   double pack_seconds = 0;     // these four: set before Create returns
   double prepare_seconds = 0;  // kernels chosen and loaded
   double capture_seconds = 0;  // modes with graphs
   double kv_seconds = 0;
-  std::atomic<uint64_t> graph_pool_bytes{0};
+  std::atomic<uint64_t> graph_pool_bytes{0};     // of decode steps
+  std::atomic<uint64_t> prefill_graph_bytes{0};  // of prefill steps
 };
 
 // One entry of a plan as `sirocco info --plan` prints it.
@@ -95,7 +105,7 @@ class Executor {
  public:
   using Progress = std::function<void(std::string_view phase, int done, int total)>;
 
-  // Builds the plans, reserves, captures (largest batch first), maps the KV cache. `device` and
+  // Builds the plans, reserves, captures (largest first), maps the KV cache. `device` and
   // the weights' memory must outlive it. INVALID_ARGUMENT names an option out of range.
   // `progress`: phases "pack", "prepare", "capture" (one call a batch size), "kv".
   static absl::StatusOr<std::unique_ptr<Executor>> Create(Device& device,
@@ -118,10 +128,11 @@ class Executor {
   virtual int in_flight() const = 0;
 
   // Issues a step behind those in flight: its decode part replays (modes with graphs) or runs the
-  // plan for its batch size. A lane that samples in one step can be decoded in the next before its
-  // token is known here. INVALID_ARGUMENT: the step was refused and nothing of it runs.
-  // FAILED_PRECONDITION: too many are in flight. Any other error is the device's: no step can be
-  // trusted any more, launched ones included.
+  // plan for its batch size; so does its prefill part where there is a recording of its rows. A
+  // lane that samples in one step can be decoded in the next before its token is known here.
+  // INVALID_ARGUMENT: the step was refused and nothing of it runs. FAILED_PRECONDITION: too many
+  // are in flight. Any other error is the device's: no step can be trusted any more, launched ones
+  // included.
   virtual absl::Status Launch(const Step& step) = 0;
   // Waits for the oldest step in flight. FAILED_PRECONDITION: there is none. Any other error is
   // the device's, as above.

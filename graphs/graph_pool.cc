@@ -7,13 +7,10 @@
 #include "graphs/stopwatch.h"
 
 namespace sirocco {
-namespace {
 
 uint64_t GraphBytes(const Device& device) {
   return device.counters().bytes[static_cast<int>(MemoryUse::kGraphs)].load();
 }
-
-}  // namespace
 
 absl::StatusOr<std::unique_ptr<Recording>> Record(Device& device, const Plan& plan, int32_t rows) {
   if (absl::Status status = device.BeginRecord(); !status.ok()) return status;

@@ -17,6 +17,9 @@ namespace sirocco {
 // Records `plan` for `rows` rows. The device is left not recording, also after a failure.
 absl::StatusOr<std::unique_ptr<Recording>> Record(Device& device, const Plan& plan, int32_t rows);
 
+// Device memory that all recordings hold, those that are gone included.
+uint64_t GraphBytes(const Device& device);
+
 // Has the device set up what `plan` needs for `rows` rows, without running it.
 absl::Status Prepare(Device& device, const Plan& plan, int32_t rows);
 

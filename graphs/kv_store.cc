@@ -4,6 +4,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "graphs/layer_params.h"
+#include "graphs/prefill_sizes.h"
 #include "graphs/step_inputs.h"
 #include "kernels/kv_scale.h"
 
@@ -30,8 +31,9 @@ absl::StatusOr<KvStore> KvStore::Reserve(Device& device, const ModelDescriptor& 
   for (size_t g = 0; g < descriptor.groups.size(); ++g) {
     const int64_t block_bytes =
         KvBlockBytes(descriptor, static_cast<int>(g), options.block_size, options.kv_dtype);
-    absl::StatusOr<std::unique_ptr<Reservation>> range =
-        device.Reserve(static_cast<size_t>(block_bytes) * options.kv_blocks[g], MemoryUse::kKv);
+    absl::StatusOr<std::unique_ptr<Reservation>> range = device.Reserve(
+        static_cast<size_t>(block_bytes) * (int64_t{options.kv_blocks[g]} + FillingBlocks(options)),
+        MemoryUse::kKv);
     if (!range.ok()) return range.status();
     data.push_back((*range)->data());
     store.groups_.push_back({*std::move(range), block_bytes, options.kv_blocks[g]});

@@ -35,7 +35,7 @@ class KvStore {
   struct Group {
     std::unique_ptr<Reservation> range;
     int64_t block_bytes = 0;
-    int32_t blocks = 0;
+    int32_t blocks = 0;  // of sequences; behind them those of the filling lane (prefill_sizes.h)
   };
 
   std::vector<Group> groups_;

@@ -2,9 +2,11 @@
 
 #include <algorithm>
 #include <limits>
+#include <numeric>
 
 #include "absl/strings/str_cat.h"
 #include "graphs/carver.h"
+#include "graphs/prefill_sizes.h"
 
 namespace sirocco {
 namespace {
@@ -13,7 +15,7 @@ constexpr float kNever = -std::numeric_limits<float>::infinity();
 
 uint64_t Place(const ModelDescriptor& descriptor, const ExecutorOptions& options, void* memory,
                Lanes& lanes) {
-  lanes.max_lanes = options.max_batch_size;
+  lanes.max_lanes = LanesOnDevice(options);
   lanes.max_length = options.max_length;
   lanes.groups = static_cast<int32_t>(descriptor.groups.size());
   lanes.max_blocks = static_cast<int32_t>((int64_t{options.max_length} + options.block_size - 1) /
@@ -112,13 +114,28 @@ absl::StatusOr<LaneStore> LaneStore::Create(Device& device, const ModelDescripto
   absl::StatusOr<LaneStaging> staging = LaneStaging::Create(device, largest, StepsInFlight(device));
   if (!staging.ok()) return staging.status();
   store.staging_ = *std::move(staging);
+  if (store.lanes_.max_lanes > options.max_batch_size) {
+    if (absl::Status status = store.SetFillingLane(device, options); !status.ok()) return status;
+  }
   return store;
+}
+
+absl::Status LaneStore::SetFillingLane(Device& device, const ExecutorOptions& options) const {
+  std::vector<int32_t> table(int64_t{lanes_.groups} * lanes_.max_blocks, 0);
+  for (int32_t g = 0; g < lanes_.groups; ++g) {
+    int32_t* const of_group = table.data() + int64_t{g} * lanes_.max_blocks;
+    std::iota(of_group, of_group + FillingBlocks(options), options.kv_blocks[g]);
+  }
+  const int64_t entries = static_cast<int64_t>(table.size());
+  absl::Status status = device.CopyToDevice(lanes_.block_table + options.max_batch_size * entries,
+                                            table.data(), table.size() * sizeof(int32_t));
+  return status.ok() ? device.Synchronize() : status;  // before `table` goes
 }
 
 absl::Status LaneStore::Check(const LaneStart& start) const {
   const int64_t tokens = static_cast<int64_t>(start.tokens.size());
-  if (start.lane < 0 || start.lane >= lanes_.max_lanes) {
-    return OutOfRange("lane", start.lane, 0, lanes_.max_lanes - 1);
+  if (start.lane < 0 || start.lane >= sequence_lanes()) {
+    return OutOfRange("lane", start.lane, 0, sequence_lanes() - 1);
   }
   if (tokens < 1 || tokens > lanes_.max_length) {
     return OutOfRange("the number of tokens", tokens, 1, lanes_.max_length);
@@ -180,8 +197,8 @@ absl::Status LaneStore::Start(Device& device, const LaneStart& start) {
 
 absl::Status LaneStore::Check(const LaneFork& fork) const {
   for (const int32_t lane : {fork.lane, fork.parent}) {
-    if (lane < 0 || lane >= lanes_.max_lanes) {
-      return OutOfRange("a fork's lane", lane, 0, lanes_.max_lanes - 1);
+    if (lane < 0 || lane >= sequence_lanes()) {
+      return OutOfRange("a fork's lane", lane, 0, sequence_lanes() - 1);
     }
     if (lengths_[lane] == 0) {
       return absl::InvalidArgumentError(

@@ -42,6 +42,10 @@ class LaneStore {
   absl::Status Check(const LaneStart& start) const;
   absl::Status Check(const LaneFork& fork) const;
   bool KeepsCounts(int32_t lane) const { return (flags_[lane] & kLanePenalties) != 0; }
+  // Its block tables; its tokens are zeros, as all memory is.
+  absl::Status SetFillingLane(Device& device, const ExecutorOptions& options) const;
+  // Without that one.
+  int32_t sequence_lanes() const { return static_cast<int32_t>(lengths_.size()); }
   absl::Status CopyLane(Device& device, int64_t lane, int64_t parent) const;
 
   std::unique_ptr<Buffer> memory_;

@@ -1,5 +1,6 @@
 #include "graphs/executor.h"
 #include "graphs/lane_store.h"
+#include "graphs/prefill_sizes.h"
 #include "graphs/rotary_table.h"
 #include "graphs/step_buffers.h"
 
@@ -17,7 +18,7 @@ MemoryPlan PlanMemory(const ModelDescriptor& descriptor, const ExecutorOptions& 
     plan.bytes[static_cast<int>(MemoryUse::kKv)] +=
         static_cast<uint64_t>(
             KvBlockBytes(descriptor, static_cast<int>(g), options.block_size, options.kv_dtype)) *
-        options.kv_blocks[g];
+        (int64_t{options.kv_blocks[g]} + FillingBlocks(options));
   }
   return plan;
 }

@@ -63,7 +63,7 @@ absl::Status ModelExecutor::Allocate(const ModelWeights& weights) {
   layers_ = MakeLayerParams(descriptor_, weights, rotaries_.tables(), kv_.layers());
   if (options_.expert_trace.chosen != nullptr) {
     const int64_t a_layer =
-        int64_t{options_.max_batch_size} * options_.max_length * descriptor_.experts_a_row;
+        (int64_t{options_.max_batch_size} + 1) * options_.max_length * descriptor_.experts_a_row;
     for (size_t i = 0; i < layers_.size(); ++i) {
       layers_[i].expert_trace = options_.expert_trace.chosen + static_cast<int64_t>(i) * a_layer;
       layers_[i].impose_experts = options_.expert_trace.impose;
@@ -129,7 +129,7 @@ void ModelExecutor::Compose(const ModelWeights& weights) {
     stats_.plan_builds += long_plan_.parts.size();
   }
   inputs_.emplace(device_, buffers_, lanes_, options_);
-  prefill_.emplace(context, device_, buffers_, lanes_, *inputs_, options_);
+  prefill_.emplace(context, device_, buffers_, lanes_, *inputs_, options_, stats_);
   stats_.plan_builds += plan_.parts.size() + PrefillPass::kPlans;
 }
 
@@ -157,7 +157,7 @@ absl::Status ModelExecutor::Capture(const Progress& progress) {
     stats_.graph_pool_bytes += of->bytes();
     stats_.capture_seconds += of->seconds();
   }
-  return absl::OkStatus();
+  return prefill_->Capture();
 }
 
 absl::Status ModelExecutor::CheckCollected(int32_t lane) const {

@@ -1,6 +1,6 @@
 // A prefill step: the decoder's operations over the rows of whole chunks, with an attention of
-// their own, issued one by one in every mode; or, where a device asks for that, the very operations
-// of the mode's decode step. The LM head sees those rows alone whose logits are asked for.
+// their own, the same in every mode; or, where a device asks for that, the very operations of the
+// mode's decode step. The LM head sees those rows alone whose logits are asked for.
 #include "absl/strings/str_cat.h"
 #include "graphs/compose.h"
 

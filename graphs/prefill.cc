@@ -1,6 +1,7 @@
 #include "graphs/prefill.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "graphs/graph_pool.h"
 
@@ -16,12 +17,15 @@ Plan ComposePrefillSample(const ComposeContext& context) {
 }  // namespace
 
 PrefillPass::PrefillPass(const ComposeContext& context, Device& device, const StepBuffers& buffers,
-                         LaneStore& lanes, StepInputs& inputs, const ExecutorOptions& options)
+                         LaneStore& lanes, StepInputs& inputs, const ExecutorOptions& options,
+                         ExecutorStats& stats)
     : device_(device),
       buffers_(buffers),
       lanes_(lanes),
       inputs_(inputs),
       options_(options),
+      stats_(stats),
+      sizes_(options),
       pass_(ComposePrefill(context)),
       head_(ComposePrefillHead(context)),
       sample_(ComposePrefillSample(context)) {}
@@ -35,6 +39,16 @@ absl::Status PrefillPass::Prepare() {
   Plan score;
   score.Add("epilogue", ScoreParams(kMaxTopLogprobs));
   return sirocco::Prepare(device_, score, kScoreRows);
+}
+
+absl::Status PrefillPass::Capture() {
+  absl::StatusOr<PrefillGraphs> graphs = PrefillGraphs::Capture(device_, pass_, sizes_.all());
+  if (!graphs.ok()) return graphs.status();
+  graphs_ = *std::move(graphs);
+  stats_.prefill_graphs += graphs_.graphs();
+  stats_.prefill_graph_bytes += graphs_.bytes();
+  stats_.capture_seconds += graphs_.seconds();
+  return absl::OkStatus();
 }
 
 ScoreTokensParams PrefillPass::ScoreParams(int32_t top) const {
@@ -84,18 +98,23 @@ absl::Status PrefillPass::Check(const PrefillStep& step) {
   return inputs_.CheckUpdates(step.block_updates);
 }
 
+void PrefillPass::AddSegment(const PrefillChunk& chunk, StepHost& host) const {
+  host.segments.items[(*host.segments.count)++] = {.lane = chunk.lane,
+                                                   .first_row = host.rows,
+                                                   .first_position = chunk.first_position,
+                                                   .count = chunk.count};
+  for (int32_t i = 0; i < chunk.count; ++i, ++host.rows) {
+    host.row_lane[host.rows] = chunk.lane;
+    host.row_position[host.rows] = chunk.first_position + i;
+  }
+}
+
 absl::Status PrefillPass::Upload(const PrefillStep& step, StepHost& host) {
-  host.rows = 0;
-  int32_t& segments = *host.segments.count = 0;
-  for (const PrefillChunk& chunk : step.chunks) {
-    host.segments.items[segments++] = {.lane = chunk.lane,
-                                       .first_row = host.rows,
-                                       .first_position = chunk.first_position,
-                                       .count = chunk.count};
-    for (int32_t i = 0; i < chunk.count; ++i, ++host.rows) {
-      host.row_lane[host.rows] = chunk.lane;
-      host.row_position[host.rows] = chunk.first_position + i;
-    }
+  host.rows = *host.segments.count = 0;
+  for (const PrefillChunk& chunk : step.chunks) AddSegment(chunk, host);
+  if (const int32_t filling = sizes_.Of(host.rows) - host.rows; filling > 0) {
+    AddSegment({.lane = options_.max_batch_size, .count = filling}, host);
+    stats_.prefill_filling_rows.fetch_add(filling, std::memory_order_relaxed);
   }
   const StepBuffers& b = buffers_;
   const size_t row_bytes = host.rows * sizeof(int32_t);
@@ -179,9 +198,18 @@ absl::Status PrefillPass::Sample(const PrefillStep& step, StepHost& host) {
   return absl::OkStatus();
 }
 
+absl::Status PrefillPass::RunPass(const StepHost& host) {
+  if (const Recording* const recording = graphs_.Find(host.rows); recording != nullptr) {
+    stats_.prefill_replays.fetch_add(1, std::memory_order_relaxed);
+    return device_.Launch(*recording);
+  }
+  stats_.prefill_launches.fetch_add(1, std::memory_order_relaxed);
+  return pass_.Run(device_.ops(), host.rows);
+}
+
 absl::Status PrefillPass::Launch(const PrefillStep& step, StepHost& host) {
   absl::Status status = Upload(step, host);
-  if (status.ok()) status = pass_.Run(device_.ops(), host.rows);
+  if (status.ok()) status = RunPass(host);
   if (status.ok()) status = Score(step, host);
   return status.ok() ? Sample(step, host) : status;
 }

@@ -1,5 +1,6 @@
-// Prefill steps: one eager pass over the rows of all chunks, then the LM head for those rows alone
-// whose logits are asked for.
+// Prefill steps: one pass over the rows of all chunks, then the LM head for those rows alone whose
+// logits are asked for. In modes with graphs the pass is replayed where there is a recording of its
+// number of rows, to which it is filled up (prefill_sizes.h); the rest is issued one by one.
 #pragma once
 
 #include <cstdint>
@@ -8,6 +9,8 @@
 #include "graphs/compose.h"
 #include "graphs/lane_store.h"
 #include "graphs/plan.h"
+#include "graphs/prefill_graphs.h"
+#include "graphs/prefill_sizes.h"
 #include "graphs/step.h"
 #include "graphs/step_host.h"
 #include "graphs/step_inputs.h"
@@ -17,14 +20,18 @@ namespace sirocco {
 
 class PrefillPass {
  public:
-  // Composes its plans. `device`, `buffers`, `lanes`, `inputs` and `options` outlive it.
+  // Composes its plans. `device`, `buffers`, `lanes`, `inputs`, `options` and `stats` outlive it.
   PrefillPass(const ComposeContext& context, Device& device, const StepBuffers& buffers,
-              LaneStore& lanes, StepInputs& inputs, const ExecutorOptions& options);
+              LaneStore& lanes, StepInputs& inputs, const ExecutorOptions& options,
+              ExecutorStats& stats);
 
   static constexpr int kPlans = 3;
 
   // Before the first step: has the device set up what the largest one needs.
   absl::Status Prepare();
+
+  // Modes with graphs, when all is prepared: records the pass.
+  absl::Status Capture();
 
   // Within the checks of a step (StepInputs::BeginCheck): INVALID_ARGUMENT names what is wrong.
   absl::Status Check(const PrefillStep& step);
@@ -34,6 +41,8 @@ class PrefillPass {
 
  private:
   absl::Status CheckChunk(const PrefillChunk& chunk) const;
+  void AddSegment(const PrefillChunk& chunk, StepHost& host) const;
+  absl::Status RunPass(const StepHost& host);
   // Rows, segments and block updates.
   absl::Status Upload(const PrefillStep& step, StepHost& host);
   // Scores in slices of kScoreRows. They follow each other in the order of work: no slice waits.
@@ -51,6 +60,9 @@ class PrefillPass {
   LaneStore& lanes_;
   StepInputs& inputs_;
   const ExecutorOptions& options_;
+  ExecutorStats& stats_;
+  const PrefillSizes sizes_;
+  PrefillGraphs graphs_;
   Plan pass_;
   Plan head_;
   Plan sample_;

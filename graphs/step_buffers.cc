@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "graphs/carver.h"
+#include "graphs/prefill_sizes.h"
 
 namespace sirocco {
 namespace {
@@ -31,7 +32,7 @@ uint64_t PlaceStepBuffers(const ModelDescriptor& descriptor, const ExecutorOptio
 
   buffers.rows = TakeRowMap(carver, rows);
   buffers.updates = Counted<BlockUpdate>::Take(carver, kBlockUpdates);
-  buffers.segments = Counted<PrefillSegment>::Take(carver, options.max_batch_size);
+  buffers.segments = Counted<PrefillSegment>::Take(carver, LanesOnDevice(options));
   buffers.layer_counter = carver.Take<int32_t>(1);
 
   buffers.hidden = TakeRows(carver, rows, descriptor.hidden_size, DType::kFloat32);

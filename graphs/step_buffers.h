@@ -25,7 +25,7 @@ inline constexpr int32_t kBlockUpdates = 4096;
 struct StepBuffers {
   RowMap rows;                       // [T], T = max(max_batch_size, prefill_chunk_size)
   Counted<BlockUpdate> updates;      // kBlockUpdates
-  Counted<PrefillSegment> segments;  // max_batch_size
+  Counted<PrefillSegment> segments;  // LanesOnDevice
   int32_t* layer_counter = nullptr;  // [1]
 
   // float32: the residual stream, and what a residual adds. Plans of models with post-norms use

@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "graphs/carver.h"
+#include "graphs/prefill_sizes.h"
 #include "graphs/step_buffers.h"
 
 namespace sirocco {
@@ -15,7 +16,7 @@ uint64_t Place(const ModelDescriptor& descriptor, const ExecutorOptions& options
   Carver carver(memory);
   host.row_lane = carver.Take<int32_t>(rows);
   host.row_position = carver.Take<int32_t>(rows);
-  host.segments = Counted<PrefillSegment>::Take(carver, lanes);
+  host.segments = Counted<PrefillSegment>::Take(carver, LanesOnDevice(options));
   for (int32_t** head : {&host.head_index, &host.head_lane, &host.head_position}) {
     *head = carver.Take<int32_t>(rows + lanes);
   }

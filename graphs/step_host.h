@@ -22,7 +22,7 @@ struct StepHost {
   // --- inputs of the prefill part ---
   int32_t* row_lane = nullptr;       // [prefill_chunk_size]
   int32_t* row_position = nullptr;   // [prefill_chunk_size]
-  Counted<PrefillSegment> segments;  // max_batch_size
+  Counted<PrefillSegment> segments;  // LanesOnDevice
   // Rows for the LM head: those to score, then those to sample; [prefill_chunk_size +
   // max_batch_size].
   int32_t* head_index = nullptr;
@@ -43,7 +43,7 @@ struct StepHost {
   float* logits = nullptr;
 
   // How much of them the step has.
-  int32_t rows = 0;  // of the prefill part
+  int32_t rows = 0;  // of the prefill part, those that fill it up included
   int32_t scored_count = 0;
   int32_t prefill_sampled_count = 0;
   int32_t decode_rows = 0;

@@ -38,8 +38,8 @@ absl::Status StepInputs::CheckLane(int32_t lane) {
 absl::Status StepInputs::CheckUpdates(std::span<const BlockUpdate> updates) const {
   const Lanes& lanes = lanes_.lanes();
   for (const BlockUpdate& u : updates) {
-    if (u.lane < 0 || u.lane >= lanes.max_lanes) {
-      return StepRangeError("a block update's lane", u.lane, 0, lanes.max_lanes - 1);
+    if (u.lane < 0 || u.lane >= options_.max_batch_size) {
+      return StepRangeError("a block update's lane", u.lane, 0, options_.max_batch_size - 1);
     }
     if (u.group < 0 || u.group >= lanes.groups) {
       return StepRangeError("a block update's group", u.group, 0, lanes.groups - 1);

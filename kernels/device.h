@@ -125,6 +125,10 @@ class Device {
   // batch-invariant. The CPU's operations agree whichever they are.)
   virtual bool prefill_as_decode() const { return false; }
 
+  // Whether a step of prompts takes the host as long to launch as the device to run, so that it is
+  // better filled up to a number of rows of which there is a recording.
+  virtual bool fills_prefill() const { return false; }
+
   // For which steps of a decoder of these layers DecoderLayersParams is faster than a layer's
   // operations one after the other.
   virtual DecoderLayersOffer OfferDecoderLayers(const DecoderLayersShape& /*shape*/) const {

@@ -31,8 +31,9 @@ constexpr int kHopper = 90;
 // Reads of MeasureReadBandwidth, of which the fastest counts.
 constexpr int kBandwidthReads = 3;
 
-cudaError_t LaunchPanels(const PanelProductParams& p, const LaunchContext& context) {
-  return hopper::LaunchPanelProduct(p, context);
+cudaError_t LaunchPanels(const PanelProductParams& p, PanelMaps& maps,
+                         const LaunchContext& context) {
+  return hopper::LaunchPanelProduct(p, maps, context);
 }
 
 KernelSet KernelsOf(bool portable, bool batch_invariant, LtMatMul* library) {
@@ -85,6 +86,7 @@ class CudaDevice final : public Device, private OpSink {
     return batch_invariant_ ? INT32_MAX : ops_.norms_where_read_rows();
   }
   bool prefill_as_decode() const override { return batch_invariant_; }
+  bool fills_prefill() const override { return true; }
   DecoderLayersOffer OfferDecoderLayers(const DecoderLayersShape& shape) const override {
     if (kernels_.layers == nullptr || !context_->Enter().ok()) return {};
     return hopper::OfferLayers(shape, context_->multiprocessors());

@@ -38,7 +38,8 @@ class OpSink {
 // What operations may use. Only what is given: a batch-invariant device gives what was made for
 // that, and no path that is added here later.
 struct KernelSet {
-  using PanelLauncher = cudaError_t (*)(const PanelProductParams&, const LaunchContext&);
+  using PanelLauncher = cudaError_t (*)(const PanelProductParams&, PanelMaps&,
+                                        const LaunchContext&);
   using LayersLauncher = cudaError_t (*)(const DecoderLayersParams&, const LaunchContext&);
 
   const Launchers& launchers;
@@ -123,6 +124,7 @@ class CudaOps final : public Ops {
   const Launchers& launchers_;
   const KernelSet::PanelLauncher panels_;
   const KernelSet::LayersLauncher layers_;
+  PanelMaps maps_;
   OpSink& sink_;
   LtMatMul* const library_;
 };

@@ -282,8 +282,9 @@ cudaError_t LaunchProducts(const ExpertWork& work, const LaunchContext& context)
     // Activations come from the L1 cache, which would else stay as small as the kernel before it,
     // a streamed product, asked for. (Of two blocks there would be room for one.)
     if constexpr (kBlocks == 1) {
-      const cudaError_t preferred = cudaFuncSetAttribute(
-          kernel, cudaFuncAttributePreferredSharedMemoryCarveout, cudaSharedmemCarveoutMaxL1);
+      const cudaError_t preferred = RaiseAttribute(reinterpret_cast<const void*>(kernel),
+                                                   cudaFuncAttributePreferredSharedMemoryCarveout,
+                                                   cudaSharedmemCarveoutMaxL1);
       if (preferred != cudaSuccess) return preferred;
     }
     // Not more than have a task for each warp; the run of a block's tasks begins and ends within an

@@ -3,6 +3,7 @@
 
 #include <cuda_runtime.h>
 
+#include "kernels/cuda/kernel_attributes.h"
 #include "kernels/cuda/launch.h"
 #include "kernels/cuda/path.h"
 
@@ -49,21 +50,23 @@ cudaError_t LaunchKernel(void (*kernel)(Params), dim3 grid, dim3 block, size_t s
   return LaunchClusters(kernel, grid, block, 1, shared_bytes, context, params);
 }
 
-// Lets a kernel use this much dynamic shared memory; cheap to call before each launch. What a
-// kernel may use without asking is 48 KiB, its static arrays included: those take less than 16.
+// Lets a kernel use this much dynamic shared memory; for each launch (RaiseAttribute). What a kernel
+// may use without asking is 48 KiB, its static arrays included: those take less than 16.
 template <typename Params>
 cudaError_t AllowShared(void (*kernel)(Params), size_t shared_bytes) {
   if (shared_bytes <= 32 * 1024) return cudaSuccess;
-  return cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                              static_cast<int>(shared_bytes));
+  return RaiseAttribute(reinterpret_cast<const void*>(kernel),
+                        cudaFuncAttributeMaxDynamicSharedMemorySize,
+                        static_cast<int>(shared_bytes));
 }
 
 // Asks for as much of a multiprocessor's memory as can be shared: then blocks of this kernel and of
-// the one before it find room side by side.
+// the one before it find room side by side. For each launch, too.
 template <typename Params>
 cudaError_t PreferShared(void (*kernel)(Params)) {
-  return cudaFuncSetAttribute(kernel, cudaFuncAttributePreferredSharedMemoryCarveout,
-                              cudaSharedmemCarveoutMaxShared);
+  return RaiseAttribute(reinterpret_cast<const void*>(kernel),
+                        cudaFuncAttributePreferredSharedMemoryCarveout,
+                        cudaSharedmemCarveoutMaxShared);
 }
 
 }  // namespace sirocco::cuda::SIROCCO_CUDA_PATH

@@ -192,7 +192,7 @@ absl::Status CudaOps::PanelFused(const Checks& checks, const Params& p) {
   const absl::StatusOr<LaunchContext> context = sink_.Context(true);
   if (!context.ok()) return context.status();
   cudaError_t error = Begin(launchers_, p, *context);
-  if (error == cudaSuccess) error = panels_(PanelsOf(p), *context);
+  if (error == cudaSuccess) error = panels_(PanelsOf(p), maps_, *context);
   if (error == cudaSuccess) error = EndPanels(launchers_, p, *context);
   return sink_.Launched(checks.operation(), error);
 }

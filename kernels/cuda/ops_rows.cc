@@ -98,7 +98,7 @@ absl::Status CudaOps::PrepareFewerRows(const MatMulParams& p) {
 absl::Status CudaOps::PanelMatMul(const MatMulParams& p) {
   const absl::StatusOr<LaunchContext> context = sink_.Context(true);
   if (!context.ok()) return context.status();
-  return sink_.Launched("matmul", panels_(PanelsOf(p), *context));
+  return sink_.Launched("matmul", panels_(PanelsOf(p), maps_, *context));
 }
 
 absl::Status CudaOps::LibraryMatMul(const MatMulParams& p) {

@@ -20,6 +20,7 @@
 #include "kernels/cuda/common.cuh"
 #include "kernels/cuda/epilogue.cuh"
 #include "kernels/cuda/launch.cuh"
+#include "kernels/cuda/panel_maps.h"
 #include "kernels/cuda/panel_product.h"
 #include "kernels/cuda/panel_ptx.cuh"
 #include "kernels/cuda/path.h"
@@ -30,7 +31,7 @@ namespace sirocco::cuda::SIROCCO_CUDA_PATH {
 namespace {
 
 constexpr int kPanelOutputs = 64;
-constexpr int kColumns = 64;  // of a panel
+constexpr int kColumns = kPanelColumns;
 constexpr int kPanelBytes = kPanelOutputs * kColumns * 2;
 constexpr int kPanels = 2;          // of weights, a stage
 constexpr int kGroup = kWarpgroup;  // threads that multiply
@@ -349,36 +350,6 @@ __global__ void __launch_bounds__(kThreads, 2) PanelKernel(const __grid_constant
   }
 }
 
-// The driver's function that describes a matrix to the tensor copy engine.
-using EncodeTensor = decltype(&cuTensorMapEncodeTiled);
-
-EncodeTensor FindEncodeTensor() {
-  void* found = nullptr;
-  cudaDriverEntryPointQueryResult result = cudaDriverEntryPointSymbolNotFound;
-  const cudaError_t error = cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &found,
-                                                             12000, cudaEnableDefault, &result);
-  return error == cudaSuccess && result == cudaDriverEntryPointSuccess
-             ? reinterpret_cast<EncodeTensor>(found)
-             : nullptr;
-}
-
-// Boxes of `box_rows` rows by a panel's columns; what is beyond the matrix comes as zeros.
-cudaError_t Describe(EncodeTensor encode, const void* data, DType dtype, int32_t rows,
-                     int32_t columns, uint32_t box_rows, CUtensorMap& map) {
-  const cuuint64_t size[2] = {static_cast<cuuint64_t>(columns), static_cast<cuuint64_t>(rows)};
-  const cuuint64_t stride[1] = {static_cast<cuuint64_t>(columns) * 2};
-  const cuuint32_t box[2] = {kColumns, box_rows};
-  const cuuint32_t step[2] = {1, 1};
-  const CUresult result =
-      encode(&map,
-             dtype == DType::kBFloat16 ? CU_TENSOR_MAP_DATA_TYPE_BFLOAT16
-                                       : CU_TENSOR_MAP_DATA_TYPE_FLOAT16,
-             2, const_cast<void*>(data), size, stride, box, step, CU_TENSOR_MAP_INTERLEAVE_NONE,
-             CU_TENSOR_MAP_SWIZZLE_128B, CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
-             CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
-  return result == CUDA_SUCCESS ? cudaSuccess : cudaErrorInvalidValue;
-}
-
 // So many blocks share a tile's columns that all blocks together are about one a multiprocessor.
 int32_t SplitOf(int32_t tiles, int32_t stages, int multiprocessors) {
   int32_t split = 1;
@@ -402,8 +373,12 @@ int32_t RingOf(int32_t blocks, int multiprocessors) {
   return kRows <= 16 && blocks <= multiprocessors ? 160 : 112;
 }
 
+PanelMatrix MatrixOf(const Matrix& weight) {
+  return {weight.data, weight.dtype, weight.rows, weight.cols, kPanelOutputs};
+}
+
 template <typename T, int kRows, Pair kPair, int kSplit>
-cudaError_t Launch(const PanelProductParams& p, const LaunchContext& context,
+cudaError_t Launch(const PanelProductParams& p, PanelMaps& maps, const LaunchContext& context,
                    const PanelTuning& tuning) {
   using Shape = PanelShape<kRows, kPair>;
   PanelArgs args = {};
@@ -427,65 +402,57 @@ cudaError_t Launch(const PanelProductParams& p, const LaunchContext& context,
   const int32_t shared_bytes =
       1024 + std::max<int32_t>(args.slots * Shape::kStageBytes, Shape::kSumsBytes);
 
-  // Found while kernels are loaded, not while a stream is captured.
-  static const EncodeTensor encode = FindEncodeTensor();
-  if (encode == nullptr) return cudaErrorNotSupported;
   const auto kernel = PanelKernel<T, kRows, kPair, kSplit>;
   cudaError_t error = AllowShared(kernel, 227 * 1024 - 1024);
   if (error == cudaSuccess) error = PreferShared(kernel);
-  if (error != cudaSuccess) return error;
-  if (!context.load_only) {
-    error = Describe(encode, p.weight.data, p.weight.dtype, p.weight.rows, p.weight.cols,
-                     kPanelOutputs, args.weight);
-    if (error == cudaSuccess && kPair == Pair::kGateUp) {
-      error = Describe(encode, p.up.data, p.up.dtype, p.up.rows, p.up.cols, kPanelOutputs, args.up);
-    }
-    if (error == cudaSuccess) {
-      error = Describe(encode, p.in.data, p.in.dtype, p.rows, p.in.width, kRows, args.in);
-    }
-    if (error != cudaSuccess) return error;
+  // Those of weights while kernels are loaded, too: what a step then finds is made.
+  if (error == cudaSuccess) error = maps.Find(MatrixOf(p.weight), args.weight);
+  if (error == cudaSuccess && kPair == Pair::kGateUp) error = maps.Find(MatrixOf(p.up), args.up);
+  if (error == cudaSuccess && !context.load_only) {
+    error = maps.Find({p.in.data, p.in.dtype, p.rows, p.in.width, kRows}, args.in);
   }
+  if (error != cudaSuccess) return error;
   return LaunchClusters(kernel, dim3(static_cast<unsigned>(tiles * kSplit)), dim3(kThreads), kSplit,
                         static_cast<size_t>(shared_bytes), context, args);
 }
 
 template <typename T, int kRows, Pair kPair>
-cudaError_t LaunchSplit(const PanelProductParams& p, const LaunchContext& context,
+cudaError_t LaunchSplit(const PanelProductParams& p, PanelMaps& maps, const LaunchContext& context,
                         const PanelTuning& tuning) {
   const int32_t tiles = static_cast<int32_t>(CeilDiv(p.weight.rows, kPanelOutputs));
   const int32_t stages = static_cast<int32_t>(CeilDiv(p.weight.cols, StageColumns<kPair>()));
   switch (tuning.split > 0 ? tuning.split : SplitOf(tiles, stages, context.multiprocessors)) {
     case 1:
-      return Launch<T, kRows, kPair, 1>(p, context, tuning);
+      return Launch<T, kRows, kPair, 1>(p, maps, context, tuning);
     case 2:
-      return Launch<T, kRows, kPair, 2>(p, context, tuning);
+      return Launch<T, kRows, kPair, 2>(p, maps, context, tuning);
     case 4:
-      return Launch<T, kRows, kPair, 4>(p, context, tuning);
+      return Launch<T, kRows, kPair, 4>(p, maps, context, tuning);
     default:
-      return Launch<T, kRows, kPair, 8>(p, context, tuning);
+      return Launch<T, kRows, kPair, 8>(p, maps, context, tuning);
   }
 }
 
 template <typename T, int kRows>
-cudaError_t Launch(const PanelProductParams& p, const LaunchContext& context,
+cudaError_t Launch(const PanelProductParams& p, PanelMaps& maps, const LaunchContext& context,
                    const PanelTuning& tuning) {
-  if (p.up.data != nullptr) return Launch<T, kRows, Pair::kGateUp, 1>(p, context, tuning);
-  return LaunchSplit<T, kRows, Pair::kColumns>(p, context, tuning);
+  if (p.up.data != nullptr) return Launch<T, kRows, Pair::kGateUp, 1>(p, maps, context, tuning);
+  return LaunchSplit<T, kRows, Pair::kColumns>(p, maps, context, tuning);
 }
 
 // Loads the kernels of fewer rows, too.
 template <typename T>
-cudaError_t Launch(const PanelProductParams& p, const LaunchContext& context,
+cudaError_t Launch(const PanelProductParams& p, PanelMaps& maps, const LaunchContext& context,
                    const PanelTuning& tuning) {
   cudaError_t error = cudaSuccess;
   const auto launch = [&](auto most) {
     constexpr int kMost = decltype(most)::value;
     const bool own = p.rows > kMost / 2 && p.rows <= kMost;
     if (error == cudaSuccess && (own || (context.load_only && p.rows > kMost))) {
-      error = Launch<T, kMost>(p, context, tuning);
+      error = Launch<T, kMost>(p, maps, context, tuning);
     }
   };
-  if (p.rows <= 4) return Launch<T, 8>(p, context, tuning);
+  if (p.rows <= 4) return Launch<T, 8>(p, maps, context, tuning);
   launch(std::integral_constant<int, 8>());
   launch(std::integral_constant<int, 16>());
   launch(std::integral_constant<int, 32>());
@@ -495,10 +462,10 @@ cudaError_t Launch(const PanelProductParams& p, const LaunchContext& context,
 
 }  // namespace
 
-cudaError_t LaunchPanelProduct(const PanelProductParams& p, const LaunchContext& context,
-                               const PanelTuning& tuning) {
-  return p.weight.dtype == DType::kBFloat16 ? Launch<__nv_bfloat16>(p, context, tuning)
-                                            : Launch<__half>(p, context, tuning);
+cudaError_t LaunchPanelProduct(const PanelProductParams& p, PanelMaps& maps,
+                               const LaunchContext& context, const PanelTuning& tuning) {
+  return p.weight.dtype == DType::kBFloat16 ? Launch<__nv_bfloat16>(p, maps, context, tuning)
+                                            : Launch<__half>(p, maps, context, tuning);
 }
 
 }  // namespace sirocco::cuda::SIROCCO_CUDA_PATH

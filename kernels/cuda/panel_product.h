@@ -7,6 +7,7 @@
 #include <cstdint>
 
 #include "kernels/cuda/launch.h"
+#include "kernels/cuda/panel_maps.h"
 #include "kernels/params.h"
 
 namespace sirocco::cuda {
@@ -57,9 +58,9 @@ struct PanelTuning {
 
 namespace hopper {
 // Only what TakesPanels. Sums are float32, in one order for one number of rows. Where kernels are
-// only loaded, those of fewer rows are, too.
-cudaError_t LaunchPanelProduct(const PanelProductParams& p, const LaunchContext& context,
-                               const PanelTuning& tuning = {});
+// only loaded, those of fewer rows are, too. `maps` stays its caller's.
+cudaError_t LaunchPanelProduct(const PanelProductParams& p, PanelMaps& maps,
+                               const LaunchContext& context, const PanelTuning& tuning = {});
 }  // namespace hopper
 
 }  // namespace sirocco::cuda

@@ -31,7 +31,18 @@ std::string Head(const BenchReport& r) {
       absl::StrAppendFormat(&out, ", capture %.3f s: %d graphs, %s", mode.capture_seconds,
                             mode.graphs, BytesForPeople(mode.graph_bytes));
     }
+    if (mode.prefill_graphs > 0) {
+      absl::StrAppendFormat(&out, ", and %d of prompts, %s", mode.prefill_graphs,
+                            BytesForPeople(mode.prefill_graph_bytes));
+    }
     out.push_back('\n');
+    if (mode.prefill_replays + mode.prefill_filling_rows > 0) {
+      absl::StrAppendFormat(&out,
+                            "prompts  %-13s %d steps replayed, %d launched by operations, %d rows "
+                            "filled up\n",
+                            Name(mode.mode), mode.prefill_replays, mode.prefill_launches,
+                            mode.prefill_filling_rows);
+    }
   }
   return out;
 }
@@ -71,9 +82,13 @@ ordered_json BatchJson(const Measurement& m, double stream) {
           {"prefill_seconds", m.prefill_seconds},
           {"prefill_tokens", m.PrefillTokens()},
           {"prefill_tokens_per_second", m.PrefillTokensPerSecond()},
+          {"prefill_steps", m.prefill_steps},
+          {"device_prefill_seconds", m.device_prefill_seconds},
+          {"launch_prefill_seconds", m.launch_prefill_seconds},
           {"decode_steps", m.decode_steps},
           {"decode_seconds", m.decode_seconds},
           {"device_decode_seconds", m.device_decode_seconds},
+          {"launch_decode_seconds", m.launch_decode_seconds},
           {"step_seconds", m.StepSeconds()},
           {"tokens_per_second", m.DecodeTokensPerSecond()},
           {"floor_bytes", m.floor_bytes},
@@ -86,16 +101,21 @@ ordered_json BatchJson(const Measurement& m, double stream) {
 
 std::string BenchTables(const BenchReport& r) {
   std::string out = Head(r);
-  absl::StrAppendFormat(&out, "\n%-14s %5s %15s %11s %11s %11s %10s %8s %6s\n", "mode", "batch",
-                        "prefill tok/s", "prefill ms", "us/step", "device us", "tok/s", "GB/s",
-                        "share");
+  // "launch": what the host was in Launch for, of all steps of prompts and of a decode step.
+  absl::StrAppendFormat(&out, "\n%-14s %5s %15s %11s %6s %10s %10s %11s %10s %10s %10s %8s %6s\n",
+                        "mode", "batch", "prefill tok/s", "prefill ms", "steps", "device ms",
+                        "launch ms", "us/step", "device us", "launch us", "tok/s", "GB/s", "share");
   for (const ModeReport& mode : r.modes) {
     for (const Measurement& m : mode.batches) {
-      absl::StrAppendFormat(
-          &out, "%-14s %5d %15.0f %11.2f %11.1f %11.1f %10.1f %8.1f %5.1f%%\n", Name(mode.mode),
-          m.batch, m.PrefillTokensPerSecond(), m.prefill_seconds * 1e3, m.StepSeconds() * 1e6,
-          m.device_decode_seconds / m.decode_steps * 1e6, m.DecodeTokensPerSecond(),
-          m.BytesPerSecond() * 1e-9, 100 * m.BytesPerSecond() / r.stream);
+      absl::StrAppendFormat(&out, "%-14s %5d %15.0f %11.2f %6d %10.2f %10.2f", Name(mode.mode),
+                            m.batch, m.PrefillTokensPerSecond(), m.prefill_seconds * 1e3,
+                            m.prefill_steps, m.device_prefill_seconds * 1e3,
+                            m.launch_prefill_seconds * 1e3);
+      absl::StrAppendFormat(&out, " %11.1f %10.1f %10.1f %10.1f %8.1f %5.1f%%\n",
+                            m.StepSeconds() * 1e6, m.device_decode_seconds / m.decode_steps * 1e6,
+                            m.launch_decode_seconds / m.decode_steps * 1e6,
+                            m.DecodeTokensPerSecond(), m.BytesPerSecond() * 1e-9,
+                            100 * m.BytesPerSecond() / r.stream);
     }
   }
   for (const ModeReport& mode : r.modes) {
@@ -128,6 +148,11 @@ ordered_json BenchJson(const BenchReport& r) {
                      {"capture_seconds", mode.capture_seconds},
                      {"graphs", mode.graphs},
                      {"graph_bytes", mode.graph_bytes},
+                     {"prefill_graphs", mode.prefill_graphs},
+                     {"prefill_graph_bytes", mode.prefill_graph_bytes},
+                     {"prefill_replays", mode.prefill_replays},
+                     {"prefill_launches", mode.prefill_launches},
+                     {"prefill_filling_rows", mode.prefill_filling_rows},
                      {"kv_seconds", mode.kv_seconds},
                      {"batches", std::move(batches)},
                      {"stages", std::move(stages)}});

@@ -95,9 +95,10 @@ class Bench {
     ExecutorOptions wanted;
     wanted.max_batch_size = *std::max_element(options_.batches.begin(), options_.batches.end());
     wanted.max_length = measure.prompt_length + measure.output_length;
-    // All modes have the same memory: with a reserve for graphs where one of them needs it.
+    // All modes have the same memory: with a reserve for graphs where one of them needs it, else
+    // with what modes that compile have beyond eager.
     for (const Mode mode : options_.modes) {
-      if (UsesGraphs(mode)) wanted.mode = mode;
+      if (UsesGraphs(mode) || wanted.mode == Mode::kEager) wanted.mode = mode;
     }
     if (wanted.max_length > files_.descriptor.max_position) {
       return absl::InvalidArgumentError(
@@ -182,6 +183,8 @@ class Bench {
       report.kv_seconds = stats.kv_seconds;
       report.graphs = stats.graphs_captured;
       report.graph_bytes = stats.graph_pool_bytes;
+      report.prefill_graphs = stats.prefill_graphs;
+      report.prefill_graph_bytes = stats.prefill_graph_bytes;
       LogInfo("memory taken",
               {{"mode", std::string(NameOf(mode))}, {"by use", MemoryInUse(*device_)}});
       const uint64_t allocations = device_->counters().allocations.load();
@@ -193,6 +196,9 @@ class Bench {
         report.batches.push_back(*measured);
       }
       progress_(NameOf(mode), report.batches.size(), options_.batches.size());
+      report.prefill_replays = stats.prefill_replays;
+      report.prefill_launches = stats.prefill_launches;
+      report.prefill_filling_rows = stats.prefill_filling_rows;
       if (const uint64_t now = device_->counters().allocations.load(); now != allocations) {
         LogWarning("device memory was allocated by steps, which slows them",
                    {{"allocations", absl::StrCat(now - allocations)}});

@@ -39,6 +39,11 @@ struct ModeReport {
   // What the device's free memory fell by while they were captured: less than they hold where the
   // driver had some left of an earlier mode's.
   uint64_t graph_bytes = 0;
+  // The same of prefill steps.
+  uint64_t prefill_graphs = 0;
+  uint64_t prefill_graph_bytes = 0;
+  // Steps of prompts, of all batches.
+  uint64_t prefill_replays = 0, prefill_launches = 0, prefill_filling_rows = 0;
   std::vector<Measurement> batches;
   std::vector<BatchStages> stages;
 };

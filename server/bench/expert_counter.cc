@@ -13,9 +13,9 @@ absl::StatusOr<ExpertCounter> ExpertCounter::Create(Device& device,
   counter.layers_ = static_cast<int32_t>(descriptor.layers.size());
   counter.experts_ = descriptor.experts;
   counter.a_row_ = descriptor.experts_a_row;
-  counter.batch_ = options.max_batch_size;
+  counter.lanes_ = options.max_batch_size + 1;
   counter.length_ = options.max_length;
-  const size_t choices = size_t{1} * counter.layers_ * counter.batch_ * counter.length_ *
+  const size_t choices = size_t{1} * counter.layers_ * counter.lanes_ * counter.length_ *
                          static_cast<size_t>(counter.a_row_);
   absl::StatusOr<std::unique_ptr<Buffer>> trace =
       device.Allocate(choices * sizeof(int32_t), MemoryUse::kWorkspace);
@@ -51,7 +51,7 @@ double ExpertCounter::Share(int32_t first_lane, int32_t lanes, int32_t first, in
   for (int32_t layer = 0; layer < layers_; ++layer) {
     std::vector<bool> taken(static_cast<size_t>(experts_));
     for (int32_t lane = first_lane; lane < first_lane + lanes; ++lane) {
-      const int64_t at = ((int64_t{layer} * batch_ + lane) * length_ + first) * a_row_;
+      const int64_t at = ((int64_t{layer} * lanes_ + lane) * length_ + first) * a_row_;
       for (int64_t i = at; i < at + int64_t{count} * a_row_; ++i) {
         const size_t id = static_cast<size_t>(chosen_[static_cast<size_t>(i)]);
         all += taken[id] ? 0 : 1;

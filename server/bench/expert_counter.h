@@ -34,7 +34,7 @@ class ExpertCounter {
   double Share(int32_t first_lane, int32_t lanes, int32_t first, int32_t count) const;
 
   Device* device_ = nullptr;
-  int32_t layers_ = 0, experts_ = 0, a_row_ = 0, batch_ = 0, length_ = 0;
+  int32_t layers_ = 0, experts_ = 0, a_row_ = 0, lanes_ = 0, length_ = 0;
   std::unique_ptr<Buffer> trace_;  // [layer][lane][position][a_row]
   std::vector<int32_t> chosen_;    // the same
 };

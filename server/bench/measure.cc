@@ -15,17 +15,32 @@ namespace {
 // Prompts are run again as long as they have not taken longer in all.
 constexpr double kPromptSeconds = 2;
 
-// Collects steps as long as more than `most` are in flight, and looks at every id.
-class Collector {
+// Drives an executor through some steps; collects as the engine does, and looks at every id.
+class Steps {
  public:
-  Collector(Executor& executor, int32_t vocab_size)
-      : executor_(executor), vocab_size_(vocab_size) {}
+  Steps(Executor& executor, int32_t vocab_size) : executor_(executor), vocab_size_(vocab_size) {}
 
+  absl::Status Run(const Step& step) {
+    const Stopwatch watch;
+    const absl::Status status = executor_.Launch(step);
+    time_.launch += watch.Seconds();
+    return status.ok() ? CollectTo(executor_.run_ahead()) : status;
+  }
+
+  // Of all steps since it was made, once they are done.
+  absl::StatusOr<StepsTime> End() {
+    if (absl::Status status = CollectTo(0); !status.ok()) return status;
+    time_.wall = watch_.Seconds();
+    return time_;
+  }
+
+ private:
+  // Collects steps as long as more than `most` are in flight.
   absl::Status CollectTo(int most) {
     while (executor_.in_flight() > most) {
       absl::StatusOr<StepResult> result = executor_.Collect();
       if (!result.ok()) return result.status();
-      device_decode_seconds_ += result->decode_seconds;
+      time_.device += result->prefill_seconds + result->decode_seconds;
       for (const auto& scores : {result->prefill.sampled, result->decode.sampled}) {
         for (const TokenScore& score : scores) {
           if (score.token_id < 0 || score.token_id >= vocab_size_) {
@@ -37,16 +52,14 @@ class Collector {
     return absl::OkStatus();
   }
 
-  double device_decode_seconds() const { return device_decode_seconds_; }
-
- private:
   Executor& executor_;
   const int32_t vocab_size_;
-  double device_decode_seconds_ = 0;
+  const Stopwatch watch_;
+  StepsTime time_;
 };
 
 struct Run {
-  double prefill = 0, decode = 0, device_decode = 0;
+  StepsTime prefill, decode;
 };
 
 absl::StatusOr<Run> RunOnce(Executor& executor, const Workload& workload, bool with_prompts,
@@ -55,42 +68,45 @@ absl::StatusOr<Run> RunOnce(Executor& executor, const Workload& workload, bool w
   if (!started.ok()) return started;
   Run run;
   if (with_prompts) {
-    absl::StatusOr<double> prefill = RunPrompts(executor, workload);
+    absl::StatusOr<StepsTime> prefill = RunPrompts(executor, workload);
     if (!prefill.ok()) return prefill.status();
     run.prefill = *prefill;
   }
 
-  Collector collector(executor, workload.vocab_size());
+  Steps running(executor, workload.vocab_size());
   Step step;
   step.decode.lanes = workload.lanes();
-  const Stopwatch watch;
   for (int32_t i = 0; i < steps; ++i) {
-    absl::Status status = executor.Launch(step);
-    if (status.ok()) status = collector.CollectTo(executor.run_ahead());
-    if (!status.ok()) return status;
+    if (absl::Status status = running.Run(step); !status.ok()) return status;
   }
-  if (absl::Status status = collector.CollectTo(0); !status.ok()) return status;
-  run.decode = watch.Seconds();
-  run.device_decode = collector.device_decode_seconds();
+  absl::StatusOr<StepsTime> decode = running.End();
+  if (!decode.ok()) return decode.status();
+  run.decode = *decode;
   return run;
+}
+
+// The median of each figure.
+StepsTime Medians(const std::vector<StepsTime>& times) {
+  const auto median = [&](double StepsTime::*figure) {
+    std::vector<double> values;
+    for (const StepsTime& time : times) values.push_back(time.*figure);
+    return Median(std::move(values));
+  };
+  return {median(&StepsTime::wall), median(&StepsTime::device), median(&StepsTime::launch)};
 }
 
 }  // namespace
 
-absl::StatusOr<double> RunPrompts(Executor& executor, const Workload& workload) {
-  const Stopwatch watch;
-  Collector collector(executor, workload.vocab_size());
+absl::StatusOr<StepsTime> RunPrompts(Executor& executor, const Workload& workload) {
+  Steps running(executor, workload.vocab_size());
   const Workload::Prompts& prompts = workload.prompts();
   for (size_t i = 0; i < prompts.steps.size(); ++i) {
     Step step;
     step.prefill.chunks = prompts.steps[i];
     step.prefill.block_updates = prompts.updates[i];
-    absl::Status status = executor.Launch(step);
-    if (status.ok()) status = collector.CollectTo(executor.run_ahead());
-    if (!status.ok()) return status;
+    if (absl::Status status = running.Run(step); !status.ok()) return status;
   }
-  if (absl::Status status = collector.CollectTo(0); !status.ok()) return status;
-  return watch.Seconds();
+  return running.End();
 }
 
 absl::StatusOr<Measurement> Measure(Executor& executor, const ModelDescriptor& descriptor,
@@ -103,24 +119,29 @@ absl::StatusOr<Measurement> Measure(Executor& executor, const ModelDescriptor& d
   const int32_t warming = std::min(steps, 8);
   absl::StatusOr<Run> warm = RunOnce(executor, workload, true, warming);
   if (!warm.ok()) return warm.status();
-  double prompt_seconds = warm->prefill;
-  std::vector<double> prefill, decode, device;
+  double prompt_seconds = warm->prefill.wall;
+  std::vector<StepsTime> prefill_runs, decode_runs;
   for (int i = 0; i < options.repeat; ++i) {
     const bool with_prompts = i == 0 || prompt_seconds < kPromptSeconds;
     absl::StatusOr<Run> run = RunOnce(executor, workload, with_prompts, steps);
     if (!run.ok()) return run.status();
-    if (with_prompts) prefill.push_back(run->prefill);
-    prompt_seconds += run->prefill;
-    decode.push_back(run->decode);
-    device.push_back(run->device_decode);
+    if (with_prompts) prefill_runs.push_back(run->prefill);
+    prompt_seconds += run->prefill.wall;
+    decode_runs.push_back(run->decode);
   }
   Measurement m;
   m.batch = batch;
   m.prompt_length = options.prompt_length;
   m.decode_steps = steps;
-  m.prefill_seconds = Median(std::move(prefill));
-  m.decode_seconds = Median(std::move(decode));
-  m.device_decode_seconds = Median(std::move(device));
+  m.prefill_steps = static_cast<int32_t>(workload.prompts().steps.size());
+  const StepsTime prefill = Medians(prefill_runs);
+  m.prefill_seconds = prefill.wall;
+  m.device_prefill_seconds = prefill.device;
+  m.launch_prefill_seconds = prefill.launch;
+  const StepsTime decode = Medians(decode_runs);
+  m.decode_seconds = decode.wall;
+  m.device_decode_seconds = decode.device;
+  m.launch_decode_seconds = decode.launch;
   // Step i's rows have prompt_length + 1 + i tokens.
   uint64_t kv = 0;
   for (int32_t i = 0; i < steps; ++i) {

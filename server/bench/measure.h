@@ -17,11 +17,19 @@ struct Measurement {
   int32_t batch = 0;
   int32_t prompt_length = 0;
   int32_t decode_steps = 0;
+  int32_t prefill_steps = 0;   // that the prompts take
   double prefill_seconds = 0;  // of all prompts, wall clock; the median of those that were run
   double decode_seconds = 0;   // of all steps, wall clock, ids delivered; the median
-  double device_decode_seconds = 0;  // the device's part of that
-  uint64_t floor_bytes = 0;          // of a step, in the mean (floor.h)
-  double share_of_experts = 1;       // that a step reads, in the mean
+  // The device's part of them, from each step's first operation to its last: where launching takes
+  // longer than the work, the waits in between are in it.
+  double device_prefill_seconds = 0;
+  double device_decode_seconds = 0;
+  // What the host was in Executor::Launch meanwhile. Of a device that does not run ahead that is
+  // all of the work.
+  double launch_prefill_seconds = 0;
+  double launch_decode_seconds = 0;
+  uint64_t floor_bytes = 0;     // of a step, in the mean (floor.h)
+  double share_of_experts = 1;  // that a step reads, in the mean
 
   int64_t PrefillTokens() const { return int64_t{batch} * prompt_length; }
   double StepSeconds() const { return decode_seconds / decode_steps; }
@@ -45,8 +53,15 @@ absl::StatusOr<Measurement> Measure(Executor& executor, const ModelDescriptor& d
                                     const ModelWeights& weights, int32_t batch,
                                     const MeasureOptions& options, ExpertCounter& experts);
 
-// Launches and collects all of them; returns the wall seconds.
-absl::StatusOr<double> RunPrompts(Executor& executor, const Workload& workload);
+// Seconds of a few steps, as Measurement has them.
+struct StepsTime {
+  double wall = 0;
+  double device = 0;
+  double launch = 0;
+};
+
+// Launches and collects all of them.
+absl::StatusOr<StepsTime> RunPrompts(Executor& executor, const Workload& workload);
 
 double Median(std::vector<double> values);
 

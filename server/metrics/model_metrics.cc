@@ -43,6 +43,18 @@ MetricFamily GraphReplays(const ExecutorStats& stats, int32_t max_batch_size) {
   return family;
 }
 
+MetricFamily PrefillSteps(const ExecutorStats& stats) {
+  MetricFamily family = NewFamily(
+      "sirocco_prefill_steps_total",
+      "Steps of prompts, replayed as one or launched operation by operation.", MetricType::Counter);
+  const auto add = [&](const char* issue, const std::atomic<uint64_t>& steps) {
+    Add(family, static_cast<double>(steps.load(std::memory_order_relaxed)), {{"issue", issue}});
+  };
+  add("replayed", stats.prefill_replays);
+  add("launched", stats.prefill_launches);
+  return family;
+}
+
 MetricFamily StartupSeconds(const ServedModel& model, const ExecutorStats& stats) {
   MetricFamily family =
       NewFamily("sirocco_startup_seconds", "Time that starting took, by phase.", MetricType::Gauge);
@@ -74,10 +86,17 @@ std::vector<MetricFamily> CollectModelMetrics(const ServedModel& model) {
   };
   std::vector<MetricFamily> out;
   MetricFamily graphs =
-      NewFamily("sirocco_graphs", "Executable graphs in the pool.", MetricType::Gauge);
+      NewFamily("sirocco_graphs", "Executable graphs of decode steps.", MetricType::Gauge);
   Add(graphs, count(stats.graphs_captured), {{"state", "captured"}});
   out.push_back(std::move(graphs));
+  out.push_back(Single("sirocco_prefill_graphs",
+                       "Executable graphs of prefill steps, one a number of rows.",
+                       MetricType::Gauge, count(stats.prefill_graphs)));
   out.push_back(GraphReplays(stats, executor.options().max_batch_size));
+  out.push_back(PrefillSteps(stats));
+  out.push_back(Single("sirocco_prefill_filling_rows_total",
+                       "Rows that filled prefill steps up to a size that is replayed.",
+                       MetricType::Counter, count(stats.prefill_filling_rows)));
   out.push_back(Single("sirocco_plan_builds_total",
                        "Step plans built; stands still after start-up.", MetricType::Counter,
                        count(stats.plan_builds)));
@@ -86,8 +105,9 @@ std::vector<MetricFamily> CollectModelMetrics(const ServedModel& model) {
                        count(stats.decode_allocations)));
   out.push_back(Single("sirocco_graph_capture_seconds", "Time that capturing all graphs took.",
                        MetricType::Gauge, stats.capture_seconds));
-  out.push_back(Single("sirocco_graph_pool_bytes", "Memory that the graphs hold.",
-                       MetricType::Gauge, count(stats.graph_pool_bytes)));
+  out.push_back(Single("sirocco_graph_pool_bytes", "Memory that all graphs hold.",
+                       MetricType::Gauge,
+                       count(stats.graph_pool_bytes) + count(stats.prefill_graph_bytes)));
   out.push_back(StartupSeconds(model, stats));
   out.push_back(MemoryBytes(*model.device));
   return out;

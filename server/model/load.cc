@@ -56,9 +56,10 @@ absl::Status OpenText(const Config& config, ServedModel& model) {
 void LogGraphs(const Device& device, const Executor& executor) {
   if (!UsesGraphs(executor.options().mode)) return;
   const ExecutorStats& stats = executor.stats();
-  const uint64_t bytes = stats.graph_pool_bytes;
+  const uint64_t bytes = stats.graph_pool_bytes + stats.prefill_graph_bytes;
   LogInfo("graphs captured", {{"graphs", absl::StrCat(stats.graphs_captured.load())},
                               {"batch_sizes", absl::StrCat(executor.options().max_batch_size)},
+                              {"prefill_graphs", absl::StrCat(stats.prefill_graphs.load())},
                               {"seconds", absl::StrFormat("%.3f", stats.capture_seconds)},
                               {"bytes", BytesForPeople(bytes)}});
   const uint64_t reserve = GraphReserve(device.backend(), executor.options());

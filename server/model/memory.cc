@@ -8,6 +8,7 @@
 #include "absl/strings/str_join.h"
 #include "engine/block_budget.h"
 #include "engine/model/model_files.h"
+#include "graphs/prefill_sizes.h"
 
 namespace sirocco {
 namespace {
@@ -41,7 +42,9 @@ std::string GroupName(const LayerGroup& group) {
 // All rows but the KV cache's.
 MemoryTable FixedRows(const MemoryRequest& request, bool cuda) {
   const ExecutorOptions& options = request.options;
-  const MemoryPlan plan = PlanMemory(request.descriptor, options);
+  ExecutorOptions without_blocks = options;
+  without_blocks.kv_blocks.assign(request.descriptor.groups.size(), 0);
+  const MemoryPlan plan = PlanMemory(request.descriptor, without_blocks);
   const auto of = [&](MemoryUse use) { return plan.bytes[static_cast<int>(use)]; };
   MemoryTable table;
   table.rows.push_back({"weights", WeightBytes(request.descriptor, request.weights),
@@ -58,8 +61,18 @@ MemoryTable FixedRows(const MemoryRequest& request, bool cuda) {
       {"lanes", of(MemoryUse::kLanes),
        absl::StrCat(options.max_batch_size, " of ", options.max_length, " tokens")});
   if (const uint64_t graphs = GraphReserve(cuda ? "cuda" : "cpu", options); graphs > 0) {
+    const size_t prefills = PrefillSizes(options).all().size();
     table.rows.push_back(
-        {"graphs", graphs, absl::StrCat("a reserve for ", options.max_batch_size, " batch sizes")});
+        {"graphs", graphs,
+         absl::StrCat("a reserve for ", options.max_batch_size, " batch sizes",
+                      prefills > 0 ? absl::StrCat(" and ", prefills, " of prompts") : "")});
+  }
+  // The executor's plan has no blocks yet but these.
+  if (const uint64_t filling = of(MemoryUse::kKv); filling > 0) {
+    table.rows.push_back({"kv, filling", filling,
+                          absl::StrCat(FillingBlocks(options),
+                                       " blocks a group, of rows that fill "
+                                       "prefill steps up")});
   }
   return table;
 }
@@ -101,7 +114,8 @@ uint64_t Allowed(const MemoryRequest& request, const DeviceMemory& memory) {
 
 uint64_t GraphReserve(std::string_view backend, const ExecutorOptions& options) {
   if (backend != "cuda" || !UsesGraphs(options.mode)) return 0;
-  return static_cast<uint64_t>(options.max_batch_size) * kGraphBytes;
+  return (static_cast<uint64_t>(options.max_batch_size) + PrefillSizes(options).all().size()) *
+         kGraphBytes;
 }
 
 DeviceMemory DeviceMemory::Of(const Device& device) {

@@ -20,6 +20,7 @@ absl::StatusOr<ExecutorOptions> PlanExecutorOptions(const Config& config,
   options.kv_dtype = dtypes.kv;
   options.activation_dtype = dtypes.activations;
   options.prefill_as_decode = device.prefill_as_decode();
+  options.fill_prefill = device.fills_prefill();
   absl::StatusOr<MemoryTable> table = PlanDeviceMemory({.descriptor = descriptor,
                                                         .weights = weights,
                                                         .options = options,

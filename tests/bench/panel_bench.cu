@@ -22,6 +22,7 @@
 namespace sirocco {
 namespace {
 
+using cuda::PanelMaps;
 using cuda::PanelProductParams;
 using cuda::PanelTuning;
 using cuda::hopper::LaunchNorms;
@@ -115,7 +116,7 @@ class Layers {
   }
 
   void Launch(const PanelProductParams& p, const PanelTuning& tuning = {}) const {
-    MUST(LaunchPanelProduct(p, context_, tuning));
+    MUST(LaunchPanelProduct(p, maps_, context_, tuning));
   }
   // skip: 'n' norms, 'q', 'a' attention, 'o', 'g', 'd'.
   void Step(int rows, const Tuning& tuning, int cycles, const std::string& skip = "") const {
@@ -187,6 +188,7 @@ class Layers {
  private:
   const World& world_;
   LaunchContext context_;
+  mutable PanelMaps maps_;  // only keeps what it has made
 };
 
 int Main(int argc, char** argv) {

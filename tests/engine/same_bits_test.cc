@@ -61,6 +61,7 @@ class Rig {
     options.kv_dtype = rig.typed.kv;
     options.activation_dtype = device_->ActivationDType(rig.typed.dtype);
     options.prefill_as_decode = device_->prefill_as_decode();
+    options.fill_prefill = true;
     auto executor = Executor::Create(*device_, model_.descriptor, model_.weights, options);
     EXPECT_TRUE(executor.ok()) << executor.status();
     if (!executor.ok()) return;

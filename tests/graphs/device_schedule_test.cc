@@ -57,6 +57,7 @@ ExecutorOptions SmallOptions(const Device& device, Mode mode, DType dtype, DType
   options.kv_dtype = kv;
   options.activation_dtype = device.ActivationDType(dtype);
   options.prefill_as_decode = device.prefill_as_decode();
+  options.fill_prefill = true;
   options.keep_logits = true;
   return options;
 }
@@ -319,6 +320,15 @@ TEST_P(TwinTest, GraphsChangeNoBit) {
   for (const std::atomic<uint64_t>& of_size : plain.executor->stats().replays) {
     EXPECT_EQ(of_size, 0u);
   }
+  // Prompts too: all steps are filled up, to 32 or 40 rows.
+  const ExecutorStats& launched = plain.executor->stats();
+  EXPECT_EQ(stats.prefill_graphs, 2u);
+  EXPECT_GT(stats.prefill_replays, 0u);
+  EXPECT_EQ(stats.prefill_launches, 0u);
+  EXPECT_EQ(launched.prefill_replays, 0u);
+  EXPECT_EQ(launched.prefill_launches, stats.prefill_replays);
+  EXPECT_GT(stats.prefill_filling_rows, 0u);
+  EXPECT_EQ(launched.prefill_filling_rows, stats.prefill_filling_rows);
 }
 
 }  // namespace

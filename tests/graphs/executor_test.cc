@@ -283,6 +283,139 @@ TEST_P(ExecutorTest, AStepRunsEveryOperationOfThePlanForItsRows) {
   }
 }
 
+// The prefill step's segments as the device has them.
+std::vector<PrefillSegment> SegmentsOf(const PrefillAttentionParams& p) {
+  return {p.segments, p.segments + *p.segment_count};
+}
+
+TEST_P(ExecutorTest, APrefillIsFilledUpByALaneOfItsOwn) {
+  ExecutorOptions options = SmallOptions(GetParam());
+  options.fill_prefill = true;
+  ASSERT_TRUE(Create(options).ok());
+  const bool fills = GetParam() != Mode::kEager;
+  const ExecutorStats& stats = executor_->stats();
+  EXPECT_EQ(stats.prefill_graphs, UsesGraphs(GetParam()) ? 2u : 0u);  // 32 and 48 rows
+  EXPECT_EQ(stats.prefill_graph_bytes, stats.prefill_graphs * 100);
+  EXPECT_EQ(stats.graph_pool_bytes, stats.graphs_captured * 100);
+  for (int32_t lane = 0; lane < 4; ++lane) StartLane(lane, 10);
+  std::vector<PrefillChunk> chunks;
+  for (int32_t lane = 3; lane >= 0; --lane) {
+    chunks.push_back({.lane = lane, .count = 10, .sample = true});
+  }
+  uint64_t filling = 0, steps = 0;
+  // Steps of 10, 20, 30 and 40 rows, the last with all lanes there are.
+  for (size_t count = 1; count <= chunks.size(); ++count) {
+    device_.run.clear();
+    const auto result = executor_->Prefill({.chunks = std::span(chunks).first(count)});
+    ASSERT_TRUE(result.ok()) << result.status();
+    ASSERT_EQ(result->sampled.size(), count);
+    for (size_t i = 0; i < count; ++i) EXPECT_EQ(result->sampled[i].token_id, chunks[i].lane);
+    // The lanes have a token more, which no next step of this test computes.
+    const auto rows = static_cast<int32_t>(10 * count);
+    const int32_t filled = fills ? (rows <= 32 ? 32 : 48) : rows;
+    filling += static_cast<uint64_t>(filled - rows);
+    ++steps;
+    const auto attention = device_.Ran<PrefillAttentionParams>();
+    ASSERT_FALSE(attention.empty());
+    EXPECT_EQ(attention[0].rows, filled);
+    EXPECT_EQ(attention[0].lanes.max_lanes, fills ? 5 : 4);
+    const std::vector<PrefillSegment> segments = SegmentsOf(attention[0]);
+    ASSERT_EQ(segments.size(), count + (fills ? 1 : 0));
+    if (fills) {
+      EXPECT_EQ(segments.back().lane, 4);
+      EXPECT_EQ(segments.back().first_row, rows);
+      EXPECT_EQ(segments.back().first_position, 0);
+      EXPECT_EQ(segments.back().count, filled - rows);
+    }
+    const RowMap map = attention[0].map;
+    for (int32_t r = rows; r < filled; ++r) {
+      EXPECT_EQ(map.lane[r], 4);
+      EXPECT_EQ(map.position[r], r - rows);
+    }
+    // The head sees the chunks' last rows.
+    const auto head = device_.Ran<GatherRowsParams>();
+    ASSERT_EQ(head.size(), 1u);
+    EXPECT_EQ(head[0].rows, static_cast<int32_t>(count));
+    for (size_t i = 0; i < count; ++i) {
+      EXPECT_EQ(head[0].index[i], static_cast<int32_t>(10 * i + 9));
+    }
+    for (int32_t lane = 0; lane < 4; ++lane) StartLane(lane, 10);
+  }
+  EXPECT_EQ(stats.prefill_filling_rows, filling);
+  EXPECT_EQ(stats.prefill_replays, UsesGraphs(GetParam()) ? steps : 0u);
+  EXPECT_EQ(stats.prefill_launches, UsesGraphs(GetParam()) ? 0u : steps);
+}
+
+TEST_P(ExecutorTest, TheFillingLaneHasBlocksBehindTheSequences) {
+  ExecutorOptions options = SmallOptions(GetParam());
+  options.fill_prefill = true;
+  ASSERT_TRUE(Create(options).ok());
+  StartLane(0, 3);
+  const std::vector<PrefillChunk> chunks = {{.lane = 0, .count = 3, .sample = true}};
+  ASSERT_TRUE(executor_->Prefill({.chunks = chunks}).ok());
+  const Lanes lanes = device_.Ran<PrefillAttentionParams>().at(0).lanes;
+  if (GetParam() == Mode::kEager) {
+    EXPECT_EQ(lanes.max_lanes, 4);
+    return;
+  }
+  ASSERT_EQ(lanes.max_lanes, 5);
+  // 31 rows at most, of blocks of 8 slots; the groups have 32 and 16.
+  for (int32_t i = 0; i < 4; ++i) {
+    EXPECT_EQ(lanes.BlockTable(4, 0)[i], 32 + i);
+    EXPECT_EQ(lanes.BlockTable(4, 1)[i], 16 + i);
+  }
+  const MemoryPlan plan = PlanMemory(model_.descriptor, options);
+  for (const MemoryUse use : {MemoryUse::kLanes, MemoryUse::kKv}) {
+    const int i = static_cast<int>(use);
+    EXPECT_EQ(plan.bytes[i], device_.counters().bytes[i]) << NameOf(use);
+  }
+  uint64_t blocks = 0;
+  for (int g = 0; g < 2; ++g) {
+    blocks += static_cast<uint64_t>(KvBlockBytes(model_.descriptor, g, 8, options.kv_dtype)) *
+              static_cast<uint64_t>(options.kv_blocks[g] + 4);
+  }
+  EXPECT_EQ(plan.bytes[static_cast<int>(MemoryUse::kKv)], blocks);
+  // Nobody else gets to it, nor to its blocks.
+  LaneStart start;
+  const std::vector<int32_t> tokens = {1};
+  start.lane = 4;
+  start.state.length = start.prompt_length = 1;
+  start.tokens = tokens;
+  EXPECT_EQ(executor_->StartLane(start).code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(executor_->ForkLane({.lane = 4, .parent = 0, .token = 1}).code(),
+            absl::StatusCode::kInvalidArgument);
+  const std::vector<int32_t> decoded = {4};
+  EXPECT_EQ(executor_->Decode({.lanes = decoded}).status().code(),
+            absl::StatusCode::kInvalidArgument);
+  const std::vector<int32_t> first = {0};
+  for (const BlockUpdate& update :
+       std::vector<BlockUpdate>{{4, 0, 0, 0}, {0, 0, 0, 32}, {0, 1, 0, 16}}) {
+    const std::vector<BlockUpdate> updates = {update};
+    EXPECT_EQ(executor_->Decode({.block_updates = updates, .lanes = first}).status().code(),
+              absl::StatusCode::kInvalidArgument);
+  }
+  const std::vector<BlockCopy> copies = {{.group = 1, .from = 16, .to = 0}};
+  EXPECT_EQ(executor_->Decode({.lanes = first, .block_copies = copies}).status().code(),
+            absl::StatusCode::kInvalidArgument);
+}
+
+// Of more rows than are recorded there is none.
+TEST_P(ExecutorTest, WhatIsNotRecordedIsLaunchedAndCounted) {
+  ExecutorOptions options = SmallOptions(GetParam());
+  options.fill_prefill = true;
+  options.max_length = 1000;
+  options.prefill_chunk_size = 800;
+  ASSERT_TRUE(Create(options).ok());
+  StartLane(0, 600);
+  device_.run.clear();
+  const std::vector<PrefillChunk> chunks = {{.lane = 0, .count = 600, .sample = true}};
+  ASSERT_TRUE(executor_->Prefill({.chunks = chunks}).ok());
+  EXPECT_EQ(device_.Ran<PrefillAttentionParams>().at(0).rows, 600);
+  EXPECT_EQ(executor_->stats().prefill_launches, 1u);
+  EXPECT_EQ(executor_->stats().prefill_replays, 0u);
+  EXPECT_EQ(executor_->stats().prefill_filling_rows, 0u);
+}
+
 // A recording holds exactly what its twin without graphs issues.
 TEST(TwinTest, TheTwinsDoTheSameWork) {
   const std::pair<Mode, Mode> kTwins[] = {{Mode::kDecoderGraph, Mode::kDecoder},

@@ -33,11 +33,13 @@ GoldenRig::GoldenRig(absl::StatusOr<std::unique_ptr<Device>> made, const std::st
   options.kv_dtype = kv.value_or(dtype);
   options.activation_dtype = device->ActivationDType(dtype);
   options.prefill_as_decode = device->prefill_as_decode();
+  options.fill_prefill = true;
   options.keep_logits = true;
   if (const ModelDescriptor& d = files.descriptor; d.experts > 0) {
     std::vector<int32_t> chosen = choices;
     options.expert_trace.impose = !chosen.empty();
-    chosen.resize(d.layers.size() * options.max_batch_size * options.max_length * d.experts_a_row);
+    chosen.resize(d.layers.size() * (options.max_batch_size + 1) * options.max_length *
+                  d.experts_a_row);
     const size_t bytes = chosen.size() * sizeof(int32_t);
     absl::StatusOr<std::unique_ptr<Buffer>> buffer = device->Allocate(bytes, MemoryUse::kWorkspace);
     EXPECT_TRUE(buffer.ok()) << buffer.status();

@@ -106,5 +106,52 @@ TEST_P(KvIsolationTest, AStepWritesItsOwnSlotsOnly) {
   EXPECT_EQ(after, expected);
 }
 
+// What fills a prefill step up is written behind all blocks that sequences can have.
+TEST_P(KvIsolationTest, AFilledPrefillWritesItsOwnBlocksAndTheFillingOnes) {
+  absl::StatusOr<std::unique_ptr<Device>> cpu = CreateCpuDevice(2);
+  ASSERT_TRUE(cpu.ok()) << cpu.status();
+  WatchedDevice device(**cpu);
+  absl::StatusOr<RandomModel> model = MakeRandomModel(device, DType::kFloat32, 5);
+  ASSERT_TRUE(model.ok()) << model.status();
+  ExecutorOptions options;
+  options.mode = GetParam();
+  options.max_batch_size = 3;
+  options.max_length = 40;
+  options.prefill_chunk_size = 40;
+  options.block_size = 4;
+  options.kv_blocks = {40, 33};
+  options.fill_prefill = true;
+  auto executor = Executor::Create(device, model->descriptor, model->weights, options);
+  ASSERT_TRUE(executor.ok()) << executor.status();
+  const std::vector<int32_t> tokens = {1, 2, 3, 4};
+  LaneStart start;
+  start.lane = 1;
+  start.state.length = start.prompt_length = 4;
+  start.tokens = tokens;
+  ASSERT_TRUE((*executor)->StartLane(start).ok());
+  constexpr int32_t kBlock = 7;
+  const std::vector<BlockUpdate> updates = {{1, 0, 0, kBlock}, {1, 1, 0, kBlock}};
+  const std::vector<PrefillChunk> chunks = {{.lane = 1, .count = 4, .sample = true}};
+  const std::vector<std::vector<std::byte>> before = device.Snapshot();
+  ASSERT_TRUE((*executor)->Prefill({.block_updates = updates, .chunks = chunks}).ok());
+  const std::vector<std::vector<std::byte>> after = device.Snapshot();
+  for (size_t g = 0; g < 2; ++g) {
+    const int64_t block_bytes =
+        KvBlockBytes(model->descriptor, static_cast<int>(g), options.block_size, options.kv_dtype);
+    const auto changed = [&](int64_t block) {
+      return std::memcmp(before[g].data() + block * block_bytes,
+                         after[g].data() + block * block_bytes, block_bytes) != 0;
+    };
+    const int64_t blocks = static_cast<int64_t>(after[g].size()) / block_bytes;
+    // 31 rows fill up at most, 28 of them here.
+    const int64_t filling = GetParam() == Mode::kEager ? 0 : 8;
+    ASSERT_EQ(blocks, options.kv_blocks[g] + filling);
+    for (int64_t block = 0; block < blocks; ++block) {
+      const bool filled = block >= options.kv_blocks[g] && block < options.kv_blocks[g] + 7;
+      EXPECT_EQ(changed(block), block == kBlock || filled) << "block " << block;
+    }
+  }
+}
+
 }  // namespace
 }  // namespace sirocco

@@ -66,7 +66,7 @@ TEST(EngineBenchTest, ReportsForPeopleAndPrograms) {
   const std::string text = BenchTables(*report);
   EXPECT_THAT(text, AllOf(HasSubstr("decoder_graph"), HasSubstr("GB/s"),
                           HasSubstr("eager, batch 3, a decode step"), HasSubstr("norm_qkv"),
-                          HasSubstr(": 3 graphs,")));
+                          HasSubstr(": 3 graphs,"), HasSubstr("launch ms")));
   const auto json = BenchJson(*report);
   ASSERT_EQ(json["modes"].size(), 2u);
   const auto& batch = json["modes"][1]["batches"][0];
@@ -76,6 +76,11 @@ TEST(EngineBenchTest, ReportsForPeopleAndPrograms) {
   EXPECT_GT(json["modes"][1]["capture_seconds"], 0);
   EXPECT_EQ(batch["batch"], 1);
   EXPECT_EQ(batch["decode_steps"], 4);
+  EXPECT_EQ(batch["prefill_steps"], 1);
+  for (const char* figure : {"device_prefill_seconds", "launch_prefill_seconds",
+                             "device_decode_seconds", "launch_decode_seconds"}) {
+    EXPECT_GT(batch[figure].get<double>(), 0) << figure;
+  }
   EXPECT_NEAR(batch["share"].get<double>() * json["stream"].get<double>() *
                   batch["step_seconds"].get<double>(),
               batch["floor_bytes"].get<double>(), 1);

@@ -119,6 +119,13 @@ TEST_P(MeasureTest, CountsWhatItRan) {
   EXPECT_GT(m->decode_seconds, 0);
   EXPECT_GT(m->device_decode_seconds, 0);
   EXPECT_LE(m->device_decode_seconds, m->decode_seconds);
+  // A device that does not run ahead does its work in Launch.
+  EXPECT_EQ(m->prefill_steps, 3);  // 111 rows in steps of 50
+  EXPECT_GT(m->device_prefill_seconds, 0);
+  EXPECT_LE(m->device_prefill_seconds, m->launch_prefill_seconds);
+  EXPECT_LE(m->launch_prefill_seconds, m->prefill_seconds);
+  EXPECT_LE(m->device_decode_seconds, m->launch_decode_seconds);
+  EXPECT_LE(m->launch_decode_seconds, m->decode_seconds);
   EXPECT_DOUBLE_EQ(m->DecodeTokensPerSecond() * m->StepSeconds(), kBatch);
   // Contexts of 38 to 45 tokens, a window of 24 in one layer of three.
   const ModelDescriptor& d = model_.descriptor;

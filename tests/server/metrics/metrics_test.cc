@@ -199,6 +199,11 @@ TEST_F(MetricsTest, WhatTheModelCountsItselfIsReadWhenScraped) {
   executor.stats_.pack_seconds = 0.25;
   executor.stats_.kv_seconds = 0.125;
   executor.stats_.graph_pool_bytes = 1024;
+  executor.stats_.prefill_graph_bytes = 512;
+  executor.stats_.prefill_graphs = 3;
+  executor.stats_.prefill_replays = 11;
+  executor.stats_.prefill_launches = 4;
+  executor.stats_.prefill_filling_rows = 99;
   model.engine = std::move(engine);
 
   EXPECT_EQ(Value("sirocco_plan_builds_total"), "");
@@ -213,7 +218,11 @@ TEST_F(MetricsTest, WhatTheModelCountsItselfIsReadWhenScraped) {
       {"sirocco_graph_replays_total{batch_size=\"2\"}", "0"},
       {"sirocco_graph_replays_total{batch_size=\"3\"}", ""},
       {"sirocco_graph_capture_seconds", "0.5"},
-      {"sirocco_graph_pool_bytes", "1024"},
+      {"sirocco_graph_pool_bytes", "1536"},
+      {"sirocco_prefill_graphs", "3"},
+      {"sirocco_prefill_steps_total{issue=\"replayed\"}", "11"},
+      {"sirocco_prefill_steps_total{issue=\"launched\"}", "4"},
+      {"sirocco_prefill_filling_rows_total", "99"},
       {"sirocco_startup_seconds{phase=\"load\"}", "1.5"},
       {"sirocco_startup_seconds{phase=\"pack\"}", "0.25"},
       {"sirocco_startup_seconds{phase=\"capture\"}", "0.5"},

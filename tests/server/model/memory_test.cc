@@ -7,6 +7,7 @@
 #include <string>
 
 #include "engine/model/model_files.h"
+#include "graphs/prefill_sizes.h"
 #include "kernels/cpu/cpu_device.h"
 #include "tests/testing/random_model.h"
 
@@ -182,8 +183,28 @@ TEST_F(MemoryTest, GraphsHaveAReserveOnCuda) {
   EXPECT_EQ(BytesOfUse(*On("cuda", 16 * kGibibyte, 16 * kGibibyte), "graphs"), 0u);
 }
 
+TEST_F(MemoryTest, FillingHasBlocksOfItsOwnAndItsGraphsAReserve) {
+  const auto without = On("cuda", 16 * kGibibyte, 16 * kGibibyte);
+  ASSERT_TRUE(without.ok()) << without.status();
+  EXPECT_EQ(BytesOfUse(*without, "kv, filling"), 0u);
+  options_.fill_prefill = true;
+  options_.mode = Mode::kDecoderGraph;
+  const auto table = On("cuda", 16 * kGibibyte, 16 * kGibibyte);
+  ASSERT_TRUE(table.ok()) << table.status();
+  const auto sizes = static_cast<uint64_t>(PrefillSizes(options_).all().size());
+  EXPECT_GT(sizes, 0u);
+  EXPECT_EQ(BytesOfUse(*table, "graphs"), (4 + sizes) * kMebibyte);
+  const auto blocks = static_cast<uint64_t>(FillingBlocks(options_));
+  EXPECT_GT(blocks, 0u);
+  EXPECT_EQ(BytesOfUse(*table, "kv, filling"), blocks * BlockBytes());
+  options_.mode = Mode::kEager;
+  EXPECT_EQ(BytesOfUse(*On("cuda", 16 * kGibibyte, 16 * kGibibyte), "kv, filling"), 0u);
+}
+
 // What was planned is what a device then counts, use by use.
 TEST_F(MemoryTest, TheFiguresAreWhatIsTaken) {
+  options_.mode = Mode::kDecoderGraph;
+  options_.fill_prefill = true;
   const auto device = CreateCpuDevice(1).value();
   const auto table = PlanDeviceMemory(Request(), DeviceMemory::Of(*device));
   ASSERT_TRUE(table.ok()) << table.status();
