@@ -11,6 +11,43 @@
 
 namespace sirocco::cuda {
 
+// Products without norms between them. A norm divides a row by its root mean square, which is one
+// number a row: it can be applied to the sums of the product that reads the row, and nothing waits
+// for it before. So a product that writes the residual stream leaves the *unnormed* rows s * next
+// beside it, and each tile of 64 outputs its part of their squares, in a place of its own: nobody
+// counts, and the bits are the same in each run.
+//
+// Where what joins the stream is normed first (`post`), neither s nor its squares are known yet:
+//   s = h + r1 * a, a = delta * post, r1 = 1 / rms(delta)
+// Then two rows stand for each row, h * next and a * next, and four sums of squares, from which
+//   s^2 = h^2 + 2 * r1 * h * a + r1^2 * a^2
+// The reader adds up two products a row, and writes s, each block its share.
+inline constexpr int32_t kTileOutputs = 64;
+// Of unnormed rows: sums of squares a tile and row, and rows that stand for a row.
+constexpr int32_t SquaresOf(bool post) { return post ? 4 : 1; }  // delta^2, a^2, h^2, h * a; or s^2
+constexpr int32_t UnnormedRowsOf(bool post) { return post ? 2 : 1; }
+
+// What a product finds that reads unnormed rows; null `squares`: its rows are normed.
+struct UnnormedIn {
+  const float* squares = nullptr;  // [tiles of the stream, R, SquaresOf(post)]
+  float epsilon = 0;
+  bool post = false;
+  // With `post`: sum = hidden + r1 * added. `sum` may be `hidden`.
+  const float* hidden = nullptr;  // [R, width of in]
+  const float* added = nullptr;   // the same: a
+  float* sum = nullptr;           // the same
+};
+
+// What a product of the stream leaves; null `rows`: nothing. With `post`, `out` is a and `add` is
+// not set; without, `add` is.
+struct UnnormedOut {
+  const float* post = nullptr;    // [outputs] or null
+  const float* next = nullptr;    // [outputs]
+  const float* hidden = nullptr;  // with `post`: h [R, outputs]
+  void* rows = nullptr;           // [UnnormedRowsOf(post) * R, outputs] bfloat16
+  float* squares = nullptr;       // [tiles of outputs, R, SquaresOf(post)]
+};
+
 // out[R, outputs] = in[R, inputs] * weight^T + bias, onto what `out` holds where `add` is set; or,
 // where `up` has data, activation(in * weight^T + bias) * (in * up^T + up_bias).
 struct PanelProductParams {
@@ -23,6 +60,8 @@ struct PanelProductParams {
   Matrix up;         // as `weight`
   const float* up_bias = nullptr;
   Activation activation = Activation::kSilu;
+  UnnormedIn unnormed;  // of `in`, which has then UnnormedRowsOf rows a row; R is still `rows`
+  UnnormedOut leaves;
 };
 
 inline constexpr int32_t kPanelRows = 64;  // at most
@@ -49,6 +88,25 @@ inline bool TakesPanels(const PanelProductParams& p) {
          aligned(p.weight.data) && aligned(p.up.data);
 }
 
+// Rows that are multiplied.
+inline int32_t InRowsOf(const PanelProductParams& p) {
+  const bool two = p.unnormed.squares != nullptr && p.unnormed.post;
+  return p.rows * UnnormedRowsOf(two);
+}
+
+// Whether a product that TakesPanels may read or leave unnormed rows: in bfloat16 alone, since the
+// residual stream goes beyond what float16 holds, and everything by 16 bytes.
+inline bool TakesUnnormed(const PanelProductParams& p) {
+  const auto aligned = [](const void* data) { return reinterpret_cast<uintptr_t>(data) % 16 == 0; };
+  const UnnormedIn& in = p.unnormed;
+  const UnnormedOut& leaves = p.leaves;
+  return p.weight.dtype == DType::kBFloat16 && InRowsOf(p) <= kPanelRows &&
+         p.weight.rows % 4 == 0 && aligned(p.out.data) && aligned(p.bias) && aligned(p.up_bias) &&
+         aligned(in.squares) && aligned(in.hidden) && aligned(in.added) && aligned(in.sum) &&
+         aligned(leaves.post) && aligned(leaves.next) && aligned(leaves.hidden) &&
+         aligned(leaves.rows) && aligned(leaves.squares);
+}
+
 // What measurements choose themselves; 0: as the shape wants it.
 struct PanelTuning {
   int32_t split = 0;  // blocks that share an output's columns: 1, 2, 4 or 8
@@ -56,8 +114,8 @@ struct PanelTuning {
 };
 
 namespace hopper {
-// Only what TakesPanels. Sums are float32, in one order for one number of rows. Where kernels are
-// only loaded, those of fewer rows are, too.
+// Only what TakesPanels, and with unnormed rows TakesUnnormed. Sums are float32, in one order for
+// one number of rows. Where kernels are only loaded, those of fewer rows are, too.
 cudaError_t LaunchPanelProduct(const PanelProductParams& p, const LaunchContext& context,
                                const PanelTuning& tuning = {});
 }  // namespace hopper
