@@ -86,6 +86,7 @@ struct UnnormedArgs : PanelArgs {
   UnnormedIn unnormed;
   UnnormedOut leaves;
   int32_t width;  // of a row that is read
+  float inverse_width;
   int32_t tiles;  // that left its squares
 };
 template <bool kUnnormed>
@@ -256,20 +257,22 @@ struct Factors {
 };
 
 __device__ __forceinline__ float InverseRms(float squares, const UnnormedArgs& p) {
-  return 1.0f / sqrtf(squares / static_cast<float>(p.width) + p.unnormed.epsilon);
+  return rsqrtf(fmaf(squares, p.inverse_width, p.unnormed.epsilon));
 }
 
-// A row's sum of kCount squares over the tiles, by `lanes` lanes that follow one another, each
+// A row's sum of kCount squares over the tiles, by 1 << `shift` lanes that follow one another, each
 // every so many tiles, for all of them. Loads wait together: a way to the L2 cache takes as long as
 // the sums of a small product.
 template <int kCount>
 __device__ __forceinline__ Pack<float, kCount> SumSquares(const UnnormedArgs& p, int row,
-                                                          int lanes) {
+                                                          int shift) {
   constexpr int kAtOnce = kCount == 1 ? 32 : 10;
   using Squares = Pack<float, kCount>;
   const float* const squares = p.unnormed.squares + row * kCount;
   Squares sum = {};
-  for (int tile = static_cast<int>(threadIdx.x) % lanes; tile < p.tiles; tile += kAtOnce * lanes) {
+  const int lanes = 1 << shift;
+  for (int tile = static_cast<int>(threadIdx.x) & (lanes - 1); tile < p.tiles;
+       tile += kAtOnce * lanes) {
     Squares part[kAtOnce];
 #pragma unroll
     for (int i = 0; i < kAtOnce; ++i) {
@@ -293,54 +296,59 @@ __device__ __forceinline__ Pack<float, kCount> SumSquares(const UnnormedArgs& p,
 
 // A warp, after WaitForDependency: the rows' factors. While the others multiply.
 __device__ __forceinline__ void MakeFactors(const UnnormedArgs& p, Factors* factors) {
-  int lanes = kWarp;  // a row
-  while (lanes > 1 && kWarp / lanes < p.rows) lanes /= 2;
+  int shift = 5;  // of the lanes of a row: as many as there are for all rows at once, or one
+  while (shift > 0 && kWarp >> shift < p.rows) --shift;
   const int lane = static_cast<int>(threadIdx.x) % kWarp;
-  for (int first = 0; first < p.rows; first += kWarp / lanes) {
-    const int row = first + lane / lanes;
+  for (int first = 0; first < p.rows; first += kWarp >> shift) {
+    const int row = first + (lane >> shift);
     Factors made = {};
     if (p.unnormed.post) {
-      const Pack<float, 4> sum = SumSquares<4>(p, row, lanes);
+      const Pack<float, 4> sum = SumSquares<4>(p, row, shift);
       made.joins = InverseRms(sum.at[0], p);
       const float added = fmaf(made.joins, sum.at[1], 2 * sum.at[3]);
       // Not below zero where h and what joins it cancel each other.
       made.inverse = InverseRms(fmaxf(fmaf(made.joins, added, sum.at[2]), 0), p);
     } else {
-      made.inverse = InverseRms(SumSquares<1>(p, row, lanes).at[0], p);
+      made.inverse = InverseRms(SumSquares<1>(p, row, shift).at[0], p);
     }
-    if (row < p.rows && lane % lanes == 0) factors[row] = made;
+    if (row < p.rows && lane >> shift << shift == lane) factors[row] = made;
   }
 }
 
-// The same warp: factors, then the block's share of the stream.
-__device__ __forceinline__ void JoinStream(const UnnormedArgs& p, Factors* factors) {
-  const UnnormedIn& in = p.unnormed;
-  if (in.squares == nullptr) return LeaveFactors();
-  WaitForDependency();
-  const int lane = static_cast<int>(threadIdx.x) % kWarp;
-  const int step = static_cast<int>(gridDim.x) * kWarp;
-  const int fours = in.post ? p.rows * (p.width / kWide) : 0;
-  int four = static_cast<int>(blockIdx.x) * kWarp + lane;
-  // On their way while the factors are made. `sum` may be `hidden`: nobody else reads these.
-  Four hidden = {}, added = {};
-  const auto load = [&] {
-    if (four >= fours) return;
-    hidden = LoadPack<float, kWide>(in.hidden + four * kWide);
-    added = LoadPack<float, kWide>(in.added + four * kWide);
-  };
-  load();
-  MakeFactors(p, factors);
-  __syncwarp();
-  LeaveFactors();
-  while (four < fours) {
-    const float joins = factors[four * kWide / p.width].joins;
-#pragma unroll
-    for (int e = 0; e < kWide; ++e) hidden.at[e] = fmaf(joins, added.at[e], hidden.at[e]);
-    StorePack(hidden, in.sum + four * kWide);
-    four += step;
-    load();
+// The same warp: the block's share of the stream, where what joins it is normed. Made after
+// WaitForDependency: the first loads are then on their way while the factors are made.
+class Joiner {
+ public:
+  __device__ __forceinline__ explicit Joiner(const UnnormedArgs& p)
+      : p_(p),
+        fours_(p.unnormed.post ? p.rows * (p.width / kWide) : 0),
+        four_(static_cast<int>(blockIdx.x) * kWarp + static_cast<int>(threadIdx.x) % kWarp) {
+    Load();
   }
-}
+  // `sum` may be `hidden`: nobody else reads what this thread writes.
+  __device__ __forceinline__ void operator()(const Factors* factors) {
+    while (four_ < fours_) {
+      const float joins = factors[four_ * kWide / p_.width].joins;
+#pragma unroll
+      for (int e = 0; e < kWide; ++e) hidden_.at[e] = fmaf(joins, added_.at[e], hidden_.at[e]);
+      StorePack(hidden_, p_.unnormed.sum + four_ * kWide);
+      four_ += static_cast<int>(gridDim.x) * kWarp;
+      Load();
+    }
+  }
+
+ private:
+  __device__ __forceinline__ void Load() {
+    if (four_ >= fours_) return;
+    hidden_ = LoadPack<float, kWide>(p_.unnormed.hidden + four_ * kWide);
+    added_ = LoadPack<float, kWide>(p_.unnormed.added + four_ * kWide);
+  }
+
+  const UnnormedArgs& p_;
+  const int fours_;  // of the stream
+  int four_;         // the thread's next
+  Four hidden_ = {}, added_ = {};
+};
 
 // What one thread leaves: fours of one run of outputs. Made before WaitForDependency.
 struct Leaver {
@@ -413,6 +421,16 @@ struct Leaver {
   __device__ __forceinline__ int64_t At(int row) const { return int64_t{row} * p.outputs + output; }
 };
 
+// Of warps whose lanes may have parted.
+template <int kSplit>
+__device__ __forceinline__ void MeetCluster() {
+  if constexpr (kSplit > 1) {
+    __syncwarp();
+    ArriveCluster();
+    WaitCluster();
+  }
+}
+
 struct NoLeaver {
   __device__ __forceinline__ NoLeaver(const PanelArgs& /*p*/, int /*tile*/, int /*output*/) {}
 };
@@ -439,18 +457,29 @@ __global__ void __launch_bounds__(Threads(kUnnormed), 2)
     PublishBarriers();
   }
   __syncthreads();
+  if constexpr (kUnnormed) {
+    if (thread >= kGroup + kWarp) {
+      if (p.unnormed.squares == nullptr) {
+        LeaveFactors();
+        MeetCluster<kSplit>();
+      } else {
+        WaitForDependency();
+        Joiner join(p);
+        MakeFactors(p, factors);
+        __syncwarp();
+        LeaveFactors();
+        // Before the stream is stored: meeting waits for stores, and others want the sums.
+        MeetCluster<kSplit>();
+        join(factors);
+      }
+      MeetCluster<kSplit>();
+      return;
+    }
+  }
   if (thread >= kGroup) {
     if (thread == kGroup) CopyStages<kRows, kPair>(p, tile, first, last, ring, full, empty);
-    if constexpr (kUnnormed) {
-      if (thread >= kGroup + kWarp) JoinStream(p, factors);
-    }
-    if constexpr (kSplit > 1) {
-      __syncwarp();
-      ArriveCluster();
-      WaitCluster();
-      ArriveCluster();
-      WaitCluster();
-    }
+    MeetCluster<kSplit>();
+    MeetCluster<kSplit>();
     return;
   }
 
@@ -650,6 +679,7 @@ cudaError_t Launch(const PanelProductParams& p, const LaunchContext& context,
     args.unnormed = p.unnormed;
     args.leaves = p.leaves;
     args.width = p.in.width;
+    args.inverse_width = 1.0f / static_cast<float>(p.in.width);
     args.tiles = static_cast<int32_t>(CeilDiv(p.in.width, kPanelOutputs));
   }
   args.out = p.out.data;
