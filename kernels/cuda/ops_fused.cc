@@ -2,6 +2,9 @@
 // does not know the layer or the library does not take a product. Else an operation is our kernel
 // of the norms, the products, and our kernel that ends them: the products are panels', which end
 // all but norms themselves, or the library's.
+#include <algorithm>
+#include <cstdint>
+#include <string_view>
 #include <variant>
 
 #include "kernels/check_params.h"
@@ -144,6 +147,70 @@ cudaError_t EndPanels(const Launchers& launchers, const DownNormParams& p,
   return launchers.norms_after_down(DownEndParams{p}, context);
 }
 
+// ---- In pairs, without norms between them -------------------------------------------------------
+
+// The stream's norms between a pair's products.
+struct BetweenNorms {
+  const float* post = nullptr;
+  const float* next = nullptr;
+  float epsilon = 0;
+  Rows hidden;  // that the first reads or adds to
+  Rows sum;     // where the second leaves it; may be `hidden`
+};
+
+BetweenNorms NormsOf(const OutputResidualParams& first, const NormGateUpParams& second) {
+  const LayerParams& layer = *second.layer.host;
+  const bool post = first.delta.data != nullptr;
+  return {post ? layer.attention_post_norm : nullptr, layer.mlp_norm, layer.norm_epsilon,
+          first.hidden, post ? second.sum : first.hidden};
+}
+BetweenNorms NormsOf(const DownNormParams& first, const QkvParams& /*second*/) {
+  const LayerParams& layer = *first.layer.host;
+  return {layer.mlp_post_norm, first.next_norm, layer.norm_epsilon, first.hidden, first.hidden};
+}
+
+// That the second reads what the first writes, as the plans have it.
+bool Follow(const OutputResidualParams& first, const NormGateUpParams& second) {
+  const bool post = second.layer.host->attention_post_norm != nullptr;
+  return first.hidden.data == second.hidden.data && first.delta.data == second.delta.data &&
+         post == (first.delta.data != nullptr) && (!post || second.sum.data != nullptr);
+}
+bool Follow(const DownNormParams& first, const QkvParams& second) {
+  const bool post = first.layer.host->mlp_post_norm != nullptr;
+  return first.normed.data == second.normed.data && (!post || first.delta.data != nullptr);
+}
+
+struct UnnormedPair {
+  PanelProductParams first, second;
+};
+
+// Of products that are panels; `scratch`, aligned to 256 bytes, holds what is between them.
+template <typename First, typename Second>
+UnnormedPair PairOf(const First& first, const Second& second, void* scratch) {
+  UnnormedPair pair = {PanelsOf(first), PanelsOf(second)};
+  const BetweenNorms norms = NormsOf(first, second);
+  const bool post = norms.post != nullptr;
+  const size_t rows_bytes = UnnormedRowsBytes(first.rows, norms.hidden.width, post);
+  float* const squares = reinterpret_cast<float*>(static_cast<char*>(scratch) + rows_bytes);
+  UnnormedOut& leaves = pair.first.leaves;
+  leaves.post = norms.post;
+  leaves.next = norms.next;
+  leaves.rows = scratch;
+  leaves.squares = squares;
+  pair.second.in.data = scratch;
+  UnnormedIn& unnormed = pair.second.unnormed;
+  unnormed.squares = squares;
+  unnormed.epsilon = norms.epsilon;
+  unnormed.post = post;
+  if (post) {
+    leaves.hidden = static_cast<const float*>(norms.hidden.data);
+    unnormed.hidden = leaves.hidden;
+    unnormed.added = static_cast<const float*>(pair.first.out.data);
+    unnormed.sum = static_cast<float*>(norms.sum.data);
+  }
+  return pair;
+}
+
 }  // namespace
 
 template <typename Params>
@@ -195,6 +262,53 @@ absl::Status CudaOps::PanelFused(const Checks& checks, const Params& p) {
   if (error == cudaSuccess) error = panels_(PanelsOf(p), *context);
   if (error == cudaSuccess) error = EndPanels(launchers_, p, *context);
   return sink_.Launched(checks.operation(), error);
+}
+
+template <typename Pair>
+bool CudaOps::IsUnnormed(const Pair& p) const {
+  const auto first = FirstOf(p);
+  const auto second = SecondOf(p);
+  if (p.rows > kUnnormedRows || !IsPanels(first) || !IsPanels(second)) return false;
+  if (first.layer.counter != nullptr || second.layer.counter != nullptr) return false;
+  if (!Follow(first, second) || NormsOf(first, second).next == nullptr) return false;
+  void* const anywhere = reinterpret_cast<void*>(uintptr_t{256});  // as aligned as the scratch
+  const UnnormedPair pair = PairOf(first, second, anywhere);
+  return pair.second.in.width == pair.first.weight.rows && TakesUnnormed(pair.first) &&
+         TakesUnnormed(pair.second);
+}
+
+template <typename Pair>
+absl::Status CudaOps::EnqueuePair(std::string_view operation, const Pair& p) {
+  const Checks checks[] = {CheckParams(FirstOf(p), kTypes), CheckParams(SecondOf(p), kTypes)};
+  for (const Checks& of : checks) {
+    if (!of.ok()) return of.status();
+  }
+  if (!sink_.preparing()) {
+    return IsUnnormed(p) ? PanelPair(operation, p) : RunInTurn(*this, p);
+  }
+  // Later operations of this shape may have fewer rows.
+  if (absl::Status status = RunInTurn(*this, p); !status.ok()) return status;
+  Pair few = p;
+  few.rows = std::min(p.rows, kUnnormedRows);
+  return IsUnnormed(few) ? PanelPair(operation, few) : absl::OkStatus();
+}
+
+// Of a pair that IsUnnormed.
+template <typename Pair>
+absl::Status CudaOps::PanelPair(std::string_view operation, const Pair& p) {
+  const auto first = FirstOf(p);
+  const auto second = SecondOf(p);
+  const size_t bytes =
+      UnnormedBytes(p.rows, first.hidden.width, NormsOf(first, second).post != nullptr);
+  if (absl::Status s = sink_.NeedScratch(operation, bytes); !s.ok()) return s;
+  const absl::StatusOr<LaunchContext> context = sink_.Context(true);
+  if (!context.ok()) return context.status();
+  // As in LibraryFused: an address where there is no scratch yet.
+  void* const address = sink_.preparing() ? context->counters : context->scratch;
+  const UnnormedPair pair = PairOf(first, second, address);
+  cudaError_t error = panels_(pair.first, *context);
+  if (error == cudaSuccess) error = panels_(pair.second, *context);
+  return sink_.Launched(operation, error);
 }
 
 template <typename Params>
@@ -282,6 +396,10 @@ absl::Status CudaOps::Run(const DownNormParams& p) {
   return EnqueueFused(CheckParams(p, kTypes), launchers_.down_norm, launchers_.down_norm_scratch,
                       p);
 }
+
+absl::Status CudaOps::Run(const OutputGateUpParams& p) { return EnqueuePair("output_gate_up", p); }
+
+absl::Status CudaOps::Run(const DownQkvParams& p) { return EnqueuePair("down_qkv", p); }
 
 absl::Status CudaOps::Run(const DecoderLayersParams& p) {
   const Checks checks = CheckParams(p, kTypes);

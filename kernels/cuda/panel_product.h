@@ -4,6 +4,7 @@
 
 #include <cuda_runtime_api.h>
 
+#include <cstddef>
 #include <cstdint>
 
 #include "kernels/cuda/launch.h"
@@ -88,6 +89,9 @@ inline bool TakesPanels(const PanelProductParams& p) {
          aligned(p.weight.data) && aligned(p.up.data);
 }
 
+// With more, two rows that stand for one would bring as many activations as there are weights.
+inline constexpr int32_t kUnnormedRows = 16;
+
 // Rows that are multiplied.
 inline int32_t InRowsOf(const PanelProductParams& p) {
   const bool two = p.unnormed.squares != nullptr && p.unnormed.post;
@@ -105,6 +109,16 @@ inline bool TakesUnnormed(const PanelProductParams& p) {
          aligned(in.squares) && aligned(in.hidden) && aligned(in.added) && aligned(in.sum) &&
          aligned(leaves.post) && aligned(leaves.next) && aligned(leaves.hidden) &&
          aligned(leaves.rows) && aligned(leaves.squares);
+}
+
+// Bytes between two products: the rows, of which the squares begin behind UnnormedRowsBytes.
+inline size_t UnnormedRowsBytes(int32_t rows, int32_t width, bool post) {
+  const size_t bytes = size_t{2} * UnnormedRowsOf(post) * rows * width;
+  return (bytes + 255) / 256 * 256;
+}
+inline size_t UnnormedBytes(int32_t rows, int32_t width, bool post) {
+  const size_t tiles = (size_t{1} * width + kTileOutputs - 1) / kTileOutputs;
+  return UnnormedRowsBytes(rows, width, post) + sizeof(float) * SquaresOf(post) * tiles * rows;
 }
 
 // What measurements choose themselves; 0: as the shape wants it.
