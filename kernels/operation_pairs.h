@@ -10,7 +10,7 @@
 
 namespace sirocco {
 
-// `rows` of both are set from the pair's. The first's `hidden` and `delta` are the second's.
+// `rows` of both are set from the pair's. The second's `hidden` and `delta` are the first's.
 // Afterwards `normed` is undefined, and so is `delta`.
 struct OutputGateUpParams {
   int32_t rows = 0;

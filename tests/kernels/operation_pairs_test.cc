@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include <memory>
 #include <vector>
 
 #include "tests/kernels/fused_ops_test.h"
@@ -32,7 +33,7 @@ class OperationPairsTest : public FusedOpsTest {
     ExpectNear(pair.stream, reference::Wide(in_turn.stream), tolerance());
   }
 
-  Left OutputGateUp(const LayerWorld& w, bool in_turn) {
+  OutputGateUpParams OutputGateUpOf(const LayerWorld& w) {
     const bool post = w.layer.attention_post_norm != nullptr;
     OutputGateUpParams p;
     p.rows = w.rows;
@@ -45,10 +46,15 @@ class OperationPairsTest : public FusedOpsTest {
     }
     p.gate_up.normed = Empty(w, w.shape.hidden);
     p.gate_up.out = Empty(w, w.shape.intermediate);
-    Do(p, in_turn);
-    return {Get(w, p.gate_up.out), Get(w, post ? p.gate_up.sum : p.gate_up.hidden)};
+    return p;
   }
-  Left DownQkv(const LayerWorld& w, bool in_turn) {
+  Left OutputGateUp(const LayerWorld& w, bool in_turn) {
+    const OutputGateUpParams p = OutputGateUpOf(w);
+    Do(p, in_turn);
+    return {Get(w, p.gate_up.out),
+            Get(w, p.output.delta.data != nullptr ? p.gate_up.sum : p.gate_up.hidden)};
+  }
+  DownQkvParams DownQkvOf(const LayerWorld& w) {
     DownQkvParams p;
     p.rows = w.rows;
     p.down.layer = p.qkv.layer = w.Ref();
@@ -58,6 +64,10 @@ class OperationPairsTest : public FusedOpsTest {
     p.down.next_norm = w.next_norm;
     p.down.normed = p.qkv.normed = Empty(w, w.shape.hidden);
     p.qkv.qkv = EmptyQkv(w);
+    return p;
+  }
+  Left DownQkv(const LayerWorld& w, bool in_turn) {
+    const DownQkvParams p = DownQkvOf(w);
     Do(p, in_turn);
     return {Get(w, p.qkv.qkv), Get(w, p.down.hidden)};
   }
@@ -89,6 +99,46 @@ TEST_P(OperationPairsTest, DownQkvIsTheTwoInTurn) {
 TEST_P(OperationPairsTest, ABatchInvariantDeviceAsksForNone) {
   if (!GetParam().device.batch_invariant) GTEST_SKIP() << "it may";
   EXPECT_EQ(device().paired_rows(), 0);
+}
+
+// What was prepared with many rows, which may be made another way, is there for fewer.
+TEST_P(OperationPairsTest, PreparedWithManyRowsFewerAllocateNothing) {
+  for (const bool post_norms : {false, true}) {
+    LayerShape shape = Shape(post_norms);
+    shape.on_host = shape.adjacent = true;
+    const LayerWorld w(memory(), shape, 70, activations(), dtype());
+    OutputGateUpParams output_gate_up = OutputGateUpOf(w);
+    DownQkvParams down_qkv = DownQkvOf(w);
+    ASSERT_TRUE(device().BeginPrepare().ok());
+    ASSERT_TRUE(ops().Run(output_gate_up).ok());
+    ASSERT_TRUE(ops().Run(down_qkv).ok());
+    ASSERT_TRUE(device().EndPrepare().ok());
+    const uint64_t allocations = device().counters().allocations;
+    for (int32_t rows = 70; rows > 0; --rows) {
+      output_gate_up.rows = down_qkv.rows = rows;
+      ASSERT_TRUE(device().BeginRecord().ok());
+      EXPECT_EQ(ops().Run(output_gate_up), absl::OkStatus()) << rows << " rows";
+      EXPECT_EQ(ops().Run(down_qkv), absl::OkStatus()) << rows << " rows";
+      const absl::StatusOr<std::unique_ptr<Recording>> recording = device().EndRecord();
+      ASSERT_TRUE(recording.ok()) << recording.status();
+      ASSERT_TRUE(device().Launch(**recording).ok());
+      ASSERT_TRUE(device().Synchronize().ok());
+    }
+    EXPECT_EQ(device().counters().allocations, allocations);
+  }
+}
+
+// Rows of the two that do not belong together.
+TEST_P(OperationPairsTest, TheSecondReadsWhatTheFirstWrites) {
+  const LayerWorld w(memory(), Shape(), 3, activations(), dtype());
+  OutputGateUpParams output_gate_up = OutputGateUpOf(w);
+  output_gate_up.gate_up.hidden = Hidden(w);
+  EXPECT_EQ(ops().Run(output_gate_up),
+            absl::InvalidArgumentError("output_gate_up: the two have other hidden rows"));
+  DownQkvParams down_qkv = DownQkvOf(w);
+  down_qkv.qkv.normed = Empty(w, w.shape.hidden);
+  EXPECT_EQ(ops().Run(down_qkv),
+            absl::InvalidArgumentError("down_qkv: the two have other normed rows"));
 }
 
 // Refused as either operation alone.
