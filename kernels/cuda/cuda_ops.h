@@ -63,7 +63,7 @@ class CudaOps final : public Ops {
   }
 
   // Of pairs (Device::paired_rows).
-  int32_t paired_rows() const { return panels_ != nullptr ? kUnnormedRows : 0; }
+  int32_t paired_rows() const { return panels_ != nullptr ? kMostUnnormedRows : 0; }
 
   absl::Status Run(const BeginStepParams& p) override;
   absl::Status Run(const EmbedParams& p) override;
@@ -126,7 +126,7 @@ class CudaOps final : public Ops {
   absl::Status PanelFused(const Checks& checks, const Params& p);
   // Two products without a norm between them where panels take them so, else one after the other.
   template <typename Pair>
-  absl::Status EnqueuePair(std::string_view operation, const Pair& p);
+  absl::Status EnqueuePair(const Pair& p);
   template <typename Pair>
   bool IsUnnormed(const Pair& p) const;
   template <typename Pair>

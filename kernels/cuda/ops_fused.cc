@@ -169,20 +169,25 @@ BetweenNorms NormsOf(const DownNormParams& first, const QkvParams& /*second*/) {
   return {layer.mlp_post_norm, first.next_norm, layer.norm_epsilon, first.hidden, first.hidden};
 }
 
-// That the second reads what the first writes, as the plans have it.
-bool Follow(const OutputResidualParams& first, const NormGateUpParams& second) {
+// That the layers' post-norms have the rows they need, as the plans give them.
+bool HasRows(const OutputResidualParams& first, const NormGateUpParams& second) {
   const bool post = second.layer.host->attention_post_norm != nullptr;
-  return first.hidden.data == second.hidden.data && first.delta.data == second.delta.data &&
-         post == (first.delta.data != nullptr) && (!post || second.sum.data != nullptr);
+  return post == (first.delta.data != nullptr) && (!post || second.sum.data != nullptr);
 }
-bool Follow(const DownNormParams& first, const QkvParams& second) {
-  const bool post = first.layer.host->mlp_post_norm != nullptr;
-  return first.normed.data == second.normed.data && (!post || first.delta.data != nullptr);
+bool HasRows(const DownNormParams& first, const QkvParams& /*second*/) {
+  return first.layer.host->mlp_post_norm == nullptr || first.delta.data != nullptr;
 }
 
 struct UnnormedPair {
   PanelProductParams first, second;
 };
+
+int32_t UnnormedRowsOfPair(const OutputResidualParams&, const NormGateUpParams&, bool post) {
+  return UnnormedRows(Between::kOutputGateUp, post);
+}
+int32_t UnnormedRowsOfPair(const DownNormParams&, const QkvParams&, bool post) {
+  return UnnormedRows(Between::kDownQkv, post);
+}
 
 // Of products that are panels; `scratch`, aligned to 256 bytes, holds what is between them.
 template <typename First, typename Second>
@@ -268,9 +273,12 @@ template <typename Pair>
 bool CudaOps::IsUnnormed(const Pair& p) const {
   const auto first = FirstOf(p);
   const auto second = SecondOf(p);
-  if (p.rows > kUnnormedRows || !IsPanels(first) || !IsPanels(second)) return false;
+  if (!IsPanels(first) || !IsPanels(second)) return false;
   if (first.layer.counter != nullptr || second.layer.counter != nullptr) return false;
-  if (!Follow(first, second) || NormsOf(first, second).next == nullptr) return false;
+  if (!HasRows(first, second)) return false;
+  const BetweenNorms norms = NormsOf(first, second);
+  if (norms.next == nullptr) return false;
+  if (p.rows > UnnormedRowsOfPair(first, second, norms.post != nullptr)) return false;
   void* const anywhere = reinterpret_cast<void*>(uintptr_t{256});  // as aligned as the scratch
   const UnnormedPair pair = PairOf(first, second, anywhere);
   return pair.second.in.width == pair.first.weight.rows && TakesUnnormed(pair.first) &&
@@ -278,19 +286,19 @@ bool CudaOps::IsUnnormed(const Pair& p) const {
 }
 
 template <typename Pair>
-absl::Status CudaOps::EnqueuePair(std::string_view operation, const Pair& p) {
-  const Checks checks[] = {CheckParams(FirstOf(p), kTypes), CheckParams(SecondOf(p), kTypes)};
-  for (const Checks& of : checks) {
-    if (!of.ok()) return of.status();
-  }
+absl::Status CudaOps::EnqueuePair(const Pair& p) {
+  const Checks checks = CheckParams(p, kTypes);
+  if (!checks.ok()) return checks.status();
+  const std::string_view operation = checks.operation();
   if (!sink_.preparing()) {
     return IsUnnormed(p) ? PanelPair(operation, p) : RunInTurn(*this, p);
   }
-  // Later operations of this shape may have fewer rows.
+  // Later operations of this shape may have fewer rows: the most that go without norms.
   if (absl::Status status = RunInTurn(*this, p); !status.ok()) return status;
   Pair few = p;
-  few.rows = std::min(p.rows, kUnnormedRows);
-  return IsUnnormed(few) ? PanelPair(operation, few) : absl::OkStatus();
+  few.rows = std::min(p.rows, kMostUnnormedRows);
+  while (few.rows > 0 && !IsUnnormed(few)) --few.rows;
+  return few.rows > 0 ? PanelPair(operation, few) : absl::OkStatus();
 }
 
 // Of a pair that IsUnnormed.
@@ -397,9 +405,9 @@ absl::Status CudaOps::Run(const DownNormParams& p) {
                       p);
 }
 
-absl::Status CudaOps::Run(const OutputGateUpParams& p) { return EnqueuePair("output_gate_up", p); }
+absl::Status CudaOps::Run(const OutputGateUpParams& p) { return EnqueuePair(p); }
 
-absl::Status CudaOps::Run(const DownQkvParams& p) { return EnqueuePair("down_qkv", p); }
+absl::Status CudaOps::Run(const DownQkvParams& p) { return EnqueuePair(p); }
 
 absl::Status CudaOps::Run(const DecoderLayersParams& p) {
   const Checks checks = CheckParams(p, kTypes);

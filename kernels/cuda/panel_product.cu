@@ -10,7 +10,8 @@
 // sums meet in shared memory.
 //
 // Bytes: weights once, activations once a block (from the L2 cache), outputs once. Grid: split
-// blocks a tile of 64 outputs. 160 threads. Shared memory: 112 to 209 KiB (RingOf).
+// blocks a tile of 64 outputs. 160 threads, with unnormed rows 192 or 224. Shared memory: 112 to
+// 209 KiB (RingOf).
 #include <cuda.h>
 
 #include <algorithm>
@@ -34,8 +35,11 @@ constexpr int kColumns = 64;  // of a panel
 constexpr int kPanelBytes = kPanelOutputs * kColumns * 2;
 constexpr int kPanels = 2;          // of weights, a stage
 constexpr int kGroup = kWarpgroup;  // threads that multiply
-// And a warp that copies; with unnormed rows another that joins the stream.
-constexpr int Threads(bool unnormed) { return kGroup + (unnormed ? 2 : 1) * kWarp; }
+// And a warp that copies; with unnormed rows others that make factors and join the stream.
+constexpr int Joiners(int rows, bool unnormed) {
+  return !unnormed ? 0 : rows <= kPanelRows ? kWarp : 2 * kWarp;
+}
+constexpr int Threads(int rows, bool unnormed) { return kGroup + kWarp + Joiners(rows, unnormed); }
 constexpr int kMostSplit = 8;
 constexpr int kMostStages = 12;
 constexpr int kWide = 4;  // sums that are ended and stored at once
@@ -61,8 +65,10 @@ struct PanelShape {
   // different banks.
   static constexpr int kPitch = kPanelOutputs + 4;
   static constexpr int kSumsBytes = kSets * kRows * kPitch * 4;
+  // Rows that are written: more than kPanelRows are read only where two stand for one.
+  static constexpr int kWritten = kRows <= kPanelRows ? kRows : kRows / UnnormedRowsOf(true);
   // Of a tile, in fours.
-  static constexpr int kFours = kRows * kPanelOutputs / kWide;
+  static constexpr int kFours = kWritten * kPanelOutputs / kWide;
 };
 
 struct PanelArgs {
@@ -245,10 +251,23 @@ __device__ __forceinline__ void MultiplyStages(
 
 // What the group waits for beside its own sums: the rows' factors.
 constexpr int kFactorsBarrier = 2;
+template <int kJoiners>
 __device__ __forceinline__ void LeaveFactors() {
-  asm volatile("barrier.arrive %0, %1;" ::"r"(kFactorsBarrier), "r"(kGroup + kWarp) : "memory");
+  ArriveNamed(kFactorsBarrier, kGroup + kJoiners);
 }
-__device__ __forceinline__ void TakeFactors() { SyncNamed(kFactorsBarrier, kGroup + kWarp); }
+template <int kJoiners>
+__device__ __forceinline__ void TakeFactors() {
+  SyncNamed(kFactorsBarrier, kGroup + kJoiners);
+}
+// The threads that call the first; that the second sees all their factors.
+template <int kJoiners>
+__device__ __forceinline__ void SyncJoiners() {
+  if constexpr (kJoiners == kWarp) {
+    __syncwarp();
+  } else {
+    SyncNamed(3, kJoiners);
+  }
+}
 
 // What a row's sums are multiplied by: (first + joins * second) * inverse.
 struct Factors {
@@ -294,12 +313,15 @@ __device__ __forceinline__ Pack<float, kCount> SumSquares(const UnnormedArgs& p,
   return sum;
 }
 
-// A warp, after WaitForDependency: the rows' factors. While the others multiply.
-__device__ __forceinline__ void MakeFactors(const UnnormedArgs& p, Factors* factors) {
+// The joiners, `joiner` of them, after WaitForDependency: the rows' factors. While the others
+// multiply.
+template <int kRows>
+__device__ __forceinline__ void MakeFactors(const UnnormedArgs& p, int joiner, Factors* factors) {
+  constexpr int kJoiners = Joiners(kRows, true);
   int shift = 5;  // of the lanes of a row: as many as there are for all rows at once, or one
-  while (shift > 0 && kWarp >> shift < p.rows) --shift;
-  const int lane = static_cast<int>(threadIdx.x) % kWarp;
-  for (int first = 0; first < p.rows; first += kWarp >> shift) {
+  while (shift > 0 && kJoiners >> shift < p.rows) --shift;
+  const int lane = joiner % kWarp;
+  for (int first = joiner / kWarp * (kWarp >> shift); first < p.rows; first += kJoiners >> shift) {
     const int row = first + (lane >> shift);
     Factors made = {};
     if (p.unnormed.post) {
@@ -315,39 +337,57 @@ __device__ __forceinline__ void MakeFactors(const UnnormedArgs& p, Factors* fact
   }
 }
 
-// The same warp: the block's share of the stream, where what joins it is normed. Made after
+// The same threads: the block's share of the stream, where what joins it is normed. Made after
 // WaitForDependency: the first loads are then on their way while the factors are made.
+template <int kRows>
 class Joiner {
  public:
-  __device__ __forceinline__ explicit Joiner(const UnnormedArgs& p)
+  __device__ __forceinline__ Joiner(const UnnormedArgs& p, int joiner)
       : p_(p),
         fours_(p.unnormed.post ? p.rows * (p.width / kWide) : 0),
-        four_(static_cast<int>(blockIdx.x) * kWarp + static_cast<int>(threadIdx.x) % kWarp) {
+        step_(static_cast<int>(gridDim.x) * kJoiners),
+        four_(static_cast<int>(blockIdx.x) * kJoiners + joiner) {
     Load();
   }
   // `sum` may be `hidden`: nobody else reads what this thread writes.
   __device__ __forceinline__ void operator()(const Factors* factors) {
     while (four_ < fours_) {
-      const float joins = factors[four_ * kWide / p_.width].joins;
 #pragma unroll
-      for (int e = 0; e < kWide; ++e) hidden_.at[e] = fmaf(joins, added_.at[e], hidden_.at[e]);
-      StorePack(hidden_, p_.unnormed.sum + four_ * kWide);
-      four_ += static_cast<int>(gridDim.x) * kWarp;
+      for (int i = 0; i < kAtOnce; ++i) {
+        const int four = four_ + i * step_;
+        if (four >= fours_) break;
+        const float joins = factors[four * kWide / p_.width].joins;
+#pragma unroll
+        for (int e = 0; e < kWide; ++e) {
+          hidden_[i].at[e] = fmaf(joins, added_[i].at[e], hidden_[i].at[e]);
+        }
+        StorePack(hidden_[i], p_.unnormed.sum + four * kWide);
+      }
+      four_ += kAtOnce * step_;
       Load();
     }
   }
 
  private:
+  static constexpr int kJoiners = Joiners(kRows, true);
+  // Of 96 blocks' threads: all of gemma3-1b's stream.
+  static constexpr int kAtOnce = kRows <= 16 ? 1 : kRows == 32 ? 2 : 4;
+
   __device__ __forceinline__ void Load() {
-    if (four_ >= fours_) return;
-    hidden_ = LoadPack<float, kWide>(p_.unnormed.hidden + four_ * kWide);
-    added_ = LoadPack<float, kWide>(p_.unnormed.added + four_ * kWide);
+#pragma unroll
+    for (int i = 0; i < kAtOnce; ++i) {
+      const int four = four_ + i * step_;
+      if (four >= fours_) break;
+      hidden_[i] = LoadPack<float, kWide>(p_.unnormed.hidden + four * kWide);
+      added_[i] = LoadPack<float, kWide>(p_.unnormed.added + four * kWide);
+    }
   }
 
   const UnnormedArgs& p_;
   const int fours_;  // of the stream
-  int four_;         // the thread's next
-  Four hidden_ = {}, added_ = {};
+  const int step_;   // to the thread's next
+  int four_;         // the thread's first of those that are loaded
+  Four hidden_[kAtOnce] = {}, added_[kAtOnce] = {};
 };
 
 // What one thread leaves: fours of one run of outputs. Made before WaitForDependency.
@@ -437,9 +477,10 @@ struct NoLeaver {
 
 // kSplit blocks, a cluster, share a tile's columns.
 template <typename T, int kRows, Pair kPair, int kSplit, bool kUnnormed>
-__global__ void __launch_bounds__(Threads(kUnnormed), 2)
+__global__ void __launch_bounds__(Threads(kRows, kUnnormed), 2)
     PanelKernel(const __grid_constant__ ArgsOf<kUnnormed> p) {
   using Shape = PanelShape<kRows, kPair>;
+  constexpr int kJoiners = Joiners(kRows, kUnnormed);
   __shared__ uint64_t full[kMostStages], empty[kMostStages];
   __shared__ Factors factors[kUnnormed ? kRows : 1];
   unsigned char* const dynamic = DynamicShared();
@@ -459,15 +500,16 @@ __global__ void __launch_bounds__(Threads(kUnnormed), 2)
   __syncthreads();
   if constexpr (kUnnormed) {
     if (thread >= kGroup + kWarp) {
+      const int joiner = thread - kGroup - kWarp;
       if (p.unnormed.squares == nullptr) {
-        LeaveFactors();
+        LeaveFactors<kJoiners>();
         MeetCluster<kSplit>();
       } else {
         WaitForDependency();
-        Joiner join(p);
-        MakeFactors(p, factors);
-        __syncwarp();
-        LeaveFactors();
+        Joiner<kRows> join(p, joiner);
+        MakeFactors<kRows>(p, joiner, factors);
+        SyncJoiners<kJoiners>();
+        LeaveFactors<kJoiners>();
         // Before the stream is stored: meeting waits for stores, and others want the sums.
         MeetCluster<kSplit>();
         join(factors);
@@ -504,17 +546,19 @@ __global__ void __launch_bounds__(Threads(kUnnormed), 2)
     }
   };
   const auto output_of = [&](const Item& item) { return tile * kPanelOutputs + item.output; };
-  constexpr bool kLeaves = kUnnormed && kPair != Pair::kGateUp;
+  constexpr bool kLeaves = kUnnormed && kPair != Pair::kGateUp && kRows <= kPanelRows;
   using Leaves = std::conditional_t<kLeaves, Leaver, NoLeaver>;
   const Leaves leave(p, tile, output_of(item_at(0)));
-  Four before[kPair == Pair::kGateUp ? 1 : kItems];
+  // What is added to the sums: loaded at once, or where registers are few at the end.
+  constexpr bool kEarly = kPair != Pair::kGateUp && kRows <= kPanelRows;
+  Four before[kEarly ? kItems : 1];
   Four hidden[kLeaves ? kItems : 1];
-  if constexpr (kPair != Pair::kGateUp) {
+  if constexpr (kEarly) {
 #pragma unroll
     for (int i = 0; i < kItems; ++i) before[i] = BiasesAt(p, p.bias, output_of(item_at(i)));
   }
   WaitForDependency();
-  if constexpr (kPair != Pair::kGateUp) {
+  if constexpr (kEarly) {
     if (p.add) {
 #pragma unroll
       for (int i = 0; i < kItems; ++i) {
@@ -535,7 +579,7 @@ __global__ void __launch_bounds__(Threads(kUnnormed), 2)
   MultiplyStages<T, kRows, kPair>(p, first, last, ring, full, empty, sums);
   // What the ring held has been multiplied, by all warps of the group.
   if constexpr (kUnnormed) {
-    TakeFactors();
+    TakeFactors<kJoiners>();
   } else {
     SyncGroup();
   }
@@ -604,7 +648,7 @@ __global__ void __launch_bounds__(Threads(kUnnormed), 2)
         total.at[e] = Activate(p.activation, total.at[e]) * up.at[e];
       }
     } else {
-      AddTo(before[i], total);
+      AddTo(kEarly ? before[kEarly ? i : 0] : BiasesAt(p, p.bias, output), total);
       if constexpr (kLeaves) leave(item.row, hidden[i], total);
     }
     StoreOut<T>(p, item.row, output, total);
@@ -664,10 +708,17 @@ int32_t SplitOf(int32_t tiles, int32_t stages, int multiprocessors) {
 // 176, 160 1,261; llama3.2-1b 1,187, 1,157, -, 1,143; llama3.1-8b 5,990, 5,809, -, 5,625. With 64
 // rows: llama3.2-1b 1,535, 1,512,
 // -, 1,570.
-template <int kRows, Pair kPair>
-int32_t RingOf(int32_t blocks, int multiprocessors) {
+//
+// With unnormed rows nothing leaves the memory idle: what counts is that a block finds room beside
+// one of the kernel before. Then gate and up have what output's blocks of gemma3-1b (37 KiB) and of
+// llama3.2-1b (73) leave, and where they are more than the multiprocessors they, too, stand two by
+// two. Reckoned, not measured.
+template <int kRows, Pair kPair, bool kUnnormed>
+int32_t RingOf(int32_t blocks, int32_t columns, int multiprocessors) {
+  const bool one_each = blocks <= multiprocessors;
+  if (kUnnormed) return kPair == Pair::kColumns || !one_each ? 112 : columns <= 1536 ? 176 : 144;
   if (kPair == Pair::kGateUp) return 208;
-  return kRows <= 16 && blocks <= multiprocessors ? 160 : 112;
+  return kRows <= 16 && one_each ? 160 : 112;
 }
 
 template <typename T, int kRows, Pair kPair, int kSplit, bool kUnnormed>
@@ -696,7 +747,8 @@ cudaError_t Launch(const PanelProductParams& p, const LaunchContext& context,
   const int32_t tiles = static_cast<int32_t>(CeilDiv(p.weight.rows, kPanelOutputs));
   const int32_t ring =
       1024 * (tuning.ring > 0 ? tuning.ring
-                              : RingOf<kRows, kPair>(tiles * kSplit, context.multiprocessors));
+                              : RingOf<kRows, kPair, kUnnormed>(tiles * kSplit, p.in.width,
+                                                                context.multiprocessors));
   args.slots = std::clamp<int32_t>(ring / Shape::kStageBytes, 2, kMostStages);
   args.slots = std::min<int32_t>(args.slots, std::max<int32_t>(2, CeilDiv(args.stages, kSplit)));
   const int32_t shared_bytes =
@@ -721,7 +773,7 @@ cudaError_t Launch(const PanelProductParams& p, const LaunchContext& context,
     if (error != cudaSuccess) return error;
   }
   return LaunchClusters(kernel, dim3(static_cast<unsigned>(tiles * kSplit)),
-                        dim3(Threads(kUnnormed)), kSplit, static_cast<size_t>(shared_bytes),
+                        dim3(Threads(kRows, kUnnormed)), kSplit, static_cast<size_t>(shared_bytes),
                         context, args);
 }
 
@@ -745,8 +797,10 @@ cudaError_t LaunchSplit(const PanelProductParams& p, const LaunchContext& contex
 template <typename T, int kRows, bool kUnnormed>
 cudaError_t Launch(const PanelProductParams& p, const LaunchContext& context,
                    const PanelTuning& tuning) {
-  if (p.up.data != nullptr) {
-    return Launch<T, kRows, Pair::kGateUp, 1, kUnnormed>(p, context, tuning);
+  if constexpr (kRows <= kPanelRows) {
+    if (p.up.data != nullptr) {
+      return Launch<T, kRows, Pair::kGateUp, 1, kUnnormed>(p, context, tuning);
+    }
   }
   return LaunchSplit<T, kRows, Pair::kColumns, kUnnormed>(p, context, tuning);
 }
@@ -769,6 +823,7 @@ cudaError_t Launch(const PanelProductParams& p, const LaunchContext& context,
   launch(std::integral_constant<int, 16>());
   launch(std::integral_constant<int, 32>());
   launch(std::integral_constant<int, 64>());
+  if constexpr (kUnnormed) launch(std::integral_constant<int, 128>());
   return error;
 }
 
