@@ -46,6 +46,11 @@ struct Tuning {
   PanelTuning qkv, output, gate_up, down;
 };
 
+// Which have no norm between them: output and gate and up, down and q, k and v.
+struct Pairs {
+  bool output = false, down = false;
+};
+
 struct StandInSpin {
   StandInParams p;
   int cycles;
@@ -55,10 +60,11 @@ __global__ void SpinKernel(const __grid_constant__ StandInSpin s) {
   cuda::SIROCCO_CUDA_PATH::WaitForDependency();
   cuda::SIROCCO_CUDA_PATH::LaunchDependents();
   const int64_t from = clock64();
-  const int i = blockIdx.x * blockDim.x + threadIdx.x;
-  if (i < s.p.count) s.p.out[i] = __float2bfloat16_rn(s.p.qkv[i]);
   while (clock64() - from < s.cycles) {
   }
+  // At the end: who does not wait for it reads what was there before.
+  const int i = blockIdx.x * blockDim.x + threadIdx.x;
+  if (i < s.p.count) s.p.out[i] = __float2bfloat16_rn(s.p.qkv[i]);
 }
 
 class Layers {
@@ -177,14 +183,20 @@ class Layers {
     return Leaves(Down(rows, layer), DownOf(rows, layer).hidden, l.mlp_post_norm,
                   world_.table()[std::min(layer + 1, world_.model().layers - 1)].attention_norm);
   }
-  void NormlessStep(int rows, const Tuning& tuning, int cycles) const {
+  void NormlessStep(int rows, const Tuning& tuning, int cycles, const Pairs& pairs) const {
     const int layers = world_.model().layers;
     for (int layer = 0; layer < layers; ++layer) {
-      Launch(UnnormedQkv(rows, layer), tuning.qkv);
+      Launch(pairs.down ? UnnormedQkv(rows, layer) : Qkv(rows, layer), tuning.qkv);
       Attend(rows, layer, cycles);
-      Launch(UnnormedOutput(rows, layer), tuning.output);
-      Launch(UnnormedGateUp(rows, layer), tuning.gate_up);
-      if (layer + 1 < layers) {
+      if (pairs.output) {
+        Launch(UnnormedOutput(rows, layer), tuning.output);
+        Launch(UnnormedGateUp(rows, layer), tuning.gate_up);
+      } else {
+        Launch(Output(rows, layer), tuning.output);
+        MUST(LaunchNorms(GateUpOf(rows, layer), context_));
+        Launch(GateUp(rows, layer), tuning.gate_up);
+      }
+      if (pairs.down && layer + 1 < layers) {
         Launch(UnnormedDown(rows, layer), tuning.down);
       } else {
         Launch(Down(rows, layer), tuning.down);
@@ -192,10 +204,12 @@ class Layers {
       }
     }
   }
-  bool HasNormless(int rows) const {
-    return TakesPanels(Qkv(rows, 1)) && TakesPanels(Output(rows, 1)) &&
-           TakesPanels(GateUp(rows, 1)) && TakesPanels(Down(rows, 1)) &&
-           TakesUnnormed(UnnormedQkv(rows, 1)) && TakesUnnormed(UnnormedGateUp(rows, 1));
+  // Whether the program would be able to, whatever UnnormedRows says.
+  Pairs PairsOf(int rows) const {
+    return {TakesPanels(Output(rows, 1)) && TakesPanels(GateUp(rows, 1)) &&
+                TakesUnnormed(UnnormedGateUp(rows, 1)),
+            TakesPanels(Down(rows, 1)) && TakesPanels(Qkv(rows, 1)) &&
+                TakesUnnormed(UnnormedQkv(rows, 1))};
   }
 
   // Of two products, the one that leaves and the one that reads, from what World fills: the largest
@@ -269,8 +283,8 @@ class Layers {
     return std::isnan(errors[0]) || errors[0] > errors[1] ? errors[0] : errors[1];
   }
   // The same of all layers: of the stream and the normed rows that are left, with and without norm
-  // kernels.
-  double ChainError(int rows, bool& bits) const {
+  // kernels; without them also where attention is late.
+  double ChainError(int rows, const Pairs& pairs, bool& bits) const {
     const Rows last = StreamOf(world_.model().layers);
     Floats stream[3], normed[3];
     for (int run = 0; run < 3; ++run) {
@@ -279,7 +293,7 @@ class Layers {
       if (run == 0) {
         Step(rows, {}, 0);
       } else {
-        NormlessStep(rows, {}, 0);
+        NormlessStep(rows, {}, run == 1 ? 0 : 40000, pairs);
       }
       stream[run] = Download(last, rows);
       normed[run] = Download(GateUpOf(rows, 0).normed, rows);
@@ -390,6 +404,42 @@ class Layers {
   float* squares_;     // [tiles, kRows, 4]
 };
 
+// One ring after the other, twice: what is fastest with the others as they are.
+void SweepRings(const Layers& layers, const Model& model, int rows, int cycles,
+                const Pairs& pairs) {
+  using Of = PanelTuning Tuning::*;
+  const std::pair<const char*, Of> all[] = {{"gate_up", &Tuning::gate_up},
+                                            {"qkv", &Tuning::qkv},
+                                            {"down", &Tuning::down},
+                                            {"output", &Tuning::output}};
+  const auto time = [&](const Tuning& tuning) {
+    return layers.Time([&] { layers.NormlessStep(rows, tuning, cycles, pairs); }) / model.layers;
+  };
+  Tuning best;
+  double least = time(best);
+  std::printf("    rings without%s%s norms, us a layer: as they are %.2f",
+              pairs.output ? " gate_up's" : "", pairs.down ? " qkv's" : "", least);
+  for (int turn = 0; turn < 2; ++turn) {
+    for (const auto& [name, of] : all) {
+      std::printf("; %s", name);
+      for (const int ring : {80, 112, 144, 160, 176, 208}) {
+        Tuning tuning = best;
+        (tuning.*of).ring = ring;
+        const double us = time(tuning);
+        std::printf(" %d: %.2f", ring, us);
+        if (us >= least) continue;
+        least = us;
+        best = tuning;
+      }
+    }
+  }
+  std::printf(
+      "\n    BEST %s, %d rows, without%s%s norms: %.2f us a layer; qkv %d, output %d, gate_up "
+      "%d, down %d (0: as it is)\n",
+      model.name, rows, pairs.output ? " gate_up's" : "", pairs.down ? " qkv's" : "", least,
+      best.qkv.ring, best.output.ring, best.gate_up.ring, best.down.ring);
+}
+
 // What there is without norms between the products, timed where it is wrong, too; whether it is
 // right.
 bool Normless(const Layers& layers, const Model& model) {
@@ -399,7 +449,8 @@ bool Normless(const Layers& layers, const Model& model) {
       double worst = 0;
       bool bits = true;
       for (const int rows : {3, 4, 5, 8, 13, 16, 27, 32, 50, 64}) {
-        if (!layers.HasNormless(rows)) continue;
+        const Pairs has = layers.PairsOf(rows);
+        if (!(attention ? has.output : has.down)) continue;
         const double error = layers.NormlessError(rows, attention, split, bits);
         worst = error > worst || std::isnan(error) ? error : worst;
       }
@@ -410,35 +461,31 @@ bool Normless(const Layers& layers, const Model& model) {
     }
   }
   for (const int rows : {3, 4, 8, 16, 32, 64}) {
-    if (!layers.HasNormless(rows)) continue;
+    const Pairs has = layers.PairsOf(rows);
+    if (!has.output && !has.down) continue;
     bool bits = true;
-    const double error = layers.ChainError(rows, bits);
+    const double error = layers.ChainError(rows, has, bits);
     std::printf("  normless, %2d rows: all layers' difference %.1e%s\n", rows, error,
                 bits ? "" : ", DIFFERENT BITS");
     right = right && error < 6e-2 && bits;
     for (const int cycles : {0, 12000}) {
-      const auto with = layers.Time([&] { layers.Step(rows, {}, cycles); });
-      std::printf("    attention %d cycles, us a layer: with norms %.2f; normless %.2f", cycles,
-                  with / model.layers,
-                  layers.Time([&] { layers.NormlessStep(rows, {}, cycles); }) / model.layers);
-      const bool sweeps = rows == 4 || rows == 16 || rows == 64;
-      if (sweeps) std::printf("; by rings of qkv/output/gate_up/down");
-      for (const int qkv : {80, 112, 160}) {
-        if (!sweeps) break;
-        for (const int others : {80, 112, 160}) {
-          for (const int gate_up : {112, 144, 176, 208}) {
-            Tuning tuning;
-            tuning.qkv = {0, qkv};
-            tuning.output = tuning.down = {0, others};
-            tuning.gate_up = {0, gate_up};
-            std::printf("  %d/%d/%d/%d: %.2f", qkv, others, gate_up, others, layers.Time([&] {
-              layers.NormlessStep(rows, tuning, cycles);
-            }) / model.layers);
-          }
-        }
+      std::printf("    attention %d cycles, us a layer: with norms %.2f", cycles,
+                  layers.Time([&] { layers.Step(rows, {}, cycles); }) / model.layers);
+      for (const Pairs& pairs : {Pairs{true, false}, Pairs{false, true}, Pairs{true, true}}) {
+        if ((pairs.output && !has.output) || (pairs.down && !has.down)) continue;
+        std::printf(
+            "; without%s%s: %.2f", pairs.output ? " gate_up's" : "", pairs.down ? " qkv's" : "",
+            layers.Time([&] { layers.NormlessStep(rows, {}, cycles, pairs); }) / model.layers);
       }
       std::printf("\n");
     }
+    SweepRings(layers, model, rows, 12000, {});
+    for (const Pairs& pairs : {Pairs{true, false}, Pairs{false, true}, Pairs{true, true}}) {
+      // Both, or the one that there is.
+      if (pairs.output != has.output || pairs.down != has.down) continue;
+      SweepRings(layers, model, rows, 12000, pairs);
+    }
+    std::fflush(stdout);
   }
   return right;
 }
