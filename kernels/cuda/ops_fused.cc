@@ -69,6 +69,12 @@ concept IsOfProducts = requires(const Params& p) {
   FusedProductsOf(p, nullptr);
 };
 
+// Two operations as one.
+template <typename Params>
+concept IsPair = requires(const Params& p) {
+  FirstOf(p);
+};
+
 ProductForm FormOf(const FusedProducts& products) { return {products.add, products.parts}; }
 
 template <typename Params>
@@ -356,6 +362,12 @@ std::vector<MatMulParams> CudaOps::ProductsOf(const Operation& operation) {
       const FusedProducts products = FusedProductsOf(p, context->scratch);
       if (products.parts > 1) return {};  // tables have no such entries
       return {products.all().begin(), products.all().end()};
+    }
+    if constexpr (IsPair<decltype(p)>) {
+      if (IsUnnormed(p)) return {};
+      std::vector<MatMulParams> products = ProductsOf(FirstOf(p));
+      for (const MatMulParams& product : ProductsOf(SecondOf(p))) products.push_back(product);
+      return products;
     }
     return Ops::ProductsOf(p);
   };

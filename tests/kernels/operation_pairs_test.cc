@@ -128,6 +128,23 @@ TEST_P(OperationPairsTest, PreparedWithManyRowsFewerAllocateNothing) {
   }
 }
 
+// For the table of kernels: with so many rows the two are made in turn.
+TEST_P(OperationPairsTest, ManyRowsHaveTheProductsOfBoth) {
+  LayerShape shape = Shape();
+  shape.on_host = shape.adjacent = true;
+  const LayerWorld w(memory(), shape, 70, activations(), dtype());
+  const auto expect = [&](const auto& pair) {
+    const auto count = [&](const auto& params) {
+      Execute(params);
+      return ops().ProductsOf(params).size();
+    };
+    const size_t of_both = count(FirstOf(pair)) + count(SecondOf(pair));
+    EXPECT_EQ(count(pair), of_both);
+  };
+  expect(OutputGateUpOf(w));
+  expect(DownQkvOf(w));
+}
+
 // Rows of the two that do not belong together.
 TEST_P(OperationPairsTest, TheSecondReadsWhatTheFirstWrites) {
   const LayerWorld w(memory(), Shape(), 3, activations(), dtype());
