@@ -254,5 +254,15 @@ TEST_P(PanelEmulatedTest, NormedProducts) {
   }
 }
 
+// Splits and rings as they are chosen: gemma3-1b's down and q, k and v, its output and some of gate
+// and up, and llama3.2-1b's.
+TEST(PanelEmulatedShapesTest, AsModelsHaveThem) {
+  ExpectPair({4, 6912, 1152, 1536, 0, 0, true, false});
+  ExpectPair({64, 6912, 1152, 256, 0, 0, true, false});
+  ExpectPair({4, 1024, 1152, 320, 0, 0, true, true});
+  ExpectPair({4, 2048, 2048, 256, 0, 0, false, true});
+  ExpectPair({64, 512, 2048, 128, 0, 0, false, true});
+}
+
 }  // namespace
 }  // namespace sirocco::cuda
