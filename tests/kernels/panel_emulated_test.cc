@@ -23,7 +23,7 @@ template <typename T>
 class Guarded {
  public:
   explicit Guarded(size_t count, bool writable = true) : count_(count), all_(count + 2 * kWall) {
-    std::memset(all_.data(), 0xff, all_.size() * sizeof(T));
+    std::memset(static_cast<void*>(all_.data()), 0xff, all_.size() * sizeof(T));
     const uintptr_t at = reinterpret_cast<uintptr_t>(all_.data() + kWall / 2);
     data_ = reinterpret_cast<T*>((at + 255) / 256 * 256);
     if (writable) emulated::Mutable(data_, count * sizeof(T));
