@@ -28,6 +28,7 @@ struct ComposeContext {
   std::span<const LayerParams> layers = {};  // on the host, one a layer; plans point at them
   const LayerParams* layer_table = nullptr;  // the same in device memory
   int32_t norms_where_read_rows = 0;         // Device::norms_where_read_rows
+  int32_t paired_rows = 0;                   // Device::paired_rows
   PrefillOps prefill = PrefillOps::kOwn;
   // Device::OfferDecoderLayers of MakeDecoderLayersShape, and the memory that it asks for.
   DecoderLayersOffer decoder_layers = {};
@@ -72,8 +73,9 @@ void AddLayer(const ComposeContext& context, std::string_view part, const LayerR
               Pass pass, int32_t* advance, Plan& plan);
 // All layers, normed where rows are written; the last one's output is normed by `final_norm`, or
 // not where that is null. Returns the buffer that the stream is in.
+// `paired`: products in pairs.
 Rows AddWrittenLayers(const ComposeContext& context, Pass pass, const float* final_norm,
-                      Plan& plan);
+                      bool paired, Plan& plan);
 BeginStepParams DecodeBegin(const ComposeContext& context, int32_t* layer_counter);
 EmbedParams Embed(const ComposeContext& context);
 // Of `hidden`, into `normed`.

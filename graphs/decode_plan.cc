@@ -52,7 +52,8 @@ DecoderLayersOffer OfferOf(const Device& device, const ModelDescriptor& descript
 std::vector<PlanEntry> DescribeDecodePlan(const ModelDescriptor& descriptor, Mode mode,
                                           const ModelWeights& weights, DType kv_dtype,
                                           int32_t norms_where_read_rows,
-                                          const DecoderLayersOffer& decoder_layers) {
+                                          const DecoderLayersOffer& decoder_layers,
+                                          int32_t paired_rows) {
   const std::vector<void*> no_memory(descriptor.groups.size(), nullptr);
   ExecutorOptions options;
   options.kv_dtype = kv_dtype;
@@ -67,6 +68,7 @@ std::vector<PlanEntry> DescribeDecodePlan(const ModelDescriptor& descriptor, Mod
   context.layers = layers;
   context.norms_where_read_rows = norms_where_read_rows;
   context.decoder_layers = decoder_layers;
+  context.paired_rows = paired_rows;
   PlaceStepBuffers(descriptor, options, nullptr, context.buffers);
   return ComposeDecode(mode, context).Describe();
 }

@@ -152,12 +152,13 @@ class Executor {
   virtual std::vector<PlanEntry> DecodePlan() const = 0;
 };
 
-// A mode's decode plan of a model, without weights or memory. `norms_where_read_rows` and
-// `decoder_layers`: the device's.
+// A mode's decode plan of a model, without weights or memory. `norms_where_read_rows`,
+// `decoder_layers` and `paired_rows`: the device's.
 std::vector<PlanEntry> DescribeDecodePlan(const ModelDescriptor& descriptor, Mode mode,
                                           const ModelWeights& weights, DType kv_dtype,
                                           int32_t norms_where_read_rows,
-                                          const DecoderLayersOffer& decoder_layers = {});
+                                          const DecoderLayersOffer& decoder_layers = {},
+                                          int32_t paired_rows = 0);
 
 // What the device offers for all layers of a model at once, in modes that would use it.
 DecoderLayersOffer OfferOf(const Device& device, const ModelDescriptor& descriptor, Mode mode,

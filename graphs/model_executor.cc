@@ -118,6 +118,7 @@ void ModelExecutor::Compose(const ModelWeights& weights) {
                          .layers = layers_,
                          .layer_table = layer_table_->as<LayerParams>(),
                          .norms_where_read_rows = device_.norms_where_read_rows(),
+                         .paired_rows = device_.paired_rows(),
                          .prefill = prefill,
                          .decoder_layers = decoder_layers_,
                          .exchange = exchange_ == nullptr ? nullptr : exchange_->data(),

@@ -42,9 +42,9 @@ Plan ComposeChain(const ComposeContext& context) {
 }
 
 // Norms where they are written.
-Plan ComposeWritten(const ComposeContext& context) {
+Plan ComposeWritten(const ComposeContext& context, bool paired) {
   Plan plan = ComposePrologue(context, nullptr);
-  AddWrittenLayers(context, Pass::kDecode, context.weights.final_norm, plan);
+  AddWrittenLayers(context, Pass::kDecode, context.weights.final_norm, paired, plan);
   AddHead(context, context.buffers.normed, plan);
   AddSample(context, context.buffers.rows.lane, plan);
   return plan;
@@ -104,7 +104,7 @@ DecoderLayersShape MakeDecoderLayersShape(const ModelDescriptor& descriptor,
 }
 
 Rows AddWrittenLayers(const ComposeContext& context, Pass pass, const float* final_norm,
-                      Plan& plan) {
+                      bool paired, Plan& plan) {
   const StepBuffers& b = context.buffers;
   const int32_t layers = static_cast<int32_t>(context.layers.size());
   const bool post_norms = context.descriptor.post_norms;
@@ -114,24 +114,38 @@ Rows AddWrittenLayers(const ComposeContext& context, Pass pass, const float* fin
   for (int32_t i = 0; i < layers; ++i) {
     const std::string part = absl::StrCat("layer ", i);
     const LayerRef layer = MakeLayerRef(context, nullptr, i);
-    AddQkv(context, part, layer, plan);
+    if (i == 0 || !paired) AddQkv(context, part, layer, plan);
     AddQkvAttention(context, part, layer, pass, plan);
-    plan.Add(part, OutputResidualParams{
-                       .layer = layer, .attention = b.attention, .hidden = stream, .delta = delta});
-    plan.Add(part, NormGateUpParams{.layer = layer,
-                                    .hidden = stream,
-                                    .normed = b.normed,
-                                    .out = b.activated,
-                                    .delta = delta,
-                                    .sum = other});
+    const OutputResidualParams output{
+        .layer = layer, .attention = b.attention, .hidden = stream, .delta = delta};
+    const NormGateUpParams gate_up{.layer = layer,
+                                   .hidden = stream,
+                                   .normed = b.normed,
+                                   .out = b.activated,
+                                   .delta = delta,
+                                   .sum = other};
+    if (paired) {
+      plan.Add(part, OutputGateUpParams{.output = output, .gate_up = gate_up});
+    } else {
+      plan.Add(part, output);
+      plan.Add(part, gate_up);
+    }
     if (post_norms) std::swap(stream, other);
-    plan.Add(part, DownNormParams{.layer = layer,
-                                  .in = b.activated,
-                                  .hidden = stream,
-                                  .next_norm = i + 1 < layers ? context.layers[i + 1].attention_norm
-                                                              : final_norm,
-                                  .normed = b.normed,
-                                  .delta = delta});
+    const bool last = i + 1 == layers;
+    const DownNormParams down{.layer = layer,
+                              .in = b.activated,
+                              .hidden = stream,
+                              .next_norm = last ? final_norm : context.layers[i + 1].attention_norm,
+                              .normed = b.normed,
+                              .delta = delta};
+    if (paired && !last) {
+      plan.Add(part, DownQkvParams{.down = down,
+                                   .qkv = {.layer = MakeLayerRef(context, nullptr, i + 1),
+                                           .normed = b.normed,
+                                           .qkv = b.qkv}});
+    } else {
+      plan.Add(part, down);
+    }
   }
   return stream;
 }
@@ -142,12 +156,16 @@ Plan ComposeDecoder(const ComposeContext& context) {
   // For the fewest rows one, for more the next.
   const int32_t whole = context.decoder_layers.rows;
   const int32_t read = std::max(context.norms_where_read_rows, whole);
-  if (read == 0) return ComposeWritten(context);
+  if (read == 0 && context.paired_rows == 0) return ComposeWritten(context, false);
   if (read == INT32_MAX) return ComposeChain(context);
   Plan plan;
   if (whole > 0) plan.Append(ComposeWhole(context), {.least = 1, .most = whole});
   if (read > whole) plan.Append(ComposeChain(context), {.least = whole + 1, .most = read});
-  plan.Append(ComposeWritten(context), {.least = read + 1});
+  const int32_t paired = std::max(context.paired_rows, read);
+  if (paired > read) {
+    plan.Append(ComposeWritten(context, true), {.least = read + 1, .most = paired});
+  }
+  plan.Append(ComposeWritten(context, false), {.least = paired + 1});
   return plan;
 }
 

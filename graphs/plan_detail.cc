@@ -79,6 +79,12 @@ struct Detail {
     return absl::StrCat(Shape(p.in), " -> ", Shape(p.hidden), ", normed for what follows");
   }
 
+  std::string operator()(const OutputGateUpParams& p) const {
+    return absl::StrCat((*this)(p.output), "; ", (*this)(p.gate_up));
+  }
+  std::string operator()(const DownQkvParams& p) const {
+    return absl::StrCat((*this)(p.down), "; ", (*this)(p.qkv));
+  }
   std::string operator()(const DecoderLayersParams& p) const {
     return absl::StrCat(p.layers, " layers, ", Shape(p.hidden), " -> ", Shape(p.normed),
                         ", normed for what follows");

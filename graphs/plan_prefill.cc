@@ -35,7 +35,7 @@ Rows AddLayers(const ComposeContext& context, Plan& plan) {
   }
   // Experts norm what they read, and leave nothing to fuse across the boundary.
   if (context.descriptor.experts == 0) {
-    return AddWrittenLayers(context, Pass::kPrefill, nullptr, plan);
+    return AddWrittenLayers(context, Pass::kPrefill, nullptr, false, plan);
   }
   AddChain(context, Pass::kPrefill, plan);
   return context.buffers.hidden;

@@ -279,6 +279,23 @@ Checks CheckParams(const DecoderLayersParams& p, const BackendTypes& types) {
   return checks;
 }
 
+Checks CheckParams(const OutputGateUpParams& p, const BackendTypes& types) {
+  Checks checks("output_gate_up", types);
+  checks.RowCount(p.rows);
+  checks.And(CheckParams(FirstOf(p), types)).And(CheckParams(SecondOf(p), types));
+  checks.That(p.output.hidden.data == p.gate_up.hidden.data, "the two have other hidden rows");
+  checks.That(p.output.delta.data == p.gate_up.delta.data, "the two have other delta rows");
+  return checks;
+}
+
+Checks CheckParams(const DownQkvParams& p, const BackendTypes& types) {
+  Checks checks("down_qkv", types);
+  checks.RowCount(p.rows);
+  checks.And(CheckParams(FirstOf(p), types)).And(CheckParams(SecondOf(p), types));
+  checks.That(p.down.normed.data == p.qkv.normed.data, "the two have other normed rows");
+  return checks;
+}
+
 absl::Status OutsideBlockTables(int32_t index, const BlockUpdate& update) {
   return absl::InvalidArgumentError(
       absl::StrCat("begin_step: block update ", index, " (lane ", update.lane, ", group ",

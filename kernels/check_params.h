@@ -40,6 +40,8 @@ Checks CheckParams(const AdjustLogitsParams& p, const BackendTypes& types);
 Checks CheckParams(const NormQkParams& p, const BackendTypes& types);
 Checks CheckParams(const ExpertsParams& p, const BackendTypes& types);
 Checks CheckParams(const DecoderLayersParams& p, const BackendTypes& types);
+Checks CheckParams(const OutputGateUpParams& p, const BackendTypes& types);
+Checks CheckParams(const DownQkvParams& p, const BackendTypes& types);
 
 // That update `index` of a step is outside the block tables: found where the step runs.
 absl::Status OutsideBlockTables(int32_t index, const BlockUpdate& update);

@@ -29,6 +29,14 @@ Checks& Checks::Invalid(std::string what) {
   return *this;
 }
 
+Checks& Checks::And(const Checks& part) {
+  if (status_.ok() && !part.ok()) {
+    status_ = absl::Status(part.status_.code(), absl::StrCat(std::string(operation_), ": ",
+                                                             std::string(part.status_.message())));
+  }
+  return *this;
+}
+
 Checks& Checks::That(bool holds, std::string_view what) {
   return holds ? *this : Invalid(std::string(what));
 }

@@ -55,6 +55,8 @@ class Checks {
   // The table and the shapes of a reference to a layer.
   Checks& Layer(const LayerRef& layer);
   Checks& That(bool holds, std::string_view what);
+  // Of an operation that is part of this one: what it says, behind both names.
+  Checks& And(const Checks& part);
 
   std::string_view operation() const { return operation_; }
   bool ok() const { return status_.ok(); }

@@ -135,6 +135,10 @@ class Device {
     return {};
   }
 
+  // Up to how many rows a step whose norms are with the products that write is faster with its
+  // products in pairs (operation_pairs.h).
+  virtual int32_t paired_rows() const { return 0; }
+
   // RESOURCE_EXHAUSTED names the use, the bytes asked and the bytes free.
   virtual absl::StatusOr<std::unique_ptr<Buffer>> Allocate(size_t bytes, MemoryUse use) = 0;
   virtual absl::StatusOr<std::unique_ptr<Reservation>> Reserve(size_t bytes, MemoryUse use) = 0;

@@ -26,6 +26,7 @@ class ForwardingDevice : public Device {
   absl::Status Pack(const Matrix& matrix) override { return behind_.Pack(matrix); }
   bool runs_ahead() const override { return behind_.runs_ahead(); }
   int32_t norms_where_read_rows() const override { return behind_.norms_where_read_rows(); }
+  int32_t paired_rows() const override { return behind_.paired_rows(); }
   bool prefill_as_decode() const override { return behind_.prefill_as_decode(); }
   bool fills_prefill() const override { return behind_.fills_prefill(); }
   DecoderLayersOffer OfferDecoderLayers(const DecoderLayersShape& shape) const override {

@@ -38,6 +38,8 @@ class OperationOps : public Ops {
   absl::Status Run(const ExpertsParams& p) final { return RunAny(p); }
   absl::Status Run(const QkvEndParams& p) final { return RunAny(p); }
   absl::Status Run(const DecoderLayersParams& p) final { return RunAny(p); }
+  absl::Status Run(const OutputGateUpParams& p) final { return RunAny(p); }
+  absl::Status Run(const DownQkvParams& p) final { return RunAny(p); }
 
  protected:
   virtual absl::Status RunAny(const Operation& operation) = 0;

@@ -12,7 +12,7 @@ std::string_view NameOf(const Operation& operation) {
       "gather_rows",   "sample",          "score_tokens",      "norm_qkv",      "qkv",
       "qkv_attention", "output_residual", "norm_gate_up",      "down_residual", "down_norm",
       "head_norm",     "add_norm",        "adjust_logits",     "norm_qk",       "experts",
-      "qkv_end",       "decoder_layers"};
+      "qkv_end",       "decoder_layers",  "output_gate_up",    "down_qkv"};
   return kNames[operation.index()];
 }
 

@@ -13,6 +13,7 @@
 
 #include "absl/status/status.h"
 #include "kernels/decoder_layers.h"
+#include "kernels/operation_pairs.h"
 #include "kernels/params.h"
 
 namespace sirocco {
@@ -24,7 +25,7 @@ using Operation =
                  NormQkvParams, QkvParams, QkvAttentionParams, OutputResidualParams,
                  NormGateUpParams, DownResidualParams, DownNormParams, HeadNormParams,
                  AddNormParams, AdjustLogitsParams, NormQkParams, ExpertsParams, QkvEndParams,
-                 DecoderLayersParams>;
+                 DecoderLayersParams, OutputGateUpParams, DownQkvParams>;
 
 // "rms_norm", "norm_qkv", ...: for plans as people read them, and for the device's timings.
 std::string_view NameOf(const Operation& operation);
@@ -60,6 +61,8 @@ class Ops {
   virtual absl::Status Run(const QkvEndParams& p) = 0;
   // UNIMPLEMENTED where the device does not offer it.
   virtual absl::Status Run(const DecoderLayersParams& p) = 0;
+  virtual absl::Status Run(const OutputGateUpParams& p) = 0;
+  virtual absl::Status Run(const DownQkvParams& p) = 0;
 
   // The matrix products that an operation comes to for which a device may have a choice of kernels
   // (Device::TuneProducts): a matmul itself; of a fused operation whatever the backend makes of it,
@@ -67,5 +70,12 @@ class Ops {
   // another one is prepared or run.
   virtual std::vector<MatMulParams> ProductsOf(const Operation& operation);
 };
+
+// A pair as what it means.
+template <typename Pair>
+absl::Status RunInTurn(Ops& ops, const Pair& p) {
+  if (absl::Status status = ops.Run(FirstOf(p)); !status.ok()) return status;
+  return ops.Run(SecondOf(p));
+}
 
 }  // namespace sirocco

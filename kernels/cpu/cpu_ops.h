@@ -51,6 +51,8 @@ class CpuOps final : public Ops {
   absl::Status Run(const QkvEndParams& p) override;
   absl::Status Run(const ExpertsParams& p) override;
   absl::Status Run(const DecoderLayersParams& p) override;
+  absl::Status Run(const OutputGateUpParams& p) override;
+  absl::Status Run(const DownQkvParams& p) override;
 
  private:
   // A call that needs so much scratch: of each thread, and shared.

@@ -360,6 +360,16 @@ absl::Status CpuOps::Run(const NormGateUpParams& p) {
   return TakeWith(2 * TileBytes(p.rows), call, QuantisedRows::Bytes(p.rows, p.normed.width));
 }
 
+absl::Status CpuOps::Run(const OutputGateUpParams& p) {
+  if (const Checks checks = CheckParams(p, kTypes); !checks.ok()) return checks.status();
+  return RunInTurn(*this, p);
+}
+
+absl::Status CpuOps::Run(const DownQkvParams& p) {
+  if (const Checks checks = CheckParams(p, kTypes); !checks.ok()) return checks.status();
+  return RunInTurn(*this, p);
+}
+
 absl::Status CpuOps::Run(const DecoderLayersParams& p) {
   const Checks checks = CheckParams(p, kTypes);
   if (!checks.ok()) return checks.status();

@@ -85,6 +85,7 @@ class CudaDevice final : public Device, private OpSink {
   int32_t norms_where_read_rows() const override {
     return batch_invariant_ ? INT32_MAX : ops_.norms_where_read_rows();
   }
+  int32_t paired_rows() const override { return ops_.paired_rows(); }
   bool prefill_as_decode() const override { return batch_invariant_; }
   bool fills_prefill() const override { return true; }
   DecoderLayersOffer OfferDecoderLayers(const DecoderLayersShape& shape) const override {

@@ -63,6 +63,9 @@ class CudaOps final : public Ops {
     return panels_ != nullptr ? kStreamedRows : LtMatMul::kOwnRows;
   }
 
+  // Of pairs (Device::paired_rows).
+  int32_t paired_rows() const { return panels_ != nullptr ? kMostUnnormedRows : 0; }
+
   absl::Status Run(const BeginStepParams& p) override;
   absl::Status Run(const EmbedParams& p) override;
   absl::Status Run(const RmsNormParams& p) override;
@@ -90,6 +93,8 @@ class CudaOps final : public Ops {
   absl::Status Run(const QkvEndParams& p) override;
   absl::Status Run(const ExpertsParams& p) override;
   absl::Status Run(const DecoderLayersParams& p) override;
+  absl::Status Run(const OutputGateUpParams& p) override;
+  absl::Status Run(const DownQkvParams& p) override;
   std::vector<MatMulParams> ProductsOf(const Operation& operation) override;
 
  private:
@@ -120,6 +125,13 @@ class CudaOps final : public Ops {
   bool IsPanels(const Params& p) const;
   template <typename Params>
   absl::Status PanelFused(const Checks& checks, const Params& p);
+  // Two products without a norm between them where panels take them so, else one after the other.
+  template <typename Pair>
+  absl::Status EnqueuePair(const Pair& p);
+  template <typename Pair>
+  bool IsUnnormed(const Pair& p) const;
+  template <typename Pair>
+  absl::Status PanelPair(std::string_view operation, const Pair& p);
 
   const Launchers& launchers_;
   const KernelSet::PanelLauncher panels_;

@@ -2,6 +2,9 @@
 // does not know the layer or the library does not take a product. Else an operation is our kernel
 // of the norms, the products, and our kernel that ends them: the products are panels', which end
 // all but norms themselves, or the library's.
+#include <algorithm>
+#include <cstdint>
+#include <string_view>
 #include <variant>
 
 #include "kernels/check_params.h"
@@ -64,6 +67,12 @@ cudaError_t End(const Launchers& launchers, const DownNormParams& p, const Fused
 template <typename Params>
 concept IsOfProducts = requires(const Params& p) {
   FusedProductsOf(p, nullptr);
+};
+
+// Two operations as one.
+template <typename Params>
+concept IsPair = requires(const Params& p) {
+  FirstOf(p);
 };
 
 ProductForm FormOf(const FusedProducts& products) { return {products.add, products.parts}; }
@@ -144,6 +153,75 @@ cudaError_t EndPanels(const Launchers& launchers, const DownNormParams& p,
   return launchers.norms_after_down(DownEndParams{p}, context);
 }
 
+// ---- In pairs, without norms between them -------------------------------------------------------
+
+// The stream's norms between a pair's products.
+struct BetweenNorms {
+  const float* post = nullptr;
+  const float* next = nullptr;
+  float epsilon = 0;
+  Rows hidden;  // that the first reads or adds to
+  Rows sum;     // where the second leaves it; may be `hidden`
+};
+
+BetweenNorms NormsOf(const OutputResidualParams& first, const NormGateUpParams& second) {
+  const LayerParams& layer = *second.layer.host;
+  const bool post = first.delta.data != nullptr;
+  return {post ? layer.attention_post_norm : nullptr, layer.mlp_norm, layer.norm_epsilon,
+          first.hidden, post ? second.sum : first.hidden};
+}
+BetweenNorms NormsOf(const DownNormParams& first, const QkvParams& /*second*/) {
+  const LayerParams& layer = *first.layer.host;
+  return {layer.mlp_post_norm, first.next_norm, layer.norm_epsilon, first.hidden, first.hidden};
+}
+
+// That the layers' post-norms have the rows they need, as the plans give them.
+bool HasRows(const OutputResidualParams& first, const NormGateUpParams& second) {
+  const bool post = second.layer.host->attention_post_norm != nullptr;
+  return post == (first.delta.data != nullptr) && (!post || second.sum.data != nullptr);
+}
+bool HasRows(const DownNormParams& first, const QkvParams& /*second*/) {
+  return first.layer.host->mlp_post_norm == nullptr || first.delta.data != nullptr;
+}
+
+struct UnnormedPair {
+  PanelProductParams first, second;
+};
+
+int32_t UnnormedRowsOfPair(const OutputResidualParams&, const NormGateUpParams&, bool post) {
+  return UnnormedRows(Between::kOutputGateUp, post);
+}
+int32_t UnnormedRowsOfPair(const DownNormParams&, const QkvParams&, bool post) {
+  return UnnormedRows(Between::kDownQkv, post);
+}
+
+// Of products that are panels; `scratch`, aligned to 256 bytes, holds what is between them.
+template <typename First, typename Second>
+UnnormedPair PairOf(const First& first, const Second& second, void* scratch) {
+  UnnormedPair pair = {PanelsOf(first), PanelsOf(second)};
+  const BetweenNorms norms = NormsOf(first, second);
+  const bool post = norms.post != nullptr;
+  const size_t rows_bytes = UnnormedRowsBytes(first.rows, norms.hidden.width, post);
+  float* const squares = reinterpret_cast<float*>(static_cast<char*>(scratch) + rows_bytes);
+  UnnormedOut& leaves = pair.first.leaves;
+  leaves.post = norms.post;
+  leaves.next = norms.next;
+  leaves.rows = scratch;
+  leaves.squares = squares;
+  pair.second.in.data = scratch;
+  UnnormedIn& unnormed = pair.second.unnormed;
+  unnormed.squares = squares;
+  unnormed.epsilon = norms.epsilon;
+  unnormed.post = post;
+  if (post) {
+    leaves.hidden = static_cast<const float*>(norms.hidden.data);
+    unnormed.hidden = leaves.hidden;
+    unnormed.added = static_cast<const float*>(pair.first.out.data);
+    unnormed.sum = static_cast<float*>(norms.sum.data);
+  }
+  return pair;
+}
+
 }  // namespace
 
 template <typename Params>
@@ -197,6 +275,56 @@ absl::Status CudaOps::PanelFused(const Checks& checks, const Params& p) {
   return sink_.Launched(checks.operation(), error);
 }
 
+template <typename Pair>
+bool CudaOps::IsUnnormed(const Pair& p) const {
+  const auto first = FirstOf(p);
+  const auto second = SecondOf(p);
+  if (!IsPanels(first) || !IsPanels(second)) return false;
+  if (first.layer.counter != nullptr || second.layer.counter != nullptr) return false;
+  if (!HasRows(first, second)) return false;
+  const BetweenNorms norms = NormsOf(first, second);
+  if (norms.next == nullptr) return false;
+  if (p.rows > UnnormedRowsOfPair(first, second, norms.post != nullptr)) return false;
+  void* const anywhere = reinterpret_cast<void*>(uintptr_t{256});  // as aligned as the scratch
+  const UnnormedPair pair = PairOf(first, second, anywhere);
+  return pair.second.in.width == pair.first.weight.rows && TakesUnnormed(pair.first) &&
+         TakesUnnormed(pair.second);
+}
+
+template <typename Pair>
+absl::Status CudaOps::EnqueuePair(const Pair& p) {
+  const Checks checks = CheckParams(p, kTypes);
+  if (!checks.ok()) return checks.status();
+  const std::string_view operation = checks.operation();
+  if (!sink_.preparing()) {
+    return IsUnnormed(p) ? PanelPair(operation, p) : RunInTurn(*this, p);
+  }
+  // Later operations of this shape may have fewer rows: the most that go without norms.
+  if (absl::Status status = RunInTurn(*this, p); !status.ok()) return status;
+  Pair few = p;
+  few.rows = std::min(p.rows, kMostUnnormedRows);
+  while (few.rows > 0 && !IsUnnormed(few)) --few.rows;
+  return few.rows > 0 ? PanelPair(operation, few) : absl::OkStatus();
+}
+
+// Of a pair that IsUnnormed.
+template <typename Pair>
+absl::Status CudaOps::PanelPair(std::string_view operation, const Pair& p) {
+  const auto first = FirstOf(p);
+  const auto second = SecondOf(p);
+  const size_t bytes =
+      UnnormedBytes(p.rows, first.hidden.width, NormsOf(first, second).post != nullptr);
+  if (absl::Status s = sink_.NeedScratch(operation, bytes); !s.ok()) return s;
+  const absl::StatusOr<LaunchContext> context = sink_.Context(true);
+  if (!context.ok()) return context.status();
+  // As in LibraryFused: an address where there is no scratch yet.
+  void* const address = sink_.preparing() ? context->counters : context->scratch;
+  const UnnormedPair pair = PairOf(first, second, address);
+  cudaError_t error = panels_(pair.first, *context);
+  if (error == cudaSuccess) error = panels_(pair.second, *context);
+  return sink_.Launched(operation, error);
+}
+
 template <typename Params>
 absl::Status CudaOps::LibraryFused(const Checks& checks, const Params& p) {
   // Later operations of this shape may have so few rows that the products are made in parts.
@@ -234,6 +362,12 @@ std::vector<MatMulParams> CudaOps::ProductsOf(const Operation& operation) {
       const FusedProducts products = FusedProductsOf(p, context->scratch);
       if (products.parts > 1) return {};  // tables have no such entries
       return {products.all().begin(), products.all().end()};
+    }
+    if constexpr (IsPair<decltype(p)>) {
+      if (IsUnnormed(p)) return {};
+      std::vector<MatMulParams> products = ProductsOf(FirstOf(p));
+      for (const MatMulParams& product : ProductsOf(SecondOf(p))) products.push_back(product);
+      return products;
     }
     return Ops::ProductsOf(p);
   };
@@ -282,6 +416,10 @@ absl::Status CudaOps::Run(const DownNormParams& p) {
   return EnqueueFused(CheckParams(p, kTypes), launchers_.down_norm, launchers_.down_norm_scratch,
                       p);
 }
+
+absl::Status CudaOps::Run(const OutputGateUpParams& p) { return EnqueuePair(p); }
+
+absl::Status CudaOps::Run(const DownQkvParams& p) { return EnqueuePair(p); }
 
 absl::Status CudaOps::Run(const DecoderLayersParams& p) {
   const Checks checks = CheckParams(p, kTypes);

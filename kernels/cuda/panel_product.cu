@@ -10,7 +10,8 @@
 // sums meet in shared memory.
 //
 // Bytes: weights once, activations once a block (from the L2 cache), outputs once. Grid: split
-// blocks a tile of 64 outputs. 160 threads. Shared memory: 112 to 209 KiB (RingOf).
+// blocks a tile of 64 outputs. 160 threads, with unnormed rows 192 or 224. Shared memory: 112 to
+// 209 KiB (RingOf).
 #include <cuda.h>
 
 #include <algorithm>
@@ -30,12 +31,16 @@
 namespace sirocco::cuda::SIROCCO_CUDA_PATH {
 namespace {
 
-constexpr int kPanelOutputs = 64;
+constexpr int kPanelOutputs = kTileOutputs;
 constexpr int kColumns = kPanelColumns;
 constexpr int kPanelBytes = kPanelOutputs * kColumns * 2;
 constexpr int kPanels = 2;          // of weights, a stage
 constexpr int kGroup = kWarpgroup;  // threads that multiply
-constexpr int kThreads = kGroup + kWarp;
+// And a warp that copies; with unnormed rows others that make factors and join the stream.
+constexpr int Joiners(int rows, bool unnormed) {
+  return !unnormed ? 0 : rows <= kPanelRows ? kWarp : 2 * kWarp;
+}
+constexpr int Threads(int rows, bool unnormed) { return kGroup + kWarp + Joiners(rows, unnormed); }
 constexpr int kMostSplit = 8;
 constexpr int kMostStages = 12;
 constexpr int kWide = 4;  // sums that are ended and stored at once
@@ -61,8 +66,10 @@ struct PanelShape {
   // different banks.
   static constexpr int kPitch = kPanelOutputs + 4;
   static constexpr int kSumsBytes = kSets * kRows * kPitch * 4;
+  // Rows that are written: more than kPanelRows are read only where two stand for one.
+  static constexpr int kWritten = kRows <= kPanelRows ? kRows : kRows / UnnormedRowsOf(true);
   // Of a tile, in fours.
-  static constexpr int kFours = kRows * kPanelOutputs / kWide;
+  static constexpr int kFours = kWritten * kPanelOutputs / kWide;
 };
 
 struct PanelArgs {
@@ -81,6 +88,16 @@ struct PanelArgs {
   bool aligned;  // rows of out, and the biases, to kWide elements
   Activation activation;
 };
+
+struct UnnormedArgs : PanelArgs {
+  UnnormedIn unnormed;
+  UnnormedOut leaves;
+  int32_t width;  // of a row that is read
+  float inverse_width;
+  int32_t tiles;  // that left its squares
+};
+template <bool kUnnormed>
+using ArgsOf = std::conditional_t<kUnnormed, UnnormedArgs, PanelArgs>;
 
 // Of the threads that multiply.
 __device__ __forceinline__ void SyncGroup() { SyncNamed(1, kGroup); }
@@ -123,8 +140,8 @@ __device__ __forceinline__ void CopyStages(const PanelArgs& p, int tile, int fir
   const int filled = min(p.slots, last - first);
   for (int i = 0; i < filled; ++i) weights(first + i, i);
   PrefetchMap(p.in);
-  // Early: what comes next has weights to ask for, too. So it may begin while kernels before this one
-  // still run, and reads before its wait only what they do not write.
+  // Early: what comes next has weights to ask for, too. So it may begin while kernels before this
+  // one still run, and reads before its wait only what they do not write.
   LaunchDependents();
   WaitForDependency();
   for (int i = 0; i < filled; ++i) activations(first + i, i);
@@ -231,11 +248,242 @@ __device__ __forceinline__ void MultiplyStages(
   WaitForProducts<0>();
 }
 
+// ---- Unnormed rows (panel_product.h) ------------------------------------------------------------
+
+// What the group waits for beside its own sums: the rows' factors.
+constexpr int kFactorsBarrier = 2;
+template <int kJoiners>
+__device__ __forceinline__ void LeaveFactors() {
+  ArriveNamed(kFactorsBarrier, kGroup + kJoiners);
+}
+template <int kJoiners>
+__device__ __forceinline__ void TakeFactors() {
+  SyncNamed(kFactorsBarrier, kGroup + kJoiners);
+}
+// The threads that call the first; that the second sees all their factors.
+template <int kJoiners>
+__device__ __forceinline__ void SyncJoiners() {
+  if constexpr (kJoiners == kWarp) {
+    __syncwarp();
+  } else {
+    SyncNamed(3, kJoiners);
+  }
+}
+
+// What a row's sums are multiplied by: (first + joins * second) * inverse.
+struct Factors {
+  float joins;  // r1
+  float inverse;
+};
+
+__device__ __forceinline__ float InverseRms(float squares, const UnnormedArgs& p) {
+  return rsqrtf(fmaf(squares, p.inverse_width, p.unnormed.epsilon));
+}
+
+// A row's sum of kCount squares over the tiles, by 1 << `shift` lanes that follow one another, each
+// every so many tiles, for all of them. Loads wait together: a way to the L2 cache takes as long as
+// the sums of a small product.
+template <int kCount>
+__device__ __forceinline__ Pack<float, kCount> SumSquares(const UnnormedArgs& p, int row,
+                                                          int shift) {
+  constexpr int kAtOnce = kCount == 1 ? 32 : 10;
+  using Squares = Pack<float, kCount>;
+  const float* const squares = p.unnormed.squares + row * kCount;
+  Squares sum = {};
+  const int lanes = 1 << shift;
+  for (int tile = static_cast<int>(threadIdx.x) & (lanes - 1); tile < p.tiles;
+       tile += kAtOnce * lanes) {
+    Squares part[kAtOnce];
+#pragma unroll
+    for (int i = 0; i < kAtOnce; ++i) {
+      const int at = tile + i * lanes;
+      part[i] = row < p.rows && at < p.tiles
+                    ? LoadPack<float, kCount>(squares + at * p.rows * kCount)
+                    : Squares{};
+    }
+#pragma unroll
+    for (int i = 0; i < kAtOnce; ++i) {
+#pragma unroll
+      for (int e = 0; e < kCount; ++e) sum.at[e] += part[i].at[e];
+    }
+  }
+  for (int offset = lanes / 2; offset > 0; offset /= 2) {
+#pragma unroll
+    for (int e = 0; e < kCount; ++e) sum.at[e] += __shfl_xor_sync(kAllLanes, sum.at[e], offset);
+  }
+  return sum;
+}
+
+// The joiners, `joiner` of them, after WaitForDependency: the rows' factors. While the others
+// multiply.
+template <int kRows>
+__device__ __forceinline__ void MakeFactors(const UnnormedArgs& p, int joiner, Factors* factors) {
+  constexpr int kJoiners = Joiners(kRows, true);
+  int shift = 5;  // of the lanes of a row: as many as there are for all rows at once, or one
+  while (shift > 0 && kJoiners >> shift < p.rows) --shift;
+  const int lane = joiner % kWarp;
+  for (int first = joiner / kWarp * (kWarp >> shift); first < p.rows; first += kJoiners >> shift) {
+    const int row = first + (lane >> shift);
+    Factors made = {};
+    if (p.unnormed.post) {
+      const Pack<float, 4> sum = SumSquares<4>(p, row, shift);
+      made.joins = InverseRms(sum.at[0], p);
+      const float added = fmaf(made.joins, sum.at[1], 2 * sum.at[3]);
+      // Not below zero where h and what joins it cancel each other.
+      made.inverse = InverseRms(fmaxf(fmaf(made.joins, added, sum.at[2]), 0), p);
+    } else {
+      made.inverse = InverseRms(SumSquares<1>(p, row, shift).at[0], p);
+    }
+    if (row < p.rows && lane >> shift << shift == lane) factors[row] = made;
+  }
+}
+
+// The same threads: the block's share of the stream, where what joins it is normed. Made after
+// WaitForDependency: the first loads are then on their way while the factors are made.
+template <int kRows>
+class Joiner {
+ public:
+  __device__ __forceinline__ Joiner(const UnnormedArgs& p, int joiner)
+      : p_(p),
+        fours_(p.unnormed.post ? p.rows * (p.width / kWide) : 0),
+        step_(static_cast<int>(gridDim.x) * kJoiners),
+        four_(static_cast<int>(blockIdx.x) * kJoiners + joiner) {
+    Load();
+  }
+  // `sum` may be `hidden`: nobody else reads what this thread writes.
+  __device__ __forceinline__ void operator()(const Factors* factors) {
+    while (four_ < fours_) {
+#pragma unroll
+      for (int i = 0; i < kAtOnce; ++i) {
+        const int four = four_ + i * step_;
+        if (four >= fours_) break;
+        const float joins = factors[four * kWide / p_.width].joins;
+#pragma unroll
+        for (int e = 0; e < kWide; ++e) {
+          hidden_[i].at[e] = fmaf(joins, added_[i].at[e], hidden_[i].at[e]);
+        }
+        StorePack(hidden_[i], p_.unnormed.sum + four * kWide);
+      }
+      four_ += kAtOnce * step_;
+      Load();
+    }
+  }
+
+ private:
+  static constexpr int kJoiners = Joiners(kRows, true);
+  // Of 96 blocks' threads: all of gemma3-1b's stream.
+  static constexpr int kAtOnce = kRows <= 16 ? 1 : kRows == 32 ? 2 : 4;
+
+  __device__ __forceinline__ void Load() {
+#pragma unroll
+    for (int i = 0; i < kAtOnce; ++i) {
+      const int four = four_ + i * step_;
+      if (four >= fours_) break;
+      hidden_[i] = LoadPack<float, kWide>(p_.unnormed.hidden + four * kWide);
+      added_[i] = LoadPack<float, kWide>(p_.unnormed.added + four * kWide);
+    }
+  }
+
+  const UnnormedArgs& p_;
+  const int fours_;  // of the stream
+  const int step_;   // to the thread's next
+  int four_;         // the thread's first of those that are loaded
+  Four hidden_[kAtOnce] = {}, added_[kAtOnce] = {};
+};
+
+// What one thread leaves: fours of one run of outputs. Made before WaitForDependency.
+struct Leaver {
+  const UnnormedArgs& p;
+  int tile, output;
+  bool exists;
+  Four post = {}, next = {};
+
+  __device__ __forceinline__ Leaver(const UnnormedArgs& args, int tile, int output)
+      : p(args),
+        tile(tile),
+        output(output),
+        exists(p.leaves.rows != nullptr && output < p.outputs) {
+    if (!exists) return;
+    next = LoadPack<float, kWide>(p.leaves.next + output);
+    if (p.leaves.post != nullptr) post = LoadPack<float, kWide>(p.leaves.post + output);
+  }
+  __device__ __forceinline__ Four Hidden(int row) const {
+    return exists && p.leaves.post != nullptr ? LoadPack<float, kWide>(p.leaves.hidden + At(row))
+                                              : Four{};
+  }
+  // By the 16 lanes that have a row of the tile: `value` is s, or delta, which becomes what is
+  // stored in `out`.
+  __device__ __forceinline__ void operator()(int row, const Four& hidden, Four& value) const {
+    if (p.leaves.rows == nullptr) return;
+    const bool has_post = p.leaves.post != nullptr;
+    Pack<float, 4> squares = {};
+    Four own, joining;
+#pragma unroll
+    for (int e = 0; e < kWide; ++e) {
+      const float x = exists ? value.at[e] : 0;
+      squares.at[0] = fmaf(x, x, squares.at[0]);
+      if (has_post) {
+        const float a = x * post.at[e];
+        squares.at[1] = fmaf(a, a, squares.at[1]);
+        squares.at[2] = fmaf(hidden.at[e], hidden.at[e], squares.at[2]);
+        squares.at[3] = fmaf(hidden.at[e], a, squares.at[3]);
+        own.at[e] = hidden.at[e] * next.at[e];
+        joining.at[e] = a * next.at[e];
+        value.at[e] = a;
+      } else {
+        own.at[e] = x * next.at[e];
+      }
+    }
+    if (exists) {
+      auto* const rows = static_cast<__nv_bfloat16*>(p.leaves.rows);
+      StoreFloats<__nv_bfloat16, kWide>(own.at, rows + At(row));
+      if (has_post) StoreFloats<__nv_bfloat16, kWide>(joining.at, rows + At(p.rows + row));
+    }
+    constexpr int kAcross = kPanelOutputs / kWide;
+    const int lane = static_cast<int>(threadIdx.x) % kWarp;
+    const uint32_t lanes = 0xffffu << (lane & kAcross);
+#pragma unroll
+    for (int offset = kAcross / 2; offset > 0; offset /= 2) {
+      squares.at[0] += __shfl_xor_sync(lanes, squares.at[0], offset);
+      if (!has_post) continue;
+#pragma unroll
+      for (int e = 1; e < 4; ++e) squares.at[e] += __shfl_xor_sync(lanes, squares.at[e], offset);
+    }
+    if (lane % kAcross != 0) return;
+    float* const to = p.leaves.squares + (tile * p.rows + row) * SquaresOf(has_post);
+    if (has_post) {
+      StorePack(squares, to);
+    } else {
+      *to = squares.at[0];
+    }
+  }
+
+ private:
+  __device__ __forceinline__ int64_t At(int row) const { return int64_t{row} * p.outputs + output; }
+};
+
+// Of warps whose lanes may have parted.
+template <int kSplit>
+__device__ __forceinline__ void MeetCluster() {
+  if constexpr (kSplit > 1) {
+    __syncwarp();
+    ArriveCluster();
+    WaitCluster();
+  }
+}
+
+struct NoLeaver {
+  __device__ __forceinline__ NoLeaver(const PanelArgs& /*p*/, int /*tile*/, int /*output*/) {}
+};
+
 // kSplit blocks, a cluster, share a tile's columns.
-template <typename T, int kRows, Pair kPair, int kSplit>
-__global__ void __launch_bounds__(kThreads, 2) PanelKernel(const __grid_constant__ PanelArgs p) {
+template <typename T, int kRows, Pair kPair, int kSplit, bool kUnnormed>
+__global__ void __launch_bounds__(Threads(kRows, kUnnormed), 2)
+    PanelKernel(const __grid_constant__ ArgsOf<kUnnormed> p) {
   using Shape = PanelShape<kRows, kPair>;
+  constexpr int kJoiners = Joiners(kRows, kUnnormed);
   __shared__ uint64_t full[kMostStages], empty[kMostStages];
+  __shared__ Factors factors[kUnnormed ? kRows : 1];
   unsigned char* const dynamic = DynamicShared();
   unsigned char* const ring = dynamic + (-SharedAddress(dynamic) & 1023);
   const int tile = static_cast<int>(blockIdx.x) / kSplit;
@@ -251,19 +499,36 @@ __global__ void __launch_bounds__(kThreads, 2) PanelKernel(const __grid_constant
     PublishBarriers();
   }
   __syncthreads();
+  if constexpr (kUnnormed) {
+    if (thread >= kGroup + kWarp) {
+      const int joiner = thread - kGroup - kWarp;
+      if (p.unnormed.squares == nullptr) {
+        LeaveFactors<kJoiners>();
+        MeetCluster<kSplit>();
+      } else {
+        WaitForDependency();
+        Joiner<kRows> join(p, joiner);
+        MakeFactors<kRows>(p, joiner, factors);
+        SyncJoiners<kJoiners>();
+        LeaveFactors<kJoiners>();
+        // Before the stream is stored: meeting waits for stores, and others want the sums.
+        MeetCluster<kSplit>();
+        join(factors);
+      }
+      MeetCluster<kSplit>();
+      return;
+    }
+  }
   if (thread >= kGroup) {
     if (thread == kGroup) CopyStages<kRows, kPair>(p, tile, first, last, ring, full, empty);
-    if constexpr (kSplit > 1) {
-      __syncwarp();
-      ArriveCluster();
-      WaitCluster();
-      ArriveCluster();
-      WaitCluster();
-    }
+    MeetCluster<kSplit>();
+    MeetCluster<kSplit>();
     return;
   }
 
-  // Of the tile's sums this block ends a run of fours, a thread these.
+  // Of the tile's sums this block ends some fours, a thread these: a run of them, or, where rows
+  // that are read may be two of those that are written, every kSplit-th row.
+  constexpr int kAcross = kPanelOutputs / kWide;
   constexpr int kOwn = Shape::kFours / kSplit;
   constexpr int kItems = (kOwn + kGroup - 1) / kGroup;
   struct Item {
@@ -271,19 +536,30 @@ __global__ void __launch_bounds__(kThreads, 2) PanelKernel(const __grid_constant
     bool exists;
   };
   const auto item_at = [&](int i) {
-    constexpr int kAcross = kPanelOutputs / kWide;
-    const int four = rank * kOwn + i * kGroup + thread;
-    const int row = four / kAcross;
-    return Item{row, four % kAcross * kWide, i * kGroup + thread < kOwn && row < p.rows};
+    const int own = i * kGroup + thread;
+    if constexpr (kUnnormed) {
+      const int row = own / kAcross * kSplit + rank;
+      return Item{row, own % kAcross * kWide, own < kOwn && row < p.rows};
+    } else {
+      const int four = rank * kOwn + own;
+      const int row = four / kAcross;
+      return Item{row, four % kAcross * kWide, own < kOwn && row < p.rows};
+    }
   };
   const auto output_of = [&](const Item& item) { return tile * kPanelOutputs + item.output; };
-  Four before[kPair == Pair::kGateUp ? 1 : kItems];
-  if constexpr (kPair != Pair::kGateUp) {
+  constexpr bool kLeaves = kUnnormed && kPair != Pair::kGateUp && kRows <= kPanelRows;
+  using Leaves = std::conditional_t<kLeaves, Leaver, NoLeaver>;
+  const Leaves leave(p, tile, output_of(item_at(0)));
+  // What is added to the sums: loaded at once, or where registers are few at the end.
+  constexpr bool kEarly = kPair != Pair::kGateUp && kRows <= kPanelRows;
+  Four before[kEarly ? kItems : 1];
+  Four hidden[kLeaves ? kItems : 1];
+  if constexpr (kEarly) {
 #pragma unroll
     for (int i = 0; i < kItems; ++i) before[i] = BiasesAt(p, p.bias, output_of(item_at(i)));
   }
   WaitForDependency();
-  if constexpr (kPair != Pair::kGateUp) {
+  if constexpr (kEarly) {
     if (p.add) {
 #pragma unroll
       for (int i = 0; i < kItems; ++i) {
@@ -292,11 +568,22 @@ __global__ void __launch_bounds__(kThreads, 2) PanelKernel(const __grid_constant
       }
     }
   }
+  if constexpr (kLeaves) {
+#pragma unroll
+    for (int i = 0; i < kItems; ++i) {
+      const Item item = item_at(i);
+      hidden[i] = item.exists ? leave.Hidden(item.row) : Four{};
+    }
+  }
 
   float sums[Shape::kSets][Shape::kSums];
   MultiplyStages<T, kRows, kPair>(p, first, last, ring, full, empty, sums);
   // What the ring held has been multiplied, by all warps of the group.
-  SyncGroup();
+  if constexpr (kUnnormed) {
+    TakeFactors<kJoiners>();
+  } else {
+    SyncGroup();
+  }
   float* const shared = reinterpret_cast<float*>(ring);
   const int lane = thread % kWarp;
 #pragma unroll
@@ -313,33 +600,57 @@ __global__ void __launch_bounds__(kThreads, 2) PanelKernel(const __grid_constant
   } else {
     SyncGroup();
   }
+  // A row's sums that the cluster's blocks have.
+  const auto total_at = [&](int row, int output) {
+    const float* const from = shared + row * Shape::kPitch + output;
+    if constexpr (kSplit == 1) {
+      return LoadPack<float, kWide>(from);
+    } else {
+      Four parts[kSplit];
+#pragma unroll
+      for (int k = 0; k < kSplit; ++k) parts[k] = LoadPack<float, kWide>(SharedOfBlock(from, k));
+#pragma unroll
+      for (int k = 1; k < kSplit; ++k) AddTo(parts[k], parts[0]);
+      return parts[0];
+    }
+  };
+  // The same of a row that is written, by `set`, normed.
+  const auto sum_at = [&](int set, const Item& item) {
+    const int row = set * kRows + item.row;
+    Four total = total_at(row, item.output);
+    if constexpr (kUnnormed) {
+      if (p.unnormed.squares != nullptr) {
+        const Factors by = factors[item.row];
+        if (p.unnormed.post) {
+          const Four second = total_at(row + p.rows, item.output);
+#pragma unroll
+          for (int e = 0; e < kWide; ++e) {
+            total.at[e] = fmaf(by.joins, second.at[e], total.at[e]);
+          }
+        }
+#pragma unroll
+        for (int e = 0; e < kWide; ++e) total.at[e] *= by.inverse;
+      }
+    }
+    return total;
+  };
 #pragma unroll
   for (int i = 0; i < kItems; ++i) {
     const Item item = item_at(i);
     if (!item.exists) continue;
     const int output = output_of(item);
-    const float* const from = shared + item.row * Shape::kPitch + item.output;
-    Four total;
-    if constexpr (kSplit == 1) {
-      total = LoadPack<float, kWide>(from);
-    } else {
-      Four parts[kSplit];
-#pragma unroll
-      for (int k = 0; k < kSplit; ++k) parts[k] = LoadPack<float, kWide>(SharedOfBlock(from, k));
-      total = parts[0];
-#pragma unroll
-      for (int k = 1; k < kSplit; ++k) AddTo(parts[k], total);
-    }
+    Four total = sum_at(0, item);
     if constexpr (kPair == Pair::kGateUp) {
       AddTo(BiasesAt(p, p.bias, output), total);
-      Four up = LoadPack<float, kWide>(from + kRows * Shape::kPitch);
+      Four up = sum_at(1, item);
       AddTo(BiasesAt(p, p.up_bias, output), up);
 #pragma unroll
       for (int e = 0; e < kWide; ++e) {
         total.at[e] = Activate(p.activation, total.at[e]) * up.at[e];
       }
     } else {
-      AddTo(before[i], total);
+      AddTo(kEarly ? before[kEarly ? i : 0] : BiasesAt(p, p.bias, output), total);
+      if constexpr (kLeaves) leave(item.row, hidden[i], total);
     }
     StoreOut<T>(p, item.row, output, total);
   }
@@ -360,28 +671,43 @@ int32_t SplitOf(int32_t tiles, int32_t stages, int multiprocessors) {
   return split;
 }
 
-// KiB. Of gate and up nearly all there are: they bring the most bytes, behind a norm that leaves the
-// memory idle. Other products have half of them, for two blocks a multiprocessor: this kernel's, or
-// one of this kernel's and one of the next. Where few rows' blocks do not need a second place, more.
-// Measured on an H100 in whole steps of 16 rows, gate and up's ring and the others', in us: gemma3-1b
-// (144 blocks for down) 104, 112 1,234; 176, 112 1,206; 208, 112 1,184; 176, 160 1,261; llama3.2-1b
-// 1,187, 1,157, -, 1,143; llama3.1-8b 5,990, 5,809, -, 5,625. With 64 rows: llama3.2-1b 1,535, 1,512,
+// KiB. Of gate and up nearly all there are: they bring the most bytes, behind a norm that leaves
+// the memory idle. Other products have half of them, for two blocks a multiprocessor: this
+// kernel's, or one of this kernel's and one of the next. Where few rows' blocks do not need a
+// second place, more. Measured on an H100 in whole steps of 16 rows, gate and up's ring and the
+// others', in us: gemma3-1b (144 blocks for down) 104, 112 1,234; 176, 112 1,206; 208, 112 1,184;
+// 176, 160 1,261; llama3.2-1b 1,187, 1,157, -, 1,143; llama3.1-8b 5,990, 5,809, -, 5,625. With 64
+// rows: llama3.2-1b 1,535, 1,512,
 // -, 1,570.
-template <int kRows, Pair kPair>
-int32_t RingOf(int32_t blocks, int multiprocessors) {
+//
+// With unnormed rows nothing leaves the memory idle: what counts is that a block finds room beside
+// one of the kernel before. Then gate and up have what output's blocks of gemma3-1b (37 KiB) and of
+// llama3.2-1b (73) leave, and where they are more than the multiprocessors they, too, stand two by
+// two. Reckoned, not measured.
+template <int kRows, Pair kPair, bool kUnnormed>
+int32_t RingOf(int32_t blocks, int32_t columns, int multiprocessors) {
+  const bool one_each = blocks <= multiprocessors;
+  if (kUnnormed) return kPair == Pair::kColumns || !one_each ? 112 : columns <= 1536 ? 176 : 144;
   if (kPair == Pair::kGateUp) return 208;
-  return kRows <= 16 && blocks <= multiprocessors ? 160 : 112;
+  return kRows <= 16 && one_each ? 160 : 112;
 }
 
 PanelMatrix MatrixOf(const Matrix& weight) {
   return {weight.data, weight.dtype, weight.rows, weight.cols, kPanelOutputs};
 }
 
-template <typename T, int kRows, Pair kPair, int kSplit>
+template <typename T, int kRows, Pair kPair, int kSplit, bool kUnnormed>
 cudaError_t Launch(const PanelProductParams& p, PanelMaps& maps, const LaunchContext& context,
                    const PanelTuning& tuning) {
   using Shape = PanelShape<kRows, kPair>;
-  PanelArgs args = {};
+  ArgsOf<kUnnormed> args = {};
+  if constexpr (kUnnormed) {
+    args.unnormed = p.unnormed;
+    args.leaves = p.leaves;
+    args.width = p.in.width;
+    args.inverse_width = 1.0f / static_cast<float>(p.in.width);
+    args.tiles = static_cast<int32_t>(CeilDiv(p.in.width, kPanelOutputs));
+  }
   args.out = p.out.data;
   args.bias = p.bias;
   args.up_bias = p.up_bias;
@@ -396,67 +722,75 @@ cudaError_t Launch(const PanelProductParams& p, PanelMaps& maps, const LaunchCon
   const int32_t tiles = static_cast<int32_t>(CeilDiv(p.weight.rows, kPanelOutputs));
   const int32_t ring =
       1024 * (tuning.ring > 0 ? tuning.ring
-                              : RingOf<kRows, kPair>(tiles * kSplit, context.multiprocessors));
+                              : RingOf<kRows, kPair, kUnnormed>(tiles * kSplit, p.in.width,
+                                                                context.multiprocessors));
   args.slots = std::clamp<int32_t>(ring / Shape::kStageBytes, 2, kMostStages);
   args.slots = std::min<int32_t>(args.slots, std::max<int32_t>(2, CeilDiv(args.stages, kSplit)));
   const int32_t shared_bytes =
       1024 + std::max<int32_t>(args.slots * Shape::kStageBytes, Shape::kSumsBytes);
 
-  const auto kernel = PanelKernel<T, kRows, kPair, kSplit>;
+  const auto kernel = PanelKernel<T, kRows, kPair, kSplit, kUnnormed>;
   cudaError_t error = AllowShared(kernel, 227 * 1024 - 1024);
   if (error == cudaSuccess) error = PreferShared(kernel);
   // Those of weights while kernels are loaded, too: what a step then finds is made.
   if (error == cudaSuccess) error = maps.Find(MatrixOf(p.weight), args.weight);
   if (error == cudaSuccess && kPair == Pair::kGateUp) error = maps.Find(MatrixOf(p.up), args.up);
   if (error == cudaSuccess && !context.load_only) {
-    error = maps.Find({p.in.data, p.in.dtype, p.rows, p.in.width, kRows}, args.in);
+    error = maps.Find({p.in.data, p.in.dtype, InRowsOf(p), p.in.width, kRows}, args.in);
   }
   if (error != cudaSuccess) return error;
-  return LaunchClusters(kernel, dim3(static_cast<unsigned>(tiles * kSplit)), dim3(kThreads), kSplit,
-                        static_cast<size_t>(shared_bytes), context, args);
+  return LaunchClusters(kernel, dim3(static_cast<unsigned>(tiles * kSplit)),
+                        dim3(Threads(kRows, kUnnormed)), kSplit, static_cast<size_t>(shared_bytes),
+                        context, args);
 }
 
-template <typename T, int kRows, Pair kPair>
+template <typename T, int kRows, Pair kPair, bool kUnnormed>
 cudaError_t LaunchSplit(const PanelProductParams& p, PanelMaps& maps, const LaunchContext& context,
                         const PanelTuning& tuning) {
   const int32_t tiles = static_cast<int32_t>(CeilDiv(p.weight.rows, kPanelOutputs));
   const int32_t stages = static_cast<int32_t>(CeilDiv(p.weight.cols, StageColumns<kPair>()));
   switch (tuning.split > 0 ? tuning.split : SplitOf(tiles, stages, context.multiprocessors)) {
     case 1:
-      return Launch<T, kRows, kPair, 1>(p, maps, context, tuning);
+      return Launch<T, kRows, kPair, 1, kUnnormed>(p, maps, context, tuning);
     case 2:
-      return Launch<T, kRows, kPair, 2>(p, maps, context, tuning);
+      return Launch<T, kRows, kPair, 2, kUnnormed>(p, maps, context, tuning);
     case 4:
-      return Launch<T, kRows, kPair, 4>(p, maps, context, tuning);
+      return Launch<T, kRows, kPair, 4, kUnnormed>(p, maps, context, tuning);
     default:
-      return Launch<T, kRows, kPair, 8>(p, maps, context, tuning);
+      return Launch<T, kRows, kPair, 8, kUnnormed>(p, maps, context, tuning);
   }
 }
 
-template <typename T, int kRows>
+template <typename T, int kRows, bool kUnnormed>
 cudaError_t Launch(const PanelProductParams& p, PanelMaps& maps, const LaunchContext& context,
                    const PanelTuning& tuning) {
-  if (p.up.data != nullptr) return Launch<T, kRows, Pair::kGateUp, 1>(p, maps, context, tuning);
-  return LaunchSplit<T, kRows, Pair::kColumns>(p, maps, context, tuning);
+  if constexpr (kRows <= kPanelRows) {
+    if (p.up.data != nullptr) {
+      return Launch<T, kRows, Pair::kGateUp, 1, kUnnormed>(p, maps, context, tuning);
+    }
+  }
+  return LaunchSplit<T, kRows, Pair::kColumns, kUnnormed>(p, maps, context, tuning);
 }
 
 // Loads the kernels of fewer rows, too.
-template <typename T>
+template <typename T, bool kUnnormed>
 cudaError_t Launch(const PanelProductParams& p, PanelMaps& maps, const LaunchContext& context,
                    const PanelTuning& tuning) {
+  const int32_t rows = InRowsOf(p);
   cudaError_t error = cudaSuccess;
   const auto launch = [&](auto most) {
     constexpr int kMost = decltype(most)::value;
-    const bool own = p.rows > kMost / 2 && p.rows <= kMost;
-    if (error == cudaSuccess && (own || (context.load_only && p.rows > kMost))) {
-      error = Launch<T, kMost>(p, maps, context, tuning);
+    const bool own = rows > kMost / 2 && rows <= kMost;
+    if (error == cudaSuccess && (own || (context.load_only && rows > kMost))) {
+      error = Launch<T, kMost, kUnnormed>(p, maps, context, tuning);
     }
   };
-  if (p.rows <= 4) return Launch<T, 8>(p, maps, context, tuning);
+  if (rows <= 4) return Launch<T, 8, kUnnormed>(p, maps, context, tuning);
   launch(std::integral_constant<int, 8>());
   launch(std::integral_constant<int, 16>());
   launch(std::integral_constant<int, 32>());
   launch(std::integral_constant<int, 64>());
+  if constexpr (kUnnormed) launch(std::integral_constant<int, 128>());
   return error;
 }
 
@@ -464,8 +798,12 @@ cudaError_t Launch(const PanelProductParams& p, PanelMaps& maps, const LaunchCon
 
 cudaError_t LaunchPanelProduct(const PanelProductParams& p, PanelMaps& maps,
                                const LaunchContext& context, const PanelTuning& tuning) {
-  return p.weight.dtype == DType::kBFloat16 ? Launch<__nv_bfloat16>(p, maps, context, tuning)
-                                            : Launch<__half>(p, maps, context, tuning);
+  if (p.unnormed.squares != nullptr || p.leaves.rows != nullptr) {
+    if (!TakesUnnormed(p)) return cudaErrorInvalidValue;
+    return Launch<__nv_bfloat16, true>(p, maps, context, tuning);
+  }
+  return p.weight.dtype == DType::kBFloat16 ? Launch<__nv_bfloat16, false>(p, maps, context, tuning)
+                                            : Launch<__half, false>(p, maps, context, tuning);
 }
 
 }  // namespace sirocco::cuda::SIROCCO_CUDA_PATH

@@ -4,6 +4,7 @@
 
 #include <cuda_runtime_api.h>
 
+#include <cstddef>
 #include <cstdint>
 
 #include "kernels/cuda/launch.h"
@@ -11,6 +12,43 @@
 #include "kernels/params.h"
 
 namespace sirocco::cuda {
+
+// Products without norms between them. A norm divides a row by its root mean square, which is one
+// number a row: it can be applied to the sums of the product that reads the row, and nothing waits
+// for it before. So a product that writes the residual stream leaves the *unnormed* rows s * next
+// beside it, and each tile of 64 outputs its part of their squares, in a place of its own: nobody
+// counts, and the bits are the same in each run.
+//
+// Where what joins the stream is normed first (`post`), neither s nor its squares are known yet:
+//   s = h + r1 * a, a = delta * post, r1 = 1 / rms(delta)
+// Then two rows stand for each row, h * next and a * next, and four sums of squares, from which
+//   s^2 = h^2 + 2 * r1 * h * a + r1^2 * a^2
+// The reader adds up two products a row, and writes s, each block its share.
+inline constexpr int32_t kTileOutputs = 64;
+// Of unnormed rows: sums of squares a tile and row, and rows that stand for a row.
+constexpr int32_t SquaresOf(bool post) { return post ? 4 : 1; }  // delta^2, a^2, h^2, h * a; or s^2
+constexpr int32_t UnnormedRowsOf(bool post) { return post ? 2 : 1; }
+
+// What a product finds that reads unnormed rows; null `squares`: its rows are normed.
+struct UnnormedIn {
+  const float* squares = nullptr;  // [tiles of the stream, R, SquaresOf(post)]
+  float epsilon = 0;
+  bool post = false;
+  // With `post`: sum = hidden + r1 * added. `sum` may be `hidden`.
+  const float* hidden = nullptr;  // [R, width of in]
+  const float* added = nullptr;   // the same: a
+  float* sum = nullptr;           // the same
+};
+
+// What a product of the stream leaves; null `rows`: nothing. With `post`, `out` is a and `add` is
+// not set; without, `add` is.
+struct UnnormedOut {
+  const float* post = nullptr;    // [outputs] or null
+  const float* next = nullptr;    // [outputs]
+  const float* hidden = nullptr;  // with `post`: h [R, outputs]
+  void* rows = nullptr;           // [UnnormedRowsOf(post) * R, outputs] bfloat16
+  float* squares = nullptr;       // [tiles of outputs, R, SquaresOf(post)]
+};
 
 // out[R, outputs] = in[R, inputs] * weight^T + bias, onto what `out` holds where `add` is set; or,
 // where `up` has data, activation(in * weight^T + bias) * (in * up^T + up_bias).
@@ -24,6 +62,8 @@ struct PanelProductParams {
   Matrix up;         // as `weight`
   const float* up_bias = nullptr;
   Activation activation = Activation::kSilu;
+  UnnormedIn unnormed;  // of `in`, which has then UnnormedRowsOf rows a row; R is still `rows`
+  UnnormedOut leaves;
 };
 
 inline constexpr int32_t kPanelRows = 64;  // at most
@@ -50,6 +90,49 @@ inline bool TakesPanels(const PanelProductParams& p) {
          aligned(p.weight.data) && aligned(p.up.data);
 }
 
+// Where a norm is left out: between output and gate and up, and between down and the next layer's
+// q, k and v.
+enum class Between : uint8_t { kOutputGateUp, kDownQkv };
+inline constexpr int32_t kMostUnnormedRows = kPanelRows;
+// Up to how many rows; reckoned, not measured. With post-norms twice as many rows are multiplied:
+// of q, k and v, few outputs, that is little, but each block of gate and up would then bring more
+// activations than weights.
+constexpr int32_t UnnormedRows(Between between, bool post) {
+  return between == Between::kOutputGateUp && post ? 16 : kMostUnnormedRows;
+}
+
+// Rows that are multiplied.
+inline int32_t InRowsOf(const PanelProductParams& p) {
+  const bool two = p.unnormed.squares != nullptr && p.unnormed.post;
+  return p.rows * UnnormedRowsOf(two);
+}
+
+// Whether a product that TakesPanels may read or leave unnormed rows: in bfloat16 alone, since the
+// residual stream goes beyond what float16 holds, and everything by 16 bytes.
+inline bool TakesUnnormed(const PanelProductParams& p) {
+  const auto aligned = [](const void* data) { return reinterpret_cast<uintptr_t>(data) % 16 == 0; };
+  const UnnormedIn& in = p.unnormed;
+  const UnnormedOut& leaves = p.leaves;
+  // Of gate and up there are sums of both, and what is added to has its place in registers.
+  const bool many = p.up.data == nullptr && !p.add;
+  const int32_t most = many ? UnnormedRowsOf(true) * kPanelRows : kPanelRows;
+  return p.weight.dtype == DType::kBFloat16 && InRowsOf(p) <= most && p.weight.rows % 4 == 0 &&
+         aligned(p.out.data) && aligned(p.bias) && aligned(p.up_bias) && aligned(in.squares) &&
+         aligned(in.hidden) && aligned(in.added) && aligned(in.sum) && aligned(leaves.post) &&
+         aligned(leaves.next) && aligned(leaves.hidden) && aligned(leaves.rows) &&
+         aligned(leaves.squares);
+}
+
+// Bytes between two products: the rows, of which the squares begin behind UnnormedRowsBytes.
+inline size_t UnnormedRowsBytes(int32_t rows, int32_t width, bool post) {
+  const size_t bytes = size_t{2} * UnnormedRowsOf(post) * rows * width;
+  return (bytes + 255) / 256 * 256;
+}
+inline size_t UnnormedBytes(int32_t rows, int32_t width, bool post) {
+  const size_t tiles = (size_t{1} * width + kTileOutputs - 1) / kTileOutputs;
+  return UnnormedRowsBytes(rows, width, post) + sizeof(float) * SquaresOf(post) * tiles * rows;
+}
+
 // What measurements choose themselves; 0: as the shape wants it.
 struct PanelTuning {
   int32_t split = 0;  // blocks that share an output's columns: 1, 2, 4 or 8
@@ -57,8 +140,9 @@ struct PanelTuning {
 };
 
 namespace hopper {
-// Only what TakesPanels. Sums are float32, in one order for one number of rows. Where kernels are
-// only loaded, those of fewer rows are, too. `maps` stays its caller's.
+// Only what TakesPanels, and with unnormed rows TakesUnnormed. Sums are float32, in one order for
+// one number of rows. Where kernels are only loaded, those of fewer rows are, too. `maps` stays its
+// caller's.
 cudaError_t LaunchPanelProduct(const PanelProductParams& p, PanelMaps& maps,
                                const LaunchContext& context, const PanelTuning& tuning = {});
 }  // namespace hopper

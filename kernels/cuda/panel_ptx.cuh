@@ -31,6 +31,11 @@ __device__ __forceinline__ void ArriveExpecting(uint64_t* barrier, uint32_t byte
       : "memory");
 }
 
+// SyncNamed for those who do not wait: what they have written is seen by those who do.
+__device__ __forceinline__ void ArriveNamed(int barrier, int threads) {
+  asm volatile("barrier.arrive %0, %1;" ::"r"(barrier), "r"(threads) : "memory");
+}
+
 // ---- Boxes of tensors ---------------------------------------------------------------------------
 
 __device__ __forceinline__ void PrefetchMap(const CUtensorMap& map) {
@@ -91,7 +96,9 @@ __device__ __forceinline__ void CopyBox(void* to, const CUtensorMap& map, int co
 
 template <typename T, int kRows>
 __device__ __forceinline__ void MultiplyPanel(float (&d)[kRows / 2], uint64_t a, uint64_t b) {
-  if constexpr (std::is_same_v<T, __nv_bfloat16>) {
+  if constexpr (kRows == 128) {
+    MultiplyShared<T, 128>(d, a, b, true);
+  } else if constexpr (std::is_same_v<T, __nv_bfloat16>) {
     SIROCCO_MULTIPLY("bf16")
   } else {
     static_assert(std::is_same_v<T, __half>);

@@ -30,6 +30,10 @@ struct Bytes {
   }
   uint64_t operator()(const DownResidualParams&) const { return BytesOf(place.weights.down); }
   uint64_t operator()(const DownNormParams&) const { return BytesOf(place.weights.down); }
+  uint64_t operator()(const OutputGateUpParams& p) const {
+    return (*this)(p.output) + (*this)(p.gate_up);
+  }
+  uint64_t operator()(const DownQkvParams& p) const { return (*this)(p.down) + (*this)(p.qkv); }
   uint64_t operator()(const DecoderLayersParams& p) const {
     uint64_t bytes = 0;
     for (int layer = 0; layer < p.layers; ++layer) {

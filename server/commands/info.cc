@@ -93,12 +93,12 @@ void PrintPlan(const ServedModel& model) {
   std::printf("\ndecode plan of mode %s\n", std::string(NameOf(model.facts.mode)).c_str());
   ModelWeights shapes;
   LayOutWeights(model.files.descriptor, model.dtypes.TypesOf(model.files.tensors.get()), shapes);
-  for (const PlanEntry& entry :
-       DescribeDecodePlan(model.files.descriptor, model.facts.mode, shapes, model.dtypes.kv,
-                          model.device->norms_where_read_rows(),
-                          OfferOf(*model.device, model.files.descriptor, model.facts.mode, shapes,
-                                  model.device->ActivationDType(shapes.layers.front().q.dtype),
-                                  model.dtypes.kv))) {
+  for (const PlanEntry& entry : DescribeDecodePlan(
+           model.files.descriptor, model.facts.mode, shapes, model.dtypes.kv,
+           model.device->norms_where_read_rows(),
+           OfferOf(*model.device, model.files.descriptor, model.facts.mode, shapes,
+                   model.device->ActivationDType(shapes.layers.front().q.dtype), model.dtypes.kv),
+           model.device->paired_rows())) {
     std::printf("  %-10s %-18s %s%s%s\n", entry.part.c_str(), entry.operation.c_str(),
                 entry.detail.c_str(), entry.rows.empty() ? "" : ", ", entry.rows.c_str());
   }

@@ -15,6 +15,7 @@
 
 #include "graphs/executor.h"
 #include "kernels/cpu/cpu_device.h"
+#include "kernels/forwarding_device.h"
 #include "tests/graphs/deferring_device.h"
 #include "tests/graphs/schedule.h"
 #include "tests/kernels/devices.h"
@@ -32,15 +33,33 @@ absl::StatusOr<std::unique_ptr<Device>> Late(DeferringDevice::Pace pace) {
   return std::make_unique<DeferringDevice>(*std::move(cpu), pace, /*seed=*/1);
 }
 
-// The devices of the operations' tests, and two that are late.
+// Joins products in pairs up to four rows, and leaves more as they are.
+class InPairs final : public ForwardingDevice {
+ public:
+  explicit InPairs(std::unique_ptr<Device> behind)
+      : ForwardingDevice(*behind), owned_(std::move(behind)) {}
+  int32_t paired_rows() const override { return 4; }
+
+ private:
+  const std::unique_ptr<Device> owned_;
+};
+
+absl::StatusOr<std::unique_ptr<Device>> Paired() {
+  absl::StatusOr<std::unique_ptr<Device>> cpu = CreateCpuDevice(2);
+  if (!cpu.ok()) return cpu.status();
+  return std::make_unique<InPairs>(*std::move(cpu));
+}
+
+// The devices of the operations' tests, two that are late, and one whose products come in pairs.
 std::vector<TypedCase> AllCases() {
-  const DeviceCase late[] = {
+  const DeviceCase own[] = {
       {"cpu_late", [] { return Late(DeferringDevice::Pace::kWhenWaitedFor); }, DType::kFloat32,
        true},
       {"cpu_any_time", [] { return Late(DeferringDevice::Pace::kAnyTime); }, DType::kFloat32, true},
+      {"cpu_in_pairs", Paired, DType::kFloat32, true},
   };
   std::vector<TypedCase> cases = TypedCases();
-  for (const DeviceCase& device : late) {
+  for (const DeviceCase& device : own) {
     for (const DType dtype : {DType::kFloat32, DType::kBFloat16}) cases.push_back({device, dtype});
   }
   return cases;
@@ -131,7 +150,7 @@ INSTANTIATE_TEST_SUITE_P(All, DeviceScheduleTest,
                                             ::testing::Values(RandomNorms::kFew)),
                          ScheduleName);
 INSTANTIATE_TEST_SUITE_P(Norms, DeviceScheduleTest,
-                         ::testing::Combine(::testing::ValuesIn(TypedCases()),
+                         ::testing::Combine(::testing::ValuesIn(AllCases()),
                                             ::testing::ValuesIn(kAllModes),
                                             ::testing::Values(RandomNorms::kHeads,
                                                               RandomNorms::kAll,

@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "absl/strings/str_cat.h"
 #include "graphs/decode_plan.h"
 #include "graphs/executor.h"
 #include "graphs/layer_params.h"
@@ -503,6 +504,61 @@ TEST_F(ComposeTest, AStepTakesWhatIsForItsRows) {
   EXPECT_EQ(recorded(3), static_cast<int>(plan.entries().size()) - chain);
   EXPECT_THAT(device_.events, testing::Contains("down_norm 3"));
   EXPECT_THAT(device_.events, testing::Not(testing::Contains("down_residual 3")));
+}
+
+// Where a device joins products in pairs, steps of so many rows have the same operations, in pairs
+// from the first layer's attention to the last layer's down.
+TEST_F(ComposeTest, ProductsMayComeInPairs) {
+  for (const RandomNorms norms : {RandomNorms::kFew, RandomNorms::kAll}) {
+    Make(norms);
+    ComposeContext context = Context();
+    context.norms_where_read_rows = 2;
+    context.paired_rows = 16;
+    const Plan plan = ComposeDecoder(context);
+    Plan in_turn, plain;
+    for (const Plan::Entry& entry : plan.entries()) {
+      if (entry.rows.Has(2)) {
+        EXPECT_EQ(std::get_if<OutputGateUpParams>(&entry.operation), nullptr);
+        EXPECT_EQ(std::get_if<DownQkvParams>(&entry.operation), nullptr);
+      }
+      if (entry.rows.Has(17)) plain.Add(entry.part, entry.operation);
+      EXPECT_NE(entry.rows.Has(3), entry.rows.Has(17) || entry.rows.Has(2));
+      EXPECT_EQ(entry.rows.Has(3), entry.rows.Has(16));
+      if (!entry.rows.Has(3)) continue;
+      if (const auto* pair = std::get_if<OutputGateUpParams>(&entry.operation)) {
+        in_turn.Add(entry.part, FirstOf(*pair));
+        in_turn.Add(entry.part, SecondOf(*pair));
+      } else if (const auto* pair = std::get_if<DownQkvParams>(&entry.operation)) {
+        EXPECT_EQ(pair->qkv.layer.index, pair->down.layer.index + 1);
+        in_turn.Add(entry.part, FirstOf(*pair));
+        in_turn.Add(absl::StrCat("layer ", pair->qkv.layer.index), SecondOf(*pair));
+      } else {
+        in_turn.Add(entry.part, entry.operation);
+      }
+    }
+    EXPECT_EQ(All<OutputGateUpParams>(plan).size(), 3u);
+    EXPECT_EQ(All<DownQkvParams>(plan).size(), 2u);
+    // On the same buffers, too: as far as people see them.
+    std::vector<PlanEntry> paired_entries, plain_entries;
+    in_turn.Describe(paired_entries);
+    plain.Describe(plain_entries);
+    ASSERT_EQ(paired_entries.size(), plain_entries.size());
+    for (size_t i = 0; i < plain_entries.size(); ++i) {
+      EXPECT_EQ(paired_entries[i].part, plain_entries[i].part);
+      EXPECT_EQ(paired_entries[i].operation, plain_entries[i].operation);
+      EXPECT_EQ(paired_entries[i].detail, plain_entries[i].detail);
+    }
+    const auto gate_up = All<NormGateUpParams>(in_turn);
+    const auto down = All<DownNormParams>(in_turn);
+    const auto plain_gate_up = All<NormGateUpParams>(plain);
+    const auto plain_down = All<DownNormParams>(plain);
+    for (size_t i = 0; i < plain_down.size(); ++i) {
+      EXPECT_EQ(gate_up.at(i).hidden.data, plain_gate_up[i].hidden.data);
+      EXPECT_EQ(gate_up.at(i).sum.data, plain_gate_up[i].sum.data);
+      EXPECT_EQ(down.at(i).hidden.data, plain_down[i].hidden.data);
+      EXPECT_EQ(down.at(i).next_norm, plain_down[i].next_norm);
+    }
+  }
 }
 
 // Where a device offers all layers as one operation, steps of the fewest rows are that, the others

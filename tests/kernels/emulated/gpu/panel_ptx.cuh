@@ -1,0 +1,44 @@
+// kernels/cuda/panel_ptx.cuh for the host.
+#pragma once
+
+#include "tests/kernels/emulated/gpu/common.cuh"
+#include "tests/kernels/emulated/gpu/wgmma.cuh"
+
+namespace sirocco::cuda::SIROCCO_CUDA_PATH {
+
+inline void PublishBarriers() {}
+inline void ArriveExpecting(uint64_t* barrier, uint32_t bytes) { emulated::Arrive(barrier, bytes); }
+inline void ArriveNamed(int barrier, int threads) { emulated::Barrier(barrier, threads, false); }
+inline void PrefetchMap(const CUtensorMap&) {}
+inline void CopyBox(void* to, const CUtensorMap& map, int column, int row, uint64_t* barrier) {
+  emulated::Copy(to, map, column, row, barrier);
+}
+inline void CopyBox(void* to, const CUtensorMap& map, int column, int row, uint64_t* barrier,
+                    uint64_t /*policy*/) {
+  emulated::Copy(to, map, column, row, barrier);
+}
+
+// An element of an operand: rows of 128 bytes, their units of 16 bytes exchanged as the copy engine
+// and the matrix units do it.
+template <typename T>
+float ElementAt(uint64_t operand, int row, int column) {
+  uintptr_t at = operand * 16 + row * 128 + column * 2;
+  at ^= (at >> 7 & 7) << 4;
+  return static_cast<float>(*reinterpret_cast<const T*>(at));
+}
+
+template <typename T, int kRows>
+void MultiplyPanel(float (&d)[kRows / 2], uint64_t a, uint64_t b) {
+  const int thread = static_cast<int>(threadIdx.x);
+  float* const sums = d;
+  emulated::LaterProduct([=] {
+    const int output = thread / 32 * 16 + thread % 32 / 4;
+    for (int i = 0; i < kRows / 2; ++i) {
+      const int o = output + i % 4 / 2 * 8;
+      const int row = i / 4 * 8 + thread % 4 * 2 + i % 2;
+      for (int k = 0; k < 16; ++k) sums[i] += ElementAt<T>(a, o, k) * ElementAt<T>(b, row, k);
+    }
+  });
+}
+
+}  // namespace sirocco::cuda::SIROCCO_CUDA_PATH

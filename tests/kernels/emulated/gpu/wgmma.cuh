@@ -1,0 +1,24 @@
+// kernels/cuda/wgmma.cuh for the host: what panels take of it. An operand is its address / 16.
+#pragma once
+
+#include "tests/kernels/emulated/gpu/ptx.cuh"
+
+namespace sirocco::cuda::SIROCCO_CUDA_PATH {
+
+inline constexpr int kWarpgroup = 128;
+
+inline void InitBarrier(uint64_t* barrier, int arrivals) { emulated::InitCount(barrier, arrivals); }
+inline void ArriveBarrier(uint64_t* barrier) { emulated::Arrive(barrier, 0); }
+inline void WaitBarrier(uint64_t* barrier, uint32_t parity) {
+  emulated::WaitPhase(barrier, parity);
+}
+inline void SyncNamed(int barrier, int threads) { emulated::Barrier(barrier, threads, true); }
+inline uint64_t Operand(const void* at) { return reinterpret_cast<uintptr_t>(at) / 16; }
+inline void BeginProducts() {}
+inline void CommitProducts() { emulated::CommitGroup(); }
+template <int kPending>
+void WaitForProducts() {
+  emulated::WaitGroups(kPending);
+}
+
+}  // namespace sirocco::cuda::SIROCCO_CUDA_PATH

@@ -1,0 +1,183 @@
+// Two operations as one against the two in turn, on the same device.
+#include "kernels/operation_pairs.h"
+
+#include <gtest/gtest.h>
+
+#include <memory>
+#include <vector>
+
+#include "tests/kernels/fused_ops_test.h"
+
+namespace sirocco {
+namespace {
+
+using Floats = std::vector<float>;
+
+class OperationPairsTest : public FusedOpsTest {
+ protected:
+  // What a pair leaves: the second product, and the stream.
+  struct Left {
+    Floats out, stream;
+  };
+
+  void ExpectPair(const Left& pair, const Left& again, const Left& in_turn) {
+    EXPECT_EQ(pair.out, again.out);
+    EXPECT_EQ(pair.stream, again.stream);
+    if (GetParam().device.invariant) {
+      EXPECT_EQ(pair.out, in_turn.out);
+      EXPECT_EQ(pair.stream, in_turn.stream);
+      return;
+    }
+    // Rows are rounded before they are divided, not after.
+    ExpectNear(pair.out, reference::Wide(in_turn.out), 2 * tolerance());
+    ExpectNear(pair.stream, reference::Wide(in_turn.stream), tolerance());
+  }
+
+  OutputGateUpParams OutputGateUpOf(const LayerWorld& w) {
+    const bool post = w.layer.attention_post_norm != nullptr;
+    OutputGateUpParams p;
+    p.rows = w.rows;
+    p.output.layer = p.gate_up.layer = w.Ref();
+    p.output.attention = Upload(w.attention_values, w.ref.q_rows);
+    p.output.hidden = p.gate_up.hidden = Hidden(w);
+    if (post) {
+      p.output.delta = p.gate_up.delta = EmptyResidual(w);
+      p.gate_up.sum = EmptyResidual(w);
+    }
+    p.gate_up.normed = Empty(w, w.shape.hidden);
+    p.gate_up.out = Empty(w, w.shape.intermediate);
+    return p;
+  }
+  Left OutputGateUp(const LayerWorld& w, bool in_turn) {
+    const OutputGateUpParams p = OutputGateUpOf(w);
+    Do(p, in_turn);
+    return {Get(w, p.gate_up.out),
+            Get(w, p.output.delta.data != nullptr ? p.gate_up.sum : p.gate_up.hidden)};
+  }
+  DownQkvParams DownQkvOf(const LayerWorld& w) {
+    DownQkvParams p;
+    p.rows = w.rows;
+    p.down.layer = p.qkv.layer = w.Ref();
+    p.down.in = Upload(w.mlp_values, w.shape.intermediate);
+    p.down.hidden = Hidden(w);
+    if (w.layer.mlp_post_norm != nullptr) p.down.delta = EmptyResidual(w);
+    p.down.next_norm = w.next_norm;
+    p.down.normed = p.qkv.normed = Empty(w, w.shape.hidden);
+    p.qkv.qkv = EmptyQkv(w);
+    return p;
+  }
+  Left DownQkv(const LayerWorld& w, bool in_turn) {
+    const DownQkvParams p = DownQkvOf(w);
+    Do(p, in_turn);
+    return {Get(w, p.qkv.qkv), Get(w, p.down.hidden)};
+  }
+
+ private:
+  template <typename Pair>
+  void Do(const Pair& p, bool in_turn) {
+    if (in_turn) {
+      Execute(FirstOf(p));
+      Execute(SecondOf(p));
+    } else {
+      Execute(p);
+    }
+  }
+};
+
+TEST_P(OperationPairsTest, OutputGateUpIsTheTwoInTurn) {
+  OnShapes([&](const LayerWorld& w) {
+    ExpectPair(OutputGateUp(w, false), OutputGateUp(w, false), OutputGateUp(w, true));
+  });
+}
+
+TEST_P(OperationPairsTest, DownQkvIsTheTwoInTurn) {
+  OnShapes([&](const LayerWorld& w) {
+    ExpectPair(DownQkv(w, false), DownQkv(w, false), DownQkv(w, true));
+  });
+}
+
+TEST_P(OperationPairsTest, ABatchInvariantDeviceAsksForNone) {
+  if (!GetParam().device.batch_invariant) GTEST_SKIP() << "it may";
+  EXPECT_EQ(device().paired_rows(), 0);
+}
+
+// What was prepared with many rows, which may be made another way, is there for fewer.
+TEST_P(OperationPairsTest, PreparedWithManyRowsFewerAllocateNothing) {
+  for (const bool post_norms : {false, true}) {
+    LayerShape shape = Shape(post_norms);
+    shape.on_host = shape.adjacent = true;
+    const LayerWorld w(memory(), shape, 70, activations(), dtype());
+    OutputGateUpParams output_gate_up = OutputGateUpOf(w);
+    DownQkvParams down_qkv = DownQkvOf(w);
+    ASSERT_TRUE(device().BeginPrepare().ok());
+    ASSERT_TRUE(ops().Run(output_gate_up).ok());
+    ASSERT_TRUE(ops().Run(down_qkv).ok());
+    ASSERT_TRUE(device().EndPrepare().ok());
+    const uint64_t allocations = device().counters().allocations;
+    for (int32_t rows = 70; rows > 0; --rows) {
+      output_gate_up.rows = down_qkv.rows = rows;
+      ASSERT_TRUE(device().BeginRecord().ok());
+      EXPECT_EQ(ops().Run(output_gate_up), absl::OkStatus()) << rows << " rows";
+      EXPECT_EQ(ops().Run(down_qkv), absl::OkStatus()) << rows << " rows";
+      const absl::StatusOr<std::unique_ptr<Recording>> recording = device().EndRecord();
+      ASSERT_TRUE(recording.ok()) << recording.status();
+      ASSERT_TRUE(device().Launch(**recording).ok());
+      ASSERT_TRUE(device().Synchronize().ok());
+    }
+    EXPECT_EQ(device().counters().allocations, allocations);
+  }
+}
+
+// For the table of kernels: with so many rows the two are made in turn.
+TEST_P(OperationPairsTest, ManyRowsHaveTheProductsOfBoth) {
+  LayerShape shape = Shape();
+  shape.on_host = shape.adjacent = true;
+  const LayerWorld w(memory(), shape, 70, activations(), dtype());
+  const auto expect = [&](const auto& pair) {
+    const auto count = [&](const auto& params) {
+      Execute(params);
+      return ops().ProductsOf(params).size();
+    };
+    const size_t of_both = count(FirstOf(pair)) + count(SecondOf(pair));
+    EXPECT_EQ(count(pair), of_both);
+  };
+  expect(OutputGateUpOf(w));
+  expect(DownQkvOf(w));
+}
+
+// Rows of the two that do not belong together.
+TEST_P(OperationPairsTest, TheSecondReadsWhatTheFirstWrites) {
+  const LayerWorld w(memory(), Shape(), 3, activations(), dtype());
+  OutputGateUpParams output_gate_up = OutputGateUpOf(w);
+  output_gate_up.gate_up.hidden = Hidden(w);
+  EXPECT_EQ(ops().Run(output_gate_up),
+            absl::InvalidArgumentError("output_gate_up: the two have other hidden rows"));
+  DownQkvParams down_qkv = DownQkvOf(w);
+  down_qkv.qkv.normed = Empty(w, w.shape.hidden);
+  EXPECT_EQ(ops().Run(down_qkv),
+            absl::InvalidArgumentError("down_qkv: the two have other normed rows"));
+}
+
+// Refused as either operation alone.
+TEST_P(OperationPairsTest, EitherIsChecked) {
+  const LayerWorld w(memory(), Shape(), 3, activations(), dtype());
+  OutputGateUpParams p;
+  p.rows = w.rows;
+  p.output.layer = p.gate_up.layer = w.Ref();
+  p.output.hidden = p.gate_up.hidden = Hidden(w);
+  p.gate_up.normed = Empty(w, w.shape.hidden);
+  p.gate_up.out = Empty(w, w.shape.intermediate);
+  const absl::Status first = ops().Run(p);
+  EXPECT_EQ(first.code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_NE(first.message().find("output_residual"), std::string::npos) << first;
+  p.output.attention = Upload(w.attention_values, w.ref.q_rows);
+  p.gate_up.out = Rows();
+  const absl::Status second = ops().Run(p);
+  EXPECT_EQ(second.code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_NE(second.message().find("norm_gate_up"), std::string::npos) << second;
+}
+
+SIROCCO_ON_ALL_TYPED_DEVICES(OperationPairsTest);
+
+}  // namespace
+}  // namespace sirocco
