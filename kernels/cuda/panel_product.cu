@@ -24,13 +24,14 @@
 #include "kernels/cuda/panel_ptx.cuh"
 #include "kernels/cuda/path.h"
 #include "kernels/cuda/ptx.cuh"
+#include "kernels/cuda/tensor_map.cuh"
 #include "kernels/cuda/wgmma.cuh"
 
 namespace sirocco::cuda::SIROCCO_CUDA_PATH {
 namespace {
 
 constexpr int kPanelOutputs = 64;
-constexpr int kColumns = 64;  // of a panel
+constexpr int kColumns = kMapColumns;  // of a panel
 constexpr int kPanelBytes = kPanelOutputs * kColumns * 2;
 constexpr int kPanels = 2;          // of weights, a stage
 constexpr int kGroup = kWarpgroup;  // threads that multiply
@@ -122,8 +123,8 @@ __device__ __forceinline__ void CopyStages(const PanelArgs& p, int tile, int fir
   const int filled = min(p.slots, last - first);
   for (int i = 0; i < filled; ++i) weights(first + i, i);
   PrefetchMap(p.in);
-  // Early: what comes next has weights to ask for, too. So it may begin while kernels before this one
-  // still run, and reads before its wait only what they do not write.
+  // Early: what comes next has weights to ask for, too. So it may begin while kernels before this
+  // one still run, and reads before its wait only what they do not write.
   LaunchDependents();
   WaitForDependency();
   for (int i = 0; i < filled; ++i) activations(first + i, i);
@@ -349,36 +350,6 @@ __global__ void __launch_bounds__(kThreads, 2) PanelKernel(const __grid_constant
   }
 }
 
-// The driver's function that describes a matrix to the tensor copy engine.
-using EncodeTensor = decltype(&cuTensorMapEncodeTiled);
-
-EncodeTensor FindEncodeTensor() {
-  void* found = nullptr;
-  cudaDriverEntryPointQueryResult result = cudaDriverEntryPointSymbolNotFound;
-  const cudaError_t error = cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &found,
-                                                             12000, cudaEnableDefault, &result);
-  return error == cudaSuccess && result == cudaDriverEntryPointSuccess
-             ? reinterpret_cast<EncodeTensor>(found)
-             : nullptr;
-}
-
-// Boxes of `box_rows` rows by a panel's columns; what is beyond the matrix comes as zeros.
-cudaError_t Describe(EncodeTensor encode, const void* data, DType dtype, int32_t rows,
-                     int32_t columns, uint32_t box_rows, CUtensorMap& map) {
-  const cuuint64_t size[2] = {static_cast<cuuint64_t>(columns), static_cast<cuuint64_t>(rows)};
-  const cuuint64_t stride[1] = {static_cast<cuuint64_t>(columns) * 2};
-  const cuuint32_t box[2] = {kColumns, box_rows};
-  const cuuint32_t step[2] = {1, 1};
-  const CUresult result =
-      encode(&map,
-             dtype == DType::kBFloat16 ? CU_TENSOR_MAP_DATA_TYPE_BFLOAT16
-                                       : CU_TENSOR_MAP_DATA_TYPE_FLOAT16,
-             2, const_cast<void*>(data), size, stride, box, step, CU_TENSOR_MAP_INTERLEAVE_NONE,
-             CU_TENSOR_MAP_SWIZZLE_128B, CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
-             CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
-  return result == CUDA_SUCCESS ? cudaSuccess : cudaErrorInvalidValue;
-}
-
 // So many blocks share a tile's columns that all blocks together are about one a multiprocessor.
 int32_t SplitOf(int32_t tiles, int32_t stages, int multiprocessors) {
   int32_t split = 1;
@@ -389,12 +360,13 @@ int32_t SplitOf(int32_t tiles, int32_t stages, int multiprocessors) {
   return split;
 }
 
-// KiB. Of gate and up nearly all there are: they bring the most bytes, behind a norm that leaves the
-// memory idle. Other products have half of them, for two blocks a multiprocessor: this kernel's, or
-// one of this kernel's and one of the next. Where few rows' blocks do not need a second place, more.
-// Measured on an H100 in whole steps of 16 rows, gate and up's ring and the others', in us: gemma3-1b
-// (144 blocks for down) 104, 112 1,234; 176, 112 1,206; 208, 112 1,184; 176, 160 1,261; llama3.2-1b
-// 1,187, 1,157, -, 1,143; llama3.1-8b 5,990, 5,809, -, 5,625. With 64 rows: llama3.2-1b 1,535, 1,512,
+// KiB. Of gate and up nearly all there are: they bring the most bytes, behind a norm that leaves
+// the memory idle. Other products have half of them, for two blocks a multiprocessor: this
+// kernel's, or one of this kernel's and one of the next. Where few rows' blocks do not need a
+// second place, more. Measured on an H100 in whole steps of 16 rows, gate and up's ring and the
+// others', in us: gemma3-1b (144 blocks for down) 104, 112 1,234; 176, 112 1,206; 208, 112 1,184;
+// 176, 160 1,261; llama3.2-1b 1,187, 1,157, -, 1,143; llama3.1-8b 5,990, 5,809, -, 5,625. With 64
+// rows: llama3.2-1b 1,535, 1,512,
 // -, 1,570.
 template <int kRows, Pair kPair>
 int32_t RingOf(int32_t blocks, int multiprocessors) {
@@ -435,13 +407,14 @@ cudaError_t Launch(const PanelProductParams& p, const LaunchContext& context,
   if (error == cudaSuccess) error = PreferShared(kernel);
   if (error != cudaSuccess) return error;
   if (!context.load_only) {
-    error = Describe(encode, p.weight.data, p.weight.dtype, p.weight.rows, p.weight.cols,
-                     kPanelOutputs, args.weight);
+    error = DescribeMatrix(encode, p.weight.data, p.weight.dtype, p.weight.rows, p.weight.cols,
+                           kPanelOutputs, args.weight);
     if (error == cudaSuccess && kPair == Pair::kGateUp) {
-      error = Describe(encode, p.up.data, p.up.dtype, p.up.rows, p.up.cols, kPanelOutputs, args.up);
+      error = DescribeMatrix(encode, p.up.data, p.up.dtype, p.up.rows, p.up.cols, kPanelOutputs,
+                             args.up);
     }
     if (error == cudaSuccess) {
-      error = Describe(encode, p.in.data, p.in.dtype, p.rows, p.in.width, kRows, args.in);
+      error = DescribeMatrix(encode, p.in.data, p.in.dtype, p.rows, p.in.width, kRows, args.in);
     }
     if (error != cudaSuccess) return error;
   }
