@@ -20,10 +20,12 @@ namespace sirocco::cuda::SIROCCO_CUDA_PATH {
 // ---- Clusters -----------------------------------------------------------------------------------
 
 // Arrives at the same barrier of the cluster's block `rank`.
+// Orders nothing: for who has read by products that have ended, and written nothing. (Releasing to
+// the cluster would be a fence of the whole GPU, a stage.)
 __device__ __forceinline__ void ArriveAtBlock(uint64_t* barrier, uint32_t rank) {
   asm volatile(
       "{.reg .b32 there; mapa.shared::cluster.u32 there, %0, %1; "
-      "mbarrier.arrive.release.cluster.shared::cluster.b64 _, [there];}" ::"r"(
+      "mbarrier.arrive.relaxed.cluster.shared::cluster.b64 _, [there];}" ::"r"(
           SharedAddress(barrier)),
       "r"(rank)
       : "memory");

@@ -589,7 +589,7 @@ int ChainAll(std::vector<int> all, const LaunchContext& context) {
     std::vector<Work*> works;
     cublasLtMatmulAlgo_t algorithms[4];
     std::vector<Best> ours;
-    const double least = rows > 512 ? 60 : 10;
+    const double least = rows > 512 ? 30 : 10;
     for (int i = 0; i < 4; ++i) {
       works.push_back(new Work(model.products[i], rows, 8));
       double us = 0;
