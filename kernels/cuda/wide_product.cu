@@ -4,10 +4,11 @@ namespace sirocco::cuda::SIROCCO_CUDA_PATH {
 namespace {
 
 template <typename Shape, typename T>
-cudaError_t LaunchEnd(const WideProductParams& p, int32_t group, const LaunchContext& context) {
-  if (p.up.data != nullptr) return LaunchWide<Shape, T, WideEnd::kGateUp>(p, group, context);
-  if (p.add) return LaunchWide<Shape, T, WideEnd::kAdd>(p, group, context);
-  return LaunchWide<Shape, T, WideEnd::kStore>(p, group, context);
+cudaError_t LaunchEnd(const WideProductParams& p, const WideChoice& choice,
+                      const LaunchContext& context) {
+  if (p.up.data != nullptr) return LaunchWide<Shape, T, WideEnd::kGateUp>(p, choice, context);
+  if (p.add) return LaunchWide<Shape, T, WideEnd::kAdd>(p, choice, context);
+  return LaunchWide<Shape, T, WideEnd::kStore>(p, choice, context);
 }
 
 template <typename T>
@@ -17,7 +18,7 @@ cudaError_t Launch(const WideProductParams& p, const WideChoice& choice,
     cudaError_t error = cudaSuccess;
     const auto load = [&](auto shape) {
       if (error != cudaSuccess) return;
-      error = LaunchEnd<decltype(shape), T>(p, choice.group, context);
+      error = LaunchEnd<decltype(shape), T>(p, choice, context);
     };
     load(WideShape<2, 256, 2, 1>());
     load(WideShape<2, 224, 2, 1>());
@@ -27,13 +28,13 @@ cudaError_t Launch(const WideProductParams& p, const WideChoice& choice,
   }
   switch (choice.tile) {
     case WideTile::kPairs256:
-      return LaunchEnd<WideShape<2, 256, 2, 1>, T>(p, choice.group, context);
+      return LaunchEnd<WideShape<2, 256, 2, 1>, T>(p, choice, context);
     case WideTile::kPairs224:
-      return LaunchEnd<WideShape<2, 224, 2, 1>, T>(p, choice.group, context);
+      return LaunchEnd<WideShape<2, 224, 2, 1>, T>(p, choice, context);
     case WideTile::kPairs128:
-      return LaunchEnd<WideShape<2, 128, 2, 1>, T>(p, choice.group, context);
+      return LaunchEnd<WideShape<2, 128, 2, 1>, T>(p, choice, context);
     case WideTile::kShared256:
-      return LaunchEnd<WideShape<2, 256, 1, 2>, T>(p, choice.group, context);
+      return LaunchEnd<WideShape<2, 256, 1, 2>, T>(p, choice, context);
   }
   return cudaErrorNotSupported;
 }

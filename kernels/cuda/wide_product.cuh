@@ -75,6 +75,7 @@ struct WideArgs {
   int32_t rows;
   int32_t outputs;  // of `out`
   int32_t depth;    // stages of all inputs
+  int32_t skew;     // stages that the second warpgroup begins later, fewer than a part's and kSlots
   bool wide;        // out is float32
   bool once;        // each weight is read once
   Activation activation;
@@ -237,14 +238,18 @@ __device__ __forceinline__ float2 TwoBiases(const float* bias, int output) {
 }
 
 // x * sigmoid of what the activation takes of it: both activations are of this form, since
-// (1 + tanh(u)) / 2 is the sigmoid of 2u. Within 4 units in the last place, by two special
+// (1 + tanh(u)) / 2 is the sigmoid of 2u. Within a few units in the last place, by two special
 // instructions in place of a division. Large negative x give -0, as x * 0 does.
-__device__ __forceinline__ float ActivateWide(Activation activation, float x) {
+template <Activation kActivation>
+__device__ __forceinline__ float ActivateWide(float x) {
   constexpr float kLog2E = 1.4426950408889634f;
   constexpr float kTwoSqrt2OverPi = 2 * 0.79788456080286535588f;
-  const float u =
-      activation == Activation::kSilu ? x : kTwoSqrt2OverPi * (x + 0.044715f * x * x * x);
-  return x * Reciprocal(1.0f + Exp2(-kLog2E * u));
+  if constexpr (kActivation == Activation::kSilu) {
+    return x * Reciprocal(1.0f + Exp2(-kLog2E * x));
+  } else {
+    const float inner = fmaf(0.044715f * x * x, x, x);
+    return x * Reciprocal(1.0f + Exp2(-kLog2E * kTwoSqrt2OverPi * inner));
+  }
 }
 
 template <typename T>
@@ -295,16 +300,34 @@ __device__ __forceinline__ void EndTile(const WideArgs& p, const WideItem& item,
   constexpr int kEights = Shape::kOutputs / 8;
   if constexpr (kEnd == WideEnd::kGateUp) {
     const int first = output_tile * (Shape::kOutputs / 2);
-    StoreHalves<T, kEights / 2>(p, row, first, [&](int j, int h) {
-      const int output = first + 8 * j + own;
-      const bool exists = first + 8 * j < p.outputs;
-      const float2 gate_bias = TwoBiases(exists ? p.bias : nullptr, output);
-      const float2 up_bias = TwoBiases(exists ? p.up_bias : nullptr, output);
-      const float* const gate = sums + 8 * j + 2 * h;
-      const float* const up = gate + 4;
-      return PackTwo<T>(ActivateWide(p.activation, gate[0] + gate_bias.x) * (up[0] + up_bias.x),
-                        ActivateWide(p.activation, gate[1] + gate_bias.y) * (up[1] + up_bias.y));
-    });
+    // What is the same for all outputs is asked once.
+    const auto end = [&](auto activation, auto biased) {
+      StoreHalves<T, kEights / 2>(p, row, first, [&](int j, int h) {
+        constexpr Activation kActivation = decltype(activation)::value;
+        const float* const gate = sums + 8 * j + 2 * h;
+        const float* const up = gate + 4;
+        float2 gate_bias = {0, 0}, up_bias = {0, 0};
+        if constexpr (decltype(biased)::value) {
+          const bool exists = first + 8 * j < p.outputs;
+          gate_bias = TwoBiases(exists ? p.bias : nullptr, first + 8 * j + own);
+          up_bias = TwoBiases(exists ? p.up_bias : nullptr, first + 8 * j + own);
+        }
+        return PackTwo<T>(ActivateWide<kActivation>(gate[0] + gate_bias.x) * (up[0] + up_bias.x),
+                          ActivateWide<kActivation>(gate[1] + gate_bias.y) * (up[1] + up_bias.y));
+      });
+    };
+    const auto with = [&](auto activation) {
+      if (p.bias == nullptr && p.up_bias == nullptr) {
+        end(activation, std::false_type());
+      } else {
+        end(activation, std::true_type());
+      }
+    };
+    if (p.activation == Activation::kSilu) {
+      with(std::integral_constant<Activation, Activation::kSilu>());
+    } else {
+      with(std::integral_constant<Activation, Activation::kGeluTanh>());
+    }
     return;
   }
   const int first = output_tile * Shape::kOutputs;
@@ -319,7 +342,8 @@ __device__ __forceinline__ void EndTile(const WideArgs& p, const WideItem& item,
   }
   float* const out =
       static_cast<float*>(p.out) + int64_t{item.part} * p.rows * p.outputs + first + own;
-  constexpr int kAtOnce = 8;  // eights whose residuals are on their way at once
+  // Eights whose residuals are on their way at once: as many as registers allow.
+  constexpr int kAtOnce = Shape::kGroups == 2 ? 8 : 4;
 #pragma unroll
   for (int j = 0; j < kEights; j += kAtOnce) {
     float2 before[kAtOnce][2];
@@ -386,6 +410,9 @@ __device__ __forceinline__ void MultiplyTiles(const WideArgs& p, int cluster, in
   float sums[Shape::kSums] = {};
   WideSlot<Shape::kSlots> slot;
   WaitForDependency();
+  // One warpgroup's ends then fall into the other's products. The slot is not filled anew before
+  // this warpgroup has left it.
+  if (group == 1 && p.skew > 0) WaitBarrier(&full[p.skew], 0);
 #pragma unroll 1
   for (int i = cluster; i < p.grid.items(); i += clusters) {
     const WideItem item = p.grid.At(i);
@@ -476,7 +503,8 @@ int WideRoom(void (*kernel)(WideArgs), int multiprocessors) {
 }
 
 template <typename Shape, typename T, WideEnd kEnd>
-cudaError_t LaunchWide(const WideProductParams& p, int32_t group, const LaunchContext& context) {
+cudaError_t LaunchWide(const WideProductParams& p, const WideChoice& choice,
+                       const LaunchContext& context) {
   // Found while kernels are loaded, not while a stream is captured.
   static const EncodeTensor encode = FindEncodeTensor();
   if (encode == nullptr) return cudaErrorNotSupported;
@@ -500,7 +528,9 @@ cudaError_t LaunchWide(const WideProductParams& p, int32_t group, const LaunchCo
   args.grid.outputs = static_cast<int32_t>(
       CeilDiv(p.weight.rows * (both ? 2 : 1), Shape::kOutputs * Shape::kAcross));
   args.grid.parts = p.parts;
-  args.grid.group = std::clamp<int32_t>(group, 1, args.grid.rows);
+  args.grid.group = std::clamp<int32_t>(choice.group, 1, args.grid.rows);
+  args.skew = std::clamp<int32_t>(
+      choice.skew, 0, std::min<int32_t>(Shape::kSlots, args.depth / args.grid.parts) - 1);
   args.once = args.grid.rows == 1;
   if (!context.load_only) {
     error =

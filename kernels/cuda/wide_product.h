@@ -52,6 +52,7 @@ enum class WideTile : int32_t {
 struct WideChoice {
   WideTile tile = WideTile::kPairs256;
   int32_t group = 8;  // runs of row tiles that share their weights' reading (WideGrid)
+  int32_t skew = 2;   // stages by which a block's second warpgroup follows the first
 };
 
 // Products of fewer rows are panels' or the library's.

@@ -150,7 +150,7 @@ TEST_P(FusedLibraryTest, NormGateUpOfManyRows) {
           run();
           EXPECT_TRUE(device().Synchronize().ok());
           std::vector<float> out = Get(w, p.out);
-          out.resize(static_cast<size_t>(rows) * intermediate);
+          out.resize(static_cast<size_t>(rows) * w.shape.intermediate);
           return out;
         };
         const std::vector<float> issued = outcome([&] { EXPECT_TRUE(ops().Run(p).ok()); });
