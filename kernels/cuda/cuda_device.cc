@@ -42,6 +42,7 @@ KernelSet KernelsOf(bool portable, bool batch_invariant, LtMatMul* library) {
   }
   return {.launchers = portable ? portable::KernelLaunchers() : hopper::KernelLaunchers(),
           .panels = portable ? nullptr : LaunchPanels,
+          .wide = portable ? nullptr : KernelSet::WideLauncher(hopper::LaunchWideProduct),
           .layers = portable ? nullptr : KernelSet::LayersLauncher(hopper::LaunchLayers),
           .library = library};
 }

@@ -16,6 +16,7 @@
 #include "kernels/cuda/launch.h"
 #include "kernels/cuda/lt_matmul.h"
 #include "kernels/cuda/panel_product.h"
+#include "kernels/cuda/wide_product.h"
 #include "kernels/ops.h"
 
 namespace sirocco::cuda {
@@ -40,10 +41,13 @@ class OpSink {
 struct KernelSet {
   using PanelLauncher = cudaError_t (*)(const PanelProductParams&, PanelMaps&,
                                         const LaunchContext&);
+  using WideLauncher = cudaError_t (*)(const WideProductParams&, const WideChoice&,
+                                       const LaunchContext&);
   using LayersLauncher = cudaError_t (*)(const DecoderLayersParams&, const LaunchContext&);
 
   const Launchers& launchers;
   PanelLauncher panels = nullptr;   // null: no products by panels
+  WideLauncher wide = nullptr;      // null: no wide products
   LayersLauncher layers = nullptr;  // null: no layers as one kernel
   LtMatMul* library = nullptr;      // null: all products are our own kernels'
 };
@@ -53,6 +57,7 @@ class CudaOps final : public Ops {
   CudaOps(const KernelSet& kernels, OpSink& sink)
       : launchers_(kernels.launchers),
         panels_(kernels.panels),
+        wide_(kernels.wide),
         layers_(kernels.layers),
         sink_(sink),
         library_(kernels.library) {}
@@ -132,9 +137,14 @@ class CudaOps final : public Ops {
   bool IsUnnormed(const Pair& p) const;
   template <typename Pair>
   absl::Status PanelPair(std::string_view operation, const Pair& p);
+  template <typename Params>
+  bool IsWide(const Params& p) const;
+  template <typename Params>
+  absl::Status WideFused(const Checks& checks, const Params& p);
 
   const Launchers& launchers_;
   const KernelSet::PanelLauncher panels_;
+  const KernelSet::WideLauncher wide_;
   const KernelSet::LayersLauncher layers_;
   PanelMaps maps_;
   OpSink& sink_;

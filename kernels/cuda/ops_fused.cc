@@ -1,7 +1,7 @@
 // The fused operations of the step plans. Few rows are our kernels'; so are many where the host
 // does not know the layer or the library does not take a product. Else an operation is our kernel
-// of the norms, the products, and our kernel that ends them: the products are panels', which end
-// all but norms themselves, or the library's.
+// of the norms, the products, and our kernel that ends them: the products are panels' or wide ones,
+// which end all but norms themselves, or the library's.
 #include <algorithm>
 #include <cstdint>
 #include <string_view>
@@ -143,6 +143,21 @@ PanelProductParams PanelsOf(const NormGateUpParams& p) {
   return panels;
 }
 
+WideProductParams WideOf(const PanelProductParams& panels) {
+  WideProductParams wide;
+  wide.rows = panels.rows;
+  wide.in = panels.in;
+  wide.weight = panels.weight;
+  wide.bias = panels.bias;
+  wide.out = panels.out;
+  wide.add = panels.add;
+  wide.up = panels.up;
+  wide.up_bias = panels.up_bias;
+  wide.activation = panels.activation;
+  return wide;
+}
+
+// Of panels, and of wide products.
 template <typename Params>
 cudaError_t EndPanels(const Launchers& /*launchers*/, const Params& /*p*/,
                       const LaunchContext& /*context*/) {
@@ -235,11 +250,12 @@ absl::Status CudaOps::EnqueueFused(const Checks& checks, Launch<Params> launch,
   const bool programmatic = !kBeginsLayer || p.layer.counter == nullptr;
   if constexpr (IsOfProducts<Params>) {
     const bool panels = checks.ok() && IsPanels(p);
-    if (panels || (checks.ok() && library_ != nullptr && IsLibrarys(p))) {
+    const bool wide = checks.ok() && !panels && IsWide(p);
+    if (panels || wide || (checks.ok() && library_ != nullptr && IsLibrarys(p))) {
       if (sink_.preparing()) {
         if (absl::Status s = PrepareFewerRows(p, launch, scratch); !s.ok()) return s;
       }
-      return panels ? PanelFused(checks, p) : LibraryFused(checks, p);
+      return panels ? PanelFused(checks, p) : wide ? WideFused(checks, p) : LibraryFused(checks, p);
     }
   }
   return Enqueue(checks, launch, scratch, p, programmatic);
@@ -252,11 +268,36 @@ absl::Status CudaOps::PrepareFewerRows(const Params& p, Launch<Params> launch,
   Params few = p;
   few.rows = LtMatMul::kOwnRows;
   if (absl::Status s = Enqueue(CheckParams(few, kTypes), launch, scratch, few); !s.ok()) return s;
+  // What is wide has been the library's up to so many rows, where panels do not take them.
+  few.rows = kWideRows - 1;
+  if (IsWide(p) && !IsPanels(few) && library_ != nullptr && IsLibrarys(few)) {
+    if (absl::Status s = LibraryFused(CheckParams(few, kTypes), few); !s.ok()) return s;
+  }
   for (const int32_t most : {kPanelRows, kPanelRows / 2}) {
     few.rows = most;
     if (p.rows > most && IsPanels(few)) return PanelFused(CheckParams(few, kTypes), few);
   }
   return absl::OkStatus();
+}
+
+template <typename Params>
+bool CudaOps::IsWide(const Params& p) const {
+  WideChoice choice;
+  return wide_ != nullptr && p.layer.host != nullptr && ChooseWide(WideOf(PanelsOf(p)), choice);
+}
+
+// Of an operation that IsWide.
+template <typename Params>
+absl::Status CudaOps::WideFused(const Checks& checks, const Params& p) {
+  const absl::StatusOr<LaunchContext> context = sink_.Context(true);
+  if (!context.ok()) return context.status();
+  const WideProductParams product = WideOf(PanelsOf(p));
+  WideChoice choice;
+  cudaError_t error =
+      ChooseWide(product, choice) ? Begin(launchers_, p, *context) : cudaErrorNotSupported;
+  if (error == cudaSuccess) error = wide_(product, choice, *context);
+  if (error == cudaSuccess) error = EndPanels(launchers_, p, *context);
+  return sink_.Launched(checks.operation(), error);
 }
 
 template <typename Params>
@@ -358,7 +399,7 @@ std::vector<MatMulParams> CudaOps::ProductsOf(const Operation& operation) {
   if (!context.ok()) return {};  // a fault, which whatever comes next tells
   const auto products_of = [&](const auto& p) -> std::vector<MatMulParams> {
     if constexpr (IsOfProducts<decltype(p)>) {
-      if (IsPanels(p) || !IsLibrarys(p)) return {};
+      if (IsPanels(p) || IsWide(p) || !IsLibrarys(p)) return {};
       const FusedProducts products = FusedProductsOf(p, context->scratch);
       if (products.parts > 1) return {};  // tables have no such entries
       return {products.all().begin(), products.all().end()};

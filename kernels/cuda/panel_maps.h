@@ -12,8 +12,6 @@
 
 namespace sirocco::cuda {
 
-inline constexpr int32_t kPanelColumns = 64;  // of a box: 128 bytes
-
 // A row-major matrix, which begins at a multiple of 16 bytes, as do its rows, and the boxes that it
 // is copied in.
 struct PanelMatrix {
@@ -21,7 +19,7 @@ struct PanelMatrix {
   DType dtype = DType::kBFloat16;
   int32_t rows = 0;
   int32_t columns = 0;
-  int32_t box_rows = 0;  // by kPanelColumns
+  int32_t box_rows = 0;  // by kMapColumns (tensor_map.h)
   friend bool operator==(const PanelMatrix&, const PanelMatrix&) = default;
 };
 

@@ -26,13 +26,14 @@
 #include "kernels/cuda/panel_ptx.cuh"
 #include "kernels/cuda/path.h"
 #include "kernels/cuda/ptx.cuh"
+#include "kernels/cuda/tensor_map.h"
 #include "kernels/cuda/wgmma.cuh"
 
 namespace sirocco::cuda::SIROCCO_CUDA_PATH {
 namespace {
 
 constexpr int kPanelOutputs = kTileOutputs;
-constexpr int kColumns = kPanelColumns;
+constexpr int kColumns = kMapColumns;
 constexpr int kPanelBytes = kPanelOutputs * kColumns * 2;
 constexpr int kPanels = 2;          // of weights, a stage
 constexpr int kGroup = kWarpgroup;  // threads that multiply

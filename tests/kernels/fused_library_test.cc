@@ -109,6 +109,60 @@ TEST_P(FusedLibraryTest, DownNormOfManyColumns) {
   }
 }
 
+// Gate and up of so many rows that a device may multiply them in tiles of a hundred rows and more;
+// rows and outputs that are no multiples of a tile, prepared for most rows, recorded for fewer.
+TEST_P(FusedLibraryTest, NormGateUpOfManyRows) {
+  for (const bool adjacent : {false, true}) {
+    for (const auto& [intermediate, activation] :
+         {std::pair{96, Activation::kSilu}, std::pair{264, Activation::kGeluTanh}}) {
+      const LayerWorld w(memory(),
+                         LayerShape{.hidden = 136,
+                                    .intermediate = intermediate,
+                                    .activation = activation,
+                                    .on_host = true,
+                                    .adjacent = adjacent},
+                         300, activations(), dtype());
+      NormGateUpParams p;
+      p.rows = w.rows;
+      p.layer = w.Ref();
+      p.hidden = Hidden(w);
+      p.normed = Empty(w, w.shape.hidden);
+      p.out = Empty(w, w.shape.intermediate);
+      ASSERT_TRUE(device().BeginPrepare().ok());
+      ASSERT_TRUE(ops().Run(p).ok());
+      ASSERT_TRUE(device().EndPrepare().ok());
+      const Rows normed = Norm(w, p.hidden, w.layer.mlp_norm);
+      GatedActivationParams gated;
+      gated.rows = w.rows;
+      gated.gate = Product(w, normed, w.layer.gate, w.layer.gate_bias);
+      gated.up = Product(w, normed, w.layer.up, w.layer.up_bias);
+      gated.out = gated.gate;
+      gated.activation = w.layer.activation;
+      Execute(gated);
+      const std::vector<float> want = Get(w, gated.out);
+      for (const int32_t rows : {300, 256, 129, 128, 65, 64, 4}) {
+        p.rows = rows;
+        ASSERT_TRUE(device().BeginRecord().ok());
+        ASSERT_TRUE(ops().Run(p).ok());
+        const auto recording = device().EndRecord();
+        ASSERT_TRUE(recording.ok()) << recording.status();
+        const auto outcome = [&](const auto& run) {
+          run();
+          EXPECT_TRUE(device().Synchronize().ok());
+          std::vector<float> out = Get(w, p.out);
+          out.resize(static_cast<size_t>(rows) * w.shape.intermediate);
+          return out;
+        };
+        const std::vector<float> issued = outcome([&] { EXPECT_TRUE(ops().Run(p).ok()); });
+        const std::vector<float> replayed =
+            outcome([&] { EXPECT_TRUE(device().Launch(**recording).ok()); });
+        EXPECT_EQ(replayed, issued) << rows << " rows";
+        ExpectSame(issued, {want.begin(), want.begin() + static_cast<int64_t>(issued.size())});
+      }
+    }
+  }
+}
+
 // Matrices that follow each other in memory are one product, others none; of so many rows that no
 // device has kernels of its own for them, of a layer that the host knows.
 TEST_P(FusedLibraryTest, ProductsOfAFusedOperation) {
