@@ -125,8 +125,8 @@ class Device {
   // batch-invariant. The CPU's operations agree whichever they are.)
   virtual bool prefill_as_decode() const { return false; }
 
-  // For which steps of a decoder of these layers DecoderLayersParams is faster than a layer's
-  // operations one after the other.
+  // For which steps of a decoder of these layers DecoderLayersParams, of all layers or of each, is
+  // faster than a layer's operations one after the other.
   virtual DecoderLayersOffer OfferDecoderLayers(const DecoderLayersShape& /*shape*/) const {
     return {};
   }

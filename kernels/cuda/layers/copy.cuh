@@ -10,9 +10,11 @@
 
 namespace sirocco::cuda::SIROCCO_CUDA_PATH {
 
+// Of `layers` layers from the table's entry at `table` on.
 template <typename S>
-__device__ __noinline__ void CopyWeights(const LayersArgs& args, const BlockRun (&runs)[4],
-                                         RingShared& shared, unsigned char* ring) {
+__device__ __noinline__ void CopyWeights(const LayersArgs& args, const LayerParams* table,
+                                         int layers, const BlockRun (&runs)[4], RingShared& shared,
+                                         unsigned char* ring) {
   using T = Element;
   RingWriter writer(shared, ring, args.ring_bytes, args.tuning.under_way);
   const int lane = static_cast<int>(threadIdx.x) % kWarp;
@@ -49,10 +51,10 @@ __device__ __noinline__ void CopyWeights(const LayersArgs& args, const BlockRun 
       }
     }
   };
-  Pointers next(args.p.layer.table[0]);
-  for (int layer = 0; layer < args.p.layers; ++layer) {
+  Pointers next(table[0]);
+  for (int layer = 0; layer < layers; ++layer) {
     const Pointers weights = next;
-    if (layer + 1 < args.p.layers) next = Pointers(args.p.layer.table[layer + 1]);
+    if (layer + 1 < layers) next = Pointers(table[layer + 1]);
     const auto matrix_of = [&](int row, int& begin, int& rows) {
       const bool is_q = row < S::kQRows;
       const bool is_k = !is_q && row < S::kQRows + S::kKvRows;
