@@ -36,6 +36,11 @@ __global__ void __launch_bounds__(kLayersThreads<S>, 1)
     LayersKernel(const __grid_constant__ LayersArgs args) {
   auto& shared = *reinterpret_cast<BlockShared<S>*>(DynamicShared());
   unsigned char* const ring = DynamicShared() + CeilDiv(sizeof(BlockShared<S>), 128) * 128;
+  int first = 0;
+  if constexpr (kOne) {
+    WaitForDependency();
+    first = __ldcg(args.p.layer.counter);
+  }
   if (threadIdx.x == 0) {
     for (int i = 0; i < kLayersSlots; ++i) {
       InitCopyBarrier(&shared.ring.full[i], 1);
@@ -51,14 +56,11 @@ __global__ void __launch_bounds__(kLayersThreads<S>, 1)
     InitCopyBarrier(&shared.words_there, 1);
     asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
   }
-  if (threadIdx.x < 4) {
-    const int product = threadIdx.x;
-    shared.runs[product] = RunOf(S::Units(product), product == 2 ? 2 : 1, blockIdx.x, args.blocks);
-  }
-  int first = 0;
-  if constexpr (kOne) {
-    WaitForDependency();
-    first = __ldcg(args.p.layer.counter);
+  // Another warp's, beside the barriers.
+  if (threadIdx.x / kWarp == 1 && threadIdx.x % kWarp < 4) {
+    const int product = threadIdx.x % kWarp;
+    shared.runs[product] = RunOf(S::Units(product), product == 2 ? 2 : 1, blockIdx.x,
+                                 static_cast<uint32_t>(args.blocks));
   }
   for (int i = threadIdx.x; i < static_cast<int>(sizeof(LayerParams) / 4); i += kLayersThreads<S>) {
     reinterpret_cast<uint32_t*>(&shared.layers[0])[i] =

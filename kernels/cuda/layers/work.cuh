@@ -485,8 +485,10 @@ struct Worker {
       ++tag;
       // There is room for the next kernel's blocks only when this one's end.
       if (l + 1 == layers) LaunchDependents();
-      LoadFirst<false>(qkv);
+      // A launch of one layer begins with weights on their way, others with weights that are there.
+      if constexpr (!kOne) LoadFirst<false>(qkv);
       TakeStream(words, tag - 1, memory, post, layer.attention_norm, weights);
+      if constexpr (kOne) LoadFirst<false>(qkv);
       MultiplyStream<false>(qkv);
       if (attends) {
         if constexpr (kOne) {
