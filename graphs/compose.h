@@ -42,11 +42,17 @@ Plan ComposeEagerDecode(const ComposeContext& context);
 void AddEagerLayers(const ComposeContext& context, Plan& plan);
 
 // A layer's plan for all layers, which it finds by the counter in device memory, and the plans
-// before and after (plan_layer.cc). Nothing is fused across layers.
+// before and after (plan_layer.cc). Nothing is fused across layers. For the fewest rows a layer is
+// one operation, where the device offers that.
 // `layer_counter`: null where no operation looks for its layer.
 Plan ComposePrologue(const ComposeContext& context, int32_t* layer_counter);
 Plan ComposeAnyLayer(const ComposeContext& context);
+Plan ComposeLayersEpilogue(const ComposeContext& context);
+// That of layers of five operations alone.
 Plan ComposeLayerEpilogue(const ComposeContext& context);
+// As many layers as `layer` has index or counter for, as one operation; what it leaves is to be
+// set.
+DecoderLayersParams LayersOperation(const ComposeContext& context, const LayerRef& layer);
 
 // The whole decoder, each layer's operations bound to it (plan_decoder.cc), for few rows and for
 // more; for the fewest all layers as one operation, where the device offers that. Where norms are

@@ -34,7 +34,7 @@ DecodePlan ComposeDecode(Mode mode, const ComposeContext& context) {
       // All layers of a descriptor share their shapes: there is one kind of them.
       plan.parts.push_back(ComposePrologue(context, context.buffers.layer_counter));
       plan.parts.push_back(ComposeAnyLayer(context));
-      plan.parts.push_back(ComposeLayerEpilogue(context));
+      plan.parts.push_back(ComposeLayersEpilogue(context));
       plan.order.assign(context.layers.size() + 2, 1);
       plan.order.front() = 0;
       plan.order.back() = 2;
@@ -45,7 +45,7 @@ DecodePlan ComposeDecode(Mode mode, const ComposeContext& context) {
 
 DecoderLayersOffer OfferOf(const Device& device, const ModelDescriptor& descriptor, Mode mode,
                            const ModelWeights& weights, DType activations, DType kv) {
-  if (mode != Mode::kDecoderGraph && mode != Mode::kDecoder) return {};
+  if (mode == Mode::kEager) return {};
   return device.OfferDecoderLayers(MakeDecoderLayersShape(descriptor, weights, activations, kv));
 }
 

@@ -56,15 +56,10 @@ Plan ComposeWhole(const ComposeContext& context) {
   Plan plan = ComposePrologue(context, nullptr);
   LayerRef first = MakeLayerRef(context, nullptr, 0);
   first.host = nullptr;  // one layer's
-  plan.Add("layers", DecoderLayersParams{.map = b.rows,
-                                         .lanes = context.lanes,
-                                         .layer = first,
-                                         .layers = static_cast<int32_t>(context.layers.size()),
-                                         .hidden = b.hidden,
-                                         .final_norm = context.weights.final_norm,
-                                         .epsilon = context.descriptor.norm_epsilon,
-                                         .normed = b.normed,
-                                         .exchange = context.exchange});
+  DecoderLayersParams layers = LayersOperation(context, first);
+  layers.final_norm = context.weights.final_norm;
+  layers.normed = b.normed;
+  plan.Add("layers", layers);
   AddHead(context, b.normed, plan);
   AddSample(context, b.rows.lane, plan);
   return plan;

@@ -86,6 +86,10 @@ struct Detail {
     return absl::StrCat((*this)(p.down), "; ", (*this)(p.qkv));
   }
   std::string operator()(const DecoderLayersParams& p) const {
+    if (p.layer.counter != nullptr) {
+      return absl::StrCat("one of ", p.layers, " layers, ", Shape(p.hidden), " -> ",
+                          Shape(p.hidden), ", and what it adds last");
+    }
     return absl::StrCat(p.layers, " layers, ", Shape(p.hidden), " -> ", Shape(p.normed),
                         ", normed for what follows");
   }

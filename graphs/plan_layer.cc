@@ -1,8 +1,12 @@
 // One layer's plan, composed once and run for every layer: its operations find weights and KV in
 // the layer table by a counter in device memory, which the layer's last operation advances.
 //
-// A model with post-norms has the stream in `hidden` between layers, in `sum` between attention and
-// MLP, and in `delta` what its next operation takes in.
+// For some shapes and rows a device offers a layer as one operation. That leaves what the layer
+// adds last in `delta` and the rest of the stream in `hidden`, whatever the model's norms: what it
+// adds joins where it is read.
+//
+// In five operations a model with post-norms has the stream in `hidden` between layers, in `sum`
+// between attention and MLP, and in `delta` what its next operation takes in.
 #include "graphs/compose.h"
 
 namespace sirocco {
@@ -111,29 +115,75 @@ void AddLayer(const ComposeContext& context, std::string_view part, const LayerR
                                     .delta = delta});
 }
 
+DecoderLayersParams LayersOperation(const ComposeContext& context, const LayerRef& layer) {
+  return {.map = context.buffers.rows,
+          .lanes = context.lanes,
+          .layer = layer,
+          .layers = static_cast<int32_t>(context.layers.size()),
+          .hidden = context.buffers.hidden,
+          .epsilon = context.descriptor.norm_epsilon,
+          .normed = {},
+          .delta = {},
+          .exchange = context.exchange};
+}
+
 Plan ComposeAnyLayer(const ComposeContext& context) {
   int32_t* const counter = context.buffers.layer_counter;
+  const LayerRef layer = MakeLayerRef(context, counter, 0);
+  const int32_t whole = context.decoder_layers.rows;
   Plan plan;
-  AddLayer(context, "layer", MakeLayerRef(context, counter, 0), Pass::kDecode, counter, plan);
+  if (whole > 0) {
+    DecoderLayersParams one = LayersOperation(context, layer);
+    one.delta = context.buffers.delta;
+    one.advance = counter;
+    Plan of_one;
+    of_one.Add("layer", one);
+    plan.Append(of_one, {.least = 1, .most = whole});
+  }
+  Plan of_five;
+  AddLayer(context, "layer", layer, Pass::kDecode, counter, of_five);
+  plan.Append(of_five, {.least = whole + 1});
   return plan;
 }
 
-Plan ComposeLayerEpilogue(const ComposeContext& context) {
+namespace {
+
+// Of `hidden` with the last layer's `delta`.
+Plan FinalAddNorm(const ComposeContext& context) {
   const StepBuffers& b = context.buffers;
   Plan plan;
+  plan.Add("epilogue", AddNormParams{.sum = b.hidden,
+                                     .delta = b.delta,
+                                     .post_norm = context.layers.back().mlp_post_norm,
+                                     .weight = context.weights.final_norm,
+                                     .epsilon = context.descriptor.norm_epsilon,
+                                     .normed = b.normed});
+  return plan;
+}
+
+// Steps of `delta_left` rows or fewer end with the last layer's output in `delta`, whatever norms
+// there are.
+Plan Epilogue(const ComposeContext& context, int32_t delta_left) {
+  Plan plan;
   if (context.descriptor.post_norms) {
-    plan.Add("epilogue", AddNormParams{.sum = b.hidden,
-                                       .delta = b.delta,
-                                       .post_norm = context.layers.back().mlp_post_norm,
-                                       .weight = context.weights.final_norm,
-                                       .epsilon = context.descriptor.norm_epsilon,
-                                       .normed = b.normed});
+    plan.Append(FinalAddNorm(context));
   } else {
-    plan.Add("epilogue", FinalNorm(context));
+    if (delta_left > 0) plan.Append(FinalAddNorm(context), {.least = 1, .most = delta_left});
+    Plan norm;
+    norm.Add("epilogue", FinalNorm(context));
+    plan.Append(norm, {.least = delta_left + 1});
   }
   AddHead(context, context.buffers.normed, plan);
   AddSample(context, context.buffers.rows.lane, plan);
   return plan;
 }
+
+}  // namespace
+
+Plan ComposeLayersEpilogue(const ComposeContext& context) {
+  return Epilogue(context, context.decoder_layers.rows);
+}
+
+Plan ComposeLayerEpilogue(const ComposeContext& context) { return Epilogue(context, 0); }
 
 }  // namespace sirocco

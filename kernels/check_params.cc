@@ -272,9 +272,15 @@ Checks CheckParams(const DecoderLayersParams& p, const BackendTypes& types) {
   Checks checks("decoder_layers", types);
   checks.RowCount(p.rows).Layer(p.layer).Map(p.map);
   checks.NotNull("lanes.block_table", p.lanes.block_table).Positive("layers", p.layers);
-  checks.That(p.layer.counter == nullptr && p.layer.index == 0, "layer is not the first");
-  checks.Residual("hidden", p.hidden, p.hidden.width);
-  checks.NotNull("final_norm", p.final_norm).NotNull("exchange", p.exchange);
+  checks.Residual("hidden", p.hidden, p.hidden.width).NotNull("exchange", p.exchange);
+  if (p.layer.counter != nullptr) {
+    checks.Residual("delta", p.delta, p.hidden.width);
+    checks.That(p.advance == p.layer.counter, "advance is not the layer's counter");
+    return checks;
+  }
+  checks.That(p.layer.index == 0, "layer is not the first");
+  checks.That(p.advance == nullptr, "advance is set without a counter");
+  checks.NotNull("final_norm", p.final_norm);
   checks.Activations("normed", p.normed, p.hidden.width);
   return checks;
 }

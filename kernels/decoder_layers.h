@@ -1,6 +1,6 @@
-// All layers of a decode step as one operation, which a device may offer for some shapes
-// (Device::OfferDecoderLayers): DecoderLayersParams. Apart from params.h, so that only what knows
-// it is compiled again when it changes.
+// All layers of a decode step, or each of them, as one operation, which a device may offer for some
+// shapes (Device::OfferDecoderLayers): DecoderLayersParams. Apart from params.h, so that only what
+// knows it is compiled again when it changes.
 #pragma once
 
 #include <cstddef>
@@ -36,18 +36,27 @@ struct DecoderLayersOffer {
   size_t exchange_bytes = 0;  // DecoderLayersParams::exchange
 };
 
-// normed = norm(all layers(hidden)) * final_norm, and keys and values into the cache.
+// Without a counter all layers: normed = norm(all layers(hidden)) * final_norm, and keys and values
+// into the cache.
+//
+// With a counter the one that it says: layer(sum), where sum is hidden in layer 0, later hidden +
+// delta, or hidden + norm(delta) * input_post_norm where there are post-norms. It leaves in
+// `hidden` the stream with what attention adds and in `delta` what the MLP adds, which is not in it
+// yet; then *advance += 1. `final_norm` and `normed` are not used.
 struct DecoderLayersParams {
   int32_t rows = 0;
   RowMap map;
   Lanes lanes;
-  LayerRef layer;                     // of the first: index 0
+  LayerRef layer;                     // of the first, index 0; or of any, by a counter
   int32_t layers = 0;                 // in the table
   Rows hidden;                        // [R, hidden] float32
   const float* final_norm = nullptr;  // [hidden]
   float epsilon = 0;                  // of all norms but those of heads
   Rows normed;                        // [R, hidden]
-  // Zero before the first run, and then left alone: of one set of layers, whose runs are in order.
+  Rows delta;                         // [R, hidden] float32
+  int32_t* advance = nullptr;         // layer.counter
+  // Zero before the first run, and then left alone: of one set of layers, whose runs are in order,
+  // all with a counter or all without.
   void* exchange = nullptr;
 };
 

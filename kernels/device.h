@@ -129,8 +129,8 @@ class Device {
   // better filled up to a number of rows of which there is a recording.
   virtual bool fills_prefill() const { return false; }
 
-  // For which steps of a decoder of these layers DecoderLayersParams is faster than a layer's
-  // operations one after the other.
+  // For which steps of a decoder of these layers DecoderLayersParams, of all layers or of each, is
+  // faster than a layer's operations one after the other.
   virtual DecoderLayersOffer OfferDecoderLayers(const DecoderLayersShape& /*shape*/) const {
     return {};
   }

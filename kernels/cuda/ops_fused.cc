@@ -467,7 +467,8 @@ absl::Status CudaOps::Run(const DecoderLayersParams& p) {
   if (checks.ok() && layers_ == nullptr) {
     return sink_.Launched(checks.operation(), cudaErrorNotSupported);
   }
-  return Enqueue(checks, layers_, nullptr, p);
+  // One layer: what it reads first is the counter, which the one before moves on.
+  return Enqueue(checks, layers_, nullptr, p, /*programmatic=*/p.layer.counter == nullptr);
 }
 
 }  // namespace sirocco::cuda

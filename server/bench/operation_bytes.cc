@@ -35,9 +35,11 @@ struct Bytes {
   }
   uint64_t operator()(const DownQkvParams& p) const { return (*this)(p.down) + (*this)(p.qkv); }
   uint64_t operator()(const DecoderLayersParams& p) const {
+    const uint64_t weights = Qkv() + BytesOf(place.weights.o) + MlpWeightBytes(place.weights, 1);
+    if (p.layer.counter != nullptr) return weights + Kv();
     uint64_t bytes = 0;
     for (int layer = 0; layer < p.layers; ++layer) {
-      bytes += Qkv() + BytesOf(place.weights.o) + MlpWeightBytes(place.weights, 1);
+      bytes += weights;
       bytes += place.sequences * LayerKvBytes(descriptor, layer, place.context, place.kv);
     }
     return bytes;

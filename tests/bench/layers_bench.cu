@@ -1,9 +1,11 @@
 // The kernel of all layers (kernels/cuda/layers) against the chain of five kernels a layer, at the
 // shapes of three models, bfloat16, of 277 tokens a row: whether they agree, and what a
-// step takes with each, the LM head included, in one graph.
+// step takes with each, the LM head included, in one graph. Beside them the kernel of one layer, its
+// graph launched once a layer, and a layer's chain that way: as mode layer_graph does it, but for the
+// begin of a step and the sampling.
 //
 //   bazel build --config=opt --config=cuda //tests/bench:layers_bench
-//   layers_bench [part of a model's name] [bytes under way[,blocks missing]]...
+//   layers_bench [part of a model's name] [bytes under way[,blocks missing[,ahead]]]...
 //
 // What may be tuned is that of LayersTuning, one time each.
 #include <cuda_runtime.h>
@@ -80,6 +82,8 @@ class Step {
     lanes_.max_blocks = of_lane;
     map_ = {lane_, lane_ + rows_};
     final_norm_ = layers_[0].attention_norm;
+    counter_ = Allocate<int32_t>(1);
+    delta_ = Allocate<float>(int64_t{rows_} * m_.hidden);
     DecoderLayersShape shape;
     shape.hidden = m_.hidden;
     shape.heads = m_.heads;
@@ -124,12 +128,47 @@ class Step {
     MUST(LaunchLayers(Whole(), context, tuning));
   }
 
+  // The layer that the counter says, as one kernel.
+  void RunOne(const LaunchContext& context, const LayersTuning& tuning) const {
+    DecoderLayersParams p = Whole();
+    p.layer.counter = p.advance = counter_;
+    p.delta = world_.DownOf(rows_, 0).hidden;
+    p.delta.data = delta_;
+    LaunchContext alone = context;
+    alone.programmatic = false;
+    MUST(LaunchLayers(p, alone, tuning));
+  }
+  void RunBegin(const LaunchContext& context) const {
+    MUST(cudaMemsetAsync(counter_, 0, sizeof(int32_t), context.stream));
+  }
+  void RunOneEnd(const LaunchContext& context) const {
+    const NormQkvParams of = world_.QkvOf(rows_, 0);
+    AddNormParams p;
+    p.rows = rows_;
+    p.sum = of.hidden;
+    p.delta = of.hidden;
+    p.delta.data = delta_;
+    p.post_norm = layers_.back().mlp_post_norm;
+    p.weight = final_norm_;
+    p.epsilon = layers_[0].norm_epsilon;
+    p.normed = of.normed;
+    MUST(LaunchAddNorm(p, context));
+  }
+
   void RunChain(const LaunchContext& context) const {
-    for (int l = 0; l < m_.layers; ++l) {
+    for (int l = 0; l < m_.layers; ++l) RunLayer(context, l, nullptr);
+    RunChainEnd(context);
+  }
+  // With a counter: of the layer that it says.
+  void RunLayer(const LaunchContext& context, int l, int32_t* counter) const {
+    {
+      LaunchContext begins = context;
+      begins.programmatic = context.programmatic && counter == nullptr;
       NormQkvParams qkv = world_.QkvOf(rows_, l);
       qkv.layer.table = table_;
+      qkv.layer.counter = counter;
       qkv.layer.kv_dtype = kDType;
-      MUST(LaunchStream(qkv, context));
+      MUST(LaunchStream(qkv, begins));
       DecodeRows rows;
       rows.rows = rows_;
       rows.map = map_;
@@ -146,8 +185,11 @@ class Step {
       MUST(LaunchStream(gate_up, context));
       DownResidualParams down = world_.DownOf(rows_, l);
       down.layer = qkv.layer;
+      down.advance = counter;
       MUST(LaunchStream(down, context));
     }
+  }
+  void RunChainEnd(const LaunchContext& context) const {
     const NormQkvParams of = world_.QkvOf(rows_, 0);
     if (m_.post_norms) {
       AddNormParams p;
@@ -175,6 +217,8 @@ class Step {
   Floats Kv() const { return Download(kv_, kDType, kv_elements_); }
   const World& world() const { return world_; }
   bool has_kernel() const { return exchange_ != nullptr; }
+  int layers() const { return m_.layers; }
+  int32_t* counter() const { return counter_; }
 
  private:
   World world_;
@@ -191,8 +235,60 @@ class Step {
   Lanes lanes_;
   RowMap map_;
   const float* final_norm_;
+  int32_t* counter_;
+  float* delta_;  // of the kernel of one layer
   char* exchange_ = nullptr;
 };
+
+// Work as a graph that may be launched again and again.
+class Graph {
+ public:
+  Graph(cudaStream_t stream, const std::function<void()>& work) : stream_(stream) {
+    cudaGraph_t graph;
+    MUST(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal));
+    work();
+    MUST(cudaStreamEndCapture(stream, &graph));
+    MUST(cudaGraphInstantiate(&exec_, graph, 0));
+    MUST(cudaGraphUpload(exec_, stream));
+    MUST(cudaGraphDestroy(graph));
+  }
+  ~Graph() { cudaGraphExecDestroy(exec_); }
+  Graph(const Graph&) = delete;
+  Graph& operator=(const Graph&) = delete;
+  void Launch() const { MUST(cudaGraphLaunch(exec_, stream_)); }
+
+ private:
+  cudaStream_t stream_;
+  cudaGraphExec_t exec_;
+};
+
+// Microseconds of a step of three graphs, the second launched once a layer: the median of 15 times
+// eight steps one after the other.
+double LayerGraphMicroseconds(const Step& step, cudaStream_t stream, const Graph& begin,
+                              const Graph& layer, const Graph& end) {
+  constexpr int kSteps = 8;
+  cudaEvent_t from, to;
+  MUST(cudaEventCreate(&from));
+  MUST(cudaEventCreate(&to));
+  std::vector<float> times;
+  for (int i = 0; i < 18; ++i) {
+    MUST(cudaEventRecord(from, stream));
+    for (int k = 0; k < kSteps; ++k) {
+      begin.Launch();
+      for (int l = 0; l < step.layers(); ++l) layer.Launch();
+      end.Launch();
+    }
+    MUST(cudaEventRecord(to, stream));
+    MUST(cudaEventSynchronize(to));
+    float ms = 0;
+    MUST(cudaEventElapsedTime(&ms, from, to));
+    if (i >= 3) times.push_back(ms / kSteps);
+  }
+  MUST(cudaEventDestroy(from));
+  MUST(cudaEventDestroy(to));
+  std::sort(times.begin(), times.end());
+  return times[times.size() / 2] * 1e3;
+}
 
 // Launches of a graph one after the other, as steps follow each other.
 constexpr int kAtOnce = 8;
@@ -215,19 +311,39 @@ bool Check(const Step& step, int position, const LaunchContext& context,
     got = normed;
     got_kv = kv;
   }
-  const double error = ErrorOf(got, want);
-  const double kv_error = ErrorOf(got_kv, want_kv);
-  std::printf("  position %3d: off by %.1e of the largest, the cache by %.1e, %s\n", position,
-              error, kv_error, same ? "the same again" : "NOT THE SAME AGAIN");
-  // Activations are rounded to 2^-8 several times a layer.
-  return same && error < 6e-2 && kv_error < 6e-2;
+  const auto report = [&](const char* what, const Floats& of, const Floats& of_kv) {
+    const double error = ErrorOf(of, want);
+    const double kv_error = ErrorOf(of_kv, want_kv);
+    std::printf("  position %3d, %s: off by %.1e of the largest, the cache by %.1e, %s\n", position,
+                what, error, kv_error, same ? "the same again" : "NOT THE SAME AGAIN");
+    // Activations are rounded to 2^-8 several times a layer.
+    return same && error < 6e-2 && kv_error < 6e-2;
+  };
+  const bool whole_ok = report("all layers", got, got_kv);
+  const Floats whole_kv = got_kv;
+  for (int i = 0; i < 2; ++i) {
+    step.Reset(position);
+    step.RunBegin(context);
+    for (int l = 0; l < step.layers(); ++l) step.RunOne(context, tuning);
+    step.RunOneEnd(context);
+    const Floats normed = step.Normed();
+    const Floats kv = step.Kv();
+    if (i > 0) same = same && normed == got && kv == got_kv;
+    got = normed;
+    got_kv = kv;
+  }
+  const bool one_ok = report("a launch each", got, got_kv);
+  std::printf("  position %3d: the caches of both are %s\n", position,
+              got_kv == whole_kv ? "the same bits" : "not the same bits");
+  return whole_ok && one_ok;
 }
 
 LayersTuning TuningOf(const char* text) {
   LayersTuning tuning;
   char* rest;
   tuning.under_way = static_cast<int32_t>(std::strtol(text, &rest, 10));
-  if (*rest == ',') tuning.missing = static_cast<int32_t>(std::strtol(rest + 1, nullptr, 10));
+  if (*rest == ',') tuning.missing = static_cast<int32_t>(std::strtol(rest + 1, &rest, 10));
+  if (*rest == ',') tuning.ahead = static_cast<int32_t>(std::strtol(rest + 1, nullptr, 10));
   return tuning;
 }
 
@@ -295,6 +411,32 @@ int Main(int argc, char** argv) {
           step.RunChain(programmatic);
           step.RunHead(programmatic);
         });
+        const auto by_layer = [&](const std::string& what, const std::function<void()>& layer,
+                                  const std::function<void()>& end) {
+          const Graph begin_graph(context.stream, [&] { step.RunBegin(context); });
+          const Graph layer_graph(context.stream, layer);
+          const Graph end_graph(context.stream, [&] {
+            end();
+            step.RunHead(programmatic);
+          });
+          const double us = LayerGraphMicroseconds(step, context.stream, begin_graph, layer_graph,
+                                                   end_graph);
+          std::printf("  %4d tokens, %-34s %8.1f us %5.1f%% %7.0f a second\n", position + 1,
+                      what.c_str(), us, 100 * static_cast<double>(step.world().Bytes()) / us / rate,
+                      rows * 1e6 / us);
+        };
+        by_layer(
+            "a graph a layer, chain",
+            [&] { step.RunLayer(programmatic, 0, step.counter()); },
+            [&] { step.RunChainEnd(programmatic); });
+        if (rows == 1) {
+          for (size_t i = 0; i < tunings.size(); ++i) {
+            by_layer(
+                "a graph a layer, one kernel, " + (i == 0 ? "as it is" : std::string(argv[i + 1])),
+                [&] { step.RunOne(programmatic, tunings[i]); },
+                [&] { step.RunOneEnd(programmatic); });
+          }
+        }
         for (size_t i = 0; i < tunings.size(); ++i) {
           report("one kernel and head, " + (i == 0 ? "as it is" : std::string(argv[i + 1])), [&] {
             step.RunWhole(programmatic, tunings[i]);

@@ -129,15 +129,17 @@ TEST_P(ExecutorTest, CapturesOneGraphOfEveryPartABatchSize) {
   EXPECT_EQ(executor_->stats().graph_pool_bytes, graphs * 100);
 }
 
-// All layers as one operation where the device offers it: for so few rows, and while no context is
-// longer than it says.
+// All layers, or each layer, as one operation where the device offers it: for so few rows, and
+// while no context is longer than it says.
 TEST_P(ExecutorTest, TheDevicesOfferIsTakenForFewRowsAndShortContexts) {
   device_.offer = {.rows = 2, .longest = 5, .exchange_bytes = 512};
   ASSERT_TRUE(Create(SmallOptions(GetParam())).ok());
-  const bool whole = GetParam() == Mode::kDecoderGraph || GetParam() == Mode::kDecoder;
-  if (GetParam() == Mode::kDecoderGraph) {
-    EXPECT_EQ(executor_->stats().graphs_captured, 4u + 2);
-    EXPECT_EQ(executor_->stats().graph_pool_bytes, 6u * 100);
+  const bool whole = GetParam() != Mode::kEager;
+  const bool by_layer = GetParam() == Mode::kLayerGraph || GetParam() == Mode::kLayer;
+  if (UsesGraphs(GetParam())) {
+    const uint64_t graphs = (4u + 2) * (by_layer ? 3 : 1);
+    EXPECT_EQ(executor_->stats().graphs_captured, graphs);
+    EXPECT_EQ(executor_->stats().graph_pool_bytes, graphs * 100);
   }
   StartLane(0, 4);
   StartLane(1, 4);
@@ -162,9 +164,12 @@ TEST_P(ExecutorTest, TheDevicesOfferIsTakenForFewRowsAndShortContexts) {
   EXPECT_EQ(is_one({0}), whole);
   if (whole) {
     const std::vector<DecoderLayersParams> ran = device_.Ran<DecoderLayersParams>();
-    ASSERT_EQ(ran.size(), 1u);
-    EXPECT_EQ(ran[0].rows, 1);
-    EXPECT_NE(ran[0].exchange, nullptr);
+    ASSERT_EQ(ran.size(), by_layer ? model_.descriptor.layers.size() : 1u);
+    for (const DecoderLayersParams& of : ran) {
+      EXPECT_EQ(of.rows, 1);
+      EXPECT_NE(of.exchange, nullptr);
+      EXPECT_EQ(of.layer.counter != nullptr, by_layer);
+    }
   }
 }
 

@@ -605,6 +605,49 @@ TEST_F(ComposeTest, AllLayersAsOneOperationMayBeForMoreRowsThanTheChain) {
   }
 }
 
+// The layer's plan has the same operation, by the counter. What the last one adds joins in the
+// epilogue, in models without post-norms too.
+TEST_F(ComposeTest, ALayerMayBeOneOperation) {
+  for (const bool post_norms : {false, true}) {
+    model_.descriptor.post_norms = post_norms;
+    ComposeContext context = Context();
+    context.decoder_layers = {.rows = 2, .exchange_bytes = 64};
+    int exchange = 0;
+    context.exchange = &exchange;
+    const DecodePlan plan = ComposeDecode(Mode::kLayerGraph, context);
+    ASSERT_EQ(plan.parts.size(), 3u);
+    EXPECT_THAT(plan.order, ElementsAre(0, 1, 1, 1, 2));
+    const auto one = All<DecoderLayersParams>(plan.parts[1]);
+    ASSERT_EQ(one.size(), 1u);
+    EXPECT_EQ(one[0].layers, 3);
+    EXPECT_EQ(one[0].layer.counter, buffers_.layer_counter);
+    EXPECT_EQ(one[0].advance, buffers_.layer_counter);
+    EXPECT_EQ(one[0].hidden.data, buffers_.hidden.data);
+    EXPECT_EQ(one[0].delta.data, buffers_.delta.data);
+    EXPECT_EQ(one[0].exchange, &exchange);
+    const auto names = [](const Plan& of, int32_t rows) {
+      std::vector<std::string> found;
+      for (const Plan::Entry& entry : of.entries()) {
+        if (entry.rows.Has(rows)) found.emplace_back(NameOf(entry.operation));
+      }
+      return found;
+    };
+    EXPECT_THAT(names(plan.parts[0], 2), ElementsAre("begin_step", "embed"));
+    EXPECT_THAT(names(plan.parts[1], 1), ElementsAre("decoder_layers"));
+    EXPECT_THAT(names(plan.parts[1], 2), ElementsAre("decoder_layers"));
+    EXPECT_THAT(names(plan.parts[1], 3), ElementsAre("norm_qkv", "qkv_attention", "output_residual",
+                                                     "norm_gate_up", "down_residual"));
+    EXPECT_THAT(names(plan.parts[2], 2), ElementsAre("add_norm", "matmul", "sample"));
+    EXPECT_THAT(names(plan.parts[2], 3),
+                ElementsAre(post_norms ? "add_norm" : "rms_norm", "matmul", "sample"));
+    const auto last = All<AddNormParams>(plan.parts[2]);
+    ASSERT_EQ(last.size(), 1u);
+    EXPECT_EQ(last[0].sum.data, buffers_.hidden.data);
+    EXPECT_EQ(last[0].delta.data, buffers_.delta.data);
+    EXPECT_EQ(last[0].weight, model_.weights.final_norm);
+  }
+}
+
 // What a device is asked: the shapes, and whether anything is there that such a kernel may lack.
 TEST_F(ComposeTest, ADeviceIsAskedOfTheWholeModel) {
   const auto shape = [&] {

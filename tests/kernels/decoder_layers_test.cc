@@ -1,5 +1,6 @@
-// All layers as one operation against their operations one after the other, on the same device, for
-// the shapes that it offers; and that it refuses, by name, what it does not offer.
+// All layers as one operation, and each as one, against their operations one after the other, on
+// the same device, for the shapes that it offers; and that it refuses, by name, what it does not
+// offer.
 #include "kernels/decoder_layers.h"
 
 #include <gmock/gmock.h>
@@ -81,6 +82,36 @@ class DecoderLayersTest : public FusedOpsTest {
     p.exchange = memory().Raw(nullptr, exchange_bytes);
     return p;
   }
+
+  // The same as the layer that `counter` says.
+  DecoderLayersParams OfCounter(const LayerWorld& w, DecoderLayersParams p, int32_t* counter) {
+    p.layer.counter = p.advance = counter;
+    p.delta = EmptyResidual(w);
+    p.final_norm = nullptr;
+    p.normed = Rows();
+    return p;
+  }
+  // What both layers leave in `normed`, a launch each.
+  Floats Each(const LayerWorld& w, const DecoderLayersParams& whole) {
+    int32_t* const counter = memory().Upload(std::vector<int32_t>{0});
+    DecoderLayersParams p = OfCounter(w, whole, counter);
+    p.hidden = Hidden(w);
+    p.exchange = each_exchange_;
+    for (const int32_t next : {1, 2}) {
+      Execute(p);
+      EXPECT_EQ(memory().Download(counter, 1)[0], next);
+    }
+    const Rows normed = Empty(w, w.shape.hidden);
+    Execute(AddNormParams{.rows = w.rows,
+                          .sum = p.hidden,
+                          .delta = p.delta,
+                          .post_norm = w.layer.mlp_post_norm,
+                          .weight = w.next_norm,
+                          .epsilon = w.layer.norm_epsilon,
+                          .normed = normed});
+    return Get(w, normed);
+  }
+  void* each_exchange_ = nullptr;
 
   // What the layers leave in `normed`, one operation after the other.
   Floats Chain(const LayerWorld& w, LayerRef layer) {
@@ -168,10 +199,23 @@ TEST_P(DecoderLayersTest, IsItsLayersOneAfterTheOther) {
         Execute(p);
         EXPECT_EQ(Get(w, p.normed), got);
         EXPECT_EQ(w.cache.Download(memory()), kv);
+        // A launch a layer: the same again and again, too.
+        each_exchange_ = memory().Raw(nullptr, offer.exchange_bytes);
+        const Floats each = Each(w, p);
+        const Floats each_kv = w.cache.Download(memory());
+        const Floats each_second_kv = second.cache.Download(memory());
+        EXPECT_EQ(Each(w, p), each);
+        EXPECT_EQ(w.cache.Download(memory()), each_kv);
+        EXPECT_EQ(second.cache.Download(memory()), each_second_kv);
         const Floats want = Chain(w, first);
+        const Floats want_kv = w.cache.Download(memory());
+        const Floats want_second_kv = second.cache.Download(memory());
         ExpectNear(got, reference::Wide(want), 2 * tolerance());
-        ExpectNear(kv, reference::Wide(w.cache.Download(memory())), tolerance());
-        ExpectNear(second_kv, reference::Wide(second.cache.Download(memory())), 2 * tolerance());
+        ExpectNear(kv, reference::Wide(want_kv), tolerance());
+        ExpectNear(second_kv, reference::Wide(want_second_kv), 2 * tolerance());
+        ExpectNear(each, reference::Wide(want), 2 * tolerance());
+        ExpectNear(each_kv, reference::Wide(want_kv), tolerance());
+        ExpectNear(each_second_kv, reference::Wide(want_second_kv), 2 * tolerance());
         ++offered;
       }
     }
@@ -200,6 +244,19 @@ TEST_P(DecoderLayersTest, RefusesWhatItDoesNotOffer) {
   p.layer.index = 1;
   EXPECT_THAT(std::string(ops().Run(p).message()), HasSubstr("layer is not the first"));
   p.layer.index = 0;
+  int32_t* const counter = memory().Upload(std::vector<int32_t>{0});
+  p.advance = counter;
+  EXPECT_THAT(std::string(ops().Run(p).message()), HasSubstr("advance is set without a counter"));
+  DecoderLayersParams one = OfCounter(w, p, counter);
+  EXPECT_EQ(ops().Run(one).code(), absl::StatusCode::kUnimplemented);
+  one.advance = nullptr;
+  EXPECT_THAT(std::string(ops().Run(one).message()),
+              HasSubstr("advance is not the layer's counter"));
+  one.advance = counter;
+  one.delta = Rows();
+  EXPECT_THAT(std::string(ops().Run(one).message()), HasSubstr("delta"));
+  EXPECT_EQ(memory().Download(counter, 1)[0], 0);
+  p.advance = nullptr;
   p.exchange = nullptr;
   EXPECT_THAT(std::string(ops().Run(p).message()), HasSubstr("exchange is null"));
   EXPECT_EQ(Get(w, p.normed), Floats(w.shape.hidden));

@@ -38,6 +38,37 @@ struct AttentionItem {
   const int32_t* block_table;  // of the lane's first group
   int max_blocks;
 };
+// Of a block that has one.
+template <typename S>
+__device__ __forceinline__ AttentionItem ItemOf(const RowMap& map, const Lanes& lanes) {
+  constexpr int kOfRow = S::kItems / S::kRows;
+  const int block = static_cast<int>(blockIdx.x);
+  AttentionItem item;
+  item.row = block / kOfRow;
+  item.head = block % kOfRow / S::kParts;
+  item.part = block % kOfRow % S::kParts;
+  item.kv_head = item.head / (S::kHeads / S::kKvHeads);
+  item.position = __ldcg(map.position + item.row);
+  item.block_table = lanes.BlockTable(__ldcg(map.lane + item.row), 0);
+  item.max_blocks = lanes.max_blocks;
+  return item;
+}
+
+// The row's block tables, as far as shared memory has them, by `threads` threads of which the
+// calling one is `thread`.
+template <typename S>
+__device__ __forceinline__ void CacheBlockTable(const AttentionItem& item, int groups,
+                                                AttentionShared<S>& shared, int thread,
+                                                int threads) {
+  for (int i = thread; i < groups * kLayersCachedBlocks; i += threads) {
+    const int index = i % kLayersCachedBlocks;
+    const int group = i / kLayersCachedBlocks;
+    if (index < item.max_blocks) {
+      shared.blocks[group][index] =
+          __ldcg(item.block_table + int64_t{group} * item.max_blocks + index);
+    }
+  }
+}
 
 template <typename T>
 __device__ __forceinline__ HeadShare Widen(const uint2& low, const uint2& high) {

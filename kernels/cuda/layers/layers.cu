@@ -1,5 +1,6 @@
 // All layers of a decoder as one kernel, for one row: a block a multiprocessor stays for the whole
-// step. One warp of a block copies the block's part of every product's weights, layer
+// step. Or one layer, that of a counter: the same with a launch a layer, which begins with an empty
+// ring, with the stream and what the layer before adds in memory, and leaves both there. One warp of a block copies the block's part of every product's weights, layer
 // after layer, into a ring in shared memory, and never waits for an activation: memory does not
 // idle while activations are on their way. Other warps multiply what is there, a warp its share of
 // the columns, and one more warp adds up what they have made and hands it to all blocks as tagged
@@ -29,11 +30,17 @@
 namespace sirocco::cuda::SIROCCO_CUDA_PATH {
 namespace {
 
-template <typename S>
+// kOne: the layer that the counter says, else all.
+template <typename S, bool kOne>
 __global__ void __launch_bounds__(kLayersThreads<S>, 1)
     LayersKernel(const __grid_constant__ LayersArgs args) {
   auto& shared = *reinterpret_cast<BlockShared<S>*>(DynamicShared());
   unsigned char* const ring = DynamicShared() + CeilDiv(sizeof(BlockShared<S>), 128) * 128;
+  int first = 0;
+  if constexpr (kOne) {
+    WaitForDependency();
+    first = __ldcg(args.p.layer.counter);
+  }
   if (threadIdx.x == 0) {
     for (int i = 0; i < kLayersSlots; ++i) {
       InitCopyBarrier(&shared.ring.full[i], 1);
@@ -49,30 +56,40 @@ __global__ void __launch_bounds__(kLayersThreads<S>, 1)
     InitCopyBarrier(&shared.words_there, 1);
     asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
   }
-  if (threadIdx.x < 4) {
-    const int product = threadIdx.x;
-    shared.runs[product] = RunOf(S::Units(product), product == 2 ? 2 : 1, blockIdx.x, args.blocks);
+  // Another warp's, beside the barriers.
+  if (threadIdx.x / kWarp == 1 && threadIdx.x % kWarp < 4) {
+    const int product = threadIdx.x % kWarp;
+    shared.runs[product] = RunOf(S::Units(product), product == 2 ? 2 : 1, blockIdx.x,
+                                 static_cast<uint32_t>(args.blocks));
   }
   for (int i = threadIdx.x; i < static_cast<int>(sizeof(LayerParams) / 4); i += kLayersThreads<S>) {
     reinterpret_cast<uint32_t*>(&shared.layers[0])[i] =
-        __ldg(reinterpret_cast<const uint32_t*>(args.p.layer.table) + i);
+        __ldg(reinterpret_cast<const uint32_t*>(args.p.layer.table + first) + i);
   }
   __syncthreads();
   const int warp = threadIdx.x / kWarp;
   if (warp > S::kWarps) {
-    CopyWeights<S>(args, shared.runs, shared.ring, ring);
-    WaitForDependency();
+    if constexpr (kOne) {
+      const bool ahead = args.tuning.ahead > 0 && first + 1 < args.p.layers;
+      CopyWeights<S>(args, &shared.layers[0], 1, ahead ? args.p.layer.table + first + 1 : nullptr,
+                     shared.runs, shared.ring, ring);
+    } else {
+      CopyWeights<S>(args, args.p.layer.table, args.p.layers, nullptr, shared.runs, shared.ring,
+                     ring);
+      WaitForDependency();
+    }
     return;
   }
-  WaitForDependency();
+  if constexpr (!kOne) WaitForDependency();
   LayersExchange* const exchange = static_cast<LayersExchange*>(args.p.exchange);
   uint64_t* const words = reinterpret_cast<uint64_t*>(exchange + 1);
   // A tag for a layer, of this launch alone.
-  const uint32_t tag = __ldcg(&exchange->launches) * static_cast<uint32_t>(args.p.layers);
+  const uint32_t tag =
+      __ldcg(&exchange->launches) * (kOne ? 1 : static_cast<uint32_t>(args.p.layers));
   if (warp == S::kWarps) {
-    Summer<S>{args, shared, *exchange}.Run(words, tag);
+    Summer<S, kOne>{args, shared, *exchange}.Run(words, tag, first);
   } else {
-    Worker<S>(args, shared, ring).Run(words, tag);
+    Worker<S, kOne>(args, shared, ring).Run(words, tag, first);
   }
 }
 
@@ -84,19 +101,18 @@ template <typename S>
 constexpr bool Fits(int blocks) {
   // Each block has a part of every product, and no more tiles than its warps have sums for.
   return S::kItems <= blocks && S::kHidden >= blocks && S::kQkvRows >= blocks &&
-         S::kIntermediate / 2 >= blocks && CeilDiv(S::kHidden, blocks) <= 16 * Worker<S>::kTiles;
+         S::kIntermediate / 2 >= blocks && CeilDiv(S::kHidden, blocks) <= 16 * Worker<S, false>::kTiles;
 }
 
-// Whether the current device has room for every block at once.
-template <typename S>
-bool HasRoom() {
+// Whether the current device has room for every block of a kernel at once.
+bool HasRoom(void (*kernel)(LayersArgs), int threads) {
   int device = 0, cooperative = 0, blocks = 0;
   const bool known =
       cudaGetDevice(&device) == cudaSuccess &&
       cudaDeviceGetAttribute(&cooperative, cudaDevAttrCooperativeLaunch, device) == cudaSuccess &&
-      AllowShared(LayersKernel<S>, kMostShared) == cudaSuccess &&
-      cudaOccupancyMaxActiveBlocksPerMultiprocessor(&blocks, LayersKernel<S>, kLayersThreads<S>,
-                                                    kMostShared) == cudaSuccess;
+      AllowShared(kernel, kMostShared) == cudaSuccess &&
+      cudaOccupancyMaxActiveBlocksPerMultiprocessor(&blocks, kernel, threads, kMostShared) ==
+          cudaSuccess;
   if (!known) cudaGetLastError();  // no fault of the device: it just does not offer this
   return known && cooperative != 0 && blocks > 0;
 }
@@ -108,7 +124,8 @@ cudaError_t Launch(const DecoderLayersParams& p, const LaunchContext& context,
   static_assert(kRing >= 4 * kLayersRows * 2 * S::kPiece);
   const int blocks = context.multiprocessors;
   if (!Fits<S>(blocks)) return cudaErrorNotSupported;
-  const auto kernel = LayersKernel<S>;
+  const auto kernel =
+      p.layer.counter != nullptr ? LayersKernel<S, true> : LayersKernel<S, false>;
   if (const cudaError_t error = AllowShared(kernel, kMostShared); error != cudaSuccess) {
     return error;
   }
@@ -166,7 +183,8 @@ DecoderLayersOffer OfferLayers(const DecoderLayersShape& shape, int multiprocess
         return shape.hidden == S::kHidden && shape.heads == S::kHeads &&
                shape.kv_heads == S::kKvHeads && shape.head_dim == S::kDim &&
                shape.intermediate == S::kIntermediate && shape.post_norms == S::kPost &&
-               Fits<S>(multiprocessors) && HasRoom<S>();
+               Fits<S>(multiprocessors) && HasRoom(LayersKernel<S, false>, kLayersThreads<S>) &&
+               HasRoom(LayersKernel<S, true>, kLayersThreads<S>);
       },
       [](auto of) {
         using S = decltype(of);
@@ -177,8 +195,8 @@ DecoderLayersOffer OfferLayers(const DecoderLayersShape& shape, int multiprocess
 
 cudaError_t LaunchLayers(const DecoderLayersParams& p, const LaunchContext& context,
                          const LayersTuning& tuning) {
-  if (p.normed.dtype != DType::kBFloat16 || p.layer.kv_dtype != DType::kBFloat16 ||
-      p.layer.experts != 0) {
+  if ((p.layer.counter == nullptr && p.normed.dtype != DType::kBFloat16) ||
+      p.layer.kv_dtype != DType::kBFloat16 || p.layer.experts != 0) {
     return cudaErrorNotSupported;
   }
   return WithShape(

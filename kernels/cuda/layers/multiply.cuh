@@ -15,6 +15,12 @@ __device__ __forceinline__ void BarrierOf(int id) {
   asm volatile("bar.sync %0, %1;" ::"r"(id), "n"(kThreads) : "memory");
 }
 
+// Arrives at that barrier, and goes on.
+template <int kThreads>
+__device__ __forceinline__ void ArriveBarrierOf(int id) {
+  asm volatile("bar.arrive %0, %1;" ::"r"(id), "n"(kThreads) : "memory");
+}
+
 // In the places where they are written: the compiler would else wait for each before the next, to
 // save registers.
 __device__ __forceinline__ uint4 LoadShared16(uint32_t at) {

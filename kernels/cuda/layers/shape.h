@@ -80,10 +80,12 @@ struct BlockRun {
   int32_t first, units;
 };
 // Of gate and up by twos: a word has two activated elements.
-__host__ __device__ constexpr BlockRun RunOf(int units, int grain, int block, int blocks) {
-  const int first = static_cast<int>(static_cast<int64_t>(units / grain) * block / blocks) * grain;
-  const int end =
-      static_cast<int>(static_cast<int64_t>(units / grain) * (block + 1) / blocks) * grain;
+__host__ __device__ constexpr BlockRun RunOf(int units, int grain, uint32_t block,
+                                             uint32_t blocks) {
+  // In 32 bits: in 64 a division is a subroutine, on the way of a launch's first load.
+  const uint32_t all = static_cast<uint32_t>(units / grain);
+  const int first = static_cast<int>(all * block / blocks) * grain;
+  const int end = static_cast<int>(all * (block + 1) / blocks) * grain;
   return {first, end - first};
 }
 

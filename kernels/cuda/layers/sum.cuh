@@ -12,7 +12,7 @@
 
 namespace sirocco::cuda::SIROCCO_CUDA_PATH {
 
-template <typename S>
+template <typename S, bool kOne>
 struct Summer {
   const LayersArgs& args;
   BlockShared<S>& shared;
@@ -144,6 +144,29 @@ struct Summer {
     }
   }
 
+  // The same to memory, for the next launch.
+  __device__ __forceinline__ void PlainToMemory(int product, float* to) {
+    const BlockRun run = shared.runs[product];
+    for (int tile = 0; tile < run.units; tile += 16) {
+      float out[kOutputs];
+      Take<S::kRows>(out);
+      const int output = lane % 16;
+      if (output >= min(16, run.units - tile) || (S::kRows == 1 && lane >= 16)) continue;
+#pragma unroll
+      for (int i = 0; i < kOutputs; ++i) {
+        to[(lane / 16 + 2 * i) * S::kHidden + run.first + tile + output] = out[i];
+      }
+    }
+  }
+
+  // The block table of an attending block's row, in shared memory: meanwhile the workers do what
+  // does not need it.
+  __device__ __forceinline__ void LoadBlockTable() {
+    const AttentionItem item = ItemOf<S>(args.p.map, args.p.lanes);
+    CacheBlockTable(item, args.p.lanes.groups, shared.attention, lane, kWarp);
+    ArriveBarrierOf<(S::kWarps + 1) * kWarp>(3);
+  }
+
   // This block has left its words.
   __device__ __forceinline__ void Say(Exchange of) const {
     if (lane == 0) Count(exchange.counts[of]);
@@ -158,17 +181,20 @@ struct Summer {
     __syncwarp();
   }
 
-  __device__ __forceinline__ void Run(uint64_t* all_words, uint32_t tag) {
+  // first: the layer in shared.layers[0].
+  __device__ __forceinline__ void Run(uint64_t* all_words, uint32_t tag, int first) {
+    const int layers = kOne ? 1 : args.p.layers;
     const BlockRun qkv = shared.runs[0];
     const BlockRun gate_up = shared.runs[2];
     const bool attends = static_cast<int>(blockIdx.x) < S::kItems;
+    if (kOne && attends) LoadBlockTable();
     for (int l = 0;; ++l) {
       uint64_t* const words = all_words + (l % 2) * S::kWords;
       ++tag;
-      if (l == args.p.layers && blockIdx.x != 0) return;
+      if (l == layers && (kOne || blockIdx.x != 0)) return;
       if (l > 0) Wait(kDownCount, args.blocks, tag - 1, &shared.words_there);
       TakeStats(2 * l);
-      if (l == args.p.layers) return;
+      if (l == layers) return;
       for (int tile = 0; tile < qkv.units; tile += 16) {
         float out[kOutputs];
         TakeStream(out);
@@ -177,19 +203,22 @@ struct Summer {
       }
       Say(kQkvCount);
       if (attends) Wait(kQkvCount, args.blocks, tag, &shared.qkv_there);
-      // Nobody reads the layer before any more.
-      if (l + 1 < args.p.layers) {
-        const uint32_t* const from = reinterpret_cast<const uint32_t*>(args.p.layer.table + l + 1);
+      // Nobody reads the layer before any more. Of one layer: what the next launch reads first is
+      // then in the L2 cache.
+      const int after = first + l + 1;
+      if (after < args.p.layers) {
+        const uint32_t* const from = reinterpret_cast<const uint32_t*>(args.p.layer.table + after);
         uint32_t* const to = reinterpret_cast<uint32_t*>(&shared.layers[(l + 1) % 2]);
         for (int i = lane; i < static_cast<int>(sizeof(LayerParams) / 4); i += kWarp) {
           to[i] = __ldg(from + i);
         }
         __syncwarp();
         // What no cache holds would come late beside the weights. One block asks for all.
-        if (static_cast<int>(blockIdx.x) == l % args.blocks) {
+        if (static_cast<int>(blockIdx.x) == (after - 1) % args.blocks) {
           const LayerParams& next = shared.layers[(l + 1) % 2];
           const float* const norms[] = {next.attention_norm, next.attention_post_norm,
-                                        next.mlp_norm, next.mlp_post_norm};
+                                        next.mlp_norm,
+                                        kOne ? next.input_post_norm : next.mlp_post_norm};
           for (const float* const norm : norms) {
             for (int i = 32 * lane; norm != nullptr && i < S::kHidden; i += 32 * kWarp) {
               PrefetchL2(norm + i);
@@ -223,8 +252,12 @@ struct Summer {
       }
       Say(kActivatedCount);
       Wait(kActivatedCount, args.blocks, tag, &shared.words_there);
-      Plain(3, words + S::kDownAt, tag);
-      Say(kDownCount);
+      if constexpr (kOne) {
+        PlainToMemory(3, static_cast<float*>(args.p.delta.data));
+      } else {
+        Plain(3, words + S::kDownAt, tag);
+        Say(kDownCount);
+      }
     }
   }
 };

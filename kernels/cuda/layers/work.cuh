@@ -44,7 +44,8 @@ __device__ __forceinline__ int PlaceOf(int lane) {
   return place;
 }
 
-template <typename S>
+// kOne: a launch is one layer, else all.
+template <typename S, bool kOne>
 struct Worker {
   using T = Element;
   static constexpr int kRows = S::kRows;
@@ -94,17 +95,29 @@ struct Worker {
                                   make_uint2(PairOf(value.x, value.y), PairOf(value.z, value.w)));
   }
 
-  // The stream with what `words` add to it (null: nothing), times `weight`, to x; its sums of
-  // squares. The k-th time.
-  __device__ __forceinline__ void TakeStream(int k, const uint64_t* words, uint32_t tag,
-                                             const float* post, const float* weight,
-                                             float4 (&weights)[kPieces]) {
+  // The stream with what `words`, or `memory`, add to it (both null: nothing), times `weight`, to x;
+  // its sums of squares.
+  __device__ __forceinline__ void TakeStream(const uint64_t* words, uint32_t tag,
+                                             const float* memory, const float* post,
+                                             const float* weight, float4 (&weights)[kPieces]) {
     constexpr int kColumns = S::kStreamColumns;
+    const bool adds = words != nullptr || memory != nullptr;
     float4 posts[kPieces];
+    float4 deltas[kRows][kPieces];
+    if (memory != nullptr) {
+#pragma unroll
+      for (int r = 0; r < kRows; ++r) {
+#pragma unroll
+        for (int c = 0; c < kPieces; ++c) {
+          deltas[r][c] = __ldcg(
+              reinterpret_cast<const float4*>(memory + r * S::kHidden + c * S::kPiece + column));
+        }
+      }
+    }
 #pragma unroll
     for (int c = 0; c < kPieces; ++c) {
       weights[c] = __ldg(reinterpret_cast<const float4*>(weight + c * S::kPiece + column));
-      if (S::kPost && words != nullptr) {
+      if (S::kPost && adds) {
         posts[c] = __ldg(reinterpret_cast<const float4*>(post + c * S::kPiece + column));
       }
     }
@@ -120,7 +133,6 @@ struct Worker {
         }
       }
     }
-    float4 deltas[kRows][kPieces];
     if (words != nullptr) {
       Await();
       if constexpr (kRows == 4) {
@@ -181,10 +193,10 @@ struct Worker {
 #pragma unroll
       for (int c = 0; c < kPieces; ++c) {
         float4& h = held[r][c];
-        const float4 delta = words != nullptr ? deltas[r][c] : make_float4(0, 0, 0, 0);
+        const float4 delta = adds ? deltas[r][c] : make_float4(0, 0, 0, 0);
         if constexpr (S::kPost) {
           float4& a = added[r][c];
-          a = words != nullptr ? Times(delta, posts[c]) : delta;
+          a = adds ? Times(delta, posts[c]) : delta;
           stats[4 * r] += Dot(delta, delta);
           stats[4 * r + 1] += Dot(a, a);
           stats[4 * r + 3] += Dot(h, a);
@@ -422,28 +434,31 @@ struct Worker {
     LeaveTiles(sums, run);
   }
 
-  __device__ __forceinline__ void Run(uint64_t* all_words, uint32_t tag) {
-    const int layers = args.p.layers;
+  // What the next launch takes in place of this one's `hidden`: block 0's, when all have read theirs.
+  __device__ __forceinline__ void LeaveStream(int first) {
+#pragma unroll
+    for (int r = 0; r < kRows; ++r) {
+#pragma unroll
+      for (int c = 0; c < kPieces; ++c) {
+        *reinterpret_cast<float4*>(static_cast<float*>(args.p.hidden.data) + r * S::kHidden +
+                                   c * S::kPiece + column) = held[r][c];
+      }
+    }
+    if (threadIdx.x == 0) {
+      *args.p.advance = first + 1;
+      static_cast<LayersExchange*>(args.p.exchange)->launches += 1;
+    }
+  }
+
+  // first: the layer in shared.layers[0].
+  __device__ __forceinline__ void Run(uint64_t* all_words, uint32_t tag, int first) {
+    const int layers = kOne ? 1 : args.p.layers;
     AttentionItem item = {};
     const bool attends = static_cast<int>(blockIdx.x) < S::kItems;
-    if (attends) {
-      const int of_row = static_cast<int>(blockIdx.x) % (S::kItems / kRows);
-      item.row = static_cast<int>(blockIdx.x) / (S::kItems / kRows);
-      item.head = of_row / S::kParts;
-      item.part = of_row % S::kParts;
-      item.kv_head = item.head / (S::kHeads / S::kKvHeads);
-      item.position = __ldcg(args.p.map.position + item.row);
-      item.block_table = args.p.lanes.BlockTable(__ldcg(args.p.map.lane + item.row), 0);
-      item.max_blocks = args.p.lanes.max_blocks;
-      for (int i = threadIdx.x; i < args.p.lanes.groups * kLayersCachedBlocks;
-           i += S::kWarps * kWarp) {
-        const int index = i % kLayersCachedBlocks;
-        const int group = i / kLayersCachedBlocks;
-        if (index < item.max_blocks) {
-          shared.attention.blocks[group][index] =
-              __ldcg(item.block_table + int64_t{group} * item.max_blocks + index);
-        }
-      }
+    if (!kOne && attends) {
+      item = ItemOf<S>(args.p.map, args.p.lanes);
+      CacheBlockTable(item, args.p.lanes.groups, shared.attention, static_cast<int>(threadIdx.x),
+                      S::kWarps * kWarp);
       BarrierOf<S::kWarps * kWarp>(2);
     }
 #pragma unroll
@@ -455,8 +470,11 @@ struct Worker {
                                                    r * S::kHidden + c * S::kPiece + column));
       }
     }
-    const uint64_t* words = nullptr;  // of what the layer before adds
-    const float* post = nullptr;
+    // Of what the layer before adds.
+    const uint64_t* words = nullptr;
+    const float* const memory =
+        kOne && first > 0 ? static_cast<const float*>(args.p.delta.data) : nullptr;
+    const float* post = kOne ? shared.layers[0].input_post_norm : nullptr;
     const BlockRun qkv = shared.runs[0];
     const BlockRun gate_up = shared.runs[2];
     float4 weights[kPieces];
@@ -467,10 +485,16 @@ struct Worker {
       ++tag;
       // There is room for the next kernel's blocks only when this one's end.
       if (l + 1 == layers) LaunchDependents();
-      LoadFirst<false>(qkv);
-      TakeStream(2 * l, words, tag - 1, post, layer.attention_norm, weights);
+      // A launch of one layer begins with weights on their way, others with weights that are there.
+      if constexpr (!kOne) LoadFirst<false>(qkv);
+      TakeStream(words, tag - 1, memory, post, layer.attention_norm, weights);
+      if constexpr (kOne) LoadFirst<false>(qkv);
       MultiplyStream<false>(qkv);
       if (attends) {
+        if constexpr (kOne) {
+          BarrierOf<(S::kWarps + 1) * kWarp>(3);  // the summing warp's block table is there
+          item = ItemOf<S>(args.p.map, args.p.lanes);
+        }
         AttendPart<T, S>(layer, item, own, tag, shared.attention, &shared.qkv_there, l & 1);
         if (threadIdx.x == 0) {
           Count(static_cast<LayersExchange*>(args.p.exchange)->counts[kPartsCount]);
@@ -479,19 +503,21 @@ struct Worker {
       Output(own, tag);
       Join(2 * l);
       LoadFirst<true>(gate_up);
-      TakeStream(2 * l + 1, own + S::kOutputAt, tag, layer.attention_post_norm, layer.mlp_norm,
+      TakeStream(own + S::kOutputAt, tag, nullptr, layer.attention_post_norm, layer.mlp_norm,
                  weights);
       MultiplyStream<true>(gate_up);
       Join(2 * l + 1);
-      if (attends && l + 1 < layers) {
+      // All blocks' words of output have been read by now, so all have read what they begin with.
+      if (kOne && blockIdx.x == 0) LeaveStream(first);
+      if (attends && first + l + 1 < args.p.layers) {
         PartSlots<T, S>(shared.layers[(l + 1) % 2], item, shared.attention).Prefetch();
       }
       Down(own, tag);
       words = own + S::kDownAt;
       post = layer.mlp_post_norm;
     }
-    if (blockIdx.x != 0) return;
-    TakeStream(2 * layers, words, tag, post, args.p.final_norm, weights);
+    if (kOne || blockIdx.x != 0) return;
+    TakeStream(words, tag, nullptr, post, args.p.final_norm, weights);
     Join(2 * layers);
 #pragma unroll
     for (int r = 0; r < kRows; ++r) {
