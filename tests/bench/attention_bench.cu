@@ -91,7 +91,7 @@ class World {
     layer_elements_ = KvLayerElements(dtype, shape.kv_heads, kBlockSize, shape.head_dim);
     const int64_t element_bytes = static_cast<int64_t>(BytesOf(dtype));
     const int64_t layer_bytes = blocks * layer_elements_ * element_bytes;
-    layers_ = static_cast<int>(std::clamp<int64_t>((int64_t{512} << 20) / layer_bytes, 4, 64));
+    layers_ = static_cast<int>(std::clamp<int64_t>((int64_t{512} << 20) / layer_bytes, 16, 64));
     data_bytes_ = layers_ * layer_bytes;
     data_ = Allocate<char>(data_bytes_);
     const int64_t vectors = int64_t{2} * shape.kv_heads * kBlockSize * shape.head_dim;
