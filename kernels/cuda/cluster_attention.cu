@@ -2,8 +2,9 @@
 // merge their parts through each other's shared memory: a few microseconds for a row of any usual
 // length. Rows of many slots get several clusters, whose parts the last block to arrive merges.
 //
-// The warps of a block share its slots: many of them in tiles of 16 on the matrix units
-// (cluster_tiles.cuh), few of them a slot at a time (cluster_slots.cuh). Parts are merged in their
+// The warps of a block share its slots: many of them in tiles of 16 on the matrix units, in registers
+// (cluster_tiles.cuh) or, where rows may have thousands, through a ring in shared memory
+// (cluster_ring.cuh), few of them a slot at a time (cluster_slots.cuh). Parts are merged in their
 // order (Dao et al., 2023). How many blocks share a row depends on its own slots and on the number
 // of rows.
 //
@@ -22,7 +23,8 @@
 // (head_dim + 2) float32 a head, written and read once.
 // Grid: (blocks of the row's clusters, groups of query heads, rows), 128 or 256 threads; blocks without
 // slots end at once. Shared memory: 10 parts of head_dim + 2 floats a query head, and 16 bytes a
-// dimension for queries as operands; of more than four queries 32.
+// dimension for queries as operands; of more than four queries 32. With a ring 96 KiB for it and the
+// parts in its place, and none for operands.
 //
 // Assumes: head_dim 64, 128 or 256; slots that begin at multiples of 16 bytes.
 //
@@ -40,6 +42,7 @@
 #include "kernels/cuda/cluster_ends.cuh"
 #include "kernels/cuda/cluster_item.cuh"
 #include "kernels/cuda/cluster_merge.cuh"
+#include "kernels/cuda/cluster_ring.cuh"
 #include "kernels/cuda/cluster_slots.cuh"
 #include "kernels/cuda/cluster_tiles.cuh"
 #include "kernels/cuda/kernels.h"
@@ -54,9 +57,8 @@ constexpr int kMostMultiprocessors = 144;
 // ---- The kernel ----------------------------------------------------------------------------------
 
 // k and v of the row's own slot in a tile, in place of what the cache had there before this step.
-template <int kQueries, int kWarps, typename Kv, int kDim>
-__device__ __forceinline__ void TakeOwnSlot(const ClusterShared<Kv, kQueries, kDim, kWarps>& shared,
-                                            int tile_slot, int position,
+template <typename Shared, typename Kv, int kDim>
+__device__ __forceinline__ void TakeOwnSlot(const Shared& shared, int tile_slot, int position,
                                             SlotTile<Kv, kDim>& tile) {
   using Tile = SlotTile<Kv, kDim>;
   if (position >> kTileSlotBits != tile_slot >> kTileSlotBits) return;
@@ -86,20 +88,21 @@ __device__ __forceinline__ void TakeOwnSlot(const ClusterShared<Kv, kQueries, kD
   }
 }
 
-// Blocks of a multiprocessor, of kWarps each: registers for sixteen warps, but tiles of 256 dimensions
-// take those of two.
-template <bool kTiles, int kQueries, int kLanes, int kWarps>
+// Blocks of a multiprocessor, of kWarps each: registers for sixteen warps; tiles of 256 dimensions in
+// registers take those of two warps, from a ring there are two blocks of four.
+template <Tiling kTiling, int kQueries, int kLanes, int kWarps>
 inline constexpr int kResidentBlocks =
-    (kQueries > 4 || (kTiles && kLanes > 16) ? 8 : 16) / kWarps;
+    (kQueries > 4 || (kTiling != Tiling::kNone && kLanes > 16) ? 8 : 16) / kWarps;
 
-// kEnds: q, k and v come as bare products. kTiles: blocks of many slots take them in tiles.
-template <bool kEnds, bool kTiles, typename Kv, int kQueries, int kLanes, int kWarps>
-__global__ void __launch_bounds__(kWarps* kWarp, kResidentBlocks<kTiles, kQueries, kLanes, kWarps>)
+// kEnds: q, k and v come as bare products. kTiling: how blocks of many slots take them.
+template <bool kEnds, Tiling kTiling, typename Kv, int kQueries, int kLanes, int kWarps>
+__global__ void __launch_bounds__(kWarps* kWarp,
+                                  kResidentBlocks<kTiling, kQueries, kLanes, kWarps>)
     ClusterAttentionKernel(const __grid_constant__ ClusterArgs args) {
   constexpr int kDim = 8 * kLanes;
   constexpr int kQuads = kDim / 4;
   using Batch = SlotBatch<Kv, kQueries, kLanes, kWarps>;
-  using Shared = ClusterShared<Kv, kQueries, kDim, kWarps>;
+  using Shared = ClusterShared<Kv, kQueries, kDim, kWarps, kTiling>;
   Shared& shared = *reinterpret_cast<Shared*>(DynamicShared());
   const bool tabled = kEnds || args.p.layer.table != nullptr;
   const LayerParams* const layer = tabled ? &LayerOf(args.p.layer) : nullptr;
@@ -146,17 +149,35 @@ __global__ void __launch_bounds__(kWarps* kWarp, kResidentBlocks<kTiles, kQuerie
       LoadEight(args.p.q, item.out + head * kDim + dim, x);
     }
   };
-  const bool is_tiled = kTiles && item.is_tiled;
-  if constexpr (kTiles) {
+  const bool is_tiled = kTiling != Tiling::kNone && item.is_tiled;
+  auto& own_memory = shared.warps[threadIdx.x / kWarp];
+  if constexpr (kTiling == Tiling::kRegisters) {
     if (is_tiled) {
       TileWarp<Kv, kQueries, kDim, kWarps> warp(kv, block_table, item.kv_head, item.slots);
       end_heads();
       warp.ShareQueries(shape, shared.queries, load_query);
       __syncthreads();
       warp.Run(shape, shared.queries, [&](int slot, auto& tile) {
-        if constexpr (kEnds) TakeOwnSlot<kQueries, kWarps>(shared, slot, position, tile);
+        if constexpr (kEnds) TakeOwnSlot(shared, slot, position, tile);
       });
-      warp.Store(shared.warps[threadIdx.x / kWarp]);
+      warp.Store(own_memory.part);
+    }
+  }
+  if constexpr (kTiling == Tiling::kRing) {
+    if (is_tiled) {
+      RingWarp<Kv, kQueries, kDim, kWarps> warp(kv, block_table, item.kv_head, item.slots,
+                                                own_memory.ring);
+      end_heads();
+      warp.TakeQueries(shape, [&](int query, int dim) {
+        const int head = min(query, item.head_count - 1);
+        if constexpr (kEnds) {
+          return *reinterpret_cast<const float2*>(&shared.heads[head][dim]);
+        } else {
+          return LoadTwo(args.p.q, item.out + head * kDim + dim);
+        }
+      });
+      warp.Run(shape, kEnds ? position : -1, shared.kv);
+      warp.Store(own_memory.part);
     }
   }
   if (!is_tiled) {
@@ -182,7 +203,7 @@ __global__ void __launch_bounds__(kWarps* kWarp, kResidentBlocks<kTiles, kQuerie
       if constexpr (kEnds) TakeOwnSlot(shared, base, item.slots, position, batch);
       AttendBatch(batch, base, item.slots, shape, q, sums);
     }
-    StoreWarp(sums, shared.warps[threadIdx.x / kWarp]);
+    StoreWarp(sums, own_memory.part);
   }
   __syncthreads();
 
@@ -193,8 +214,8 @@ __global__ void __launch_bounds__(kWarps* kWarp, kResidentBlocks<kTiles, kQuerie
     const int quad = i % kQuads;
     float2 merged;
     const float4 total = MergeParts<kWarps>(
-        kWarps, [&](int w) { return shared.warps[w].statistics[head]; },
-        [&](int w) { return shared.warps[w].values[head][quad]; }, merged);
+        kWarps, [&](int w) { return shared.warps[w].part.statistics[head]; },
+        [&](int w) { return shared.warps[w].part.values[head][quad]; }, merged);
     if (alone) {
       StoreOut<kDim>(args.p.out, item, head, quad, total, merged.y);
       continue;
@@ -209,7 +230,7 @@ __global__ void __launch_bounds__(kWarps* kWarp, kResidentBlocks<kTiles, kQuerie
   if (alone) return;
   ArriveCluster();
   WaitCluster();
-  MergeBlocks<Kv, kQueries, kDim, kWarps>(args, item, shared);
+  MergeBlocks<kQueries, kDim, kWarps>(args, item, shared);
   if (item.clusters == 1) return;
   if (LastToArrive(&args.arrived[item.pair],
                    static_cast<uint32_t>(item.clusters << args.cluster_bits))) {
@@ -228,11 +249,25 @@ constexpr int kFewWarps = 4;
 constexpr int kFewWarpsQueries = 4;  // of a block, at most
 constexpr int kFewWarpsDim = 128;    // of a head, at most
 
+// Where rows may be as long as this, and a block serves four or more queries, many slots go through a
+// ring. Shorter ones need less of a multiprocessor, so that blocks of the products around attention
+// find room beside it.
+constexpr int32_t kRingLength = 4096;
+constexpr int kRingQueries = 4;
+// Of 256 dimensions the sums are many registers: half as many warps, which each have 24 KiB of ring.
+constexpr int kWideRingWarps = 4;
+constexpr int kWideRingDim = 256;
+// Slots of a block from which on its four warps take them in tiles: beyond one.
+constexpr int kWideRingLeastTiled = kTileSlots + 1;
+constexpr int RingWarps(int head_dim) {
+  return head_dim == kWideRingDim ? kWideRingWarps : kClusterWarps;
+}
+
 struct ClusterLayout {
   int head_dim;
-  int queries;  // of a block
-  bool tiles;   // blocks of many slots take them in tiles
-  int warps;    // of a block
+  int queries;    // of a block
+  Tiling tiling;  // of blocks of many slots
+  int warps;      // of a block
   ClusterArgs args;
 };
 
@@ -272,6 +307,23 @@ int64_t ClustersAtOnce(int multiprocessors, int cluster) {
   return (cluster >= 4 ? multiprocessors * 10 / 11 : multiprocessors) / cluster;
 }
 
+// pairs: of a row and a group of query heads.
+Tiling TilingOf(const ClusterLayout& layout, int64_t pairs, int multiprocessors) {
+  const DecodeRows& p = layout.args.p;
+  if (KvTypeOf(p) == DType::kFloat32) return Tiling::kNone;
+  // Of more pairs blocks are of few warps.
+  if (p.lanes.max_length >= kRingLength && layout.queries >= kRingQueries &&
+      (layout.head_dim == kWideRingDim || pairs <= 2 * int64_t{multiprocessors})) {
+    return Tiling::kRing;
+  }
+  // Of 256 dimensions tiles in registers take a whole multiprocessor, for which a block must wait
+  // until the kernel before is done: with 16 rows of few slots a step of gemma3-1b took 1,536 us in
+  // place of 1,366; with 64 rows, in clusters of two, 1,554 in place of 1,643. Where there are more
+  // blocks, two side by side are worth more.
+  const bool fits = layout.args.cluster <= 2 && pairs * layout.args.cluster <= multiprocessors;
+  return layout.head_dim <= 128 || layout.queries > 4 || fits ? Tiling::kRegisters : Tiling::kNone;
+}
+
 ClusterLayout LayoutOf(const DecodeRows& p, int multiprocessors) {
   const AttentionHeads heads = HeadsOf(p);
   ClusterLayout layout = {};
@@ -292,30 +344,34 @@ ClusterLayout LayoutOf(const DecodeRows& p, int multiprocessors) {
   const int64_t most_cluster = std::min<int64_t>(pairs <= 8 ? kMostCluster : 4, blocks);
   while ((2 << args.cluster_bits) <= most_cluster) ++args.cluster_bits;
   args.cluster = 1 << args.cluster_bits;
-  // Of 256 dimensions tiles take a whole multiprocessor, for which a block must wait until the kernel
-  // before is done: with 16 rows of few slots a step of gemma3-1b took 1,536 us in place of 1,366;
-  // with 64 rows, in clusters of two, 1,554 in place of 1,643. Where there are more blocks, two side
-  // by side are worth more.
-  layout.tiles = layout.head_dim <= 128 || layout.queries > 4 ||
-                 (args.cluster <= 2 && pairs * args.cluster <= multiprocessors);
-  const int64_t at_once =
-      layout.tiles ? ClustersAtOnce(multiprocessors, args.cluster) / pairs : blocks / args.cluster;
+  layout.tiling = TilingOf(layout, pairs, multiprocessors);
+  // Blocks with a ring find room two by two: what matters is that there are not many more than
+  // multiprocessors.
+  const int64_t at_once = layout.tiling == Tiling::kRegisters
+                              ? ClustersAtOnce(multiprocessors, args.cluster) / pairs
+                              : blocks / args.cluster;
   const int64_t useful = CeilDiv(p.lanes.max_length, int64_t{args.cluster} << kBlockSlotBits);
   args.most_clusters = static_cast<int32_t>(
       std::clamp<int64_t>(at_once, 1, std::min(useful, int64_t{kMostClusters})));
-  layout.warps = layout.head_dim <= kFewWarpsDim && layout.queries <= kFewWarpsQueries &&
-                         pairs > 2 * multiprocessors
-                     ? kFewWarps
-                     : kClusterWarps;
-  args.least_tiled = layout.tiles ? LeastTiledSlots(layout.head_dim, layout.queries)
-                                  : std::numeric_limits<int32_t>::max();
+  layout.warps = kClusterWarps;
+  if (layout.tiling == Tiling::kRing) {
+    layout.warps = RingWarps(layout.head_dim);
+  } else if (layout.head_dim <= kFewWarpsDim && layout.queries <= kFewWarpsQueries &&
+             pairs > 2 * multiprocessors) {
+    layout.warps = kFewWarps;
+  }
+  args.least_tiled =
+      layout.tiling == Tiling::kNone ? std::numeric_limits<int32_t>::max()
+      : layout.tiling == Tiling::kRing && layout.head_dim == kWideRingDim
+          ? kWideRingLeastTiled
+          : LeastTiledSlots(layout.head_dim, layout.queries);
   return layout;
 }
 
-template <bool kEnds, bool kTiles, typename Kv, int kQueries, int kLanes, int kWarps>
+template <bool kEnds, Tiling kTiling, typename Kv, int kQueries, int kLanes, int kWarps>
 cudaError_t Launch(const ClusterArgs& args, const LaunchContext& context) {
-  constexpr size_t kShared = sizeof(ClusterShared<Kv, kQueries, 8 * kLanes, kWarps>);
-  const auto kernel = ClusterAttentionKernel<kEnds, kTiles, Kv, kQueries, kLanes, kWarps>;
+  constexpr size_t kShared = sizeof(ClusterShared<Kv, kQueries, 8 * kLanes, kWarps, kTiling>);
+  const auto kernel = ClusterAttentionKernel<kEnds, kTiling, Kv, kQueries, kLanes, kWarps>;
   if (const cudaError_t error = AllowShared(kernel, kShared); error != cudaSuccess) return error;
   const dim3 grid(static_cast<unsigned>(args.cluster * args.most_clusters),
                   static_cast<unsigned>(args.kv_heads * args.passes),
@@ -324,31 +380,46 @@ cudaError_t Launch(const ClusterArgs& args, const LaunchContext& context) {
                         kShared, context, args);
 }
 
-template <bool kEnds, bool kTiles, typename Kv, int kQueries, int kLanes>
+template <bool kEnds, typename Kv, int kQueries, int kLanes>
 cudaError_t Launch(const ClusterLayout& layout, const LaunchContext& context) {
-  if constexpr (kTiles && kQueries <= kFewWarpsQueries && 8 * kLanes <= kFewWarpsDim) {
-    if (layout.warps == kFewWarps) {
-      return Launch<kEnds, kTiles, Kv, kQueries, kLanes, kFewWarps>(layout.args, context);
+  constexpr int kDim = 8 * kLanes;
+  if constexpr (kCanTile<Kv>) {
+    if constexpr (kQueries >= kRingQueries) {
+      if (layout.tiling == Tiling::kRing) {
+        return Launch<kEnds, Tiling::kRing, Kv, kQueries, kLanes, RingWarps(kDim)>(layout.args,
+                                                                                   context);
+      }
+    }
+    if constexpr (kQueries <= kFewWarpsQueries && kDim <= kFewWarpsDim) {
+      if (layout.warps == kFewWarps) {
+        return Launch<kEnds, Tiling::kRegisters, Kv, kQueries, kLanes, kFewWarps>(layout.args,
+                                                                                  context);
+      }
+    }
+    if constexpr (kDim <= kFewWarpsDim || kQueries > 4) {
+      return Launch<kEnds, Tiling::kRegisters, Kv, kQueries, kLanes, kClusterWarps>(layout.args,
+                                                                                    context);
+    } else if (layout.tiling == Tiling::kRegisters) {
+      return Launch<kEnds, Tiling::kRegisters, Kv, kQueries, kLanes, kClusterWarps>(layout.args,
+                                                                                    context);
     }
   }
-  return Launch<kEnds, kTiles, Kv, kQueries, kLanes, kClusterWarps>(layout.args, context);
+  if constexpr (!kCanTile<Kv> || (kDim > kFewWarpsDim && kQueries <= 4)) {
+    return Launch<kEnds, Tiling::kNone, Kv, kQueries, kLanes, kClusterWarps>(layout.args, context);
+  }
 }
 
 template <bool kEnds, typename Kv, int kQueries>
 cudaError_t Launch(const ClusterLayout& layout, const LaunchContext& context) {
-  constexpr bool kTiles = kCanTile<Kv>;
   switch (layout.head_dim) {
     case 64:
-      return Launch<kEnds, kTiles, Kv, kQueries, 8>(layout, context);
+      return Launch<kEnds, Kv, kQueries, 8>(layout, context);
     case 128:
-      return Launch<kEnds, kTiles, Kv, kQueries, 16>(layout, context);
+      return Launch<kEnds, Kv, kQueries, 16>(layout, context);
     default:
       break;
   }
-  if constexpr (kTiles && kQueries <= 4) {
-    if (!layout.tiles) return Launch<kEnds, false, Kv, kQueries, 32>(layout, context);
-  }
-  return Launch<kEnds, kTiles, Kv, kQueries, 32>(layout, context);
+  return Launch<kEnds, Kv, kQueries, 32>(layout, context);
 }
 
 template <bool kEnds>

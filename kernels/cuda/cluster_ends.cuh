@@ -27,6 +27,23 @@ __device__ __forceinline__ void LoadEight(const Rows& rows, int64_t at, float (&
   LoadFloats<float, 8>(static_cast<const float*>(rows.data) + at, to);
 }
 
+// Two elements as float32; `at` is even.
+__device__ __forceinline__ float2 LoadTwo(const Rows& rows, int64_t at) {
+  float two[2];
+  switch (rows.dtype) {
+    case DType::kBFloat16:
+      LoadFloats<__nv_bfloat16, 2>(static_cast<const __nv_bfloat16*>(rows.data) + at, two);
+      break;
+    case DType::kFloat16:
+      LoadFloats<__half, 2>(static_cast<const __half*>(rows.data) + at, two);
+      break;
+    default:  // float32
+      LoadFloats<float, 2>(static_cast<const float*>(rows.data) + at, two);
+      break;
+  }
+  return make_float2(two[0], two[1]);
+}
+
 // What a stored element of the type would be loaded as.
 __device__ __forceinline__ float RoundedTo(DType dtype, float x) {
   switch (dtype) {

@@ -4,8 +4,10 @@
 #pragma once
 
 #include <cstdint>
+#include <type_traits>
 
 #include "kernels/cuda/cluster_item.cuh"
+#include "kernels/cuda/cluster_ring.cuh"
 #include "kernels/cuda/cluster_slots.cuh"
 #include "kernels/cuda/cluster_tiles.cuh"
 #include "kernels/cuda/common.cuh"
@@ -22,10 +24,29 @@ struct QuadPart {
   float2 statistics;
 };
 
+// How the blocks of a kernel take many slots.
+enum class Tiling {
+  kNone,       // a slot at a time, as few
+  kRegisters,  // cluster_tiles.cuh
+  kRing,       // cluster_ring.cuh
+};
+
+// What a warp has in the end; a ring is there before it, in the same place.
+template <typename Kv, int kQueries, int kDim, int kWarps, Tiling kTiling>
+union WarpMemory {
+  Part<kQueries, kDim> part;
+};
 template <typename Kv, int kQueries, int kDim, int kWarps>
+union WarpMemory<Kv, kQueries, kDim, kWarps, Tiling::kRing> {
+  WarpRing<Kv, kDim, kWarps> ring;
+  Part<kQueries, kDim> part;
+};
+struct NoQueries {};
+
+template <typename Kv, int kQueries, int kDim, int kWarps, Tiling kTiling>
 struct ClusterShared {
   static constexpr int kQuads = kQueries * kDim / 4;
-  Part<kQueries, kDim> warps[kWarps];
+  WarpMemory<Kv, kQueries, kDim, kWarps, kTiling> warps[kWarps];
   // What the cluster's blocks have of this block's share of the quads: of its `cluster` blocks
   // [kQuads / cluster] each.
   QuadPart quads[kQuads];
@@ -33,7 +54,8 @@ struct ClusterShared {
   float heads[kQueries + 2][kDim];
   // Of the row's own slot, as the cache has them; in float8 each with its scale behind it.
   alignas(16) Kv kv[2][kDim + (kIsScaled<Kv> ? 16 : 0)];
-  TileQueries<kQueries, kDim> queries;  // of a block that takes tiles
+  // Of a block that takes tiles in registers.
+  std::conditional_t<kTiling == Tiling::kRegisters, TileQueries<kQueries, kDim>, NoQueries> queries;
 };
 
 // ---- Merging parts -------------------------------------------------------------------------------
@@ -95,10 +117,9 @@ __device__ void MergeClusters(const ClusterArgs& args, const ClusterItem& item) 
 
 // This block's share of the cluster's dimensions, over all its blocks: to `out`, or, where the row
 // has more clusters, to scratch.
-template <typename Kv, int kQueries, int kDim, int kWarps>
-__device__ __forceinline__ void MergeBlocks(
-    const ClusterArgs& args, const ClusterItem& item,
-    const ClusterShared<Kv, kQueries, kDim, kWarps>& shared) {
+template <int kQueries, int kDim, int kWarps, typename Shared>
+__device__ __forceinline__ void MergeBlocks(const ClusterArgs& args, const ClusterItem& item,
+                                            const Shared& shared) {
   constexpr int kQuads = kDim / 4;
   const int share = kQueries * kQuads >> args.cluster_bits;
   const int rank = item.part & (args.cluster - 1);

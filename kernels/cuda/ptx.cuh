@@ -59,6 +59,16 @@ __device__ __forceinline__ uint4 LoadOnceInOrder16(const void* from, bool valid)
   return to;
 }
 
+// Past the L1 cache, in the order of the program among instructions of this kind.
+__device__ __forceinline__ void LoadTile(uint4& to, const void* from) {
+  asm volatile("ld.global.cg.v4.u32 {%0,%1,%2,%3}, [%4];"
+               : "=r"(to.x), "=r"(to.y), "=r"(to.z), "=r"(to.w)
+               : "l"(from));
+}
+__device__ __forceinline__ void LoadTile(uint2& to, const void* from) {
+  asm volatile("ld.global.cg.v2.u32 {%0,%1}, [%2];" : "=r"(to.x), "=r"(to.y) : "l"(from));
+}
+
 // 2^x to two units in the last place; of -infinity 0.
 __device__ __forceinline__ float Exp2(float x) {
   float y;
@@ -74,6 +84,11 @@ __device__ __forceinline__ void CopyAsync16(void* shared, const void* global, bo
   asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(SharedAddress(shared)),
                "l"(global), "r"(bytes)
                : "memory");
+}
+
+// The same to an address of shared memory, always.
+__device__ __forceinline__ void CopyAsync16To(uint32_t shared, const void* global) {
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(shared), "l"(global) : "memory");
 }
 
 // The same with a policy of the L2 cache.
@@ -106,18 +121,31 @@ __device__ __forceinline__ void WaitForCopies() {
 // ---- Matrix units, sm_80 ------------------------------------------------------------------------
 
 // Four 8x8 matrices of 16-bit elements; lane l gives the address of row l % 8 of matrix l / 8.
-__device__ __forceinline__ void LoadMatrix4(uint32_t (&m)[4], const void* row) {
+__device__ __forceinline__ void LoadMatrix4At(uint32_t (&m)[4], uint32_t row) {
   asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
                : "=r"(m[0]), "=r"(m[1]), "=r"(m[2]), "=r"(m[3])
-               : "r"(SharedAddress(row))
+               : "r"(row)
                : "memory");
 }
+__device__ __forceinline__ void LoadMatrix4(uint32_t (&m)[4], const void* row) {
+  LoadMatrix4At(m, SharedAddress(row));
+}
 
-__device__ __forceinline__ void LoadMatrix4Transposed(uint32_t (&m)[4], const void* row) {
+__device__ __forceinline__ void LoadMatrix4TransposedAt(uint32_t (&m)[4], uint32_t row) {
   asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];"
                : "=r"(m[0]), "=r"(m[1]), "=r"(m[2]), "=r"(m[3])
-               : "r"(SharedAddress(row))
+               : "r"(row)
                : "memory");
+}
+__device__ __forceinline__ void LoadMatrix4Transposed(uint32_t (&m)[4], const void* row) {
+  LoadMatrix4TransposedAt(m, SharedAddress(row));
+}
+
+// The transpose of an 8x8 matrix of 16-bit elements: lane 4 g + t has row g, elements 2 t and + 1.
+__device__ __forceinline__ uint32_t TransposeMatrix(uint32_t m) {
+  uint32_t transposed;
+  asm volatile("movmatrix.sync.aligned.m8n8.trans.b16 %0, %1;" : "=r"(transposed) : "r"(m));
+  return transposed;
 }
 
 // d[16x8] += a[16x16] * b[16x8], float32 sums. Element places: PTX ISA, mma.m16n8k16.

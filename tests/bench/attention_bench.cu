@@ -7,6 +7,10 @@
 // A layer's keys and values are read cold: each launch is of another layer, over more than the L2
 // cache, one after the other in one graph, each beginning while the one before ends. Blocks of 16
 // slots stand in any order. Shares are of a plain read stream of 2 GiB, measured first.
+//
+// Each step is timed twice: of ended queries, where a launch loads nothing before the one before has
+// ended, and of bare products of q, k and v, as compiled decoding has it, where it asks for keys and
+// values before that.
 #include <cuda_runtime.h>
 
 #include <algorithm>
@@ -30,6 +34,16 @@ namespace sirocco {
 namespace {
 
 using cuda::SIROCCO_CUDA_PATH::DecodeRows;
+
+// Kernels to be compared; others may be compiled in.
+struct Variant {
+  const char* name;
+  cudaError_t (*launch)(const DecodeRows&, const LaunchContext&);
+};
+#ifndef ATTENTION_VARIANTS
+#define ATTENTION_VARIANTS {"", cuda::SIROCCO_CUDA_PATH::LaunchClusterAttention}
+#endif
+constexpr Variant kVariants[] = {ATTENTION_VARIANTS};
 
 constexpr int kBlockSize = 16;
 
@@ -77,7 +91,7 @@ class World {
     layer_elements_ = KvLayerElements(dtype, shape.kv_heads, kBlockSize, shape.head_dim);
     const int64_t element_bytes = static_cast<int64_t>(BytesOf(dtype));
     const int64_t layer_bytes = blocks * layer_elements_ * element_bytes;
-    layers_ = static_cast<int>(std::clamp<int64_t>((int64_t{512} << 20) / layer_bytes, 4, 64));
+    layers_ = static_cast<int>(std::clamp<int64_t>((int64_t{512} << 20) / layer_bytes, 16, 64));
     data_bytes_ = layers_ * layer_bytes;
     data_ = Allocate<char>(data_bytes_);
     const int64_t vectors = int64_t{2} * shape.kv_heads * kBlockSize * shape.head_dim;
@@ -109,12 +123,15 @@ class World {
     }
     device_q_ = Upload(q);
     out_ = Allocate<__nv_bfloat16>(q.size());
+    MakeProducts(random);
     MUST(cudaDeviceSynchronize());
   }
   ~World() {
     for (void* data : {static_cast<void*>(data_), static_cast<void*>(device_table_),
                        static_cast<void*>(lane_), static_cast<void*>(position_),
-                       static_cast<void*>(device_q_), static_cast<void*>(out_)}) {
+                       static_cast<void*>(device_q_), static_cast<void*>(out_),
+                       static_cast<void*>(products_), static_cast<void*>(turn_),
+                       static_cast<void*>(table_of_layers_)}) {
       MUST(cudaFree(data));
     }
   }
@@ -131,7 +148,9 @@ class World {
             (dtype_ == DType::kFloat8 ? 1 : 0));
   }
 
-  void Launch(int layer, const LaunchContext& context) const {
+  // `products`: q, k and v are still to be ended.
+  void Launch(const Variant& variant, int layer, bool products,
+              const LaunchContext& context) const {
     DecodeRows p;
     p.rows = static_cast<int32_t>(lengths_.size());
     p.map = {lane_, position_};
@@ -140,27 +159,30 @@ class World {
     p.lanes.max_length = max_length_;
     p.lanes.groups = 1;
     p.lanes.max_blocks = (max_length_ + kBlockSize - 1) / kBlockSize;
-    p.q = {device_q_, DType::kBFloat16, Width()};
-    p.shape.heads = shape_.heads;
-    p.shape.scale = Scale();
-    p.kv.data = data_ + LayerBytes() * layer;
-    p.kv.dtype = dtype_;
-    p.kv.block_stride = layer_elements_ * layers_;
-    p.kv.value_offset = int64_t{shape_.kv_heads} * kBlockSize * shape_.head_dim;
-    p.kv.block_size = kBlockSize;
-    p.kv.kv_heads = shape_.kv_heads;
-    p.kv.head_dim = shape_.head_dim;
+    if (products) {
+      p.layer.table = table_of_layers_;
+      p.layer.index = layer;
+      p.layer.q_rows = Width();
+      p.layer.kv_rows = KvWidth();
+      p.layer.head_dim = shape_.head_dim;
+      p.layer.kv_dtype = dtype_;
+      p.qkv = {products_, DType::kFloat32, Width() + 2 * KvWidth()};
+    } else {
+      p.q = {device_q_, DType::kBFloat16, Width()};
+      p.shape = AttentionOf();
+      p.kv = KvOf(layer);
+    }
     p.out = {out_, DType::kBFloat16, Width()};
-    MUST(cuda::SIROCCO_CUDA_PATH::LaunchClusterAttention(p, context));
+    MUST(variant.launch(p, context));
   }
 
   // The largest difference from double precision, of the largest value, over some heads; -1: two
   // runs differed.
-  double Check(const LaunchContext& context) const {
+  double Check(const Variant& variant, bool products, const LaunchContext& context) const {
     const auto run = [&] {
       std::vector<__nv_bfloat16> out(q_.size());
       MUST(cudaMemset(out_, 0xff, out.size() * 2));
-      Launch(layers_ - 1, context);
+      Launch(variant, layers_ - 1, products, context);
       MUST(cudaDeviceSynchronize());
       MUST(cudaMemcpy(out.data(), out_, out.size() * 2, cudaMemcpyDeviceToHost));
       return out;
@@ -205,6 +227,51 @@ class World {
     return to;
   }
   int32_t Width() const { return shape_.heads * shape_.head_dim; }
+  int32_t KvWidth() const { return shape_.kv_heads * shape_.head_dim; }
+  AttentionShape AttentionOf() const {
+    AttentionShape shape;
+    shape.heads = shape_.heads;
+    shape.scale = Scale();
+    return shape;
+  }
+  KvLayer KvOf(int layer) const {
+    KvLayer kv;
+    kv.data = data_ + LayerBytes() * layer;
+    kv.dtype = dtype_;
+    kv.block_stride = layer_elements_ * layers_;
+    kv.value_offset = int64_t{shape_.kv_heads} * kBlockSize * shape_.head_dim;
+    kv.block_size = kBlockSize;
+    kv.kv_heads = shape_.kv_heads;
+    kv.head_dim = shape_.head_dim;
+    return kv;
+  }
+
+  // Products that end as the queries, after turns by nothing, and as any k and v.
+  void MakeProducts(std::mt19937& random) {
+    std::vector<float> products;
+    for (size_t row = 0; row < lengths_.size(); ++row) {
+      products.insert(products.end(), q_.begin() + row * Width(), q_.begin() + (row + 1) * Width());
+      for (int i = 0; i < 2 * KvWidth(); ++i) {
+        products.push_back(std::uniform_real_distribution<float>(-1, 1)(random));
+      }
+    }
+    products_ = Upload(products);
+    std::vector<float> turn;  // [max_length][cosines, sines]
+    for (int position = 0; position < max_length_; ++position) {
+      turn.insert(turn.end(), shape_.head_dim / 2, 1.0f);
+      turn.insert(turn.end(), shape_.head_dim / 2, 0.0f);
+    }
+    turn_ = Upload(turn);
+    std::vector<LayerParams> layers(layers_);
+    for (int i = 0; i < layers_; ++i) {
+      layers[i].attention = AttentionOf();
+      layers[i].kv = KvOf(i);
+      layers[i].rotary.dim = shape_.head_dim;
+      layers[i].rotary.cos_sin = turn_;
+    }
+    table_of_layers_ = Upload(layers);
+  }
+
   float Scale() const { return 1.0f / std::sqrt(static_cast<float>(shape_.head_dim)); }
   int64_t LayerBytes() const { return layer_elements_ * static_cast<int64_t>(BytesOf(dtype_)); }
 
@@ -255,6 +322,9 @@ class World {
   std::vector<float> q_;
   __nv_bfloat16* device_q_;
   __nv_bfloat16* out_;
+  float* products_;
+  float* turn_;
+  LayerParams* table_of_layers_;
 };
 
 struct Step {
@@ -299,19 +369,28 @@ int Main(int argc, char** argv) {
         lengths.push_back(step.length > 0 ? step.length : 1024 * (row * 5 % 8 + 1) - row);
       }
       const World world(shape, step.dtype, lengths, 8200);
-      context.programmatic = false;
-      const double off = world.Check(context);
-      right = right && off >= 0 && off < 1e-2;
-      context.programmatic = true;
-      const double us = GraphMicroseconds(context.stream, [&] {
-                          for (int i = 0; i < world.layers(); ++i) world.Launch(i, context);
-                        }) /
-                        world.layers();
-      std::printf("%-12s %3d rows of %5d %-8s %8.2f us a layer %6.0f GB/s %5.1f%%   off %.1e%s\n",
-                  shape.name, step.rows, step.length, NameOf(step.dtype).data(), us,
-                  world.Bytes() / us / 1e3, 100 * world.Bytes() / us / rate, off,
-                  off >= 0 && off < 1e-2 ? "" : " WRONG");
-      std::fflush(stdout);
+      for (const Variant& variant : kVariants) {
+        std::printf("%-12s %3d rows of %5d %-8s", shape.name, step.rows, step.length,
+                    NameOf(step.dtype).data());
+        for (const bool products : {false, true}) {
+          context.programmatic = false;
+          const double off = world.Check(variant, products, context);
+          const bool fits = off >= 0 && off < 1e-2;
+          right = right && fits;
+          context.programmatic = true;
+          const double us = GraphMicroseconds(context.stream, [&] {
+                              for (int i = 0; i < world.layers(); ++i) {
+                                world.Launch(variant, i, products, context);
+                              }
+                            }) /
+                            world.layers();
+          std::printf("  %s %7.2f us %5.0f GB/s %5.1f%% off %.0e%s",
+                      products ? "of products" : "a layer", us, world.Bytes() / us / 1e3,
+                      100 * world.Bytes() / us / rate, off, fits ? "" : " WRONG");
+        }
+        std::printf("  %s\n", variant.name);
+        std::fflush(stdout);
+      }
     }
   }
   return right ? 0 : 1;

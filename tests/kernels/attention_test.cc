@@ -311,6 +311,28 @@ TEST_P(AttentionTest, DecodeOfRowsOfThousandsOfSlots) {
   }
 }
 
+// So many rows that a block of the CUDA backend serves all query heads of a KV head, and so long
+// ones that it takes its tiles through a ring (cluster_ring.cuh).
+TEST_P(AttentionTest, DecodeOfManyRowsOfThousandsOfSlots) {
+  for (const auto& [heads, window, block_size, soft_cap] :
+       {std::tuple(Heads{4, 1, 256}, 0, 16, 0.0f), std::tuple(Heads{4, 1, 256}, 700, 32, 3.0f),
+        std::tuple(Heads{7, 1, 256}, 0, 16, 0.0f), std::tuple(Heads{8, 2, 128}, 0, 16, 0.0f),
+        std::tuple(Heads{12, 4, 64}, 0, 48, 0.0f), std::tuple(Heads{20, 4, 64}, 900, 16, 0.0f)}) {
+    SCOPED_TRACE(::testing::Message() << heads.heads << "/" << heads.kv_heads << " " << heads.dim
+                                      << " in blocks of " << block_size << ", window " << window);
+    Prepare(heads, {.window = window, .scale = 0.3f, .soft_cap = soft_cap}, block_size, 5000);
+    std::vector<int32_t> lane, position;
+    for (int32_t i = 0; i < 17; ++i) {
+      lane.push_back(i % 4);
+      position.push_back(i == 0 ? 4999 : i == 9 ? 2047 : i * 41);
+    }
+    const Rows q = Queries(17);
+    const std::vector<float> got = Decode(q, lane, position);
+    ExpectRows(got, Want(lane, position), row_tolerance());
+    EXPECT_EQ(Decode(q, lane, position), got);
+  }
+}
+
 TEST_P(AttentionTest, WindowAndSoftCap) {
   for (const int32_t window : {0, 1, 100, 256, 5000}) {
     for (const float soft_cap : {0.0f, 2.0f}) {

@@ -1,0 +1,298 @@
+// Attention of a decode step as the CUDA backend's kernel does it on Hopper, with the threads and
+// the instructions emulated: which slots its blocks, warps and lanes take, where they stand in a
+// ring, what operands are made of, and what is merged. Against double precision.
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <limits>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "kernels/cuda/cluster_attention.cu"  // NOLINT: with the headers of tests/kernels/emulated
+
+namespace sirocco {
+namespace {
+
+using cuda::hopper::DecodeRows;
+
+constexpr int kMaxLength = 8192;  // long enough for a ring
+
+struct Case {
+  std::string name;
+  DType dtype = DType::kBFloat16;
+  int heads = 4, kv_heads = 1, head_dim = 256;
+  int rows = 8;
+  int multiprocessors = 16;
+  int window = 0;
+  int block_size = 16;
+  float soft_cap = 0;
+};
+void PrintTo(const Case& of, std::ostream* out) { *out << of.name; }
+
+class ClusterAttentionTest : public ::testing::TestWithParam<Case> {
+ protected:
+  void SetUp() override {
+    const Case& of = GetParam();
+    std::normal_distribution<float> normal;
+    for (int row = 0; row < of.rows; ++row) {
+      positions_.push_back(kPositions[row % std::size(kPositions)] + row / 8);
+      lanes_.push_back(of.rows - 1 - row);
+    }
+    const int max_blocks = (kMaxLength + of.block_size - 1) / of.block_size;
+    table_.assign(size_t(of.rows) * max_blocks, -1);
+    int blocks = 0;
+    for (int row = 0; row < of.rows; ++row) {
+      for (int b = 0; b <= positions_[row] / of.block_size; ++b) {
+        table_[size_t(lanes_[row]) * max_blocks + b] = blocks++;
+      }
+    }
+    for (int& block : table_) block = block < 0 ? block : blocks - 1 - block;  // in no order
+
+    // Whatever no step has written is NaN.
+    const int64_t layer = KvLayerElements(of.dtype, of.kv_heads, of.block_size, of.head_dim);
+    kv_.data = nullptr;
+    kv_.dtype = of.dtype;
+    kv_.block_stride = layer;
+    kv_.value_offset = int64_t{of.kv_heads} * of.block_size * of.head_dim;
+    kv_.block_size = of.block_size;
+    kv_.kv_heads = of.kv_heads;
+    kv_.head_dim = of.head_dim;
+    cache_.assign(blocks * layer * BytesOf(of.dtype) + 16, 0xff);
+    kv_.data = cache_.data() + (16 - reinterpret_cast<uintptr_t>(cache_.data()) % 16) % 16;
+    const size_t vectors = size_t(of.rows) * of.kv_heads * 2;
+    slots_.resize(vectors);
+    for (int row = 0; row < of.rows; ++row) {
+      for (int head = 0; head < of.kv_heads; ++head) {
+        for (const bool value : {false, true}) {
+          for (int slot = 0; slot <= positions_[row]; ++slot) {
+            std::vector<float> x(of.head_dim);
+            const float size = std::ldexp(1.0f, static_cast<int>(random_() % 5) - 2);
+            for (float& element : x) element = size * normal(random_);
+            if (slot < First(row)) x.assign(x.size(), std::nanf(""));
+            SlotsOf(row, head, value).push_back(Write(row, head, value, slot, x));
+          }
+        }
+      }
+    }
+    q_.resize(size_t(of.rows) * Width());
+    for (float& x : q_) x = ToBFloat16(2 * normal(random_));
+  }
+
+  int Width() const { return GetParam().heads * GetParam().head_dim; }
+  int First(int row) const {
+    const int window = GetParam().window;
+    return window > 0 ? std::max(0, positions_[row] - window + 1) : 0;
+  }
+  static float ToBFloat16(float x) { return __bfloat162float(__float2bfloat16_rn(x)); }
+  std::vector<std::vector<float>>& SlotsOf(int row, int head, bool value) {
+    return slots_[(size_t(row) * GetParam().kv_heads + head) * 2 + value];
+  }
+
+  // Returns what the cache then has.
+  std::vector<float> Write(int row, int head, bool value, int slot, const std::vector<float>& x) {
+    const Case& of = GetParam();
+    const int max_blocks = (kMaxLength + of.block_size - 1) / of.block_size;
+    const int64_t block = table_[size_t(lanes_[row]) * max_blocks + slot / of.block_size];
+    const int in_block = slot % of.block_size;
+    const int64_t at = block * kv_.block_stride + (value ? kv_.value_offset : 0) +
+                       (int64_t{head} * of.block_size + in_block) * of.head_dim;
+    auto* const data = static_cast<unsigned char*>(kv_.data);
+    std::vector<float> stored(x.size());
+    uint8_t scale = 127;
+    if (of.dtype == DType::kFloat8) {
+      uint32_t largest = 0;
+      for (const float element : x) largest = std::max(largest, MagnitudeBits(element));
+      scale = KvScaleFor(largest);
+      data[KvScaleOffset(kv_, block, head, in_block) + (value ? 1 : 0)] = scale;
+    }
+    for (size_t d = 0; d < x.size(); ++d) {
+      switch (of.dtype) {
+        case DType::kFloat8: {
+          const Float8 element = Float8::FromFloat(x[d] * KvScaleInverse(scale));
+          data[at + d] = element.bits;
+          stored[d] = element.ToFloat() * KvScaleValue(scale);
+          break;
+        }
+        case DType::kFloat16: {
+          const __half element = __float2half_rn(x[d]);
+          std::memcpy(data + 2 * (at + d), &element, 2);
+          stored[d] = __half2float(element);
+          break;
+        }
+        default: {
+          const __nv_bfloat16 element = __float2bfloat16_rn(x[d]);
+          std::memcpy(data + 2 * (at + d), &element, 2);
+          stored[d] = __bfloat162float(element);
+        }
+      }
+    }
+    return stored;
+  }
+
+  DecodeRows Rows() {
+    const Case& of = GetParam();
+    DecodeRows p;
+    p.rows = of.rows;
+    p.map = {lanes_.data(), positions_.data()};
+    p.lanes.block_table = table_.data();
+    p.lanes.max_lanes = of.rows;
+    p.lanes.max_length = kMaxLength;
+    p.lanes.groups = 1;
+    p.lanes.max_blocks = (kMaxLength + of.block_size - 1) / of.block_size;
+    out_.assign(q_.size(), std::nanf(""));
+    p.out = {out_.data(), DType::kFloat32, Width()};
+    return p;
+  }
+  AttentionShape Shape() const {
+    const Case& of = GetParam();
+    AttentionShape shape;
+    shape.heads = of.heads;
+    shape.window = of.window;
+    shape.scale = 0.08f;
+    shape.soft_cap = of.soft_cap;
+    return shape;
+  }
+  void Launch(const DecodeRows& p) {
+    ASSERT_TRUE(cuda::hopper::ClusterAttentionTakes(p));
+    std::vector<float4> scratch(cuda::hopper::ClusterAttentionScratch(p) / sizeof(float4) + 1);
+    std::vector<uint32_t> counters(cuda::kCounters);
+    cuda::LaunchContext context;
+    context.multiprocessors = GetParam().multiprocessors;
+    context.scratch = scratch.data();
+    context.counters = counters.data();
+    ASSERT_EQ(cuda::hopper::LaunchClusterAttention(p, context), cudaSuccess);
+    EXPECT_EQ(std::ranges::count(counters, 0u), cuda::kCounters);
+  }
+
+  void ExpectOut() {
+    const Case& of = GetParam();
+    for (int row = 0; row < of.rows; ++row) {
+      double largest = 0, off = 0;
+      for (int head = 0; head < of.heads; ++head) {
+        const int kv_head = head / (of.heads / of.kv_heads);
+        const auto& k = SlotsOf(row, kv_head, false);
+        const auto& v = SlotsOf(row, kv_head, true);
+        const float* const q = &q_[size_t(row) * Width() + head * of.head_dim];
+        std::vector<double> scores;
+        double maximum = -std::numeric_limits<double>::infinity();
+        for (int slot = First(row); slot <= positions_[row]; ++slot) {
+          double score = 0;
+          for (int d = 0; d < of.head_dim; ++d) score += double{q[d]} * k[slot][d];
+          score *= Shape().scale;
+          if (of.soft_cap > 0) score = of.soft_cap * std::tanh(score / of.soft_cap);
+          scores.push_back(score);
+          maximum = std::max(maximum, score);
+        }
+        double sum = 0;
+        std::vector<double> want(of.head_dim);
+        for (size_t i = 0; i < scores.size(); ++i) {
+          const double weight = std::exp(scores[i] - maximum);
+          sum += weight;
+          for (int d = 0; d < of.head_dim; ++d) want[d] += weight * v[First(row) + i][d];
+        }
+        for (int d = 0; d < of.head_dim; ++d) {
+          const double got = out_[size_t(row) * Width() + head * of.head_dim + d];
+          largest = std::max(largest, std::abs(want[d] / sum));
+          const double difference = std::abs(got - want[d] / sum);
+          off = difference <= off ? off : difference;  // NaN stays
+        }
+      }
+      EXPECT_LT(off / largest, 3e-5) << "row " << row << " at " << positions_[row];
+    }
+  }
+
+  // Ends of tiles, of what a block takes, of a few slots.
+  static constexpr int kPositions[] = {399, 15, 16, 530, 0, 255, 777, 100};
+
+  std::mt19937 random_{5};
+  std::vector<int32_t> positions_, lanes_, table_;
+  std::vector<unsigned char> cache_;
+  KvLayer kv_;
+  std::vector<std::vector<std::vector<float>>> slots_;
+  std::vector<float> q_, out_;
+};
+
+TEST_P(ClusterAttentionTest, OfQueries) {
+  DecodeRows p = Rows();
+  p.q = {q_.data(), DType::kFloat32, Width()};
+  p.shape = Shape();
+  p.kv = kv_;
+  Launch(p);
+  ExpectOut();
+}
+
+// The row's own slot is not in the cache before; what is there is NaN.
+TEST_P(ClusterAttentionTest, OfProducts) {
+  const Case& of = GetParam();
+  const int kv_rows = of.kv_heads * of.head_dim;
+  std::vector<float> qkv;
+  for (int row = 0; row < of.rows; ++row) {
+    qkv.insert(qkv.end(), q_.begin() + row * Width(), q_.begin() + (row + 1) * Width());
+    for (const bool value : {false, true}) {
+      for (int head = 0; head < of.kv_heads; ++head) {
+        std::vector<float>& own = SlotsOf(row, head, value).back();
+        qkv.insert(qkv.end(), own.begin(), own.end());
+        Write(row, head, value, positions_[row], std::vector<float>(of.head_dim, std::nanf("")));
+      }
+    }
+  }
+  LayerParams layer;
+  layer.attention = Shape();
+  layer.kv = kv_;
+  layer.rotary.dim = 0;
+  DecodeRows p = Rows();
+  p.layer.table = &layer;
+  p.layer.q_rows = Width();
+  p.layer.kv_rows = kv_rows;
+  p.layer.head_dim = of.head_dim;
+  p.layer.kv_dtype = of.dtype;
+  p.qkv = {qkv.data(), DType::kFloat32, Width() + 2 * kv_rows};
+  Launch(p);
+  ExpectOut();
+}
+
+const Case kCases[] = {
+    {.name = "Wide"},
+    {.name = "WideOfClustersOfClusters", .rows = 9, .multiprocessors = 132},
+    {.name = "WideOfEight", .rows = 8, .multiprocessors = 132},
+    {.name = "WideWindow", .window = 301, .soft_cap = 3},
+    {.name = "WideBlocks", .dtype = DType::kFloat16, .block_size = 48},
+    {.name = "WideFloat8", .dtype = DType::kFloat8, .window = 333},
+    {.name = "WideEightQueries", .heads = 7, .rows = 8},
+    {.name = "WideEightQueriesFloat8", .dtype = DType::kFloat8, .heads = 8, .rows = 16},
+    {.name = "WideSlotsAtATime", .block_size = 24},
+    {.name = "Of128", .heads = 8, .kv_heads = 2, .head_dim = 128},
+    {.name = "Of128Window", .heads = 8, .kv_heads = 2, .head_dim = 128, .window = 290},
+    {.name = "Of128Float8",
+     .dtype = DType::kFloat8,
+     .heads = 8,
+     .kv_heads = 2,
+     .head_dim = 128,
+     .rows = 16,
+     .window = 123},
+    {.name = "Of64", .heads = 16, .kv_heads = 4, .head_dim = 64, .multiprocessors = 64},
+    {.name = "Of64EightQueries", .heads = 24, .kv_heads = 4, .head_dim = 64, .multiprocessors = 32},
+    {.name = "Of64Float8",
+     .dtype = DType::kFloat8,
+     .heads = 16,
+     .kv_heads = 4,
+     .head_dim = 64,
+     .rows = 16,
+     .multiprocessors = 32,
+     .window = 401,
+     .soft_cap = 5},
+    // In registers.
+    {.name = "FewQueries", .heads = 2, .kv_heads = 1, .head_dim = 64, .multiprocessors = 8},
+    {.name = "FewQueriesFloat8",
+     .dtype = DType::kFloat8,
+     .heads = 2,
+     .kv_heads = 1,
+     .head_dim = 128,
+     .multiprocessors = 8},
+};
+INSTANTIATE_TEST_SUITE_P(Of, ClusterAttentionTest, ::testing::ValuesIn(kCases),
+                         [](const auto& of) { return of.param.name; });
+
+}  // namespace
+}  // namespace sirocco
