@@ -85,8 +85,9 @@ std::string Prefill(const ServedModel& model, const Config& config) {
   options.fill_prefill = model.device->fills_prefill();
   const PrefillSizes sizes(options);
   if (sizes.all().empty()) return "launched operation by operation";
-  return absl::StrCat("filled up to ", absl::StrJoin(sizes.all(), ", "), " rows, and ",
-                      UsesGraphs(model.facts.mode) ? "replayed" : "launched operation by operation");
+  return absl::StrCat(
+      "filled up to ", absl::StrJoin(sizes.all(), ", "), " rows, and ",
+      UsesGraphs(model.facts.mode) ? "replayed" : "launched operation by operation");
 }
 
 void PrintPlan(const ServedModel& model) {
