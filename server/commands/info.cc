@@ -10,6 +10,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "graphs/executor.h"
+#include "graphs/prefill_sizes.h"
 #include "server/commands/client.h"
 #include "server/commands/commands.h"
 #include "server/commands/config_flags.h"
@@ -73,6 +74,20 @@ void PrintTensors(const TensorSource& source, bool all) {
                 std::string(NameOf(tensor.type)).c_str(), ShapeText(tensor).c_str(), tensor.bytes,
                 tensor.file.c_str(), tensor.offset);
   }
+}
+
+// How steps of prompts are issued.
+std::string Prefill(const ServedModel& model, const Config& config) {
+  ExecutorOptions options;
+  options.mode = model.facts.mode;
+  options.max_length = model.facts.max_length;
+  options.prefill_chunk_size = static_cast<int32_t>(config.prefill_chunk_size);
+  options.fill_prefill = model.device->fills_prefill();
+  const PrefillSizes sizes(options);
+  if (sizes.all().empty()) return "launched operation by operation";
+  return absl::StrCat(
+      "filled up to ", absl::StrJoin(sizes.all(), ", "), " rows, and ",
+      UsesGraphs(model.facts.mode) ? "replayed" : "launched operation by operation");
 }
 
 void PrintPlan(const ServedModel& model) {
@@ -164,6 +179,7 @@ int InfoHere(const ConfigFlags& flags, bool tensors, bool plan) {
   for (const std::string& note : model.device->notes()) Row("kernels", note);
   Row("mode",
       absl::StrCat(std::string(NameOf(model.facts.mode)), " (", config->sources.at("mode"), ")"));
+  Row("prefill", Prefill(model, *config));
   Row("max length", absl::StrCat(model.facts.max_length, " tokens"));
   Row("max batch size", absl::StrCat(model.facts.max_batch_size));
   PrintTensors(*model.files.tensors, tensors);

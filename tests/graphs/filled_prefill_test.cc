@@ -80,6 +80,9 @@ TEST_P(FilledPrefillTest, EveryLengthIsAsItWouldBeUnfilled) {
   const Rig reference(CreateCpuDevice(1), Mode::kEager, same ? typed.dtype : DType::kFloat32,
                       same ? typed.kv : DType::kFloat32, false);
   ASSERT_TRUE(graphs.executor && twin.executor && reference.executor);
+  const DeviceCounters& counters = graphs.device->counters();
+  const uint64_t allocations = counters.allocations, recordings = counters.recordings;
+  ASSERT_GT(recordings, 4u);
   std::vector<double> errors;
   for (int32_t length = 1; length <= kLongest; ++length) {
     TestSequence sequence;
@@ -114,6 +117,8 @@ TEST_P(FilledPrefillTest, EveryLengthIsAsItWouldBeUnfilled) {
     EXPECT_LT(errors[errors.size() / 2], tolerance.median);
     EXPECT_LT(errors.back(), tolerance.largest);
   }
+  EXPECT_EQ(counters.allocations, allocations);
+  EXPECT_EQ(counters.recordings, recordings);
   // Prompts beyond kChunk take two steps.
   const ExecutorStats& stats = graphs.executor->stats();
   EXPECT_EQ(stats.prefill_graphs, 4u);
