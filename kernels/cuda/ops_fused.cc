@@ -361,8 +361,8 @@ absl::Status CudaOps::PanelPair(std::string_view operation, const Pair& p) {
   // As in LibraryFused: an address where there is no scratch yet.
   void* const address = sink_.preparing() ? context->counters : context->scratch;
   const UnnormedPair pair = PairOf(first, second, address);
-  cudaError_t error = panels_(pair.first, *context);
-  if (error == cudaSuccess) error = panels_(pair.second, *context);
+  cudaError_t error = panels_(pair.first, maps_, *context);
+  if (error == cudaSuccess) error = panels_(pair.second, maps_, *context);
   return sink_.Launched(operation, error);
 }
 
