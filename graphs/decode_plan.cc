@@ -19,6 +19,7 @@ std::vector<PlanEntry> DecodePlan::Describe() const {
 
 DecodePlan ComposeDecode(Mode mode, const ComposeContext& context) {
   DecodePlan plan;
+  plan.distinct = DistinctLayers(context.layers);
   switch (mode) {
     case Mode::kEager:
       plan.parts.push_back(ComposeEagerDecode(context));

@@ -18,6 +18,7 @@ struct DecodePlan {
   // windows, rotary tables and pointers are data) and epilogue.
   std::vector<Plan> parts;
   std::vector<int32_t> order;  // indices of `parts`: a layer's part comes once a layer
+  std::vector<bool> distinct;  // DistinctLayers of the layers that the parts name
 
   absl::Status Run(Ops& ops, int32_t rows) const;
   std::vector<PlanEntry> Describe() const;

@@ -1,5 +1,6 @@
 #include "graphs/graph_pool.h"
 
+#include <algorithm>
 #include <string>
 #include <utility>
 
@@ -20,17 +21,36 @@ absl::StatusOr<std::unique_ptr<Recording>> Record(Device& device, const Plan& pl
   return recording;
 }
 
-absl::Status Prepare(Device& device, const Plan& plan, int32_t rows) {
+namespace {
+
+// `layers`: those of Plan::RunSome; null: all.
+absl::Status PrepareLayers(Device& device, const Plan& plan, int32_t rows,
+                           const std::vector<bool>* layers) {
   if (absl::Status status = device.BeginPrepare(); !status.ok()) return status;
-  const absl::Status ran = plan.Run(device.ops(), rows);
+  const absl::Status ran =
+      layers == nullptr ? plan.Run(device.ops(), rows) : plan.RunSome(device.ops(), rows, *layers);
   const absl::Status ended = device.EndPrepare();
   return ran.ok() ? ended : ran;
+}
+
+// Whether operations end here: of larger sizes others are shown.
+bool EndsARange(const Plan& plan, int32_t rows) {
+  return std::ranges::any_of(plan.entries(),
+                             [&](const Plan::Entry& entry) { return entry.rows.most == rows; });
+}
+
+}  // namespace
+
+absl::Status Prepare(Device& device, const Plan& plan, int32_t rows) {
+  return PrepareLayers(device, plan, rows, nullptr);
 }
 
 absl::Status PrepareSizes(Device& device, const DecodePlan& plan, int32_t max_batch_size) {
   for (int32_t rows = max_batch_size; rows >= 1; --rows) {
     for (const Plan& part : plan.parts) {
-      if (absl::Status status = Prepare(device, part, rows); !status.ok()) return status;
+      const bool all = rows == max_batch_size || EndsARange(part, rows);
+      absl::Status status = PrepareLayers(device, part, rows, all ? nullptr : &plan.distinct);
+      if (!status.ok()) return status;
     }
   }
   return absl::OkStatus();

@@ -23,7 +23,9 @@ uint64_t GraphBytes(const Device& device);
 // Has the device set up what `plan` needs for `rows` rows, without running it.
 absl::Status Prepare(Device& device, const Plan& plan, int32_t rows);
 
-// The same for every size from 1 to max_batch_size.
+// The same for every size from 1 to max_batch_size. All layers are shown at the most rows that
+// their operations are for, which Device::BeginPrepare asks for; where a device chooses anew for
+// fewer rows, the layers that differ show that.
 absl::Status PrepareSizes(Device& device, const DecodePlan& plan, int32_t max_batch_size);
 
 class GraphPool {

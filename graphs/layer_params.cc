@@ -2,10 +2,82 @@
 
 #include <algorithm>
 #include <cstddef>
+#include <cstdint>
+#include <set>
+#include <utility>
 
 #include "kernels/kv_scale.h"
 
 namespace sirocco {
+namespace {
+
+// What a device may choose by, as numbers in an order of its own. None is too large for a double.
+class Likeness {
+ public:
+  void Add(const void* pointer) {
+    constexpr uintptr_t kMostAlignment = 256;
+    const bool there = pointer != nullptr;
+    Number(there ? static_cast<double>(reinterpret_cast<uintptr_t>(pointer) % kMostAlignment) : -1);
+  }
+  void Add(const Matrix& m) {
+    Add(m.data);
+    Number(static_cast<int>(m.dtype));
+    Number(m.rows);
+    Number(m.cols);
+  }
+  // Whether `next` begins where `matrix` ends, before it, or elsewhere.
+  void AddPlaces(const Matrix& matrix, const Matrix& next) {
+    const auto begin = reinterpret_cast<uintptr_t>(matrix.data);
+    const auto next_begin = reinterpret_cast<uintptr_t>(next.data);
+    Number(next_begin < begin ? 0 : next_begin == begin + BytesOf(matrix) ? 1 : 2);
+  }
+  void Number(double number) { numbers_.push_back(number); }
+
+  bool operator<(const Likeness& other) const { return numbers_ < other.numbers_; }
+
+ private:
+  std::vector<double> numbers_;
+};
+
+Likeness LikenessOf(const LayerParams& layer) {
+  Likeness of;
+  for (const Matrix* matrix : {&layer.q, &layer.k, &layer.v, &layer.o, &layer.gate, &layer.up,
+                               &layer.down, &layer.router}) {
+    of.Add(*matrix);
+  }
+  of.AddPlaces(layer.q, layer.k);
+  of.AddPlaces(layer.k, layer.v);
+  of.AddPlaces(layer.gate, layer.up);
+  for (const float* vector :
+       {layer.attention_norm, layer.q_bias, layer.k_bias, layer.v_bias, layer.o_bias, layer.q_norm,
+        layer.k_norm, layer.q_whole_norm, layer.k_whole_norm, layer.attention_post_norm,
+        layer.mlp_post_norm, layer.input_post_norm, layer.rotary.cos_sin, layer.mlp_norm,
+        layer.gate_bias, layer.up_bias, layer.down_bias}) {
+    of.Add(vector);
+  }
+  of.Add(layer.kv.data);
+  of.Add(layer.expert_trace);
+  const AttentionShape& attention = layer.attention;
+  const KvLayer& kv = layer.kv;
+  of.Number(layer.rotary.dim);
+  of.Number(attention.heads);
+  of.Number(attention.window);
+  of.Number(attention.scale);
+  of.Number(attention.soft_cap);
+  of.Number(static_cast<int>(kv.dtype));
+  of.Number(static_cast<double>(kv.block_stride));
+  of.Number(static_cast<double>(kv.value_offset));
+  of.Number(kv.block_size);
+  of.Number(kv.kv_heads);
+  of.Number(kv.head_dim);
+  of.Number(static_cast<int>(layer.activation));
+  of.Number(layer.norm_epsilon);
+  of.Number(layer.renormalise ? 1 : 0);
+  of.Number(layer.impose_experts ? 1 : 0);
+  return of;
+}
+
+}  // namespace
 
 std::vector<LayerParams> MakeLayerParams(const ModelDescriptor& descriptor,
                                          const ModelWeights& weights,
@@ -51,6 +123,18 @@ std::vector<LayerParams> MakeLayerParams(const ModelDescriptor& descriptor,
     to.renormalise = descriptor.renormalise;
   }
   return layers;
+}
+
+std::vector<bool> DistinctLayers(std::span<const LayerParams> layers) {
+  std::vector<Likeness> likenesses;
+  for (const LayerParams& layer : layers) likenesses.push_back(LikenessOf(layer));
+  likenesses.emplace_back();  // what follows the last
+  std::set<std::pair<Likeness, Likeness>> seen;
+  std::vector<bool> distinct(layers.size());
+  for (size_t i = 0; i < layers.size(); ++i) {
+    distinct[i] = seen.emplace(likenesses[i], likenesses[i + 1]).second;
+  }
+  return distinct;
 }
 
 ModelWeights WeightShapes(const ModelDescriptor& descriptor, DType dtype) {

@@ -1,6 +1,7 @@
 // Layers as the operations take them: weights, tables and the place in the KV cache, per layer.
 #pragma once
 
+#include <span>
 #include <vector>
 
 #include "graphs/descriptor.h"
@@ -14,6 +15,11 @@ std::vector<LayerParams> MakeLayerParams(const ModelDescriptor& descriptor,
                                          const ModelWeights& weights,
                                          const std::vector<RotaryTable>& rotaries,
                                          const std::vector<KvLayer>& kv);
+
+// Marks layers, by layer, such that every other one is like a marked one and is followed by one
+// like that one's next. Alike are layers of which a device can tell no more apart than where they
+// are: shapes, types, what there is and how it is aligned, and which matrices follow each other.
+std::vector<bool> DistinctLayers(std::span<const LayerParams> layers);
 
 // The matrices that a model must have: shapes and type without data.
 ModelWeights WeightShapes(const ModelDescriptor& descriptor, DType dtype);

@@ -14,18 +14,29 @@ std::string TextOf(const RowRange& rows) {
   return rows.least == any.least ? "" : absl::StrCat("R from ", rows.least);
 }
 
+absl::Status RunEntry(const Plan::Entry& entry, Ops& ops, int32_t rows) {
+  if (!entry.rows.Has(rows)) return absl::OkStatus();
+  return std::visit(
+      [&](auto params) {  // a copy: plain data, and the plan stays as composed
+        params.rows = rows;
+        return ops.Run(params);
+      },
+      entry.operation);
+}
+
 }  // namespace
 
 absl::Status Plan::Run(Ops& ops, int32_t rows) const {
   for (const Entry& entry : entries_) {
-    if (!entry.rows.Has(rows)) continue;
-    absl::Status status = std::visit(
-        [&](auto params) {  // a copy: plain data, and the plan stays as composed
-          params.rows = rows;
-          return ops.Run(params);
-        },
-        entry.operation);
-    if (!status.ok()) return status;
+    if (absl::Status status = RunEntry(entry, ops, rows); !status.ok()) return status;
+  }
+  return absl::OkStatus();
+}
+
+absl::Status Plan::RunSome(Ops& ops, int32_t rows, const std::vector<bool>& layers) const {
+  for (const Entry& entry : entries_) {
+    if (entry.layer != kNoLayer && !layers[entry.layer]) continue;
+    if (absl::Status status = RunEntry(entry, ops, rows); !status.ok()) return status;
   }
   return absl::OkStatus();
 }

@@ -30,12 +30,16 @@ class Plan {
     std::string part;  // "prologue", "layer 0", "layer" (any layer), "epilogue"
     Operation operation;
     RowRange rows = {};  // of steps that it belongs to
+    int32_t layer = kNoLayer;
   };
+  static constexpr int32_t kNoLayer = -1;
 
   // Its `rows` are set by Run.
   void Add(std::string_view part, Operation operation) {
-    entries_.push_back({std::string(part), std::move(operation)});
+    entries_.push_back({std::string(part), std::move(operation), {}, layer_});
   }
+  // What is added from here on belongs to this layer; kNoLayer: to none, or to any.
+  void SetLayer(int32_t layer) { layer_ = layer; }
 
   // All of `plan` behind what is here.
   void Append(const Plan& plan) {
@@ -50,6 +54,8 @@ class Plan {
   // Issues (or, while the device records, records) for `rows` rows every operation that belongs to
   // so many, in order.
   absl::Status Run(Ops& ops, int32_t rows) const;
+  // The same without the operations of layers that `layers`, by layer, does not mark.
+  absl::Status RunSome(Ops& ops, int32_t rows, const std::vector<bool>& layers) const;
 
   const std::vector<Entry>& entries() const { return entries_; }
 
@@ -58,6 +64,7 @@ class Plan {
 
  private:
   std::vector<Entry> entries_;
+  int32_t layer_ = kNoLayer;
 };
 
 // An operation's shapes and types, for people.

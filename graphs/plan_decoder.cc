@@ -34,9 +34,11 @@ void AddQkv(const ComposeContext& context, std::string_view part, const LayerRef
 Plan ComposeChain(const ComposeContext& context) {
   Plan plan = ComposePrologue(context, nullptr);
   for (size_t i = 0; i < context.layers.size(); ++i) {
+    plan.SetLayer(static_cast<int32_t>(i));
     AddLayer(context, absl::StrCat("layer ", i),
              MakeLayerRef(context, nullptr, static_cast<int32_t>(i)), Pass::kDecode, nullptr, plan);
   }
+  plan.SetLayer(Plan::kNoLayer);
   plan.Append(ComposeLayerEpilogue(context));
   return plan;
 }
@@ -107,6 +109,7 @@ Rows AddWrittenLayers(const ComposeContext& context, Pass pass, const float* fin
   Rows stream = b.hidden;
   Rows other = post_norms ? b.sum : Rows();
   for (int32_t i = 0; i < layers; ++i) {
+    plan.SetLayer(i);
     const std::string part = absl::StrCat("layer ", i);
     const LayerRef layer = MakeLayerRef(context, nullptr, i);
     if (i == 0 || !paired) AddQkv(context, part, layer, plan);
@@ -142,6 +145,7 @@ Rows AddWrittenLayers(const ComposeContext& context, Pass pass, const float* fin
       plan.Add(part, down);
     }
   }
+  plan.SetLayer(Plan::kNoLayer);
   return stream;
 }
 

@@ -93,6 +93,7 @@ void AddEagerLayers(const ComposeContext& context, Plan& plan) {
   for (size_t i = 0; i < layers.size(); ++i) {
     const std::string part = absl::StrCat("layer ", i);
     const LayerParams& layer = layers[i];
+    plan.SetLayer(static_cast<int32_t>(i));
     AddNorm(context, part, layer.attention_norm, plan);
     AddAttention(context, part, layer, plan);
     AddResidual(context, part, layer.attention_post_norm, plan);
@@ -105,6 +106,7 @@ void AddEagerLayers(const ComposeContext& context, Plan& plan) {
     AddMlp(context, part, layer, plan);
     AddResidual(context, part, layer.mlp_post_norm, plan);
   }
+  plan.SetLayer(Plan::kNoLayer);
 }
 
 BeginStepParams DecodeBegin(const ComposeContext& context, int32_t* layer_counter) {

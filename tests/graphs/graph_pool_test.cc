@@ -77,6 +77,33 @@ TEST(GraphPoolTest, PreparingShowsTheDeviceEverySizeAndKeepsNothing) {
   EXPECT_FALSE(device.recording);
 }
 
+// Three layers, the second as the first: of all sizes the two that differ, and all of them at the
+// most rows that an operation is for.
+TEST(GraphPoolTest, PreparingShowsLayersThatAreAlikeAtTheMostRows) {
+  Plan few, many;
+  for (int32_t layer = 0; layer < 3; ++layer) {
+    few.SetLayer(layer);
+    few.Add("layer", DownResidualParams{});
+    many.SetLayer(layer);
+    many.Add("layer", DownNormParams{});
+  }
+  DecodePlan plan;
+  plan.parts.resize(1);
+  plan.parts[0].Add("prologue", EmbedParams{});
+  plan.parts[0].Append(few, {.least = 1, .most = 2});
+  plan.parts[0].Append(many, {.least = 3});
+  plan.order = {0};
+  plan.distinct = {true, false, true};
+  FakeDevice device;
+  ASSERT_TRUE(PrepareSizes(device, plan, 4).ok());
+  EXPECT_THAT(device.events,
+              ElementsAre("begin", "embed 4", "down_norm 4", "down_norm 4", "down_norm 4", "end",
+                          "begin", "embed 3", "down_norm 3", "down_norm 3", "end",  //
+                          "begin", "embed 2", "down_residual 2", "down_residual 2",
+                          "down_residual 2", "end",  //
+                          "begin", "embed 1", "down_residual 1", "down_residual 1", "end"));
+}
+
 TEST(GraphPoolTest, AFailureLeavesTheDeviceNotRecording) {
   FakeDevice device;
   device.refuse = "down_residual";

@@ -289,6 +289,95 @@ TEST_F(ComposeTest, DecoderPlanKnowsEachLayerOnTheHostToo) {
   }
 }
 
+TEST_F(ComposeTest, EntriesBelongToTheirLayers) {
+  for (const Mode mode : {Mode::kEager, Mode::kDecoder, Mode::kLayer}) {
+    for (const int32_t read : {0, 4}) {
+      ComposeContext context = Context();
+      context.norms_where_read_rows = read;
+      context.paired_rows = 16;
+      for (const Plan& part : ComposeDecode(mode, context).parts) {
+        for (const Plan::Entry& entry : part.entries()) {
+          const std::string expected =
+              entry.layer == Plan::kNoLayer ? entry.part : absl::StrCat("layer ", entry.layer);
+          EXPECT_EQ(entry.part, expected);
+          if (mode != Mode::kLayer) {
+            EXPECT_EQ(entry.layer == Plan::kNoLayer, !entry.part.starts_with("layer"));
+          }
+        }
+      }
+    }
+  }
+}
+
+TEST_F(ComposeTest, SomeLayersMayRun) {
+  const Plan plan = ComposeDecoder(Context());
+  ASSERT_TRUE(device_.BeginRecord().ok());
+  device_.events.clear();
+  ASSERT_TRUE(plan.RunSome(device_.ops(), 2, {false, true, true}).ok());
+  EXPECT_THAT(device_.events,
+              ElementsAre("begin_step 2", "embed 2",  //
+                          "qkv 2", "qkv_attention 2", "output_residual 2", "norm_gate_up 2",
+                          "down_norm 2",  //
+                          "qkv 2", "qkv_attention 2", "output_residual 2", "norm_gate_up 2",
+                          "down_norm 2",  //
+                          "matmul 2", "sample 2"));
+}
+
+// Layers of one kind at places of their own.
+std::vector<LayerParams> AlikeLayers(int count) {
+  std::vector<LayerParams> layers(count);
+  for (int i = 0; i < count; ++i) {
+    const auto at = [&](int place) {
+      return reinterpret_cast<void*>(uintptr_t{1} << 20 | uintptr_t(i) << 16 | place << 12);
+    };
+    LayerParams& layer = layers[i];
+    layer.q = {at(1), DType::kBFloat16, 32, 64};  // 4 KiB: k follows
+    layer.k = layer.v = {at(2), DType::kBFloat16, 32, 64};
+    layer.gate = {at(3), DType::kBFloat16, 32, 64};
+    layer.up = {at(4), DType::kBFloat16, 32, 64};
+    layer.mlp_norm = static_cast<const float*>(at(5));
+    layer.kv.data = at(6);
+    layer.attention.heads = 4;
+  }
+  return layers;
+}
+
+TEST(DistinctLayersTest, OneOfEachKindAndOfEachThatFollows) {
+  EXPECT_THAT(DistinctLayers({}), IsEmpty());
+  EXPECT_THAT(DistinctLayers(AlikeLayers(1)), ElementsAre(true));
+  // The last is followed by none.
+  EXPECT_THAT(DistinctLayers(AlikeLayers(5)), ElementsAre(true, false, false, false, true));
+  std::vector<LayerParams> windowed = AlikeLayers(8);
+  windowed[2].attention.window = windowed[6].attention.window = 512;
+  EXPECT_THAT(DistinctLayers(windowed),
+              ElementsAre(true, true, true, false, false, false, false, true));
+}
+
+TEST(DistinctLayersTest, WhatADeviceMayChooseByMakesLayersDiffer) {
+  const auto differ = [](auto change) {
+    std::vector<LayerParams> layers = AlikeLayers(7);
+    change(layers[3]);
+    return DistinctLayers(layers);
+  };
+  const auto all_after_the_change = ElementsAre(true, false, true, true, false, false, true);
+  EXPECT_THAT(differ([](LayerParams& l) { l.down.dtype = DType::kFloat16; }), all_after_the_change);
+  EXPECT_THAT(differ([](LayerParams& l) { l.o.rows = 8; }), all_after_the_change);
+  EXPECT_THAT(differ([](LayerParams& l) { l.router.cols = 8; }), all_after_the_change);
+  EXPECT_THAT(differ([](LayerParams& l) { l.mlp_norm = nullptr; }), all_after_the_change);
+  EXPECT_THAT(differ([](LayerParams& l) { l.mlp_norm += 4; }), all_after_the_change);
+  EXPECT_THAT(differ([](LayerParams& l) { l.q.rows = 16; }), all_after_the_change);
+  EXPECT_THAT(differ([](LayerParams& l) { std::swap(l.gate, l.up); }), all_after_the_change);
+  EXPECT_THAT(differ([](LayerParams& l) { l.kv.dtype = DType::kFloat8; }), all_after_the_change);
+  EXPECT_THAT(differ([](LayerParams& l) { l.rotary.dim = 2; }), all_after_the_change);
+  EXPECT_THAT(differ([](LayerParams& l) { l.attention.scale = 2; }), all_after_the_change);
+  EXPECT_THAT(differ([](LayerParams& l) { l.activation = Activation::kGeluTanh; }),
+              all_after_the_change);
+  // Where it is, and in which group of layers, is no such thing.
+  const auto as_alike = ElementsAre(true, false, false, false, false, false, true);
+  EXPECT_THAT(differ([](LayerParams& l) { l.mlp_norm += 64; }), as_alike);
+  EXPECT_THAT(differ([](LayerParams& l) { l.kv.group = 1; }), as_alike);
+}
+
 TEST_F(ComposeTest, LayerModeRunsTheOnePlanOncePerLayer) {
   const DecodePlan plan = ComposeDecode(Mode::kLayer, Context());
   EXPECT_EQ(plan.parts.size(), 3u);
