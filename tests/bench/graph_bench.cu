@@ -1,7 +1,7 @@
 // What a graph of kernels holds on the device and what making it takes the host: one case a
 // process, since what the driver frees it keeps for later. Links nothing of Sirocco.
 //
-//   nvcc -std=c++20 -O2 -arch=sm_90 tests/bench/graph_bench.cu -o graph_bench -lcublasLt -lcuda
+//   nvcc -std=c++20 -O2 -arch=sm_90 tests/bench/graph_bench.cu -o graph_bench -lcublasLt
 //   graph_bench [name=value ...]        a line of JSON; graph_cases.sh runs the cases
 //
 // A step of the program is captured node by node, looked at, instantiated, uploaded, and what was
@@ -15,11 +15,18 @@
 //   stack=0|1                         kernels that need local memory
 //   library=0|1|2                     products of cuBLASLt in place of kernels: with 2 in two
 //                                     parts that a second kernel adds up
+//   products=M, of=N                  of each N nodes the last M are the library's, the others kernels
+//   small=N, small_nodes=M            the last N graphs have M nodes, all of them kernels
+//   first=0|1                         they come last or first
+//   last=N, step=M                    not this case but memory alone: `graphs` graphs each of `nodes`
+//                                     nodes, of M more, ... of N; a line for each, all are kept
 //   flags=N                           of cudaGraphInstantiate: 0; 2 upload; 8 node priorities
-//   upload=0|1                        cudaGraphUpload after it
+//   upload=0|1|2                      cudaGraphUpload: not; after it; of all graphs at the end
+//   sync=0|1                          wait for each upload
 //   inspect=0|1, meminfo=0|1          what the program asks in between
 //   threads=N, share=capture|instantiate   all of the work on N threads, each with a stream of its
-//                                     own; or captures on one thread and the rest on N others
+//                                     own; or captures on one thread and the rest on N others, at
+//                                     most eight graphs behind
 //   attribute=0|1                     cudaFuncSetAttribute before each launch
 #include <cublasLt.h>
 #include <cuda.h>
@@ -121,7 +128,8 @@ std::vector<Entry> EntriesOf(int bytes, bool stack) {
 
 struct Case {
   int nodes = 200, graphs = 64, params = 8, cluster = 1, kernels = 1, stack = 0, library = 0;
-  int flags = 0, upload = 1, inspect = 1, meminfo = 1, threads = 1, attribute = 0;
+  int products = 1, of = 1, small = 0, small_nodes = 1, first = 0, last = 0, step = 1;
+  int flags = 0, upload = 1, sync = 0, inspect = 1, meminfo = 1, threads = 1, attribute = 0;
   bool programmatic = true, captures_shared = true;
   std::string text;
 };
@@ -132,6 +140,9 @@ Case Parse(int count, char** arguments) {
       {"nodes", &c.nodes},        {"graphs", &c.graphs},   {"params", &c.params},
       {"cluster", &c.cluster},    {"kernels", &c.kernels}, {"stack", &c.stack},
       {"library", &c.library},    {"flags", &c.flags},     {"upload", &c.upload},
+      {"products", &c.products},  {"of", &c.of},           {"small", &c.small},
+      {"small_nodes", &c.small_nodes},                     {"sync", &c.sync},
+      {"first", &c.first},        {"last", &c.last},       {"step", &c.step},
       {"inspect", &c.inspect},    {"meminfo", &c.meminfo}, {"threads", &c.threads},
       {"attribute", &c.attribute}};
   for (int i = 1; i < count; ++i) {
@@ -209,6 +220,35 @@ class Library {
   char* memory_ = nullptr;
 };
 
+// A function of the driver, which this program is not linked with.
+template <typename Function>
+Function DriverFunction(const char* name) {
+  void* found = nullptr;
+  cudaDriverEntryPointQueryResult result = cudaDriverEntryPointSymbolNotFound;
+  MUST(cudaGetDriverEntryPointByVersion(name, &found, 12040, cudaEnableDefault, &result));
+  MUST(found == nullptr);
+  return reinterpret_cast<Function>(found);
+}
+
+// Of a kernel node.
+size_t ParameterBytes(cudaGraphNode_t node) {
+  CUDA_KERNEL_NODE_PARAMS params = {};
+  MUST(DriverFunction<decltype(&cuGraphKernelNodeGetParams)>("cuGraphKernelNodeGetParams")(
+      node, &params));
+  CUfunction function = params.func;
+  if (function == nullptr) {
+    MUST(DriverFunction<decltype(&cuKernelGetFunction)>("cuKernelGetFunction")(&function,
+                                                                               params.kern));
+  }
+  const auto info = DriverFunction<decltype(&cuFuncGetParamInfo)>("cuFuncGetParamInfo");
+  size_t end = 0;
+  for (size_t i = 0;; ++i) {
+    size_t offset = 0, bytes = 0;
+    if (info(function, i, &offset, &bytes) != CUDA_SUCCESS) return end;
+    end = offset + bytes;
+  }
+}
+
 size_t FreeBytes() {
   size_t free = 0, total = 0;
   MUST(cudaMemGetInfo(&free, &total));
@@ -242,31 +282,63 @@ class Bench {
 
   void Run() {
     // Once outside: kernels are loaded, local memory and the library's state are there.
-    for (int i = 0; i < c_.kernels; ++i) Node(streams_[0], i);
+    for (int i = 0; i < c_.kernels; ++i) Kernel(streams_[0], i);
+    if (c_.library > 0) library_.Run(streams_[0]);
     MUST(cudaStreamSynchronize(streams_[0]));
+    if (c_.last > 0) return Sweep();
     const size_t before = FreeBytes();
     const double begin = Now();
-    if (c_.threads == 1) {
-      for (int i = 0; i < c_.graphs; ++i) {
-        Rest(streams_[0], i, Capture(streams_[0], sums_), sums_);
-        if (i == 0) first_ = before - FreeBytes();
-      }
-    } else if (c_.captures_shared) {
+    if (!c_.captures_shared) {
+      Pipelined();
+    } else if (c_.threads > 1) {
       Shared();
     } else {
-      Pipelined();
+      for (int i = 0; i < c_.graphs; ++i) {
+        Rest(streams_[0], i, Capture(streams_[0], i, sums_), sums_);
+        if (i == 0) first_ = before - FreeBytes();
+      }
+    }
+    if (c_.upload == 2) {
+      for (cudaGraphExec_t exec : execs_) MUST(cudaGraphUpload(exec, streams_[0]));
     }
     for (cudaStream_t stream : streams_) MUST(cudaStreamSynchronize(stream));
     wall_ = Now() - begin;
     const size_t after = FreeBytes();
     Replay();
     const size_t replayed = FreeBytes();
-    Report(before - after, after - replayed);
+    const double from = Now();
+    for (cudaGraphExec_t exec : execs_) MUST(cudaGraphExecDestroy(exec));
+    exec_destroy_ = Now() - from;
+    Report(before - after, after - replayed, FreeBytes() - replayed);
   }
 
  private:
-  void Node(cudaStream_t stream, int i) {
-    if (c_.library > 0) return library_.Run(stream);
+  // What is there when the next size begins has room for at most 2 MiB of it.
+  void Sweep() {
+    for (; nodes_ <= c_.last; nodes_ += std::max(c_.step, 1)) {
+      const size_t before = FreeBytes();
+      const double begin = Now();
+      for (int i = 0; i < c_.graphs; ++i) {
+        Rest(streams_[0], i, Capture(streams_[0], i, sums_), sums_);
+      }
+      MUST(cudaStreamSynchronize(streams_[0]));
+      std::printf("{\"case\": \"%s\", \"nodes\": %d, \"bytes_a_graph\": %zu, "
+                  "\"wall_us_a_graph\": %.0f}\n",
+                  c_.text.c_str(), nodes_, (before - FreeBytes()) / c_.graphs,
+                  (Now() - begin) / c_.graphs);
+    }
+  }
+
+  bool IsSmall(int graph) const {
+    return c_.first != 0 ? graph < c_.small : graph >= c_.graphs - c_.small;
+  }
+
+  void Node(cudaStream_t stream, int graph, int i) {
+    if (c_.library > 0 && !IsSmall(graph) && i % c_.of >= c_.of - c_.products) return library_.Run(stream);
+    Kernel(stream, i);
+  }
+
+  void Kernel(cudaStream_t stream, int i) {
     const Entry& entry = entries_[i % c_.kernels];
     if (c_.attribute != 0) {
       MUST(cudaFuncSetAttribute(entry.function, cudaFuncAttributeMaxDynamicSharedMemorySize,
@@ -291,11 +363,12 @@ class Bench {
     MUST(entry.launch(config));
   }
 
-  cudaGraph_t Capture(cudaStream_t stream, Times& times) {
+  cudaGraph_t Capture(cudaStream_t stream, int index, Times& times) {
     const double begin = Now();
+    const int nodes = IsSmall(index) ? c_.small_nodes : nodes_;
     cudaGraph_t graph;
     MUST(cudaStreamBeginCapture(stream, cudaStreamCaptureModeRelaxed));
-    for (int i = 0; i < c_.nodes; ++i) Node(stream, i);
+    for (int i = 0; i < nodes; ++i) Node(stream, index, i);
     MUST(cudaStreamEndCapture(stream, &graph));
     times.capture += Now() - begin;
     return graph;
@@ -314,7 +387,8 @@ class Bench {
     times.meminfo += lap();
     MUST(cudaGraphInstantiate(&execs_[index], graph, static_cast<unsigned long long>(c_.flags)));
     times.instantiate += lap();
-    if (c_.upload != 0) MUST(cudaGraphUpload(execs_[index], stream));
+    if (c_.upload == 1) MUST(cudaGraphUpload(execs_[index], stream));
+    if (c_.sync != 0) MUST(cudaStreamSynchronize(stream));
     times.upload += lap();
     if (c_.meminfo != 0) FreeBytes();
     times.meminfo += lap();
@@ -342,15 +416,7 @@ class Bench {
     for (const cudaGraphEdgeData& edge : data) {
       programmatic_ += edge.type == cudaGraphDependencyTypeProgrammatic;
     }
-    CUDA_KERNEL_NODE_PARAMS params = {};
-    if (cuGraphKernelNodeGetParams(nodes[0], &params) != CUDA_SUCCESS) return;
-    CUfunction function = params.func;
-    if (function == nullptr) MUST(cuKernelGetFunction(&function, params.kern));
-    for (size_t i = 0;; ++i) {
-      size_t offset = 0, bytes = 0;
-      if (cuFuncGetParamInfo(function, i, &offset, &bytes) != CUDA_SUCCESS) break;
-      parameter_bytes_ = offset + bytes;
-    }
+    parameter_bytes_ = ParameterBytes(nodes.back());
   }
 
   // All of it on each thread.
@@ -361,7 +427,7 @@ class Bench {
       threads.emplace_back([this, t, &next] {
         Times times;
         for (int i = next++; i < c_.graphs; i = next++) {
-          Rest(streams_[t], i, Capture(streams_[t], times), times);
+          Rest(streams_[t], i, Capture(streams_[t], i, times), times);
         }
         const std::lock_guard lock(mutex_);
         Add(sums_, times);
@@ -373,7 +439,7 @@ class Bench {
   // Captures here, the rest there.
   void Pipelined() {
     std::deque<std::pair<int, cudaGraph_t>> queue;
-    std::condition_variable filled;
+    std::condition_variable filled, taken;
     bool done = false;
     std::vector<std::thread> threads;
     for (int t = 1; t <= c_.threads; ++t) {
@@ -386,6 +452,7 @@ class Bench {
           const auto [index, graph] = queue.front();
           queue.pop_front();
           lock.unlock();
+          taken.notify_one();
           Rest(streams_[t], index, graph, times);
         }
         const std::lock_guard lock(mutex_);
@@ -394,8 +461,9 @@ class Bench {
     }
     Times times;
     for (int i = 0; i < c_.graphs; ++i) {
-      cudaGraph_t graph = Capture(streams_[0], times);
-      const std::lock_guard lock(mutex_);
+      cudaGraph_t graph = Capture(streams_[0], i, times);
+      std::unique_lock lock(mutex_);
+      taken.wait(lock, [&] { return queue.size() < kBehind; });
       queue.emplace_back(i, graph);
       filled.notify_one();
     }
@@ -428,23 +496,29 @@ class Bench {
     replay_ = all[10];
   }
 
-  void Report(size_t bytes, size_t later) const {
-    const double nodes = static_cast<double>(c_.graphs) * std::max(kernels_in_graph_, c_.nodes);
+  void Report(size_t bytes, size_t later, size_t given_back) const {
+    const double nodes =
+        static_cast<double>(c_.graphs - c_.small) * std::max(kernels_in_graph_, c_.nodes) +
+        static_cast<double>(c_.small) * c_.small_nodes;
     const auto each = [&](double us) { return us / c_.graphs; };
     std::printf(
         "{\"case\": \"%s\", \"nodes_in_graph\": %d, \"programmatic_edges\": %d, "
         "\"parameter_bytes\": %zu, \"bytes\": %zu, \"first_graph_bytes\": %zu, "
-        "\"bytes_at_first_launch\": %zd, \"bytes_a_graph\": %.0f, \"bytes_a_node\": %.0f, "
+        "\"bytes_at_first_launch\": %zd, \"bytes_given_back\": %zu, \"bytes_a_graph\": %.0f, "
+        "\"bytes_a_node\": %.0f, "
         "\"us_a_graph\": {\"capture\": %.0f, \"inspect\": %.0f, \"meminfo\": %.0f, "
-        "\"instantiate\": %.0f, \"upload\": %.0f, \"destroy\": %.0f}, \"wall_us_a_graph\": %.0f, "
+        "\"instantiate\": %.0f, \"upload\": %.0f, \"destroy\": %.0f, "
+        "\"destroy_executable\": %.0f}, \"wall_us_a_graph\": %.0f, "
         "\"wall_us_a_node\": %.2f, \"first_launch_us\": %.1f, \"launch_us\": %.1f, "
         "\"replay_us\": %.1f}\n",
         c_.text.c_str(), kernels_in_graph_, programmatic_, parameter_bytes_, bytes, first_,
-        static_cast<ssize_t>(later), static_cast<double>(bytes) / c_.graphs,
+        static_cast<ssize_t>(later), given_back, static_cast<double>(bytes) / c_.graphs,
         static_cast<double>(bytes) / nodes, each(sums_.capture), each(sums_.inspect),
         each(sums_.meminfo), each(sums_.instantiate), each(sums_.upload), each(sums_.destroy),
-        each(wall_), wall_ / nodes, first_launch_, launch_, replay_);
+        each(exec_destroy_), each(wall_), wall_ / nodes, first_launch_, launch_, replay_);
   }
+
+  static constexpr size_t kBehind = 8;
 
   const Case c_;
   const std::vector<Entry> entries_;
@@ -455,8 +529,9 @@ class Bench {
   std::atomic<bool> asked_ = false;
   Times sums_;
   int kernels_in_graph_ = 0, programmatic_ = 0;
+  int nodes_ = c_.nodes;
   size_t parameter_bytes_ = 0, first_ = 0;
-  double wall_ = 0, first_launch_ = 0, launch_ = 0, replay_ = 0;
+  double wall_ = 0, exec_destroy_ = 0, first_launch_ = 0, launch_ = 0, replay_ = 0;
 };
 
 }  // namespace

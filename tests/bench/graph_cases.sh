@@ -5,7 +5,10 @@ bench=$1
 run() { timeout 20 "$bench" "$@" || echo "{\"case\": \"$*\", \"failed\": $?}"; }
 
 # What memory is given in: by nodes.
-for nodes in 1 2 4 8 16 32 64 96 128 160 192 224 256 320; do run nodes=$nodes; done
+for nodes in 1 12 137 300; do run graphs=256 nodes=$nodes; done
+run graphs=192 nodes=16 last=320 step=16 meminfo=0 inspect=0
+run graphs=128 nodes=100 last=240 step=4 meminfo=0 inspect=0
+run graphs=128 nodes=133 last=252 step=7 library=1 products=3 of=7 meminfo=0 inspect=0
 # Of what: parameters, edges, clusters, kernels, local memory, products of the library.
 for params in 256 512 1024 2048 4096; do run params=$params; done
 run edge=full
@@ -25,9 +28,11 @@ for flags in 2 8; do run flags=$flags upload=0; done
 run upload=0
 run meminfo=0 inspect=0
 run attribute=1
-for threads in 2 4 8; do
-  run threads=$threads share=capture graphs=128 meminfo=0
-  run threads=$threads share=instantiate graphs=128 meminfo=0
+# As the 256 of gemma3-1b, of products of the library and of kernels alone.
+step="graphs=256 nodes=189 small=64 small_nodes=137 kernels=8 cluster=4 params=256"
+for products in "library=1 products=3 of=7" ""; do
+  run $step $products
+  for threads in 1 2 4; do run $step $products threads=$threads share=instantiate meminfo=0; done
+  run $step $products threads=2 share=capture meminfo=0
 done
-run threads=1 graphs=128 meminfo=0
-run threads=4 share=instantiate library=1 graphs=128 meminfo=0
+run $step library=1 products=3 of=7 first=1
