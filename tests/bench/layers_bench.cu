@@ -452,4 +452,8 @@ int Main(int argc, char** argv) {
 }  // namespace
 }  // namespace sirocco
 
-int main(int argc, char** argv) { return sirocco::Main(argc, argv); }
+int main(int argc, char** argv) {
+  // A kernel that waits for ever is seen from the line before it, in a file too.
+  std::setvbuf(stdout, nullptr, _IOLBF, 0);
+  return sirocco::Main(argc, argv);
+}
