@@ -5,7 +5,7 @@
 // begin of a step and the sampling.
 //
 //   bazel build --config=opt --config=cuda //tests/bench:layers_bench
-//   layers_bench [part of a model's name] [bytes under way[,blocks missing[,ahead]]]...
+//   layers_bench [part of a model's name] [bytes under way[,blocks missing]]...
 //
 // What may be tuned is that of LayersTuning, one time each.
 #include <cuda_runtime.h>
@@ -342,8 +342,7 @@ LayersTuning TuningOf(const char* text) {
   LayersTuning tuning;
   char* rest;
   tuning.under_way = static_cast<int32_t>(std::strtol(text, &rest, 10));
-  if (*rest == ',') tuning.missing = static_cast<int32_t>(std::strtol(rest + 1, &rest, 10));
-  if (*rest == ',') tuning.ahead = static_cast<int32_t>(std::strtol(rest + 1, nullptr, 10));
+  if (*rest == ',') tuning.missing = static_cast<int32_t>(std::strtol(rest + 1, nullptr, 10));
   return tuning;
 }
 

@@ -70,12 +70,9 @@ __global__ void __launch_bounds__(kLayersThreads<S>, 1)
   const int warp = threadIdx.x / kWarp;
   if (warp > S::kWarps) {
     if constexpr (kOne) {
-      const bool ahead = args.tuning.ahead > 0 && first + 1 < args.p.layers;
-      CopyWeights<S>(args, &shared.layers[0], 1, ahead ? args.p.layer.table + first + 1 : nullptr,
-                     shared.runs, shared.ring, ring);
+      CopyWeights<S>(args, &shared.layers[0], 1, shared.runs, shared.ring, ring);
     } else {
-      CopyWeights<S>(args, args.p.layer.table, args.p.layers, nullptr, shared.runs, shared.ring,
-                     ring);
+      CopyWeights<S>(args, args.p.layer.table, args.p.layers, shared.runs, shared.ring, ring);
       WaitForDependency();
     }
     return;
