@@ -56,7 +56,7 @@ struct DecoderLayersParams {
   Rows delta;                         // [R, hidden] float32
   int32_t* advance = nullptr;         // layer.counter
   // Zero before the first run, and then left alone: of one set of layers, whose runs are in order,
-  // all with a counter or all without.
+  // with a counter or without.
   void* exchange = nullptr;
 };
 

@@ -5,7 +5,7 @@
 // begin of a step and the sampling.
 //
 //   bazel build --config=opt --config=cuda //tests/bench:layers_bench
-//   layers_bench [part of a model's name] [bytes under way[,blocks missing[,ahead]]]...
+//   layers_bench [part of a model's name] [bytes under way[,blocks missing]]...
 //
 // What may be tuned is that of LayersTuning, one time each.
 #include <cuda_runtime.h>
@@ -342,8 +342,7 @@ LayersTuning TuningOf(const char* text) {
   LayersTuning tuning;
   char* rest;
   tuning.under_way = static_cast<int32_t>(std::strtol(text, &rest, 10));
-  if (*rest == ',') tuning.missing = static_cast<int32_t>(std::strtol(rest + 1, &rest, 10));
-  if (*rest == ',') tuning.ahead = static_cast<int32_t>(std::strtol(rest + 1, nullptr, 10));
+  if (*rest == ',') tuning.missing = static_cast<int32_t>(std::strtol(rest + 1, nullptr, 10));
   return tuning;
 }
 
@@ -452,4 +451,8 @@ int Main(int argc, char** argv) {
 }  // namespace
 }  // namespace sirocco
 
-int main(int argc, char** argv) { return sirocco::Main(argc, argv); }
+int main(int argc, char** argv) {
+  // A kernel that waits for ever is seen from the line before it, in a file too.
+  std::setvbuf(stdout, nullptr, _IOLBF, 0);
+  return sirocco::Main(argc, argv);
+}

@@ -96,7 +96,6 @@ class DecoderLayersTest : public FusedOpsTest {
     int32_t* const counter = memory().Upload(std::vector<int32_t>{0});
     DecoderLayersParams p = OfCounter(w, whole, counter);
     p.hidden = Hidden(w);
-    p.exchange = each_exchange_;
     for (const int32_t next : {1, 2}) {
       Execute(p);
       EXPECT_EQ(memory().Download(counter, 1)[0], next);
@@ -111,7 +110,6 @@ class DecoderLayersTest : public FusedOpsTest {
                           .normed = normed});
     return Get(w, normed);
   }
-  void* each_exchange_ = nullptr;
 
   // What the layers leave in `normed`, one operation after the other.
   Floats Chain(const LayerWorld& w, LayerRef layer) {
@@ -199,14 +197,18 @@ TEST_P(DecoderLayersTest, IsItsLayersOneAfterTheOther) {
         Execute(p);
         EXPECT_EQ(Get(w, p.normed), got);
         EXPECT_EQ(w.cache.Download(memory()), kv);
-        // A launch a layer: the same again and again, too.
-        each_exchange_ = memory().Raw(nullptr, offer.exchange_bytes);
+        // A launch a layer: the same again and again, too, with all layers at once in between,
+        // which wait for words and counts that these have left.
         const Floats each = Each(w, p);
         const Floats each_kv = w.cache.Download(memory());
         const Floats each_second_kv = second.cache.Download(memory());
         EXPECT_EQ(Each(w, p), each);
         EXPECT_EQ(w.cache.Download(memory()), each_kv);
         EXPECT_EQ(second.cache.Download(memory()), each_second_kv);
+        Execute(p);
+        EXPECT_EQ(Get(w, p.normed), got);
+        EXPECT_EQ(second.cache.Download(memory()), second_kv);
+        EXPECT_EQ(Each(w, p), each);
         const Floats want = Chain(w, first);
         const Floats want_kv = w.cache.Download(memory());
         const Floats want_second_kv = second.cache.Download(memory());

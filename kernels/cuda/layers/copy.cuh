@@ -10,12 +10,10 @@
 
 namespace sirocco::cuda::SIROCCO_CUDA_PATH {
 
-// Of `layers` layers from the table's entry at `table` on; `after`: that of the layer behind them, of
-// which LayersTuning::ahead tells, or null.
+// Of `layers` layers from the table's entry at `table` on.
 template <typename S>
 __device__ __noinline__ void CopyWeights(const LayersArgs& args, const LayerParams* table,
-                                         int layers, const LayerParams* after,
-                                         const BlockRun (&runs)[4], RingShared& shared,
+                                         int layers, const BlockRun (&runs)[4], RingShared& shared,
                                          unsigned char* ring) {
   using T = Element;
   RingWriter writer(shared, ring, args.ring_bytes, args.tuning.under_way);
@@ -53,19 +51,17 @@ __device__ __noinline__ void CopyWeights(const LayersArgs& args, const LayerPara
       }
     }
   };
-  // Row `row` of q, k and v stands in the matrix that is returned, whose rows are the `rows` from
-  // `begin` on.
-  const auto matrix_of = [](const Pointers& weights, int row, int& begin, int& rows) {
-    const bool is_q = row < S::kQRows;
-    const bool is_k = !is_q && row < S::kQRows + S::kKvRows;
-    begin = is_q ? 0 : is_k ? S::kQRows + 0 : S::kQRows + S::kKvRows;
-    rows = is_q ? S::kQRows + 0 : S::kKvRows + 0;
-    return is_q ? weights.q : is_k ? weights.k : weights.v;
-  };
   Pointers next(table[0]);
   for (int layer = 0; layer < layers; ++layer) {
     const Pointers weights = next;
     if (layer + 1 < layers) next = Pointers(table[layer + 1]);
+    const auto matrix_of = [&](int row, int& begin, int& rows) {
+      const bool is_q = row < S::kQRows;
+      const bool is_k = !is_q && row < S::kQRows + S::kKvRows;
+      begin = is_q ? 0 : is_k ? S::kQRows + 0 : S::kQRows + S::kKvRows;
+      rows = is_q ? S::kQRows + 0 : S::kKvRows + 0;
+      return is_q ? weights.q : is_k ? weights.k : weights.v;
+    };
     // Piece after piece of a tile.
     for (int tile = 0; tile < qkv.units; tile += 2 * kLayersRows) {
       for (int piece = 0; piece < S::Pieces(S::kHidden); ++piece) {
@@ -76,12 +72,12 @@ __device__ __noinline__ void CopyWeights(const LayersArgs& args, const LayerPara
           int begin, rows;
           if constexpr (S::kHidden <= S::kPiece) {
             for (int at = first; at < first + count; at += rows) {
-              const T* const matrix = matrix_of(weights, at, begin, rows);
+              const T* const matrix = matrix_of(at, begin, rows);
               rows = min(first + count, begin + rows) - at;
               writer.PutRun(matrix + int64_t{at - begin} * S::kHidden, at - first, rows);
             }
           } else {
-            const T* const matrix = matrix_of(weights, first + lane, begin, rows);
+            const T* const matrix = matrix_of(first + lane, begin, rows);
             writer.PutRows(matrix + int64_t{first + lane - begin} * S::kHidden + piece * S::kPiece,
                            count);
           }
@@ -98,17 +94,6 @@ __device__ __noinline__ void CopyWeights(const LayersArgs& args, const LayerPara
       }
     }
     plain(std::integral_constant<int, 3>(), down, weights.down);
-  }
-  if (after == nullptr) return;
-  const Pointers weights(*after);
-  for (int row = qkv.first + lane; row < qkv.first + qkv.units; row += kWarp) {
-    int begin, rows;
-    const T* const matrix = matrix_of(weights, row, begin, rows);
-    PrefetchBulk(matrix + int64_t{row - begin} * S::kHidden, 2 * S::kHidden);
-  }
-  if (args.tuning.ahead < 2) return;
-  for (int row = output.first + lane; row < output.first + output.units; row += kWarp) {
-    PrefetchBulk(weights.o + int64_t{row} * S::kQRows, 2 * S::kQRows);
   }
 }
 

@@ -70,12 +70,9 @@ __global__ void __launch_bounds__(kLayersThreads<S>, 1)
   const int warp = threadIdx.x / kWarp;
   if (warp > S::kWarps) {
     if constexpr (kOne) {
-      const bool ahead = args.tuning.ahead > 0 && first + 1 < args.p.layers;
-      CopyWeights<S>(args, &shared.layers[0], 1, ahead ? args.p.layer.table + first + 1 : nullptr,
-                     shared.runs, shared.ring, ring);
+      CopyWeights<S>(args, &shared.layers[0], 1, shared.runs, shared.ring, ring);
     } else {
-      CopyWeights<S>(args, args.p.layer.table, args.p.layers, nullptr, shared.runs, shared.ring,
-                     ring);
+      CopyWeights<S>(args, args.p.layer.table, args.p.layers, shared.runs, shared.ring, ring);
       WaitForDependency();
     }
     return;
@@ -83,9 +80,9 @@ __global__ void __launch_bounds__(kLayersThreads<S>, 1)
   if constexpr (!kOne) WaitForDependency();
   LayersExchange* const exchange = static_cast<LayersExchange*>(args.p.exchange);
   uint64_t* const words = reinterpret_cast<uint64_t*>(exchange + 1);
-  // A tag for a layer, of this launch alone.
-  const uint32_t tag =
-      __ldcg(&exchange->launches) * (kOne ? 1 : static_cast<uint32_t>(args.p.layers));
+  // A layer's tag is its number among all that ran, whether a launch has all layers or one: counts
+  // go by it, too, and who waits for a count that nobody reaches waits for ever.
+  const uint32_t tag = __ldcg(&exchange->layers);
   if (warp == S::kWarps) {
     Summer<S, kOne>{args, shared, *exchange}.Run(words, tag, first);
   } else {

@@ -16,9 +16,6 @@ struct LayersTuning {
   // How many of the blocks that leave words need not have done so when others begin to look for
   // them. The fewer, the later; the more, the more often all words are read. -1: the shape's own.
   int32_t missing = -1;
-  // Of one layer: how many products of the next one's (1: q, k and v; 2: output, too) a block asks
-  // the L2 cache for when it has asked for all its own.
-  int32_t ahead = 0;
 };
 
 namespace hopper {

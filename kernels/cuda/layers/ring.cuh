@@ -59,11 +59,6 @@ __device__ __forceinline__ void CopyBulk(void* shared, const void* global, uint3
       : "memory");
 }
 
-// Asks the L2 cache for `bytes` bytes, a multiple of 16.
-__device__ __forceinline__ void PrefetchBulk(const void* global, uint32_t bytes) {
-  asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(global), "r"(bytes) : "memory");
-}
-
 // ---- The ring -----------------------------------------------------------------------------------
 
 // Rows of a chunk stand one behind the other from `at` on, `before` of them, the rest from the

@@ -15,7 +15,7 @@ using Element = __nv_bfloat16;
 
 // [2][words] after it, of which the first half is even layers'.
 struct LayersExchange {
-  uint32_t launches;
+  uint32_t layers;  // so far, of all launches: of all layers, or of one
   uint32_t unused[31];
   // Blocks that have left their words, of all layers so far; a line of the cache each.
   uint32_t counts[5][32];

@@ -446,7 +446,10 @@ struct Worker {
     }
     if (threadIdx.x == 0) {
       *args.p.advance = first + 1;
-      static_cast<LayersExchange*>(args.p.exchange)->launches += 1;
+      LayersExchange* const exchange = static_cast<LayersExchange*>(args.p.exchange);
+      exchange->layers += 1;
+      // What blocks would have said of down, if anybody in this launch read it.
+      *exchange->counts[kDownCount] += static_cast<uint32_t>(args.blocks);
     }
   }
 
@@ -533,7 +536,7 @@ struct Worker {
     }
     if (threadIdx.x == 0) {
       LayersExchange* const exchange = static_cast<LayersExchange*>(args.p.exchange);
-      exchange->launches += 1;
+      exchange->layers += static_cast<uint32_t>(layers);
     }
   }
 };
