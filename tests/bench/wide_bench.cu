@@ -4,7 +4,8 @@
 // are several copies, taken in turn. Needs no Bazel, from the repository's root:
 //
 //   nvcc -std=c++20 -O3 -gencode=arch=compute_90a,code=sm_90a -DSIROCCO_HOPPER=1 -I.
-//     tests/bench/wide_bench.cu kernels/cuda/gate_up_end.cu -o wide_bench -lcublasLt
+//     tests/bench/wide_bench.cu kernels/cuda/gate_up_end.cu kernels/cuda/kernel_attributes.cc
+//     -o wide_bench -lcublasLt
 //   wide_bench check | wide_bench rows MODEL [ROWS ...] | wide_bench chain [ROWS ...]
 //
 // check: against plain sums. rows: each product alone. chain: the four products of all layers of
@@ -260,14 +261,16 @@ __global__ void CheckKernel(CheckParams c) {
   atomicMax(c.largest, __float_as_uint(fabsf(want)));
 }
 
-// Elements that are as they were before, of what should have been written; and elements beyond it
-// that are not.
-__global__ void UnwrittenKernel(const uint16_t* out, int64_t count, int64_t all, unsigned* kept,
+// Elements that are as they were before, of what should have been written; and those beyond it that
+// are not. Whole elements: half of a float32 is all ones once in 65,536.
+template <typename Bits>
+__global__ void UnwrittenKernel(const Bits* out, int64_t count, int64_t all, unsigned* kept,
                                 unsigned* spoilt) {
+  constexpr Bits kBefore = static_cast<Bits>(~Bits{0});
   for (int64_t i = blockIdx.x * int64_t{blockDim.x} + threadIdx.x; i < all;
        i += int64_t{gridDim.x} * blockDim.x) {
-    if (i < count && out[i] == 0xffff) atomicAdd(kept, 1);
-    if (i >= count && out[i] != 0xffff) atomicAdd(spoilt, 1);
+    if (i < count && out[i] == kBefore) atomicAdd(kept, 1);
+    if (i >= count && out[i] != kBefore) atomicAdd(spoilt, 1);
   }
 }
 
@@ -306,8 +309,15 @@ Verdict Check(const Work& work, const WideProductParams& p, const Variant& varia
   const int64_t count = int64_t(sample.size()) * p.weight.rows;
   CheckKernel<<<static_cast<unsigned>((count + 127) / 128), 128>>>(
       {p, before, rows, static_cast<int>(sample.size()), found, found + 1});
-  UnwrittenKernel<<<512, 256>>>(static_cast<const uint16_t*>(work.out()), bytes / 2,
-                                work.out_bytes() / 2, found + 2, found + 3);
+  const auto unwritten = [&](auto* out) {
+    UnwrittenKernel<<<512, 256>>>(out, elements, work.out_bytes() / int64_t{sizeof(*out)},
+                                  found + 2, found + 3);
+  };
+  if (p.out.dtype == DType::kFloat32) {
+    unwritten(static_cast<const uint32_t*>(work.out()));
+  } else {
+    unwritten(static_cast<const uint16_t*>(work.out()));
+  }
   MUST(cudaGetLastError());
   unsigned all[4];
   MUST(cudaMemcpy(all, found, 16, cudaMemcpyDeviceToHost));
