@@ -1,8 +1,8 @@
 // The kernel of wide products (wide_product.h).
 //
 // A block owns kGroups * 64 rows by kOutputs outputs, of gate and up alternately in eights where
-// both are multiplied, so that a thread has both sums of an output. One thread of a warpgroup of
-// its own copies stages of 64 inputs to a ring; kGroups warpgroups multiply 64 rows each. Blocks of
+// both are multiplied, so that a thread has both sums of an output. The warps of a warpgroup of its
+// own copy stages of 64 inputs to a ring; kGroups warpgroups multiply 64 rows each. Blocks of
 // a cluster own neighbouring tiles: those of the same outputs bring a part of the weights each, to
 // all of them, those of the same rows a part of the rows. Clusters go from item to item (WideGrid);
 // the ring is filled for the next while one is ended. Its first weights are asked for before
@@ -35,6 +35,9 @@
 
 namespace sirocco::cuda::SIROCCO_CUDA_PATH {
 
+// Warps that copy.
+inline constexpr int kWideProducers = kWarpgroup / kWarp;
+
 // What becomes of the sums.
 enum class WideEnd { kStore, kAdd, kGateUp };
 
@@ -62,7 +65,10 @@ struct WideShape {
   // Registers a thread; at first all have the same.
   static constexpr int kGive = kGroups == 2 ? 40 : 32;
   static constexpr int kTake = kGroups == 2 ? 232 : 160;
-  static_assert(kOwnRows % 8 == 0 && kOwnOutputs % 16 == 0 && kSlots >= 3);
+  // Rows of a copy where rows end within a tile: those that do not exist are not asked for, since
+  // the copy engine takes longer over them than over others.
+  static constexpr int kFewRows = 32;
+  static_assert(kOwnRows % kFewRows == 0 && kOwnOutputs % 16 == 0 && kSlots >= kWideProducers);
 };
 
 struct WideArgs {
@@ -75,7 +81,7 @@ struct WideArgs {
   int32_t rows;
   int32_t outputs;  // of `out`
   int32_t depth;    // stages of all inputs
-  int32_t skew;     // stages that the second warpgroup begins later, fewer than a part's and kSlots
+  int32_t box;      // rows of a copy of `in`
   bool wide;        // out is float32
   bool once;        // each weight is read once
   Activation activation;
@@ -122,12 +128,16 @@ struct WideTilePlace {
 
 // ---- Copies -------------------------------------------------------------------------------------
 
-// By one thread of each block.
+// By one thread of each warp of a block's last warpgroup, which take stages in turn: one alone needs
+// longer for a stage's copies than a tile of 128 outputs is multiplied.
 template <typename Shape, WideEnd kEnd>
 class WideProducer {
  public:
-  __device__ WideProducer(const WideArgs& p, unsigned char* ring, uint64_t* full, uint64_t* empty)
+  // own: 0 ... kWideProducers - 1
+  __device__ WideProducer(const WideArgs& p, int own, unsigned char* ring, uint64_t* full,
+                          uint64_t* empty)
       : p_(p),
+        own_(own),
         ring_(ring),
         full_(full),
         empty_(empty),
@@ -139,52 +149,67 @@ class WideProducer {
     PrefetchMap(p_.in);
     // The first item's weights, as far as the ring goes, before what is multiplied with them is
     // there.
-    WideItem item = p_.grid.At(cluster);
-    WideStages stages = StagesOf(p_.depth, item.part, p_.grid.parts);
-    const int filled = min(Shape::kSlots, stages.last - stages.first);
+    Begin(cluster);
+    const int filled = min(Shape::kSlots, stages_.last - stages_.first);
 #pragma unroll 1
-    for (int i = 0; i < filled; ++i) Weights(item, stages.first + i, i);
+    for (int i = own_; i < filled; i += kWideProducers) Weights(stages_.first + i, i);
     LaunchDependents();
     WaitForDependency();
 #pragma unroll 1
     for (int i = 0; i < filled; ++i) {
-      Activations(item, stages.first + i, i);
-      slot_.Next();
+      if (Mine()) Activations(stages_.first + i, slot_.at);
+      Next();
     }
     // Slots that were not filled are as those that were: nobody empties what was never full.
     first_round_ = Shape::kSlots - filled;
-    Stages(item, stages.first + filled, stages.last);
+    Stages(stages_.first + filled);
 #pragma unroll 1
     for (int i = cluster + clusters; i < p_.grid.items(); i += clusters) {
-      item = p_.grid.At(i);
-      stages = StagesOf(p_.depth, item.part, p_.grid.parts);
-      Stages(item, stages.first, stages.last);
+      Begin(i);
+      Stages(stages_.first);
     }
   }
 
  private:
-  __device__ __forceinline__ void Stages(const WideItem& item, int first, int last) {
+  __device__ __forceinline__ void Begin(int index) {
+    const WideItem item = p_.grid.At(index);
+    stages_ = StagesOf(p_.depth, item.part, p_.grid.parts);
+    row_ = place_.RowTile(item) * Shape::kRows;
+    output_ = place_.OutputTile(item) * Shape::kOutputs;
+    // Those that exist, up to whole copies.
+    const int rest = max(p_.rows - row_ + p_.box - 1, 0);
+    rows_ = min(rest / p_.box * p_.box, Shape::kRows);
+  }
+  __device__ __forceinline__ bool Mine() const { return turn_ == own_; }
+  __device__ __forceinline__ void Next() {
+    turn_ = turn_ + 1 < kWideProducers ? turn_ + 1 : 0;
+    slot_.Next();
+  }
+
+  __device__ __forceinline__ void Stages(int first) {
 #pragma unroll 1
-    for (int stage = first; stage < last; ++stage) {
-      if (first_round_ > 0) {
-        --first_round_;
-      } else {
-        // What filled the slot before is emptied in the phase before this one's.
-        WaitBarrier(&empty_[slot_.at], slot_.parity ^ 1);
+    for (int stage = first; stage < stages_.last; ++stage) {
+      const bool waits = first_round_ <= 0;
+      if (!waits) --first_round_;
+      if (Mine()) {
+        // What filled the slot before is emptied in the phase before this one's. Others may be a
+        // round of the ring ahead or behind, not two: each of them has waited for the slot of its
+        // own last stage, kWideProducers before this one.
+        if (waits) WaitBarrier(&empty_[slot_.at], slot_.parity ^ 1);
+        Weights(stage, slot_.at);
+        Activations(stage, slot_.at);
       }
-      Weights(item, stage, slot_.at);
-      Activations(item, stage, slot_.at);
-      slot_.Next();
+      Next();
     }
   }
 
-  __device__ __forceinline__ void Weights(const WideItem& item, int stage, int slot) {
+  __device__ __forceinline__ void Weights(int stage, int slot) {
     const int own = place_.row_rank * Shape::kOwnOutputs;
-    const int output = place_.OutputTile(item) * Shape::kOutputs + own;
+    const int output = output_ + own;
     unsigned char* const to =
         ring_ + slot * Shape::kStageBytes + Shape::kInBytes + own * Shape::kRowBytes;
     const int column = stage * kMapColumns;
-    ArriveExpecting(&full_[slot], Shape::kStageBytes);
+    ArriveExpecting(&full_[slot], (rows_ + Shape::kOutputs) * Shape::kRowBytes);
     if constexpr (kEnd == WideEnd::kGateUp) {
       // 16 of the tile's outputs are a group of 8 of gate's and of up's.
       if constexpr (Shape::kDown > 1) {
@@ -203,25 +228,34 @@ class WideProducer {
     }
   }
 
-  __device__ __forceinline__ void Activations(const WideItem& item, int stage, int slot) {
-    const int own = place_.output_rank * Shape::kOwnRows;
-    const int row = place_.RowTile(item) * Shape::kRows + own;
-    unsigned char* const to = ring_ + slot * Shape::kStageBytes + own * Shape::kRowBytes;
-    if constexpr (Shape::kAcross > 1) {
-      CopyBoxToBlocks(to, p_.in, stage * kMapColumns, row, &full_[slot], place_.SameRows(),
-                      in_policy_);
-    } else {
-      CopyBox(to, p_.in, stage * kMapColumns, row, &full_[slot], in_policy_);
+  __device__ __forceinline__ void Activations(int stage, int slot) {
+    const int column = stage * kMapColumns;
+    const int first = place_.output_rank * Shape::kOwnRows;
+    const int last = min(first + Shape::kOwnRows, rows_);
+    unsigned char* const to = ring_ + slot * Shape::kStageBytes;
+#pragma unroll 1
+    for (int row = first; row < last; row += p_.box) {
+      if constexpr (Shape::kAcross > 1) {
+        CopyBoxToBlocks(to + row * Shape::kRowBytes, p_.in, column, row_ + row, &full_[slot],
+                        place_.SameRows(), in_policy_);
+      } else {
+        CopyBox(to + row * Shape::kRowBytes, p_.in, column, row_ + row, &full_[slot], in_policy_);
+      }
     }
   }
 
   const WideArgs& p_;
+  const int own_;
   unsigned char* const ring_;
   uint64_t* const full_;
   uint64_t* const empty_;
   const uint64_t weights_policy_, in_policy_;
   const WideTilePlace<Shape> place_;
+  // Of the item that is under way: the tile's first row and output, and rows that are copied.
+  WideStages stages_;
+  int row_ = 0, output_ = 0, rows_ = 0;
   WideSlot<Shape::kSlots> slot_;
+  int turn_ = 0;         // whose stage it is
   int first_round_ = 0;  // slots that have never been filled
 };
 
@@ -400,7 +434,7 @@ __device__ __forceinline__ void MultiplyTiles(const WideArgs& p, int cluster, in
                                               const unsigned char* ring, uint64_t* full,
                                               uint64_t* empty) {
   const WideTilePlace<Shape> place;
-  const int group = static_cast<int>(threadIdx.x) / kWarpgroup;
+  const int group = __shfl_sync(kAllLanes, static_cast<int>(threadIdx.x) / kWarpgroup, 0);
   const int lane = static_cast<int>(threadIdx.x) % kWarp;
   const uint64_t first_in = Operand(ring + group * 64 * Shape::kRowBytes);
   const uint64_t first_weights = Operand(ring + Shape::kInBytes);
@@ -410,13 +444,19 @@ __device__ __forceinline__ void MultiplyTiles(const WideArgs& p, int cluster, in
   float sums[Shape::kSums] = {};
   WideSlot<Shape::kSlots> slot;
   WaitForDependency();
-  // One warpgroup's ends then fall into the other's products. The slot is not filled anew before
-  // this warpgroup has left it.
-  if (group == 1 && p.skew > 0) WaitBarrier(&full[p.skew], 0);
 #pragma unroll 1
   for (int i = cluster; i < p.grid.items(); i += clusters) {
     const WideItem item = p.grid.At(i);
     const WideStages stages = StagesOf(p.depth, item.part, p.grid.parts);
+    if (place.RowTile(item) * Shape::kRows + group * 64 >= p.rows) {
+      // Nothing of this warpgroup's.
+      for (int stage = stages.first; stage < stages.last; ++stage) {
+        WaitBarrier(&full[slot.at], slot.parity);
+        leave(slot.at);
+        slot.Next();
+      }
+      continue;
+    }
     if constexpr (kEnd == WideEnd::kAdd) {
       PrefetchTile<Shape>(p, place.RowTile(item), place.OutputTile(item));
     }
@@ -469,8 +509,9 @@ __global__ void __launch_bounds__(Shape::kThreads, 1)
   }
   if (thread >= Shape::kGroups * kWarpgroup) {
     GiveRegisters<Shape::kGive>();
-    if (thread == Shape::kGroups * kWarpgroup) {
-      WideProducer<Shape, kEnd>(p, ring, full, empty).Run(cluster, clusters);
+    if (thread % kWarp == 0) {
+      const int own = thread / kWarp - Shape::kGroups * (kWarpgroup / kWarp);
+      WideProducer<Shape, kEnd>(p, own, ring, full, empty).Run(cluster, clusters);
     }
     __syncwarp();
   } else {
@@ -522,6 +563,7 @@ cudaError_t LaunchWide(const WideProductParams& p, const WideChoice& choice,
   args.rows = p.rows;
   args.outputs = p.weight.rows;
   args.depth = static_cast<int32_t>(CeilDiv(p.weight.cols, kMapColumns));
+  args.box = p.rows % Shape::kOwnRows == 0 ? Shape::kOwnRows : Shape::kFewRows;
   args.wide = p.out.dtype == DType::kFloat32;
   args.activation = p.activation;
   args.grid.rows = static_cast<int32_t>(CeilDiv(p.rows, Shape::kRows * Shape::kDown));
@@ -529,12 +571,10 @@ cudaError_t LaunchWide(const WideProductParams& p, const WideChoice& choice,
       CeilDiv(p.weight.rows * (both ? 2 : 1), Shape::kOutputs * Shape::kAcross));
   args.grid.parts = p.parts;
   args.grid.group = std::clamp<int32_t>(choice.group, 1, args.grid.rows);
-  args.skew = std::clamp<int32_t>(
-      choice.skew, 0, std::min<int32_t>(Shape::kSlots, args.depth / args.grid.parts) - 1);
   args.once = args.grid.rows == 1;
   if (!context.load_only) {
     error =
-        DescribeMatrix(encode, p.in.data, p.in.dtype, p.rows, p.in.width, Shape::kOwnRows, args.in);
+        DescribeMatrix(encode, p.in.data, p.in.dtype, p.rows, p.in.width, args.box, args.in);
     if (error == cudaSuccess && !both) {
       error = DescribeMatrix(encode, p.weight.data, p.weight.dtype, p.weight.rows, p.weight.cols,
                              Shape::kOwnOutputs, args.weight);

@@ -4,12 +4,13 @@
 // are several copies, taken in turn. Needs no Bazel, from the repository's root:
 //
 //   nvcc -std=c++20 -O3 -gencode=arch=compute_90a,code=sm_90a -DSIROCCO_HOPPER=1 -I.
-//     tests/bench/wide_bench.cu kernels/cuda/gate_up_end.cu -o wide_bench -lcublasLt
+//     tests/bench/wide_bench.cu kernels/cuda/gate_up_end.cu kernels/cuda/kernel_attributes.cc
+//     -o wide_bench -lcublasLt
 //   wide_bench check | wide_bench rows MODEL [ROWS ...] | wide_bench chain [ROWS ...]
 //
 // check: against plain sums. rows: each product alone. chain: the four products of all layers of
-// llama3.1-8b one after the other, for half a second each, the library's and ours by turns: what a
-// GPU that is held to its power gives.
+// llama3.1-8b one after the other, for 150 ms a turn, the library's and ours: what a GPU that is
+// held to its power gives; with few rows also beside reads of a KV cache. All by turns.
 #include <cublasLt.h>
 #include <cuda_runtime.h>
 
@@ -77,6 +78,8 @@ const Variant kVariants[] = {
     {"128x256,1x1", LaunchShape<WideShape<2, 256, 1, 1>>, 128},
     {"192x192,2x1", LaunchShape<WideShape<3, 192, 2, 1>>, 384},
     {"192x192,1x2", LaunchShape<WideShape<3, 192, 1, 2>>, 192},
+    {"192x128,1x2", LaunchShape<WideShape<3, 128, 1, 2>>, 192},
+    {"192x128,1x1", LaunchShape<WideShape<3, 128, 1, 1>>, 192},
 };
 
 // ---- Data
@@ -260,14 +263,16 @@ __global__ void CheckKernel(CheckParams c) {
   atomicMax(c.largest, __float_as_uint(fabsf(want)));
 }
 
-// Elements that are as they were before, of what should have been written; and elements beyond it
-// that are not.
-__global__ void UnwrittenKernel(const uint16_t* out, int64_t count, int64_t all, unsigned* kept,
+// Elements that are as they were before, of what should have been written; and those beyond it that
+// are not. Whole elements: half of a float32 is all ones once in 65,536.
+template <typename Bits>
+__global__ void UnwrittenKernel(const Bits* out, int64_t count, int64_t all, unsigned* kept,
                                 unsigned* spoilt) {
+  constexpr Bits kBefore = static_cast<Bits>(~Bits{0});
   for (int64_t i = blockIdx.x * int64_t{blockDim.x} + threadIdx.x; i < all;
        i += int64_t{gridDim.x} * blockDim.x) {
-    if (i < count && out[i] == 0xffff) atomicAdd(kept, 1);
-    if (i >= count && out[i] != 0xffff) atomicAdd(spoilt, 1);
+    if (i < count && out[i] == kBefore) atomicAdd(kept, 1);
+    if (i >= count && out[i] != kBefore) atomicAdd(spoilt, 1);
   }
 }
 
@@ -281,7 +286,7 @@ struct Verdict {
 };
 
 Verdict Check(const Work& work, const WideProductParams& p, const Variant& variant, int group,
-              int skew, const LaunchContext& context) {
+              const LaunchContext& context) {
   std::vector<int> sample;
   for (int r : {0, 7, 8, 63, 64, 65, 127, 128, 191, 192, 255, 256, 383, 384, p.rows / 2, p.rows - 2,
                 p.rows - 1}) {
@@ -301,13 +306,20 @@ Verdict Check(const Work& work, const WideProductParams& p, const Variant& varia
   begin();
   if (p.add) MUST(cudaMemcpy(before, work.out(), bytes, cudaMemcpyDeviceToDevice));
   MUST(cudaMemset(found, 0, 16));
-  MUST(variant.launch(p, {.group = group, .skew = skew}, context));
+  MUST(variant.launch(p, {.group = group}, context));
   MUST(cudaDeviceSynchronize());
   const int64_t count = int64_t(sample.size()) * p.weight.rows;
   CheckKernel<<<static_cast<unsigned>((count + 127) / 128), 128>>>(
       {p, before, rows, static_cast<int>(sample.size()), found, found + 1});
-  UnwrittenKernel<<<512, 256>>>(static_cast<const uint16_t*>(work.out()), bytes / 2,
-                                work.out_bytes() / 2, found + 2, found + 3);
+  const auto unwritten = [&](auto* out) {
+    UnwrittenKernel<<<512, 256>>>(out, elements, work.out_bytes() / int64_t{sizeof(*out)},
+                                  found + 2, found + 3);
+  };
+  if (p.out.dtype == DType::kFloat32) {
+    unwritten(static_cast<const uint32_t*>(work.out()));
+  } else {
+    unwritten(static_cast<const uint16_t*>(work.out()));
+  }
   MUST(cudaGetLastError());
   unsigned all[4];
   MUST(cudaMemcpy(all, found, 16, cudaMemcpyDeviceToHost));
@@ -320,7 +332,7 @@ Verdict Check(const Work& work, const WideProductParams& p, const Variant& varia
   MUST(cudaMemcpy(one.data(), static_cast<char*>(work.out()) + bytes - one.size(), one.size(),
                   cudaMemcpyDeviceToHost));
   begin();
-  MUST(variant.launch(p, {.group = group, .skew = skew}, context));
+  MUST(variant.launch(p, {.group = group}, context));
   MUST(cudaMemcpy(two.data(), static_cast<char*>(work.out()) + bytes - one.size(), one.size(),
                   cudaMemcpyDeviceToHost));
   verdict.repeats = one == two;
@@ -414,59 +426,81 @@ class Library {
 // ---- Time
 // -----------------------------------------------------------------------------------------
 
-// Microseconds of one launch of what `work` enqueues `count` times: a graph, for about `least`
-// milliseconds, the median of three.
-double Time(cudaStream_t stream, int count, double least, const std::function<void(int)>& work) {
-  cudaGraph_t graph;
-  cudaGraphExec_t exec;
-  MUST(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal));
-  for (int i = 0; i < count; ++i) work(i);
-  MUST(cudaStreamEndCapture(stream, &graph));
-  MUST(cudaGraphInstantiate(&exec, graph, 0));
+// How often the first multiprocessor counts in a microsecond. A GPU that is held to its power runs
+// at two thirds of its rate, so what takes longer has not always more to do.
+__global__ void CountKernel(float* megahertz) {
+  const auto nanoseconds = [] {
+    uint64_t time;
+    asm volatile("mov.u64 %0, %globaltimer;" : "=l"(time));
+    return time;
+  };
+  const uint64_t from = nanoseconds();
+  const int64_t first = clock64();
+  uint64_t to = from;
+  while (to - from < 20000) to = nanoseconds();
+  *megahertz = static_cast<float>(clock64() - first) * 1e3f / static_cast<float>(to - from);
+}
+
+// One way to do something: what it enqueues for each of `count` copies, as one graph.
+struct Way {
+  std::string name;
+  bool library = false;
+  int count = 1;
+  std::function<void(int)> enqueue;
+  cudaGraphExec_t exec = nullptr;
+  int times = 1;  // launches of the graph that make a measurement
+  std::vector<double> found, megahertz;
+
+  double us() const { return Median(found); }
+  double rate() const { return Median(megahertz); }
+  static double Median(std::vector<double> all) {
+    std::sort(all.begin(), all.end());
+    return all[all.size() / 2];
+  }
+};
+
+// Measures all ways by turns, back and forth, so that each meets the GPU as hot as the others do:
+// one after the other the first have up to 20% for themselves. `least`: milliseconds of each turn.
+void Measure(std::vector<Way>& ways, int rounds, double least, cudaStream_t stream) {
   cudaEvent_t from, to;
   MUST(cudaEventCreate(&from));
   MUST(cudaEventCreate(&to));
-  const auto run = [&](int times) {
+  float* const megahertz = static_cast<float*>(Allocate(4));
+  const auto run = [&](Way& way, int times) {
     MUST(cudaEventRecord(from, stream));
-    for (int k = 0; k < times; ++k) MUST(cudaGraphLaunch(exec, stream));
+    for (int k = 0; k < times; ++k) MUST(cudaGraphLaunch(way.exec, stream));
     MUST(cudaEventRecord(to, stream));
-    MUST(cudaEventSynchronize(to));
-    float ms = 0;
+    CountKernel<<<1, 1, 0, stream>>>(megahertz);
+    MUST(cudaStreamSynchronize(stream));
+    float ms = 0, rate = 0;
     MUST(cudaEventElapsedTime(&ms, from, to));
-    return double(ms) / times;
+    MUST(cudaMemcpy(&rate, megahertz, 4, cudaMemcpyDeviceToHost));
+    way.megahertz.push_back(rate);
+    way.found.push_back(double(ms) * 1e3 / times / way.count);
   };
-  run(1);
-  const int times = std::max(1, static_cast<int>(least / run(1)));
-  std::vector<double> found;
-  for (int i = 0; i < 3; ++i) found.push_back(run(times));
-  std::sort(found.begin(), found.end());
-  MUST(cudaEventDestroy(from));
-  MUST(cudaEventDestroy(to));
-  MUST(cudaGraphExecDestroy(exec));
-  MUST(cudaGraphDestroy(graph));
-  return found[1] * 1e3 / count;
-}
-
-struct Best {
-  double us = 1e30;
-  int variant = 0, group = 8, skew = 0, parts = 1;
-};
-
-cublasLtMatmulAlgo_t Fastest(Library& library, const Work& work, int rows, double least,
-                             const LaunchContext& context, double& us) {
-  us = 1e30;
-  cublasLtMatmulAlgo_t best = {};
-  const Answers answers = library.AnswersOf(work, rows);
-  for (int a = 0; a < answers.count; ++a) {
-    const cublasLtMatmulAlgo_t& algorithm = answers.at[a];
-    const double t = Time(context.stream, work.copies(), least,
-                          [&](int i) { library.Run(work, rows, i, algorithm, context); });
-    if (t < us) {
-      us = t;
-      best = algorithm;
+  for (Way& way : ways) {
+    cudaGraph_t graph;
+    MUST(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal));
+    for (int i = 0; i < way.count; ++i) way.enqueue(i);
+    MUST(cudaStreamEndCapture(stream, &graph));
+    MUST(cudaGraphInstantiate(&way.exec, graph, 0));
+    MUST(cudaGraphDestroy(graph));
+    run(way, 1);
+    run(way, 1);
+    way.times = std::max(1, static_cast<int>(least * 1e3 / (way.found.back() * way.count)));
+    way.found.clear();
+    way.megahertz.clear();
+  }
+  for (int round = 0; round < rounds; ++round) {
+    for (size_t i = 0; i < ways.size(); ++i) {
+      Way& way = ways[round % 2 == 0 ? i : ways.size() - 1 - i];
+      run(way, way.times);
     }
   }
-  return best;
+  for (Way& way : ways) MUST(cudaGraphExecDestroy(way.exec));
+  MUST(cudaEventDestroy(from));
+  MUST(cudaEventDestroy(to));
+  MUST(cudaFree(megahertz));
 }
 
 bool Suits(const Variant& variant, int rows) {
@@ -474,41 +508,54 @@ bool Suits(const Variant& variant, int rows) {
   return rows > variant.rows / 2 && !(rows > 1024 && variant.rows < 256);
 }
 
-Best Ours(const Work& work, int rows, double least, const LaunchContext& context, bool print) {
-  Best best;
+struct Choice {
+  int variant = 0, parts = 1;
+  WideChoice wide;
+};
+
+std::string NameOf(const Choice& c) {
+  std::string name = kVariants[c.variant].name;
+  if (c.parts > 1) name += " p" + std::to_string(c.parts);
+  name += " g" + std::to_string(c.wide.group);
+  return name;
+}
+
+Way Librarys(Library& library, const Work& work, int rows, const cublasLtMatmulAlgo_t& algorithm,
+             const LaunchContext& context) {
+  Way way;
+  way.name = "library";
+  way.library = true;
+  way.count = work.copies();
+  way.enqueue = [&library, &work, rows, algorithm, context](int i) {
+    library.Run(work, rows, i, algorithm, context);
+  };
+  return way;
+}
+
+Way Ours(const Work& work, int rows, const Choice& choice, const LaunchContext& context) {
+  Way way;
+  way.name = NameOf(choice);
+  way.count = work.copies();
+  way.enqueue = [&work, rows, choice, context](int i) {
+    MUST(kVariants[choice.variant].launch(work.Params(rows, i, choice.parts), choice.wide,
+                                          context));
+  };
+  return way;
+}
+
+std::vector<Choice> ChoicesOf(const Work& work, int rows) {
+  std::vector<Choice> choices;
   for (int v = 0; v < static_cast<int>(std::size(kVariants)); ++v) {
-    const Variant& variant = kVariants[v];
-    if (!Suits(variant, rows)) continue;
+    if (!Suits(kVariants[v], rows)) continue;
     for (const int parts : {1, 2, 4}) {
       if (parts > 1 && (!work.product().add || rows > 512)) continue;
-      for (const int group : {4, 8, 16}) {
-        // Groups of more than there are are all the same.
-        if (group > 4 && (group / 2) * variant.rows >= rows) continue;
-        const double us = Time(context.stream, work.copies(), least, [&](int i) {
-          MUST(variant.launch(work.Params(rows, i, parts), {.group = group, .skew = 0}, context));
-        });
-        if (print) {
-          std::printf("  %s", variant.name);
-          if (parts > 1) std::printf(" p%d", parts);
-          if (rows > 4 * variant.rows) std::printf(" g%d", group);
-          std::printf(" %.1f", us);
-        }
-        if (us < best.us) best = {us, v, group, 0, parts};
+      for (const int group : {4, 8}) {
+        if (group > 4 && group / 2 * kVariants[v].rows >= rows) continue;  // the same
+        choices.push_back({v, parts, {.group = group}});
       }
     }
   }
-  for (const int skew : {1, 2, 3}) {
-    const double us = Time(context.stream, work.copies(), least, [&](int i) {
-      MUST(kVariants[best.variant].launch(work.Params(rows, i, best.parts),
-                                          {.group = best.group, .skew = skew}, context));
-    });
-    if (print) std::printf("  best, s%d %.1f", skew, us);
-    if (us < best.us) {
-      best.us = us;
-      best.skew = skew;
-    }
-  }
-  return best;
+  return choices;
 }
 
 // ---- What is asked for
@@ -534,7 +581,7 @@ int CheckAll(const LaunchContext& context) {
         for (const int parts : {1, 2, 4}) {
           if (parts > 1 && (!product.add || rows > 512)) continue;
           WideProductParams p = work.Params(rows, 0, parts, parts == 1 && rows % 2 == 0);
-          const Verdict v = Check(work, p, variant, rows > 1000 ? 2 : 8, rows % 3, context);
+          const Verdict v = Check(work, p, variant, rows > 1000 ? 2 : 8, context);
           worst = std::max(worst, v.error);
           if (v.right(product.both)) continue;
           ++wrong;
@@ -545,7 +592,7 @@ int CheckAll(const LaunchContext& context) {
         if (!product.add && !product.both) {
           WideProductParams p = work.Params(rows, 0, 1, true);
           p.out.dtype = DType::kBFloat16;
-          const Verdict v = Check(work, p, variant, 8, 2, context);
+          const Verdict v = Check(work, p, variant, 8, context);
           if (!v.right(true)) {
             ++wrong;
             std::printf("WRONG %s to bfloat16 %s rows %d: error %.2e, unwritten %u, beyond %u\n",
@@ -561,6 +608,26 @@ int CheckAll(const LaunchContext& context) {
   return wrong == 0 ? 0 : 1;
 }
 
+// The ways there are at so many rows, the library's first.
+void AllWays(Library& library, const Work& work, int rows, const LaunchContext& context,
+             std::vector<Way>& ways) {
+  const Answers answers = library.AnswersOf(work, rows);
+  for (int a = 0; a < answers.count; ++a) {
+    ways.push_back(Librarys(library, work, rows, answers.at[a], context));
+  }
+  for (const Choice& choice : ChoicesOf(work, rows)) {
+    ways.push_back(Ours(work, rows, choice, context));
+  }
+}
+
+const Way* Best(const std::vector<Way>& ways, bool library) {
+  const Way* best = nullptr;
+  for (const Way& way : ways) {
+    if (way.library == library && (best == nullptr || way.us() < best->us())) best = &way;
+  }
+  return best;
+}
+
 int RowsAll(const std::string& wanted, std::vector<int> all, const LaunchContext& context) {
   Library library;
   if (all.empty()) all = {128, 192, 256, 512, 1024, 2048, 4096};
@@ -572,21 +639,25 @@ int RowsAll(const std::string& wanted, std::vector<int> all, const LaunchContext
       const Work work(product, head ? std::min(most, 256) : most, 0);
       for (const int rows : all) {
         if (head && rows > 256) continue;
-        const double least = rows > 512 ? 12 : 3;
-        double us = 0;
-        Fastest(library, work, rows, least, context, us);
+        std::vector<Way> ways;
+        AllWays(library, work, rows, context, ways);
+        Measure(ways, 5, rows > 512 ? 6 : 2, context.stream);
         std::printf("%s %s %d rows:", model.name, product.name, rows);
-        const Best best = Ours(work, rows, least, context, true);
-        const auto rates = [&](double t) {
-          std::printf(" %.1f us, %.0f TFLOP/s, %.0f GB/s", t, work.Flop(rows) / t * 1e-6,
-                      work.weight_bytes() / t * 1e-3);
+        for (const Way& way : ways) {
+          std::printf("  %s %.1f (%.0f)", way.name.c_str(), way.us(), way.rate());
+        }
+        const Way* const theirs = Best(ways, true);
+        const Way* const ours = Best(ways, false);
+        const auto rates = [&](const Way& way) {
+          std::printf("%s %.1f us, %.0f TFLOP/s, %.0f GB/s, %.0f MHz", way.name.c_str(), way.us(),
+                      work.Flop(rows) / way.us() * 1e-6, work.weight_bytes() / way.us() * 1e-3,
+                      way.rate());
         };
-        std::printf("\n= %s %s %d: library", model.name, product.name, rows);
-        rates(us);
-        std::printf("; ours %s p%d g%d s%d", kVariants[best.variant].name, best.parts, best.group,
-                    best.skew);
-        rates(best.us);
-        std::printf("; %.2f of the library's time\n", best.us / us);
+        std::printf("\n= %s %s %d: ", model.name, product.name, rows);
+        rates(*theirs);
+        std::printf("; ");
+        rates(*ours);
+        std::printf("; %.2f of the library's time\n", ours->us() / theirs->us());
         std::fflush(stdout);
       }
     }
@@ -594,48 +665,67 @@ int RowsAll(const std::string& wanted, std::vector<int> all, const LaunchContext
   return 0;
 }
 
+// Reads as attention does, which leaves the matrix units idle.
+__global__ void ReadKernel(const uint4* from, int64_t count, uint32_t* to) {
+  uint32_t sum = 0;
+  for (int64_t i = blockIdx.x * int64_t{blockDim.x} + threadIdx.x; i < count;
+       i += int64_t{gridDim.x} * blockDim.x) {
+    const uint4 x = from[i];
+    sum += x.x ^ x.y ^ x.z ^ x.w;
+  }
+  if (sum == 0x12345678) *to = sum;
+}
+
 int ChainAll(std::vector<int> all, const LaunchContext& context) {
   Library library;
   if (all.empty()) all = {256, 2048, 4096, 8192};
   const Model model = Models()[0];
   constexpr int kLayers = 32;
+  // What attention of 256 rows reads in a layer, 150 tokens each; not for prompts.
+  constexpr int64_t kRead = int64_t{160} << 20;
+  const uint4* const cache = static_cast<const uint4*>(Allocate(kRead));
   for (const int rows : all) {
     std::vector<Work*> works;
-    cublasLtMatmulAlgo_t algorithms[4];
-    std::vector<Best> ours;
-    const double least = rows > 512 ? 30 : 10;
+    std::vector<Way> best[2];
     for (int i = 0; i < 4; ++i) {
       works.push_back(new Work(model.products[i], rows, 8));
-      double us = 0;
-      algorithms[i] = Fastest(library, *works[i], rows, least, context, us);
-      ours.push_back(Ours(*works[i], rows, least, context, false));
-      std::printf("chain %d rows: %s library %.1f, ours %s p%d g%d s%d %.1f\n", rows,
-                  model.products[i].name, us, kVariants[ours[i].variant].name, ours[i].parts,
-                  ours[i].group, ours[i].skew, ours[i].us);
+      std::vector<Way> ways;
+      AllWays(library, *works[i], rows, context, ways);
+      Measure(ways, 5, rows > 512 ? 10 : 3, context.stream);
+      for (const bool ours : {false, true}) {
+        best[ours].push_back(*Best(ways, !ours));
+        std::printf("chain %d rows: %s %s %.1f us\n", rows, model.products[i].name,
+                    best[ours].back().name.c_str(), best[ours].back().us());
+      }
     }
-    // Bit i: product i is ours.
-    const auto step = [&](int mask, int layer) {
-      for (int i = 0; i < 4; ++i) {
-        if ((mask >> i & 1) != 0) {
-          MUST(kVariants[ours[i].variant].launch(works[i]->Params(rows, layer, ours[i].parts),
-                                                 {.group = ours[i].group, .skew = ours[i].skew},
-                                                 context));
-        } else {
-          library.Run(*works[i], rows, layer, algorithms[i], context);
+    for (const bool reads : {false, true}) {
+      if (reads && rows > 512) continue;
+      std::vector<Way> chains;
+      // Bit i: product i is ours.
+      for (const int mask : {0, 4, 12, 14, 15}) {
+        Way way;
+        for (int i = 0; i < 4; ++i) {
+          if ((mask >> i & 1) != 0) way.name += std::string(" ") + model.products[i].name;
         }
+        way.count = kLayers;
+        way.enqueue = [&, mask](int layer) {
+          for (int i = 0; i < 4; ++i) {
+            best[mask >> i & 1][i].enqueue(layer);
+            if (reads && i == 0) {
+              ReadKernel<<<264, 1024, 0, context.stream>>>(cache, kRead / 16,
+                                                           static_cast<uint32_t*>(works[0]->out()));
+            }
+          }
+        };
+        chains.push_back(way);
       }
-    };
-    for (int round = 0; round < 2; ++round) {
-      for (const int mask : {0, 4, 12, 15}) {
-        const double us =
-            Time(context.stream, kLayers, 300, [&](int layer) { step(mask, layer); }) * kLayers;
-        std::printf("chain %d rows, all layers: ours %s%s%s%s: %.2f ms, %.0f TFLOP/s\n", rows,
-                    mask & 1 ? "qkv " : "", mask & 2 ? "output " : "", mask & 4 ? "gate_up " : "",
-                    mask & 8 ? "down" : "", us * 1e-3,
-                    kLayers * 2.0 * rows * (6144 * 4096.0 + 4096 * 4096.0 + 3 * 14336 * 4096.0) /
-                        us * 1e-6);
-        std::fflush(stdout);
+      Measure(chains, 4, 150, context.stream);
+      for (const Way& way : chains) {
+        std::printf("chain %d rows%s, ours:%s: %.3f ms, %.0f MHz\n", rows,
+                    reads ? ", with reads" : "", way.name.c_str(), way.us() * kLayers * 1e-3,
+                    way.rate());
       }
+      std::fflush(stdout);
     }
     for (const Work* work : works) delete work;
   }
