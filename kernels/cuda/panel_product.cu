@@ -45,6 +45,7 @@ constexpr int Threads(int rows, bool unnormed) { return kGroup + kWarp + Joiners
 constexpr int kMostSplit = 8;
 constexpr int kMostStages = 12;
 constexpr int kWide = 4;  // sums that are ended and stored at once
+constexpr int kStaticBytes = 1024;  // of shared memory, at most: barriers and factors
 
 // What the two panels of a stage are: columns that follow one another, or gate's and up's of the
 // same outputs.
@@ -484,7 +485,10 @@ __global__ void __launch_bounds__(Threads(kRows, kUnnormed), 2)
   using Shape = PanelShape<kRows, kPair>;
   constexpr int kJoiners = Joiners(kRows, kUnnormed);
   __shared__ uint64_t full[kMostStages], empty[kMostStages];
-  __shared__ Factors factors[kUnnormed ? kRows : 1];
+  // Of the rows that are written. Larger, they would not leave the dynamic memory that Launch asks
+  // for: the two have 227 KiB.
+  __shared__ Factors factors[kUnnormed ? Shape::kWritten : 1];
+  static_assert(sizeof(full) + sizeof(empty) + sizeof(factors) <= kStaticBytes);
   unsigned char* const dynamic = DynamicShared();
   unsigned char* const ring = dynamic + (-SharedAddress(dynamic) & 1023);
   const int tile = static_cast<int>(blockIdx.x) / kSplit;
@@ -731,7 +735,7 @@ cudaError_t Launch(const PanelProductParams& p, PanelMaps& maps, const LaunchCon
       1024 + std::max<int32_t>(args.slots * Shape::kStageBytes, Shape::kSumsBytes);
 
   const auto kernel = PanelKernel<T, kRows, kPair, kSplit, kUnnormed>;
-  cudaError_t error = AllowShared(kernel, 227 * 1024 - 1024);
+  cudaError_t error = AllowShared(kernel, 227 * 1024 - kStaticBytes);
   if (error == cudaSuccess) error = PreferShared(kernel);
   // Those of weights while kernels are loaded, too: what a step then finds is made.
   if (error == cudaSuccess) error = maps.Find(MatrixOf(p.weight), args.weight);
