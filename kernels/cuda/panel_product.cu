@@ -70,8 +70,9 @@ struct PanelShape {
   static constexpr int kSumsBytes = kSets * kRows * kPitch * 4;
   // Rows that are written: more than kPanelRows are read only where two stand for one.
   static constexpr int kWritten = kRows <= kPanelRows ? kRows : kRows / UnnormedRowsOf(true);
-  // Of a tile, in fours.
+  // Of a tile, in fours, and bytes of as many.
   static constexpr int kFours = kWritten * kPanelOutputs / kWide;
+  static constexpr int kFoursBytes = kFours * kWide * 4;
 };
 
 struct PanelArgs {
@@ -85,6 +86,7 @@ struct PanelArgs {
   int32_t outputs;
   int32_t stages;
   int32_t slots;  // of the ring: 2 ... kMostStages
+  int32_t inbox;  // bytes from the ring's first to a cluster's Inbox
   bool add;
   bool wide;     // out is float32
   bool aligned;  // rows of out, and the biases, to kWide elements
@@ -444,35 +446,43 @@ struct Leaver {
     constexpr int kAcross = kPanelOutputs / kWide;
     const int lane = static_cast<int>(threadIdx.x) % kWarp;
     const uint32_t lanes = 0xffffu << (lane & kAcross);
-#pragma unroll
-    for (int offset = kAcross / 2; offset > 0; offset /= 2) {
-      squares.at[0] += __shfl_xor_sync(lanes, squares.at[0], offset);
-      if (!has_post) continue;
-#pragma unroll
-      for (int e = 1; e < 4; ++e) squares.at[e] += __shfl_xor_sync(lanes, squares.at[e], offset);
-    }
-    if (lane % kAcross != 0) return;
-    float* const to = p.leaves.squares + (tile * p.rows + row) * SquaresOf(has_post);
+    float* to = p.leaves.squares + (tile * p.rows + row) * SquaresOf(has_post);
+    float sum = squares.at[0];
+    int offset = kAcross / 2;
     if (has_post) {
-      StorePack(squares, to);
-    } else {
-      *to = squares.at[0];
+      // A lane keeps two of the four sums, then one: a few shuffles in place of sixteen.
+      const bool upper = (lane & 8) != 0, odd = (lane & 4) != 0;
+      float two[2];
+#pragma unroll
+      for (int e = 0; e < 2; ++e) {
+        const float gives = upper ? squares.at[e] : squares.at[e + 2];
+        two[e] = upper ? squares.at[e + 2] : squares.at[e];
+        two[e] += __shfl_xor_sync(lanes, gives, 8);
+      }
+      sum = odd ? two[1] : two[0];
+      sum += __shfl_xor_sync(lanes, odd ? two[0] : two[1], 4);
+      to += (upper ? 2 : 0) + (odd ? 1 : 0);
+      offset = 2;
     }
+    for (; offset > 0; offset /= 2) sum += __shfl_xor_sync(lanes, sum, offset);
+    if (lane % (has_post ? 4 : kAcross) == 0) *to = sum;
   }
 
  private:
   __device__ __forceinline__ int64_t At(int row) const { return int64_t{row} * p.outputs + output; }
 };
 
-// Of warps whose lanes may have parted.
-template <int kSplit>
-__device__ __forceinline__ void MeetCluster() {
-  if constexpr (kSplit > 1) {
-    __syncwarp();
-    ArriveCluster();
-    WaitCluster();
-  }
-}
+// Where a block finds the sums that the cluster's blocks have of its share: they write there, and
+// nobody waits for all of a cluster's threads. A barrier of these would cost half a microsecond: what
+// it orders is all memory.
+struct Inbox {
+  static constexpr int kBarrierBytes = 16;
+  uint64_t* full;  // when all are there
+  float* fours;    // [kSplit, a block's share], and as many of second rows where two stand for one
+
+  __device__ __forceinline__ explicit Inbox(unsigned char* at)
+      : full(reinterpret_cast<uint64_t*>(at)), fours(reinterpret_cast<float*>(at + kBarrierBytes)) {}
+};
 
 struct NoLeaver {
   __device__ __forceinline__ NoLeaver(const PanelArgs& /*p*/, int /*tile*/, int /*output*/) {}
@@ -496,45 +506,51 @@ __global__ void __launch_bounds__(Threads(kRows, kUnnormed), 2)
   const int first = p.stages * rank / kSplit;
   const int last = p.stages * (rank + 1) / kSplit;
   const int thread = static_cast<int>(threadIdx.x);
+  // Of the tile's sums this block ends some fours: a run of them, or, where rows that are read may
+  // be two of those that are written, every kSplit-th row.
+  constexpr int kAcross = kPanelOutputs / kWide;
+  constexpr int kOwn = Shape::kFours / kSplit;
+  bool two = false;  // rows stand for one
+  if constexpr (kUnnormed) two = p.unnormed.squares != nullptr && p.unnormed.post;
+  const Inbox inbox(ring + p.inbox);
   if (thread == kGroup) {
     for (int i = 0; i < p.slots; ++i) {
       InitBarrier(&full[i], 1);
       InitBarrier(&empty[i], kGroup / kWarp);
     }
+    if constexpr (kSplit > 1) InitBarrier(inbox.full, 1);
     PublishBarriers();
+    if constexpr (kSplit > 1) {
+      const int rows = kUnnormed ? (p.rows - rank + kSplit - 1) / kSplit : 0;
+      const int own = kUnnormed ? rows * kAcross : min(max(p.rows * kAcross - rank * kOwn, 0), kOwn);
+      ArriveExpecting(inbox.full, (two ? 2 : 1) * kSplit * own * kWide * 4);
+    }
   }
   __syncthreads();
+  // All blocks have begun, and an inbox may be written, when its second part is over.
+  if constexpr (kSplit > 1) ArriveClusterRelaxed();
   if constexpr (kUnnormed) {
     if (thread >= kGroup + kWarp) {
       const int joiner = thread - kGroup - kWarp;
       if (p.unnormed.squares == nullptr) {
         LeaveFactors<kJoiners>();
-        MeetCluster<kSplit>();
       } else {
         WaitForDependency();
         Joiner<kRows> join(p, joiner);
         MakeFactors<kRows>(p, joiner, factors);
         SyncJoiners<kJoiners>();
         LeaveFactors<kJoiners>();
-        // Before the stream is stored: meeting waits for stores, and others want the sums.
-        MeetCluster<kSplit>();
         join(factors);
       }
-      MeetCluster<kSplit>();
       return;
     }
   }
   if (thread >= kGroup) {
     if (thread == kGroup) CopyStages<kRows, kPair>(p, tile, first, last, ring, full, empty);
-    MeetCluster<kSplit>();
-    MeetCluster<kSplit>();
     return;
   }
 
-  // Of the tile's sums this block ends some fours, a thread these: a run of them, or, where rows
-  // that are read may be two of those that are written, every kSplit-th row.
-  constexpr int kAcross = kPanelOutputs / kWide;
-  constexpr int kOwn = Shape::kFours / kSplit;
+  // A thread's.
   constexpr int kItems = (kOwn + kGroup - 1) / kGroup;
   struct Item {
     int row, output;  // of the tile
@@ -599,35 +615,51 @@ __global__ void __launch_bounds__(Threads(kRows, kUnnormed), 2)
       shared[row * Shape::kPitch + thread / kWarp * 16 + lane / 4 + i / 2 % 2 * 8] = sums[m][i];
     }
   }
+  SyncGroup();
   if constexpr (kSplit > 1) {
-    ArriveCluster();
+    // To the blocks whose shares they are.
     WaitCluster();
-  } else {
-    SyncGroup();
+#pragma unroll
+    for (int i = 0; i < Shape::kFours / kGroup; ++i) {
+      const int four = i * kGroup + thread;
+      const int row = four / kAcross;
+      if (row >= p.rows) continue;
+      const int to = kUnnormed ? row % kSplit : four / kOwn;
+      const int own = kUnnormed ? row / kSplit * kAcross + four % kAcross : four % kOwn;
+      const float* const from = shared + row * Shape::kPitch + four % kAcross * kWide;
+      float* const at = inbox.fours + (rank * kOwn + own) * kWide;
+      StoreToBlock(LoadPack<float, kWide>(from).at, at, inbox.full, to);
+      if (two) {
+        StoreToBlock(LoadPack<float, kWide>(from + p.rows * Shape::kPitch).at,
+                     at + Shape::kFours * kWide, inbox.full, to);
+      }
+    }
+    WaitBarrierOfCluster(inbox.full, 0);
   }
   // A row's sums that the cluster's blocks have.
-  const auto total_at = [&](int row, int output) {
-    const float* const from = shared + row * Shape::kPitch + output;
+  const auto total_at = [&](int i, int row, int output, bool second) {
     if constexpr (kSplit == 1) {
-      return LoadPack<float, kWide>(from);
+      return LoadPack<float, kWide>(shared + row * Shape::kPitch + output);
     } else {
+      const float* const from =
+          inbox.fours + (i * kGroup + thread + (second ? Shape::kFours : 0)) * kWide;
       Four parts[kSplit];
 #pragma unroll
-      for (int k = 0; k < kSplit; ++k) parts[k] = LoadPack<float, kWide>(SharedOfBlock(from, k));
+      for (int k = 0; k < kSplit; ++k) parts[k] = LoadPack<float, kWide>(from + k * kOwn * kWide);
 #pragma unroll
       for (int k = 1; k < kSplit; ++k) AddTo(parts[k], parts[0]);
       return parts[0];
     }
   };
   // The same of a row that is written, by `set`, normed.
-  const auto sum_at = [&](int set, const Item& item) {
+  const auto sum_at = [&](int i, int set, const Item& item) {
     const int row = set * kRows + item.row;
-    Four total = total_at(row, item.output);
+    Four total = total_at(i, row, item.output, false);
     if constexpr (kUnnormed) {
       if (p.unnormed.squares != nullptr) {
         const Factors by = factors[item.row];
         if (p.unnormed.post) {
-          const Four second = total_at(row + p.rows, item.output);
+          const Four second = total_at(i, row + p.rows, item.output, true);
 #pragma unroll
           for (int e = 0; e < kWide; ++e) {
             total.at[e] = fmaf(by.joins, second.at[e], total.at[e]);
@@ -644,10 +676,10 @@ __global__ void __launch_bounds__(Threads(kRows, kUnnormed), 2)
     const Item item = item_at(i);
     if (!item.exists) continue;
     const int output = output_of(item);
-    Four total = sum_at(0, item);
+    Four total = sum_at(i, 0, item);
     if constexpr (kPair == Pair::kGateUp) {
       AddTo(BiasesAt(p, p.bias, output), total);
-      Four up = sum_at(1, item);
+      Four up = sum_at(i, 1, item);
       AddTo(BiasesAt(p, p.up_bias, output), up);
 #pragma unroll
       for (int e = 0; e < kWide; ++e) {
@@ -658,11 +690,6 @@ __global__ void __launch_bounds__(Threads(kRows, kUnnormed), 2)
       if constexpr (kLeaves) leave(item.row, hidden[i], total);
     }
     StoreOut<T>(p, item.row, output, total);
-  }
-  if constexpr (kSplit > 1) {
-    // Others may still read this block's sums.
-    ArriveCluster();
-    WaitCluster();
   }
 }
 
@@ -729,10 +756,13 @@ cudaError_t Launch(const PanelProductParams& p, PanelMaps& maps, const LaunchCon
       1024 * (tuning.ring > 0 ? tuning.ring
                               : RingOf<kRows, kPair, kUnnormed>(tiles * kSplit, p.in.width,
                                                                 context.multiprocessors));
-  args.slots = std::clamp<int32_t>(ring / Shape::kStageBytes, 2, kMostStages);
+  const bool two = p.unnormed.squares != nullptr && p.unnormed.post;
+  const int32_t inbox_bytes =
+      kSplit == 1 ? 0 : Inbox::kBarrierBytes + (two ? 2 : 1) * Shape::kFoursBytes;
+  args.slots = std::clamp<int32_t>((ring - inbox_bytes) / Shape::kStageBytes, 2, kMostStages);
   args.slots = std::min<int32_t>(args.slots, std::max<int32_t>(2, CeilDiv(args.stages, kSplit)));
-  const int32_t shared_bytes =
-      1024 + std::max<int32_t>(args.slots * Shape::kStageBytes, Shape::kSumsBytes);
+  args.inbox = std::max<int32_t>(args.slots * Shape::kStageBytes, Shape::kSumsBytes);
+  const int32_t shared_bytes = 1024 + args.inbox + inbox_bytes;
 
   const auto kernel = PanelKernel<T, kRows, kPair, kSplit, kUnnormed>;
   cudaError_t error = AllowShared(kernel, 227 * 1024 - kStaticBytes);
