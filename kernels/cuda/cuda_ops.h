@@ -45,6 +45,9 @@ struct KernelSet {
   PanelLauncher panels = nullptr;   // null: no products by panels
   LayersLauncher layers = nullptr;  // null: no layers as one kernel
   LtMatMul* library = nullptr;      // null: all products are our own kernels'
+  // Panels make all products that they can (FitsPanels), so that one kernel makes a matrix's for
+  // any number of rows; else those that they make fastest (TakesPanels).
+  bool panels_for_any_rows = false;
 };
 
 class CudaOps final : public Ops {
@@ -52,6 +55,7 @@ class CudaOps final : public Ops {
   CudaOps(const KernelSet& kernels, OpSink& sink)
       : launchers_(kernels.launchers),
         panels_(kernels.panels),
+        panels_for_any_rows_(kernels.panels_for_any_rows),
         layers_(kernels.layers),
         sink_(sink),
         library_(kernels.library) {}
@@ -103,6 +107,9 @@ class CudaOps final : public Ops {
   template <typename Params>
   absl::Status Enqueue(const Checks& checks, Launch<Params> launch, ScratchOf<Params> scratch,
                        const Params& p, bool programmatic = true);
+  bool PanelsTake(const PanelProductParams& p) const {
+    return panels_ != nullptr && (panels_for_any_rows_ ? FitsPanels(p) : TakesPanels(p));
+  }
   absl::Status PrepareFewerRows(const MatMulParams& p);
   absl::Status PanelMatMul(const MatMulParams& p);
   absl::Status LibraryMatMul(const MatMulParams& p);
@@ -122,6 +129,7 @@ class CudaOps final : public Ops {
 
   const Launchers& launchers_;
   const KernelSet::PanelLauncher panels_;
+  const bool panels_for_any_rows_;
   const KernelSet::LayersLauncher layers_;
   OpSink& sink_;
   LtMatMul* const library_;

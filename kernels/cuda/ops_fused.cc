@@ -158,7 +158,7 @@ absl::Status CudaOps::EnqueueFused(const Checks& checks, Launch<Params> launch,
   if constexpr (IsOfProducts<Params>) {
     const bool panels = checks.ok() && IsPanels(p);
     if (panels || (checks.ok() && library_ != nullptr && IsLibrarys(p))) {
-      if (sink_.preparing()) {
+      if (sink_.preparing() && !panels_for_any_rows_) {
         if (absl::Status s = PrepareFewerRows(p, launch, scratch); !s.ok()) return s;
       }
       return panels ? PanelFused(checks, p) : LibraryFused(checks, p);
@@ -183,7 +183,7 @@ absl::Status CudaOps::PrepareFewerRows(const Params& p, Launch<Params> launch,
 
 template <typename Params>
 bool CudaOps::IsPanels(const Params& p) const {
-  return panels_ != nullptr && p.layer.host != nullptr && TakesPanels(PanelsOf(p));
+  return p.layer.host != nullptr && PanelsTake(PanelsOf(p));
 }
 
 // Of an operation that IsPanels.

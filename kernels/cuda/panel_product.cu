@@ -1,5 +1,5 @@
-// Products of up to kPanelRows rows as a stream of panels of weights, multiplied by warpgroups
-// (Hopper). The weights are the side of 64 of the matrix units, so that few rows waste little.
+// Products as a stream of panels of weights, multiplied by warpgroups (Hopper). The weights are the
+// side of 64 of the matrix units, so that few rows waste little.
 //
 // A *panel* is 64 rows of weights (outputs) by 64 columns (128 bytes), one copy of the tensor copy
 // engine. A block owns 64 outputs, of gate and of up where both are multiplied, and goes through
@@ -7,10 +7,14 @@
 // beside the same columns of the activations. One warp's thread copies; a warpgroup multiplies. The
 // ring is filled with weights before WaitForDependency, while the kernel before still runs. Where
 // outputs are few, a cluster of blocks shares them: each multiplies a run of the columns, and the
-// sums meet in shared memory.
+// sums meet in shared memory. How many do hangs on the shape and the GPU, not on the rows, and each
+// block multiplies 16 columns after the other: so a row's sums are the same bits in a tile of any
+// number of rows, in any place of it.
 //
-// Bytes: weights once, activations once a block (from the L2 cache), outputs once. Grid: split
-// blocks a tile of 64 outputs. 160 threads. Shared memory: 112 to 209 KiB (RingOf).
+// Bytes: weights once a tile of rows (of 8 to 64, or 128; from memory once, since blocks of one
+// tile of outputs stand side by side), activations once a block (from the L2 cache), outputs once.
+// Grid: x split blocks a tile of rows, y tiles of 64 outputs. 160 threads. Shared memory: 112 to
+// 209 KiB (RingOf).
 #include <cuda.h>
 
 #include <algorithm>
@@ -36,6 +40,7 @@ constexpr int kPanels = 2;          // of weights, a stage
 constexpr int kGroup = kWarpgroup;  // threads that multiply
 constexpr int kThreads = kGroup + kWarp;
 constexpr int kMostSplit = 8;
+constexpr int kManyRows = 128;  // of a tile, where there are more than kPanelRows
 constexpr int kMostStages = 12;
 constexpr int kWide = 4;  // sums that are ended and stored at once
 
@@ -98,8 +103,9 @@ struct Slot {
 
 // By one thread: brings stages [first, last) to the ring.
 template <int kRows, Pair kPair>
-__device__ __forceinline__ void CopyStages(const PanelArgs& p, int tile, int first, int last,
-                                           unsigned char* ring, uint64_t* full, uint64_t* empty) {
+__device__ __forceinline__ void CopyStages(const PanelArgs& p, int tile, int first_row, int first,
+                                           int last, unsigned char* ring, uint64_t* full,
+                                           uint64_t* empty) {
   using Shape = PanelShape<kRows, kPair>;
   const uint64_t policy = EvictFirstPolicy();
   const int output = tile * kPanelOutputs;
@@ -115,8 +121,8 @@ __device__ __forceinline__ void CopyStages(const PanelArgs& p, int tile, int fir
     unsigned char* const to = ring + slot * Shape::kStageBytes + kPanels * kPanelBytes;
 #pragma unroll
     for (int i = 0; i < Shape::kInPanels; ++i) {
-      CopyBox(to + i * Shape::kInBytes, p.in, stage * StageColumns<kPair>() + i * kColumns, 0,
-              &full[slot]);
+      CopyBox(to + i * Shape::kInBytes, p.in, stage * StageColumns<kPair>() + i * kColumns,
+              first_row, &full[slot]);
     }
   };
   const int filled = min(p.slots, last - first);
@@ -232,12 +238,14 @@ __device__ __forceinline__ void MultiplyStages(
 
 // kSplit blocks, a cluster, share a tile's columns.
 template <typename T, int kRows, Pair kPair, int kSplit>
-__global__ void __launch_bounds__(kThreads, 2) PanelKernel(const __grid_constant__ PanelArgs p) {
+__global__ void __launch_bounds__(kThreads, kRows == kManyRows ? 1 : 2)
+    PanelKernel(const __grid_constant__ PanelArgs p) {
   using Shape = PanelShape<kRows, kPair>;
   __shared__ uint64_t full[kMostStages], empty[kMostStages];
   unsigned char* const dynamic = DynamicShared();
   unsigned char* const ring = dynamic + (-SharedAddress(dynamic) & 1023);
-  const int tile = static_cast<int>(blockIdx.x) / kSplit;
+  const int tile = static_cast<int>(blockIdx.y);
+  const int first_row = static_cast<int>(blockIdx.x) / kSplit * kRows;
   const int rank = static_cast<int>(blockIdx.x) % kSplit;
   const int first = p.stages * rank / kSplit;
   const int last = p.stages * (rank + 1) / kSplit;
@@ -251,7 +259,9 @@ __global__ void __launch_bounds__(kThreads, 2) PanelKernel(const __grid_constant
   }
   __syncthreads();
   if (thread >= kGroup) {
-    if (thread == kGroup) CopyStages<kRows, kPair>(p, tile, first, last, ring, full, empty);
+    if (thread == kGroup) {
+      CopyStages<kRows, kPair>(p, tile, first_row, first, last, ring, full, empty);
+    }
     if constexpr (kSplit > 1) {
       __syncwarp();
       ArriveCluster();
@@ -273,7 +283,8 @@ __global__ void __launch_bounds__(kThreads, 2) PanelKernel(const __grid_constant
     constexpr int kAcross = kPanelOutputs / kWide;
     const int four = rank * kOwn + i * kGroup + thread;
     const int row = four / kAcross;
-    return Item{row, four % kAcross * kWide, i * kGroup + thread < kOwn && row < p.rows};
+    return Item{row, four % kAcross * kWide,
+                i * kGroup + thread < kOwn && first_row + row < p.rows};
   };
   const auto output_of = [&](const Item& item) { return tile * kPanelOutputs + item.output; };
   Four before[kPair == Pair::kGateUp ? 1 : kItems];
@@ -287,7 +298,7 @@ __global__ void __launch_bounds__(kThreads, 2) PanelKernel(const __grid_constant
 #pragma unroll
       for (int i = 0; i < kItems; ++i) {
         const Item item = item_at(i);
-        if (item.exists) AddOut(p, item.row, output_of(item), before[i]);
+        if (item.exists) AddOut(p, first_row + item.row, output_of(item), before[i]);
       }
     }
   }
@@ -340,7 +351,7 @@ __global__ void __launch_bounds__(kThreads, 2) PanelKernel(const __grid_constant
     } else {
       AddTo(before[i], total);
     }
-    StoreOut<T>(p, item.row, output, total);
+    StoreOut<T>(p, first_row + item.row, output, total);
   }
   if constexpr (kSplit > 1) {
     // Others may still read this block's sums.
@@ -398,7 +409,7 @@ int32_t SplitOf(int32_t tiles, int32_t stages, int multiprocessors) {
 // -, 1,570.
 template <int kRows, Pair kPair>
 int32_t RingOf(int32_t blocks, int multiprocessors) {
-  if (kPair == Pair::kGateUp) return 208;
+  if (kPair == Pair::kGateUp || kRows == kManyRows) return 208;
   return kRows <= 16 && blocks <= multiprocessors ? 160 : 112;
 }
 
@@ -445,8 +456,9 @@ cudaError_t Launch(const PanelProductParams& p, const LaunchContext& context,
     }
     if (error != cudaSuccess) return error;
   }
-  return LaunchClusters(kernel, dim3(static_cast<unsigned>(tiles * kSplit)), dim3(kThreads), kSplit,
-                        static_cast<size_t>(shared_bytes), context, args);
+  const auto row_tiles = static_cast<unsigned>(CeilDiv(p.rows, kRows));
+  return LaunchClusters(kernel, dim3(row_tiles * kSplit, static_cast<unsigned>(tiles)),
+                        dim3(kThreads), kSplit, static_cast<size_t>(shared_bytes), context, args);
 }
 
 template <typename T, int kRows, Pair kPair>
@@ -480,7 +492,7 @@ cudaError_t Launch(const PanelProductParams& p, const LaunchContext& context,
   cudaError_t error = cudaSuccess;
   const auto launch = [&](auto most) {
     constexpr int kMost = decltype(most)::value;
-    const bool own = p.rows > kMost / 2 && p.rows <= kMost;
+    const bool own = p.rows > kMost / 2 && (p.rows <= kMost || kMost == kManyRows);
     if (error == cudaSuccess && (own || (context.load_only && p.rows > kMost))) {
       error = Launch<T, kMost>(p, context, tuning);
     }
@@ -490,6 +502,7 @@ cudaError_t Launch(const PanelProductParams& p, const LaunchContext& context,
   launch(std::integral_constant<int, 16>());
   launch(std::integral_constant<int, 32>());
   launch(std::integral_constant<int, 64>());
+  launch(std::integral_constant<int, kManyRows>());
   return error;
 }
 

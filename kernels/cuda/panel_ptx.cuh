@@ -64,7 +64,9 @@ __device__ __forceinline__ void CopyBox(void* to, const CUtensorMap& map, int co
 // outputs t / 32 * 16 + t % 32 / 4 (and that + 8) and rows 8 * j + t % 4 * 2 (and the one after),
 // d[4 * j + 0, 1] (and 2, 3).
 #define SIROCCO_MULTIPLY(type)                                                                   \
-  if constexpr (kRows == 8) {                                                                    \
+  if constexpr (kRows == 128) {                                                                  \
+    MultiplyShared<T, 128>(d, a, b, true);                                                       \
+  } else if constexpr (kRows == 8) {                                                             \
     asm volatile("wgmma.mma_async.sync.aligned.m64n8k16.f32." type "." type                      \
                  " {%0,%1,%2,%3}, %4, %5, 1, 1, 1, 0, 0;"                                        \
                  : SIROCCO_SUMS4(0)                                                              \
