@@ -1,5 +1,5 @@
-// Products of up to kPanelRows rows as a stream of panels of weights, multiplied by warpgroups
-// (Hopper). The weights are the side of 64 of the matrix units, so that few rows waste little.
+// Products as a stream of panels of weights, multiplied by warpgroups (Hopper). The weights are the
+// side of 64 of the matrix units, so that few rows waste little.
 //
 // A *panel* is 64 rows of weights (outputs) by 64 columns (128 bytes), one copy of the tensor copy
 // engine. A block owns 64 outputs, of gate and of up where both are multiplied, and goes through
@@ -7,11 +7,14 @@
 // beside the same columns of the activations. One warp's thread copies; a warpgroup multiplies. The
 // ring is filled with weights before WaitForDependency, while the kernel before still runs. Where
 // outputs are few, a cluster of blocks shares them: each multiplies a run of the columns, and the
-// sums meet in shared memory.
+// sums meet in shared memory. How many do hangs on the shape and the GPU, not on the rows, and each
+// block multiplies 16 columns after the other: so a row's sums are the same bits in a tile of any
+// number of rows, in any place of it.
 //
-// Bytes: weights once, activations once a block (from the L2 cache), outputs once. Grid: split
-// blocks a tile of 64 outputs. 160 threads, with unnormed rows 192 or 224. Shared memory: 112 to
-// 209 KiB (RingOf).
+// Bytes: weights once a tile of rows (of 8 to 64, or kManyRows; from memory once, since blocks of
+// the same outputs stand side by side), activations once a block (from the L2 cache), outputs once.
+// Grid: split blocks a tile of rows, tiles of rows a tile of 64 outputs. 160 threads, with unnormed
+// rows 192 or 224. Shared memory: 112 to 209 KiB (RingOf).
 #include <cuda.h>
 
 #include <algorithm>
@@ -42,6 +45,7 @@ constexpr int Joiners(int rows, bool unnormed) {
   return !unnormed ? 0 : rows <= kPanelRows ? kWarp : 2 * kWarp;
 }
 constexpr int Threads(int rows, bool unnormed) { return kGroup + kWarp + Joiners(rows, unnormed); }
+constexpr int kManyRows = 128;  // of a tile, where there are more than kPanelRows
 constexpr int kMostSplit = 8;
 constexpr int kMostStages = 12;
 constexpr int kWide = 4;  // sums that are ended and stored at once
@@ -67,10 +71,6 @@ struct PanelShape {
   // different banks.
   static constexpr int kPitch = kPanelOutputs + 4;
   static constexpr int kSumsBytes = kSets * kRows * kPitch * 4;
-  // Rows that are written: more than kPanelRows are read only where two stand for one.
-  static constexpr int kWritten = kRows <= kPanelRows ? kRows : kRows / UnnormedRowsOf(true);
-  // Of a tile, in fours.
-  static constexpr int kFours = kWritten * kPanelOutputs / kWide;
 };
 
 struct PanelArgs {
@@ -117,8 +117,9 @@ struct Slot {
 
 // By one thread: brings stages [first, last) to the ring.
 template <int kRows, Pair kPair>
-__device__ __forceinline__ void CopyStages(const PanelArgs& p, int tile, int first, int last,
-                                           unsigned char* ring, uint64_t* full, uint64_t* empty) {
+__device__ __forceinline__ void CopyStages(const PanelArgs& p, int tile, int first_row, int first,
+                                           int last, unsigned char* ring, uint64_t* full,
+                                           uint64_t* empty) {
   using Shape = PanelShape<kRows, kPair>;
   const uint64_t policy = EvictFirstPolicy();
   const int output = tile * kPanelOutputs;
@@ -134,8 +135,8 @@ __device__ __forceinline__ void CopyStages(const PanelArgs& p, int tile, int fir
     unsigned char* const to = ring + slot * Shape::kStageBytes + kPanels * kPanelBytes;
 #pragma unroll
     for (int i = 0; i < Shape::kInPanels; ++i) {
-      CopyBox(to + i * Shape::kInBytes, p.in, stage * StageColumns<kPair>() + i * kColumns, 0,
-              &full[slot]);
+      CopyBox(to + i * Shape::kInBytes, p.in, stage * StageColumns<kPair>() + i * kColumns,
+              first_row, &full[slot]);
     }
   };
   const int filled = min(p.slots, last - first);
@@ -477,9 +478,12 @@ struct NoLeaver {
   __device__ __forceinline__ NoLeaver(const PanelArgs& /*p*/, int /*tile*/, int /*output*/) {}
 };
 
+// Whether there may be more rows than a tile has.
+constexpr bool TiledRows(int rows, bool unnormed) { return !unnormed && rows == kManyRows; }
+
 // kSplit blocks, a cluster, share a tile's columns.
 template <typename T, int kRows, Pair kPair, int kSplit, bool kUnnormed>
-__global__ void __launch_bounds__(Threads(kRows, kUnnormed), 2)
+__global__ void __launch_bounds__(Threads(kRows, kUnnormed), TiledRows(kRows, kUnnormed) ? 1 : 2)
     PanelKernel(const __grid_constant__ ArgsOf<kUnnormed> p) {
   using Shape = PanelShape<kRows, kPair>;
   constexpr int kJoiners = Joiners(kRows, kUnnormed);
@@ -487,7 +491,10 @@ __global__ void __launch_bounds__(Threads(kRows, kUnnormed), 2)
   __shared__ Factors factors[kUnnormed ? kRows : 1];
   unsigned char* const dynamic = DynamicShared();
   unsigned char* const ring = dynamic + (-SharedAddress(dynamic) & 1023);
-  const int tile = static_cast<int>(blockIdx.x) / kSplit;
+  // Blocks of the same outputs stand side by side.
+  const int row_tiles = TiledRows(kRows, kUnnormed) ? (p.rows + kRows - 1) / kRows : 1;
+  const int tile = static_cast<int>(blockIdx.x) / kSplit / row_tiles;
+  const int first_row = static_cast<int>(blockIdx.x) / kSplit % row_tiles * kRows;
   const int rank = static_cast<int>(blockIdx.x) % kSplit;
   const int first = p.stages * rank / kSplit;
   const int last = p.stages * (rank + 1) / kSplit;
@@ -521,7 +528,9 @@ __global__ void __launch_bounds__(Threads(kRows, kUnnormed), 2)
     }
   }
   if (thread >= kGroup) {
-    if (thread == kGroup) CopyStages<kRows, kPair>(p, tile, first, last, ring, full, empty);
+    if (thread == kGroup) {
+      CopyStages<kRows, kPair>(p, tile, first_row, first, last, ring, full, empty);
+    }
     MeetCluster<kSplit>();
     MeetCluster<kSplit>();
     return;
@@ -530,7 +539,9 @@ __global__ void __launch_bounds__(Threads(kRows, kUnnormed), 2)
   // Of the tile's sums this block ends some fours, a thread these: a run of them, or, where rows
   // that are read may be two of those that are written, every kSplit-th row.
   constexpr int kAcross = kPanelOutputs / kWide;
-  constexpr int kOwn = Shape::kFours / kSplit;
+  // Of more than kPanelRows unnormed ones two stand for one.
+  constexpr int kWritten = kUnnormed && kRows > kPanelRows ? kRows / UnnormedRowsOf(true) : kRows;
+  constexpr int kOwn = kWritten * kAcross / kSplit;
   constexpr int kItems = (kOwn + kGroup - 1) / kGroup;
   struct Item {
     int row, output;  // of the tile
@@ -544,7 +555,7 @@ __global__ void __launch_bounds__(Threads(kRows, kUnnormed), 2)
     } else {
       const int four = rank * kOwn + own;
       const int row = four / kAcross;
-      return Item{row, four % kAcross * kWide, own < kOwn && row < p.rows};
+      return Item{row, four % kAcross * kWide, own < kOwn && first_row + row < p.rows};
     }
   };
   const auto output_of = [&](const Item& item) { return tile * kPanelOutputs + item.output; };
@@ -552,7 +563,7 @@ __global__ void __launch_bounds__(Threads(kRows, kUnnormed), 2)
   using Leaves = std::conditional_t<kLeaves, Leaver, NoLeaver>;
   const Leaves leave(p, tile, output_of(item_at(0)));
   // What is added to the sums: loaded at once, or where registers are few at the end.
-  constexpr bool kEarly = kPair != Pair::kGateUp && kRows <= kPanelRows;
+  constexpr bool kEarly = kPair != Pair::kGateUp && (kRows <= kPanelRows || !kUnnormed);
   Four before[kEarly ? kItems : 1];
   Four hidden[kLeaves ? kItems : 1];
   if constexpr (kEarly) {
@@ -565,7 +576,7 @@ __global__ void __launch_bounds__(Threads(kRows, kUnnormed), 2)
 #pragma unroll
       for (int i = 0; i < kItems; ++i) {
         const Item item = item_at(i);
-        if (item.exists) AddOut(p, item.row, output_of(item), before[i]);
+        if (item.exists) AddOut(p, first_row + item.row, output_of(item), before[i]);
       }
     }
   }
@@ -653,7 +664,7 @@ __global__ void __launch_bounds__(Threads(kRows, kUnnormed), 2)
       AddTo(kEarly ? before[kEarly ? i : 0] : BiasesAt(p, p.bias, output), total);
       if constexpr (kLeaves) leave(item.row, hidden[i], total);
     }
-    StoreOut<T>(p, item.row, output, total);
+    StoreOut<T>(p, first_row + item.row, output, total);
   }
   if constexpr (kSplit > 1) {
     // Others may still read this block's sums.
@@ -689,7 +700,7 @@ template <int kRows, Pair kPair, bool kUnnormed>
 int32_t RingOf(int32_t blocks, int32_t columns, int multiprocessors) {
   const bool one_each = blocks <= multiprocessors;
   if (kUnnormed) return kPair == Pair::kColumns || !one_each ? 112 : columns <= 1536 ? 176 : 144;
-  if (kPair == Pair::kGateUp) return 208;
+  if (kPair == Pair::kGateUp || kRows == kManyRows) return 208;
   return kRows <= 16 && one_each ? 160 : 112;
 }
 
@@ -740,7 +751,8 @@ cudaError_t Launch(const PanelProductParams& p, PanelMaps& maps, const LaunchCon
     error = maps.Find({p.in.data, p.in.dtype, InRowsOf(p), p.in.width, kRows}, args.in);
   }
   if (error != cudaSuccess) return error;
-  return LaunchClusters(kernel, dim3(static_cast<unsigned>(tiles * kSplit)),
+  const int64_t row_tiles = TiledRows(kRows, kUnnormed) ? CeilDiv(p.rows, kRows) : 1;
+  return LaunchClusters(kernel, dim3(static_cast<unsigned>(row_tiles * tiles * kSplit)),
                         dim3(Threads(kRows, kUnnormed)), kSplit, static_cast<size_t>(shared_bytes),
                         context, args);
 }
@@ -765,7 +777,7 @@ cudaError_t LaunchSplit(const PanelProductParams& p, PanelMaps& maps, const Laun
 template <typename T, int kRows, bool kUnnormed>
 cudaError_t Launch(const PanelProductParams& p, PanelMaps& maps, const LaunchContext& context,
                    const PanelTuning& tuning) {
-  if constexpr (kRows <= kPanelRows) {
+  if constexpr (kRows <= kPanelRows || !kUnnormed) {
     if (p.up.data != nullptr) {
       return Launch<T, kRows, Pair::kGateUp, 1, kUnnormed>(p, maps, context, tuning);
     }
@@ -781,7 +793,7 @@ cudaError_t Launch(const PanelProductParams& p, PanelMaps& maps, const LaunchCon
   cudaError_t error = cudaSuccess;
   const auto launch = [&](auto most) {
     constexpr int kMost = decltype(most)::value;
-    const bool own = rows > kMost / 2 && rows <= kMost;
+    const bool own = rows > kMost / 2 && (rows <= kMost || TiledRows(kMost, kUnnormed));
     if (error == cudaSuccess && (own || (context.load_only && rows > kMost))) {
       error = Launch<T, kMost, kUnnormed>(p, maps, context, tuning);
     }
@@ -791,7 +803,7 @@ cudaError_t Launch(const PanelProductParams& p, PanelMaps& maps, const LaunchCon
   launch(std::integral_constant<int, 16>());
   launch(std::integral_constant<int, 32>());
   launch(std::integral_constant<int, 64>());
-  if constexpr (kUnnormed) launch(std::integral_constant<int, 128>());
+  launch(std::integral_constant<int, kManyRows>());
   return error;
 }
 
