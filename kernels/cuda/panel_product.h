@@ -77,8 +77,7 @@ inline constexpr int32_t kStreamedRows = 2;
 // does not hang on how many rows there are.
 inline bool FitsPanels(const PanelProductParams& p) {
   const auto aligned = [](const void* data) { return reinterpret_cast<uintptr_t>(data) % 16 == 0; };
-  return p.rows > 0 &&
-         (p.weight.dtype == DType::kBFloat16 || p.weight.dtype == DType::kFloat16) &&
+  return p.rows > 0 && (p.weight.dtype == DType::kBFloat16 || p.weight.dtype == DType::kFloat16) &&
          p.in.dtype == p.weight.dtype && p.in.width % 8 == 0 && aligned(p.in.data) &&
          aligned(p.weight.data) && aligned(p.up.data);
 }
@@ -146,9 +145,9 @@ struct PanelTuning {
 };
 
 namespace hopper {
-// Only what FitsPanels, and with unnormed rows TakesUnnormed. Sums are float32; what a row comes to,
-// where it is normed, hangs neither on the number of rows nor on what the others are. Where kernels
-// are only loaded, those of fewer rows are, too. `maps` stays its caller's.
+// Only what FitsPanels, and with unnormed rows TakesUnnormed. Sums are float32; what a row comes
+// to, where it is normed, hangs neither on the number of rows nor on what the others are. Where
+// kernels are only loaded, those of fewer rows are, too. `maps` stays its caller's.
 cudaError_t LaunchPanelProduct(const PanelProductParams& p, PanelMaps& maps,
                                const LaunchContext& context, const PanelTuning& tuning = {});
 }  // namespace hopper
