@@ -3,13 +3,13 @@
 //
 // The order. A row's slots are cut at multiples of 256 (a *split*), those of a split at multiples
 // of 128, of long heads of 64 (a *group*). In a group the eight warps take slots in turn, from the
-// first that the row sees on (cluster_slots.cuh); their parts are merged in their order, the groups'
-// parts in theirs, the splits' in theirs (Dao et al., 2023). A part without slots adds nothing. So a
-// row's bits hang on its queries, its position and the cache alone.
+// first that the row sees on (cluster_slots.cuh); their parts are merged in their order, the
+// groups' parts in theirs, the splits' in theirs (Dao et al., 2023). A part without slots adds
+// nothing. So a row's bits hang on its queries, its position and the cache alone.
 //
 // What does hang on the number of rows is who does it: a split is one or more blocks', a cluster,
-// up to one a group, and a row's clusters take its splits in turn. Of the query heads of a KV head a block takes one,
-// two or four, which changes no sum.
+// up to one a group, and a row's clusters take its splits in turn. Of the query heads of a KV head
+// a block takes one, two or four, which changes no sum.
 //
 // Where q, k and v come as bare products (QkvAttentionParams) blocks end them as in
 // cluster_attention.cu, and q is rounded as QkvEndParams leaves it: DecodeAttentionParams after
