@@ -203,13 +203,6 @@ struct UnnormedPair {
   PanelProductParams first, second;
 };
 
-int32_t UnnormedRowsOfPair(const OutputResidualParams&, const NormGateUpParams&, bool post) {
-  return UnnormedRows(Between::kOutputGateUp, post);
-}
-int32_t UnnormedRowsOfPair(const DownNormParams&, const QkvParams&, bool post) {
-  return UnnormedRows(Between::kDownQkv, post);
-}
-
 // Of products that are panels; `scratch`, aligned to 256 bytes, holds what is between them.
 template <typename First, typename Second>
 UnnormedPair PairOf(const First& first, const Second& second, void* scratch) {
@@ -325,7 +318,7 @@ bool CudaOps::IsUnnormed(const Pair& p) const {
   if (!HasRows(first, second)) return false;
   const BetweenNorms norms = NormsOf(first, second);
   if (norms.next == nullptr) return false;
-  if (p.rows > UnnormedRowsOfPair(first, second, norms.post != nullptr)) return false;
+  if (p.rows > UnnormedRows(norms.post != nullptr)) return false;
   void* const anywhere = reinterpret_cast<void*>(uintptr_t{256});  // as aligned as the scratch
   const UnnormedPair pair = PairOf(first, second, anywhere);
   return pair.second.in.width == pair.first.weight.rows && TakesUnnormed(pair.first) &&

@@ -95,16 +95,10 @@ inline bool TakesPanels(const PanelProductParams& p) {
   return FitsPanels(p) && p.rows > kStreamedRows && p.rows <= (few ? kPanelRows : kPanelRows / 2);
 }
 
-// Where a norm is left out: between output and gate and up, and between down and the next layer's
-// q, k and v.
-enum class Between : uint8_t { kOutputGateUp, kDownQkv };
-inline constexpr int32_t kMostUnnormedRows = kPanelRows;
-// Up to how many rows; reckoned, not measured. With post-norms twice as many rows are multiplied:
-// of q, k and v, few outputs, that is little, but each block of gate and up would then bring more
-// activations than weights.
-constexpr int32_t UnnormedRows(Between between, bool post) {
-  return between == Between::kOutputGateUp && post ? 16 : kMostUnnormedRows;
-}
+inline constexpr int32_t kMostUnnormedRows = 32;
+// Up to how many rows products go without the norm between them. With post-norms twice as many are
+// multiplied. NORMLESS
+constexpr int32_t UnnormedRows(bool post) { return kMostUnnormedRows / UnnormedRowsOf(post); }
 
 // Rows that are multiplied.
 inline int32_t InRowsOf(const PanelProductParams& p) {
@@ -118,14 +112,11 @@ inline bool TakesUnnormed(const PanelProductParams& p) {
   const auto aligned = [](const void* data) { return reinterpret_cast<uintptr_t>(data) % 16 == 0; };
   const UnnormedIn& in = p.unnormed;
   const UnnormedOut& leaves = p.leaves;
-  // Of gate and up there are sums of both, and what is added to has its place in registers.
-  const bool many = p.up.data == nullptr && !p.add;
-  const int32_t most = many ? UnnormedRowsOf(true) * kPanelRows : kPanelRows;
-  return p.weight.dtype == DType::kBFloat16 && InRowsOf(p) <= most && p.weight.rows % 4 == 0 &&
-         aligned(p.out.data) && aligned(p.bias) && aligned(p.up_bias) && aligned(in.squares) &&
-         aligned(in.hidden) && aligned(in.added) && aligned(in.sum) && aligned(leaves.post) &&
-         aligned(leaves.next) && aligned(leaves.hidden) && aligned(leaves.rows) &&
-         aligned(leaves.squares);
+  return p.weight.dtype == DType::kBFloat16 && InRowsOf(p) <= kMostUnnormedRows &&
+         p.weight.rows % 4 == 0 && aligned(p.out.data) && aligned(p.bias) && aligned(p.up_bias) &&
+         aligned(in.squares) && aligned(in.hidden) && aligned(in.added) && aligned(in.sum) &&
+         aligned(leaves.post) && aligned(leaves.next) && aligned(leaves.hidden) &&
+         aligned(leaves.rows) && aligned(leaves.squares);
 }
 
 // Bytes between two products: the rows, of which the squares begin behind UnnormedRowsBytes.

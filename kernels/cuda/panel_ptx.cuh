@@ -1,6 +1,6 @@
 // What panels need beside wgmma.cuh, single instructions as functions: barriers that count bytes,
-// copies of boxes of a tensor, and products of few columns (PTX ISA 8.x: mbarrier,
-// cp.async.bulk.tensor, wgmma). For sm_90a alone.
+// stores to other blocks of a cluster, copies of boxes of a tensor, and products of few columns (PTX
+// ISA 8.x: mbarrier, st.async, cp.async.bulk.tensor, wgmma). For sm_90a alone.
 #pragma once
 
 #include <cuda.h>
@@ -34,6 +34,38 @@ __device__ __forceinline__ void ArriveExpecting(uint64_t* barrier, uint32_t byte
 // SyncNamed for those who do not wait: what they have written is seen by those who do.
 __device__ __forceinline__ void ArriveNamed(int barrier, int threads) {
   asm volatile("barrier.arrive %0, %1;" ::"r"(barrier), "r"(threads) : "memory");
+}
+
+// ---- Clusters -----------------------------------------------------------------------------------
+
+// ArriveCluster where nothing that was written before is read after it.
+__device__ __forceinline__ void ArriveClusterRelaxed() {
+  asm volatile("barrier.cluster.arrive.relaxed.aligned;" ::: "memory");
+}
+// Four floats to the same place (16 bytes) of the cluster's block `rank`; its barrier counts the
+// bytes.
+__device__ __forceinline__ void StoreToBlock(const float (&value)[4], float* place,
+                                             uint64_t* barrier, int rank) {
+  uint32_t to, counts;
+  asm volatile("mapa.shared::cluster.u32 %0, %1, %2;"
+               : "=r"(to)
+               : "r"(SharedAddress(place)), "r"(rank));
+  asm volatile("mapa.shared::cluster.u32 %0, %1, %2;"
+               : "=r"(counts)
+               : "r"(SharedAddress(barrier)), "r"(rank));
+  asm volatile(
+      "st.async.shared::cluster.mbarrier::complete_tx::bytes.v4.f32 [%0], {%1, %2, %3, %4}, [%5];" ::
+          "r"(to),
+      "f"(value[0]), "f"(value[1]), "f"(value[2]), "f"(value[3]), "r"(counts)
+      : "memory");
+}
+// WaitBarrier for what other blocks of the cluster have stored.
+__device__ __forceinline__ void WaitBarrierOfCluster(uint64_t* barrier, uint32_t parity) {
+  asm volatile(
+      "{.reg .pred done; AGAIN: mbarrier.try_wait.parity.acquire.cluster.shared::cta.b64 done, [%0], "
+      "%1; @done bra DONE; bra AGAIN; DONE:}" ::"r"(SharedAddress(barrier)),
+      "r"(parity)
+      : "memory");
 }
 
 // ---- Boxes of tensors ---------------------------------------------------------------------------

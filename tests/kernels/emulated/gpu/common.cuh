@@ -50,6 +50,8 @@ inline bool IsAligned(const void* pointer, uintptr_t bytes) {
   return reinterpret_cast<uintptr_t>(pointer) % bytes == 0;
 }
 
+inline float __expf(float x) { return std::exp(x); }
+inline float __fdividef(float x, float y) { return x / y; }
 inline float rsqrtf(float x) { return 1 / std::sqrt(x); }
 inline void __syncwarp() { emulated::WarpBarrier(kAllLanes); }
 inline void __syncthreads() { emulated::Barrier(0, 0, true); }

@@ -67,12 +67,15 @@ struct Fiber {
   std::vector<size_t> groups;  // products at the ends of groups
 };
 
+struct Block;
+
 struct Cluster {
   std::mutex running;  // of one block at a time
   std::condition_variable moved;
   Meeting meeting;
   int threads = 0;
   std::vector<unsigned char*> shared;
+  std::vector<Block*> blocks;  // null: not begun, or ended
 };
 
 struct Block {
@@ -175,6 +178,7 @@ void RunGrid(unsigned blocks, unsigned threads, unsigned cluster_size, size_t sh
       const uintptr_t at = reinterpret_cast<uintptr_t>(memory.back().get());
       cluster.shared.push_back(reinterpret_cast<unsigned char*>((at + 1023) / 1024 * 1024));
     }
+    cluster.blocks.resize(cluster_size);
     std::vector<std::thread> hosts;
     for (unsigned rank = 0; rank < cluster_size; ++rank) {
       hosts.emplace_back([&, rank] {
@@ -186,6 +190,7 @@ void RunGrid(unsigned blocks, unsigned threads, unsigned cluster_size, size_t sh
                      {},       {},      std::vector<std::array<uint32_t, 32>>((threads + 31) / 32),
                      {},       &kernel};
         block = &own;
+        cluster.blocks[rank] = block;
         for (Fiber& fiber : own.fibers) {
           fiber.stack.reset(new char[kStack]);
           getcontext(&fiber.context);
@@ -194,6 +199,7 @@ void RunGrid(unsigned blocks, unsigned threads, unsigned cluster_size, size_t sh
           makecontext(&fiber.context, Main, 0);
         }
         RunBlock(lock);
+        cluster.blocks[rank] = nullptr;
         bool waited = false;
         for (const Fiber& fiber : own.fibers) waited = waited || fiber.waited;
         if (!waited) Fail("a block that waits for no kernel");
@@ -211,6 +217,22 @@ unsigned char* Shared() {
 void* OfBlock(void* own, int rank) {
   const ptrdiff_t at = static_cast<unsigned char*>(own) - Shared();
   return block->cluster->shared[rank] + at;
+}
+void StoreToBlock(const void* value, size_t bytes, void* own, uint64_t* own_barrier, int rank) {
+  Block* const other = block->cluster->blocks[rank];
+  if (other == nullptr) Fail("stores to a block that does not run");
+  void* const to = OfBlock(own, rank);
+  const auto at = other->phases.find(static_cast<uint64_t*>(OfBlock(own_barrier, rank)));
+  if (at == other->phases.end()) Fail("stores to a block whose barrier is not there yet");
+  if (reinterpret_cast<uintptr_t>(to) % bytes != 0) Fail("a store is not aligned");
+  Phases* const phases = &at->second;
+  std::vector<char> bits(static_cast<const char*>(value), static_cast<const char*>(value) + bytes);
+  other->copies.push_back([=, bits = std::move(bits)] {
+    std::memcpy(to, bits.data(), bits.size());
+    phases->bytes -= static_cast<int64_t>(bits.size());
+    phases->EndIfDone();
+  });
+  block->cluster->moved.notify_all();
 }
 void WaitForKernelBefore() { block->own->waited = true; }
 void CheckAccess(const void* at, size_t bytes, size_t alignment) {

@@ -43,6 +43,8 @@ void ForgetMutable();
 // ---- Of a fiber ---------------------------------------------------------------------------------
 unsigned char* Shared();
 void* OfBlock(void* own, int rank);  // the same place of another block's memory
+// There, at any time until the barrier's phase there has ended, of which they are `bytes`.
+void StoreToBlock(const void* value, size_t bytes, void* own, uint64_t* own_barrier, int rank);
 void WaitForKernelBefore();
 void CheckAccess(const void* at, size_t bytes, size_t alignment);
 // Barriers of `threads` by number; who only arrives does not wait.

@@ -9,6 +9,13 @@ namespace sirocco::cuda::SIROCCO_CUDA_PATH {
 inline void PublishBarriers() {}
 inline void ArriveExpecting(uint64_t* barrier, uint32_t bytes) { emulated::Arrive(barrier, bytes); }
 inline void ArriveNamed(int barrier, int threads) { emulated::Barrier(barrier, threads, false); }
+inline void ArriveClusterRelaxed() { emulated::ClusterArrive(); }
+inline void StoreToBlock(const float (&value)[4], float* place, uint64_t* barrier, int rank) {
+  emulated::StoreToBlock(value, sizeof(value), place, barrier, rank);
+}
+inline void WaitBarrierOfCluster(uint64_t* barrier, uint32_t parity) {
+  emulated::WaitPhase(barrier, parity);
+}
 inline void PrefetchMap(const CUtensorMap&) {}
 inline void CopyBox(void* to, const CUtensorMap& map, int column, int row, uint64_t* barrier) {
   emulated::Copy(to, map, column, row, barrier);
