@@ -15,8 +15,8 @@
 namespace sirocco {
 
 // What prefill steps are made of (Device::prefill_as_decode): operations of their own, or those of
-// a decode step, fused or eager.
-enum class PrefillOps { kOwn, kFused, kEager };
+// a decode step: fused, of layers that the host knows or (the layer modes) of any layer, or eager.
+enum class PrefillOps { kOwn, kFused, kFusedAnyLayer, kEager };
 
 // All that plans are composed from. The same code composes for a device and, on null pointers, for
 // people.

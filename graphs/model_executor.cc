@@ -9,6 +9,24 @@
 #include "graphs/stopwatch.h"
 
 namespace sirocco {
+namespace {
+
+PrefillOps PrefillOpsOf(const ExecutorOptions& options) {
+  if (!options.prefill_as_decode) return PrefillOps::kOwn;
+  switch (options.mode) {
+    case Mode::kEager:
+      return PrefillOps::kEager;
+    case Mode::kLayer:
+    case Mode::kLayerGraph:
+      return PrefillOps::kFusedAnyLayer;
+    case Mode::kDecoder:
+    case Mode::kDecoderGraph:
+      break;
+  }
+  return PrefillOps::kFused;
+}
+
+}  // namespace
 
 ModelExecutor::ModelExecutor(Device& device, const ModelDescriptor& descriptor,
                              const ExecutorOptions& options)
@@ -108,9 +126,6 @@ absl::Status ModelExecutor::AllocateHosts() {
 }
 
 void ModelExecutor::Compose(const ModelWeights& weights) {
-  const PrefillOps prefill = !options_.prefill_as_decode     ? PrefillOps::kOwn
-                             : options_.mode == Mode::kEager ? PrefillOps::kEager
-                                                             : PrefillOps::kFused;
   ComposeContext context{.descriptor = descriptor_,
                          .weights = weights,
                          .buffers = buffers_,
@@ -119,7 +134,7 @@ void ModelExecutor::Compose(const ModelWeights& weights) {
                          .layer_table = layer_table_->as<LayerParams>(),
                          .norms_where_read_rows = device_.norms_where_read_rows(),
                          .paired_rows = device_.paired_rows(),
-                         .prefill = prefill,
+                         .prefill = PrefillOpsOf(options_),
                          .decoder_layers = decoder_layers_,
                          .exchange = exchange_ == nullptr ? nullptr : exchange_->data(),
                          .keep_logits = options_.keep_logits};

@@ -9,8 +9,10 @@ namespace {
 
 void AddChain(const ComposeContext& context, Pass pass, Plan& plan) {
   for (size_t i = 0; i < context.layers.size(); ++i) {
-    AddLayer(context, absl::StrCat("layer ", i),
-             MakeLayerRef(context, nullptr, static_cast<int32_t>(i)), pass, nullptr, plan);
+    LayerRef layer = MakeLayerRef(context, nullptr, static_cast<int32_t>(i));
+    // Not told what a decode step is not: a backend may choose its kernels by that.
+    if (context.prefill == PrefillOps::kFusedAnyLayer) layer.host = nullptr;
+    AddLayer(context, absl::StrCat("layer ", i), layer, pass, nullptr, plan);
   }
 }
 

@@ -38,7 +38,9 @@ cudaError_t LaunchPanels(const PanelProductParams& p, PanelMaps& maps,
 
 KernelSet KernelsOf(bool portable, bool batch_invariant, LtMatMul* library) {
   if (batch_invariant) {
-    return {.launchers = portable ? portable::OrderedLaunchers() : hopper::OrderedLaunchers()};
+    return {.launchers = portable ? portable::OrderedLaunchers() : hopper::OrderedLaunchers(),
+            .panels = portable ? nullptr : LaunchPanels,
+            .panels_for_any_rows = true};
   }
   return {.launchers = portable ? portable::KernelLaunchers() : hopper::KernelLaunchers(),
           .panels = portable ? nullptr : LaunchPanels,

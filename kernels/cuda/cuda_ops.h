@@ -50,6 +50,10 @@ struct KernelSet {
   WideLauncher wide = nullptr;      // null: no wide products
   LayersLauncher layers = nullptr;  // null: no layers as one kernel
   LtMatMul* library = nullptr;      // null: all products are our own kernels'
+  // Panels make all products that they can (FitsPanels), so that one kernel makes a matrix's for
+  // any number of rows; else those that they make fastest (TakesPanels). Then rows are always
+  // normed: a norm that is left to the product's end makes other bits, and takes few rows alone.
+  bool panels_for_any_rows = false;
 };
 
 class CudaOps final : public Ops {
@@ -57,6 +61,7 @@ class CudaOps final : public Ops {
   CudaOps(const KernelSet& kernels, OpSink& sink)
       : launchers_(kernels.launchers),
         panels_(kernels.panels),
+        panels_for_any_rows_(kernels.panels_for_any_rows),
         wide_(kernels.wide),
         layers_(kernels.layers),
         sink_(sink),
@@ -69,7 +74,9 @@ class CudaOps final : public Ops {
   }
 
   // Of pairs (Device::paired_rows).
-  int32_t paired_rows() const { return panels_ != nullptr ? kMostUnnormedRows : 0; }
+  int32_t paired_rows() const {
+    return panels_ != nullptr && !panels_for_any_rows_ ? kMostUnnormedRows : 0;
+  }
 
   absl::Status Run(const BeginStepParams& p) override;
   absl::Status Run(const EmbedParams& p) override;
@@ -114,6 +121,9 @@ class CudaOps final : public Ops {
   template <typename Params>
   absl::Status Enqueue(const Checks& checks, Launch<Params> launch, ScratchOf<Params> scratch,
                        const Params& p, bool programmatic = true);
+  bool PanelsTake(const PanelProductParams& p) const {
+    return panels_ != nullptr && (panels_for_any_rows_ ? FitsPanels(p) : TakesPanels(p));
+  }
   absl::Status PrepareFewerRows(const MatMulParams& p);
   absl::Status PanelMatMul(const MatMulParams& p);
   absl::Status LibraryMatMul(const MatMulParams& p);
@@ -144,6 +154,7 @@ class CudaOps final : public Ops {
 
   const Launchers& launchers_;
   const KernelSet::PanelLauncher panels_;
+  const bool panels_for_any_rows_;
   const KernelSet::WideLauncher wide_;
   const KernelSet::LayersLauncher layers_;
   PanelMaps maps_;

@@ -87,6 +87,10 @@ constexpr Launchers Ordered() {
   kernels.norm_gate_up = LaunchOrderedNormGateUp;
   kernels.down_residual = LaunchOrderedDownResidual;
   kernels.down_norm = LaunchOrderedDownNorm;
+  // Around panels: a block a row.
+  kernels.norms_before_qkv = LaunchNorms;
+  kernels.norms_before_gate_up = LaunchNorms;
+  kernels.norms_after_down = LaunchNorms;
   return kernels;
 }
 

@@ -245,7 +245,7 @@ absl::Status CudaOps::EnqueueFused(const Checks& checks, Launch<Params> launch,
     const bool panels = checks.ok() && IsPanels(p);
     const bool wide = checks.ok() && !panels && IsWide(p);
     if (panels || wide || (checks.ok() && library_ != nullptr && IsLibrarys(p))) {
-      if (sink_.preparing()) {
+      if (sink_.preparing() && !panels_for_any_rows_) {
         if (absl::Status s = PrepareFewerRows(p, launch, scratch); !s.ok()) return s;
       }
       return panels ? PanelFused(checks, p) : wide ? WideFused(checks, p) : LibraryFused(checks, p);
@@ -295,7 +295,7 @@ absl::Status CudaOps::WideFused(const Checks& checks, const Params& p) {
 
 template <typename Params>
 bool CudaOps::IsPanels(const Params& p) const {
-  return panels_ != nullptr && p.layer.host != nullptr && TakesPanels(PanelsOf(p));
+  return p.layer.host != nullptr && PanelsTake(PanelsOf(p));
 }
 
 // Of an operation that IsPanels.
@@ -313,7 +313,7 @@ template <typename Pair>
 bool CudaOps::IsUnnormed(const Pair& p) const {
   const auto first = FirstOf(p);
   const auto second = SecondOf(p);
-  if (!IsPanels(first) || !IsPanels(second)) return false;
+  if (panels_for_any_rows_ || !IsPanels(first) || !IsPanels(second)) return false;
   if (first.layer.counter != nullptr || second.layer.counter != nullptr) return false;
   if (!HasRows(first, second)) return false;
   const BetweenNorms norms = NormsOf(first, second);

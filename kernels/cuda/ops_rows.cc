@@ -71,11 +71,11 @@ absl::Status CudaOps::Run(const MatMulParams& p) {
     checks.SameType("out", p.out.dtype, "weight", p.weight.dtype);
   }
   if (!checks.ok()) return checks.status();
-  const bool panels = panels_ != nullptr && TakesPanels(PanelsOf(p));
+  const bool panels = PanelsTake(PanelsOf(p));
   if (!panels && (library_ == nullptr || !LtMatMul::Takes(p))) {
     return Enqueue(checks, launchers_.matmul, launchers_.matmul_scratch, p);
   }
-  if (sink_.preparing()) {
+  if (sink_.preparing() && !panels_for_any_rows_) {
     if (absl::Status status = PrepareFewerRows(p); !status.ok()) return status;
   }
   return panels ? PanelMatMul(p) : LibraryMatMul(p);
@@ -90,7 +90,7 @@ absl::Status CudaOps::PrepareFewerRows(const MatMulParams& p) {
   if (!status.ok() || panels_ == nullptr) return status;
   for (const int32_t most : {kPanelRows, kPanelRows / 2}) {
     few.rows = most;
-    if (p.rows > most && TakesPanels(PanelsOf(few))) return PanelMatMul(few);
+    if (p.rows > most && PanelsTake(PanelsOf(few))) return PanelMatMul(few);
   }
   return absl::OkStatus();
 }

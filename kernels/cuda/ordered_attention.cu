@@ -2,14 +2,14 @@
 // they are of: for `batch_invariant`, where blocks form clusters.
 //
 // The order. A row's slots are cut at multiples of 256 (a *split*), those of a split at multiples
-// of 64 (a *group*). In a group the eight warps take slots in turn, from the first that the row
-// sees on (cluster_slots.cuh); their parts are merged in their order, the groups' parts in theirs,
-// the splits' in theirs (Dao et al., 2023). A part without slots adds nothing. So a row's bits hang
-// on its queries, its position and the cache alone.
+// of 128, of long heads of 64 (a *group*). In a group the eight warps take slots in turn, from the
+// first that the row sees on (cluster_slots.cuh); their parts are merged in their order, the
+// groups' parts in theirs, the splits' in theirs (Dao et al., 2023). A part without slots adds
+// nothing. So a row's bits hang on its queries, its position and the cache alone.
 //
-// What does hang on the number of rows is who does it: a split is one to four blocks', a cluster,
-// and a row's clusters take its splits in turn. Of the query heads of a KV head a block takes one,
-// two or four, which changes no sum.
+// What does hang on the number of rows is who does it: a split is one or more blocks', a cluster,
+// up to one a group, and a row's clusters take its splits in turn. Of the query heads of a KV head
+// a block takes one, two or four, which changes no sum.
 //
 // Where q, k and v come as bare products (QkvAttentionParams) blocks end them as in
 // cluster_attention.cu, and q is rounded as QkvEndParams leaves it: DecodeAttentionParams after
@@ -43,8 +43,13 @@ namespace {
 
 constexpr int kWarps = kClusterWarps;
 constexpr int kThreads = kWarps * kWarp;
-constexpr int kGroupBits = 6;
-constexpr int kGroups = 1 << (kSplitBits - kGroupBits);  // of a split
+// Longer groups are less to merge, shorter ones more blocks where there are few rows. Where heads
+// are of 64 dimensions 128 slots are what the warps take at once. Measured on an H200 at groups of
+// 64, 128 and 256, one layer's bare products in steps of 150 slots, in us: gemma3-1b (256
+// dimensions) 1 row 4.2, 5.9, 6.5, 64 rows 11.7, 10.9, 10.1; llama3.2-1b (64) 3.7, 3.3, 4.1 and
+// 31.2, 23.1, 20.5; llama3.1-8b (128) 3.9, 4.6, 5.6, 4 rows 10.3, 5.5, 6.5, 64 rows 35.9, 31.8,
+// 27.9.
+constexpr int GroupBits(int head_dim) { return head_dim <= 128 ? 7 : 6; }
 constexpr int kMostQueries = 4;                          // of a block: more change the order
 // Of the parts of one launch's rows.
 constexpr int64_t kMostPartBytes = int64_t{32} << 20;
@@ -54,7 +59,7 @@ struct OrderedArgs {
   int32_t kv_heads;
   int32_t heads_a_kv_head;
   int32_t passes;        // groups of query heads of a KV head
-  int32_t cluster_bits;  // blocks of a split: 1, 2 or 4
+  int32_t cluster_bits;  // blocks of a split: 1, 2 or 4, no more than groups
   int32_t clusters;      // of a row: each takes every clusters-th split
   int32_t most_splits;   // of a row
   float4* values;        // [rows * groups of heads][most_splits][queries][head_dim]
@@ -65,6 +70,7 @@ struct OrderedArgs {
 template <typename Kv, int kQueries, int kDim>
 struct OrderedShared {
   static constexpr int kQuads = kQueries * kDim / 4;
+  static constexpr int kGroups = 1 << (kSplitBits - GroupBits(kDim));  // of a split
   Part<kQueries, kDim> warps[kWarps];
   // Of the split's groups this block's share of the quads: [kGroups][kQuads / blocks].
   QuadPart groups[kGroups * kQuads];
@@ -74,6 +80,7 @@ struct OrderedShared {
 };
 
 // The splits of a row that have slots, from the first on.
+template <int kGroupBits>
 struct RowSplits {
   int first_slot, position;
   int first, count;
@@ -151,6 +158,7 @@ __global__ void __launch_bounds__(kThreads, 2)
   constexpr int kQuadBits = std::bit_width(unsigned{kQueries * kQuads}) - 1;
   using Batch = SlotBatch<Kv, kQueries, kLanes, kWarps>;
   using Shared = OrderedShared<Kv, kQueries, kDim>;
+  constexpr int kGroups = Shared::kGroups;
   Shared& shared = *reinterpret_cast<Shared*>(DynamicShared());
   const bool tabled = kEnds || args.p.layer.table != nullptr;
   const LayerParams* const layer = tabled ? &LayerOf(args.p.layer) : nullptr;
@@ -164,7 +172,7 @@ __global__ void __launch_bounds__(kThreads, 2)
   const int position = __ldcg(args.p.map.position + blockIdx.z);
   const int32_t* const block_table =
       args.p.lanes.BlockTable(__ldcg(args.p.map.lane + blockIdx.z), kv.group);
-  const RowSplits splits(shape, position);
+  const RowSplits<GroupBits(kDim)> splits(shape, position);
   const int cluster = static_cast<int>(blockIdx.x) >> args.cluster_bits;
   const int rank = static_cast<int>(blockIdx.x) & ((1 << args.cluster_bits) - 1);
   // All blocks of a cluster or none.
@@ -405,7 +413,8 @@ cudaError_t LaunchRows(const DecodeRows& p, const LaunchContext& context) {
   // Two blocks a multiprocessor find room at once: a split's first, then more of a row's splits.
   const int64_t pairs = int64_t{p.rows} * args.kv_heads * args.passes;
   const int64_t blocks = std::max<int64_t>(1, 2 * context.multiprocessors / pairs);
-  args.cluster_bits = blocks >= 4 ? 2 : blocks >= 2 ? 1 : 0;
+  args.cluster_bits =
+      std::min(kSplitBits - GroupBits(heads.head_dim), blocks >= 4 ? 2 : blocks >= 2 ? 1 : 0);
   args.clusters =
       static_cast<int32_t>(std::clamp<int64_t>(blocks >> args.cluster_bits, 1, args.most_splits));
   args.values = static_cast<float4*>(context.scratch);

@@ -1,5 +1,5 @@
-// Products of up to kPanelRows rows as a stream of panels of weights, multiplied by warpgroups
-// (Hopper). The weights are the side of 64 of the matrix units, so that few rows waste little.
+// Products as a stream of panels of weights, multiplied by warpgroups (Hopper). The weights are the
+// side of 64 of the matrix units, so that few rows waste little.
 //
 // A *panel* is 64 rows of weights (outputs) by 64 columns (128 bytes), one copy of the tensor copy
 // engine. A block owns 64 outputs, of gate and of up where both are multiplied, and goes through
@@ -7,11 +7,14 @@
 // beside the same columns of the activations. One warp's thread copies; a warpgroup multiplies. The
 // ring is filled with weights before WaitForDependency, while the kernel before still runs. Where
 // outputs are few, a cluster of blocks shares them: each multiplies a run of the columns, and the
-// sums meet in shared memory.
+// sums meet in shared memory. How many do hangs on the shape and the GPU, not on the rows, and each
+// block multiplies 16 columns after the other: so a row's sums are the same bits in a tile of any
+// number of rows, in any place of it.
 //
-// Bytes: weights once, activations once a block (from the L2 cache), outputs once. Grid: split
-// blocks a tile of 64 outputs. 160 threads, with unnormed rows 192 or 224. Shared memory: 112 to
-// 209 KiB (RingOf).
+// Bytes: weights once a tile of rows (of 8 to 64, or kManyRows; from memory once, since blocks of
+// the same outputs stand side by side), activations once a block (from the L2 cache), outputs once.
+// Grid: split blocks a tile of rows, tiles of rows a tile of 64 outputs. 160 threads, with unnormed
+// rows 192. Shared memory: 112 to 209 KiB (RingOf).
 #include <cuda.h>
 
 #include <algorithm>
@@ -110,9 +113,12 @@ struct Inbox {
       : full(reinterpret_cast<uint64_t*>(at)), fours(reinterpret_cast<float*>(at + kBarrierBytes)) {}
 };
 
+// Whether there may be more rows than a tile has.
+constexpr bool TiledRows(int rows, bool unnormed) { return !unnormed && rows == kManyRows; }
+
 // kSplit blocks, a cluster, share a tile's columns.
 template <typename T, int kRows, Pair kPair, int kSplit, bool kUnnormed>
-__global__ void __launch_bounds__(Threads(kUnnormed), 2)
+__global__ void __launch_bounds__(Threads(kUnnormed), TiledRows(kRows, kUnnormed) ? 1 : 2)
     PanelKernel(const __grid_constant__ ArgsOf<kUnnormed> p) {
   using Shape = PanelShape<kRows, kPair>;
   __shared__ uint64_t full[kMostStages], empty[kMostStages];
@@ -120,7 +126,11 @@ __global__ void __launch_bounds__(Threads(kUnnormed), 2)
   static_assert(sizeof(full) + sizeof(empty) + sizeof(factors) <= kStaticBytes);
   unsigned char* const dynamic = DynamicShared();
   unsigned char* const ring = dynamic + (-SharedAddress(dynamic) & 1023);
-  const int tile = static_cast<int>(blockIdx.x) / kSplit;
+  // Blocks of the same outputs stand side by side.
+  const int row_tiles = TiledRows(kRows, kUnnormed) ? (p.rows + kRows - 1) / kRows : 1;
+  const int tile = static_cast<int>(blockIdx.x) / kSplit / row_tiles;
+  const int first_row = static_cast<int>(blockIdx.x) / kSplit % row_tiles * kRows;
+  const int rows = TiledRows(kRows, kUnnormed) ? min(kRows, p.rows - first_row) : p.rows;
   const int rank = static_cast<int>(blockIdx.x) % kSplit;
   const int first = p.stages * rank / kSplit;
   const int last = p.stages * (rank + 1) / kSplit;
@@ -139,7 +149,7 @@ __global__ void __launch_bounds__(Threads(kUnnormed), 2)
     if constexpr (kSplit > 1) InitBarrier(inbox.full, 1);
     PublishBarriers();
     if constexpr (kSplit > 1) {
-      const int own_rows = (p.rows - rank + kSplit - 1) / kSplit;
+      const int own_rows = (rows - rank + kSplit - 1) / kSplit;
       ArriveExpecting(inbox.full, (two ? 2 : 1) * kSplit * own_rows * kPanelOutputs * 4);
     }
   }
@@ -163,7 +173,9 @@ __global__ void __launch_bounds__(Threads(kUnnormed), 2)
     }
   }
   if (thread >= kGroup) {
-    if (thread == kGroup) CopyStages<kRows, kPair>(p, tile, first, last, ring, full, empty);
+    if (thread == kGroup) {
+      CopyStages<kRows, kPair>(p, tile, first_row, first, last, ring, full, empty);
+    }
     return;
   }
 
@@ -176,7 +188,7 @@ __global__ void __launch_bounds__(Threads(kUnnormed), 2)
   const auto item_at = [&](int i) {
     const int own = i * kGroup + thread;
     const int row = own / kAcross * kSplit + rank;
-    return Item{row, own % kAcross * kWide, own < kOwn && row < p.rows};
+    return Item{row, own % kAcross * kWide, own < kOwn && row < rows};
   };
   const auto output_of = [&](const Item& item) { return tile * kPanelOutputs + item.output; };
   constexpr bool kLeaves = kUnnormed && kPair != Pair::kGateUp;
@@ -196,7 +208,7 @@ __global__ void __launch_bounds__(Threads(kUnnormed), 2)
 #pragma unroll
       for (int i = 0; i < kItems; ++i) {
         const Item item = item_at(i);
-        if (item.exists) AddOut(p, item.row, output_of(item), before[i]);
+        if (item.exists) AddOut(p, first_row + item.row, output_of(item), before[i]);
       }
     }
   }
@@ -234,7 +246,7 @@ __global__ void __launch_bounds__(Threads(kUnnormed), 2)
     for (int i = 0; i < Shape::kFours / kGroup; ++i) {
       const int four = i * kGroup + thread;
       const int row = four / kAcross;
-      if (row >= p.rows) continue;
+      if (row >= rows) continue;
       const int own = row / kSplit * kAcross + four % kAcross;
       const float* const from = shared + row * Shape::kPitch + four % kAcross * kWide;
       float* const at = inbox.fours + (rank * kOwn + own) * kWide;
@@ -303,7 +315,7 @@ __global__ void __launch_bounds__(Threads(kUnnormed), 2)
         if (!item.exists) continue;
       }
     }
-    StoreOut<T>(p, item.row, output, total);
+    StoreOut<T>(p, first_row + item.row, output, total);
   }
 }
 
@@ -336,8 +348,9 @@ int32_t SplitOf(int32_t tiles, int32_t stages, int multiprocessors, bool unnorme
 // llama3.2-1b with 4 rows 40.9, 41.7, with 16 42.0, 43.1, with 32 47.0, 46.7; gemma3-1b 26.4, 24.5,
 // with 16 29.4, 27.9. llama3.1-8b 104 and, of long shares, 208: 117.4, 119.3, 126.2; 208 and 208
 // 119.6, 121.6, 126.5.
-template <Pair kPair, bool kUnnormed>
+template <int kRows, Pair kPair, bool kUnnormed>
 int32_t RingOf(int32_t blocks, int32_t columns, int32_t stages, int multiprocessors) {
+  if (kRows == kManyRows) return 208;
   if (kPair == Pair::kGateUp) {
     const bool narrow = columns <= 1536;
     return narrow == kUnnormed ? 208 : kUnnormed ? 104 : 124;
@@ -378,7 +391,7 @@ cudaError_t Launch(const PanelProductParams& p, PanelMaps& maps, const LaunchCon
   const int32_t tiles = static_cast<int32_t>(CeilDiv(p.weight.rows, kPanelOutputs));
   const int32_t ring =
       1024 * (tuning.ring > 0 ? tuning.ring
-                              : RingOf<kPair, kUnnormed>(tiles * kSplit, p.in.width,
+                              : RingOf<kRows, kPair, kUnnormed>(tiles * kSplit, p.in.width,
                                                          args.stages / kSplit,
                                                          context.multiprocessors));
   const bool two = p.unnormed.squares != nullptr && p.unnormed.post;
@@ -399,7 +412,8 @@ cudaError_t Launch(const PanelProductParams& p, PanelMaps& maps, const LaunchCon
     error = maps.Find({p.in.data, p.in.dtype, InRowsOf(p), p.in.width, kRows}, args.in);
   }
   if (error != cudaSuccess) return error;
-  return LaunchClusters(kernel, dim3(static_cast<unsigned>(tiles * kSplit)),
+  const int64_t row_tiles = TiledRows(kRows, kUnnormed) ? CeilDiv(p.rows, kRows) : 1;
+  return LaunchClusters(kernel, dim3(static_cast<unsigned>(row_tiles * tiles * kSplit)),
                         dim3(Threads(kUnnormed)), kSplit, static_cast<size_t>(shared_bytes),
                         context, args);
 }
@@ -438,7 +452,7 @@ cudaError_t Launch(const PanelProductParams& p, PanelMaps& maps, const LaunchCon
   cudaError_t error = cudaSuccess;
   const auto launch = [&](auto most) {
     constexpr int kMost = decltype(most)::value;
-    const bool own = rows > kMost / 2 && rows <= kMost;
+    const bool own = rows > kMost / 2 && (rows <= kMost || TiledRows(kMost, kUnnormed));
     if (error == cudaSuccess && (own || (context.load_only && rows > kMost))) {
       error = Launch<T, kMost, kUnnormed>(p, maps, context, tuning);
     }
@@ -447,7 +461,10 @@ cudaError_t Launch(const PanelProductParams& p, PanelMaps& maps, const LaunchCon
   launch(std::integral_constant<int, 8>());
   launch(std::integral_constant<int, 16>());
   launch(std::integral_constant<int, 32>());
-  if constexpr (!kUnnormed) launch(std::integral_constant<int, 64>());
+  if constexpr (!kUnnormed) {
+    launch(std::integral_constant<int, 64>());
+    launch(std::integral_constant<int, kManyRows>());
+  }
   return error;
 }
 

@@ -1,5 +1,6 @@
-// Products of a few dozen rows as a stream of panels of weights, between the streamed products of
-// stream_product.cuh and a library's. Hopper only.
+// Products as a stream of panels of weights: those of a few dozen rows, between the streamed
+// products of stream_product.cuh and a library's; where steps are batch-invariant, those of any
+// number of rows. Hopper only.
 #pragma once
 
 #include <cuda_runtime_api.h>
@@ -66,28 +67,32 @@ struct PanelProductParams {
   UnnormedOut leaves;
 };
 
-inline constexpr int32_t kPanelRows = 64;  // at most
+inline constexpr int32_t kPanelRows = 64;  // at most, unless it is to be panels anyhow
 // Of so few rows the streamed products of stream_product.cuh are faster. Measured on an H100 with
 // 2, 3 and 4 rows, in us: gemma3-1b streamed 1,083, 1,165, 1,193, by panels 1,127, 1,136, 1,135;
 // llama3.2-1b 1,056, 1,103, 1,129 and 1,088, 1,085, 1,096.
 inline constexpr int32_t kStreamedRows = 2;
 
-// Whether panels are the way: 16-bit elements, rows that begin at multiples of 16 bytes, and a few
-// dozen rows. More than half of kPanelRows are so only where little is to be done: each block
-// brings the activations itself, which then are half as many bytes as the weights, or as many.
-// Measured on an H200 in whole steps of 64 rows, by the library's products and by panels of gate
-// and up, with those of few weights, in us: gemma3-1b 1,473, 1,432, llama3.2-1b 1,299, 1,217; with
-// gate and up alone, in more blocks than there are multiprocessors: qwen3-4b 3,735, 4,031,
-// llama3.1-8b 5,279, 5,360.
+// Whether panels can be the way: 16-bit elements, and rows that begin at multiples of 16 bytes. It
+// does not hang on how many rows there are.
+inline bool FitsPanels(const PanelProductParams& p) {
+  const auto aligned = [](const void* data) { return reinterpret_cast<uintptr_t>(data) % 16 == 0; };
+  return p.rows > 0 && (p.weight.dtype == DType::kBFloat16 || p.weight.dtype == DType::kFloat16) &&
+         p.in.dtype == p.weight.dtype && p.in.width % 8 == 0 && aligned(p.in.data) &&
+         aligned(p.weight.data) && aligned(p.up.data);
+}
+
+// Whether panels are the way: they can be, and there are a few dozen rows. More than half of
+// kPanelRows are so only where little is to be done: each block brings the activations itself,
+// which then are half as many bytes as the weights, or as many. Measured on an H200 in whole steps
+// of 64 rows, by the library's products and by panels of gate and up, with those of few weights, in
+// us: gemma3-1b 1,473, 1,432, llama3.2-1b 1,299, 1,217; with gate and up alone, in more blocks than
+// there are multiprocessors: qwen3-4b 3,735, 4,031, llama3.1-8b 5,279, 5,360.
 inline bool TakesPanels(const PanelProductParams& p) {
   constexpr uint64_t kFewBytes = uint64_t{16} << 20;
   constexpr int32_t kFewOutputs = 132 * 64;  // of gate and up: a block a multiprocessor
-  const auto aligned = [](const void* data) { return reinterpret_cast<uintptr_t>(data) % 16 == 0; };
   const bool few = p.up.data != nullptr ? p.up.rows <= kFewOutputs : BytesOf(p.weight) <= kFewBytes;
-  return p.rows > kStreamedRows && p.rows <= (few ? kPanelRows : kPanelRows / 2) &&
-         (p.weight.dtype == DType::kBFloat16 || p.weight.dtype == DType::kFloat16) &&
-         p.in.dtype == p.weight.dtype && p.in.width % 8 == 0 && aligned(p.in.data) &&
-         aligned(p.weight.data) && aligned(p.up.data);
+  return FitsPanels(p) && p.rows > kStreamedRows && p.rows <= (few ? kPanelRows : kPanelRows / 2);
 }
 
 inline constexpr int32_t kMostUnnormedRows = 32;
@@ -131,9 +136,9 @@ struct PanelTuning {
 };
 
 namespace hopper {
-// Only what TakesPanels, and with unnormed rows TakesUnnormed. Sums are float32, in one order for
-// one number of rows. Where kernels are only loaded, those of fewer rows are, too. `maps` stays its
-// caller's.
+// Only what FitsPanels, and with unnormed rows TakesUnnormed. Sums are float32; what a row comes
+// to, where it is normed, hangs neither on the number of rows nor on what the others are. Where
+// kernels are only loaded, those of fewer rows are, too. `maps` stays its caller's.
 cudaError_t LaunchPanelProduct(const PanelProductParams& p, PanelMaps& maps,
                                const LaunchContext& context, const PanelTuning& tuning = {});
 }  // namespace hopper

@@ -128,7 +128,9 @@ __device__ __forceinline__ void CopyBox(void* to, const CUtensorMap& map, int co
 
 template <typename T, int kRows>
 __device__ __forceinline__ void MultiplyPanel(float (&d)[kRows / 2], uint64_t a, uint64_t b) {
-  if constexpr (std::is_same_v<T, __nv_bfloat16>) {
+  if constexpr (kRows == 128) {
+    MultiplyShared<T, 128>(d, a, b, true);
+  } else if constexpr (std::is_same_v<T, __nv_bfloat16>) {
     SIROCCO_MULTIPLY("bf16")
   } else {
     static_assert(std::is_same_v<T, __half>);

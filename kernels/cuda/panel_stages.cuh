@@ -25,7 +25,8 @@ inline constexpr int kGroup = kWarpgroup;  // threads that multiply
 inline constexpr int kJoiners = kWarp;     // that make factors and join the stream, with unnormed rows
 // And a warp that copies.
 constexpr int Threads(bool unnormed) { return kGroup + kWarp + (unnormed ? kJoiners : 0); }
-inline constexpr int kMostSplit = 8;
+inline constexpr int kManyRows = 128;  // of a tile, where there are more than kPanelRows
+constexpr int kMostSplit = 8;
 inline constexpr int kMostStages = 12;
 inline constexpr int kWide = 4;            // sums that are ended and stored at once
 using Four = Pack<float, kWide>;
@@ -102,8 +103,9 @@ struct Slot {
 
 // By one thread: brings stages [first, last) to the ring.
 template <int kRows, Pair kPair>
-__device__ __forceinline__ void CopyStages(const PanelArgs& p, int tile, int first, int last,
-                                           unsigned char* ring, uint64_t* full, uint64_t* empty) {
+__device__ __forceinline__ void CopyStages(const PanelArgs& p, int tile, int first_row, int first,
+                                           int last, unsigned char* ring, uint64_t* full,
+                                           uint64_t* empty) {
   using Shape = PanelShape<kRows, kPair>;
   const uint64_t policy = EvictFirstPolicy();
   const int output = tile * kPanelOutputs;
@@ -119,8 +121,8 @@ __device__ __forceinline__ void CopyStages(const PanelArgs& p, int tile, int fir
     unsigned char* const to = ring + slot * Shape::kStageBytes + kPanels * kPanelBytes;
 #pragma unroll
     for (int i = 0; i < Shape::kInPanels; ++i) {
-      CopyBox(to + i * Shape::kInBytes, p.in, stage * StageColumns<kPair>() + i * kColumns, 0,
-              &full[slot]);
+      CopyBox(to + i * Shape::kInBytes, p.in, stage * StageColumns<kPair>() + i * kColumns,
+              first_row, &full[slot]);
     }
   };
   const int filled = min(p.slots, last - first);

@@ -545,15 +545,29 @@ TEST_F(ComposeTest, PrefillMayBeMadeOfDecodesOperations) {
       }
       return names;
     };
+    const auto on_host = [](const Plan& plan) {  // layers whose products the host knows
+      int count = 0;
+      for (const OutputResidualParams& p : All<OutputResidualParams>(plan)) {
+        count += p.layer.host != nullptr ? 1 : 0;
+      }
+      return count;
+    };
     context.prefill = PrefillOps::kFused;
     EXPECT_EQ(layers(ComposePrefill(context)), layers(ComposeDecoder(context)));
+    EXPECT_EQ(on_host(ComposePrefill(context)), on_host(ComposeDecoder(context)));
+    EXPECT_GT(on_host(ComposePrefill(context)), 0);
+    context.prefill = PrefillOps::kFusedAnyLayer;
+    EXPECT_EQ(layers(ComposePrefill(context)), layers(ComposeDecoder(context)));
+    EXPECT_EQ(on_host(ComposePrefill(context)), on_host(ComposeAnyLayer(context)));
+    EXPECT_EQ(on_host(ComposePrefill(context)), 0);
     context.prefill = PrefillOps::kEager;
     EXPECT_EQ(layers(ComposePrefill(context)), layers(ComposeEagerDecode(context)));
     // What the head sees is whole.
-    for (const PrefillOps ops : {PrefillOps::kFused, PrefillOps::kEager}) {
+    for (const PrefillOps ops :
+         {PrefillOps::kFused, PrefillOps::kFusedAnyLayer, PrefillOps::kEager}) {
       context.prefill = ops;
       const Plan prefill = ComposePrefill(context);
-      const bool owes = ops == PrefillOps::kFused && context.descriptor.post_norms;
+      const bool owes = ops != PrefillOps::kEager && context.descriptor.post_norms;
       EXPECT_EQ(All<AddNormParams>(prefill).size(), owes ? 1u : 0u);
       EXPECT_THAT(All<PrefillAttentionParams>(prefill), IsEmpty());
       EXPECT_EQ(All<GatherRowsParams>(ComposePrefillHead(context)).at(0).in.data,

@@ -76,9 +76,10 @@ TEST_P(BatchInvarianceTest, RowsOfAProduct) {
   }
 }
 
-// A layer's operations, one after the other, and what each leaves.
+// A layer's operations, one after the other, and what each leaves; of layers that the host knows
+// too, whose products may be made otherwise.
 TEST_P(BatchInvarianceTest, RowsOfALayer) {
-  const LayerShape shapes[] = {
+  const LayerShape unknown[] = {
       {},
       {.hidden = 328,
        .heads = 8,
@@ -104,8 +105,19 @@ TEST_P(BatchInvarianceTest, RowsOfALayer) {
        .intermediate = 264,
        .activation = Activation::kGeluTanh},
   };
+  std::vector<LayerShape> shapes;
+  for (LayerShape shape : unknown) {
+    shapes.push_back(shape);
+    shape.on_host = true;
+    for (const bool adjacent : {false, true}) {
+      shape.adjacent = adjacent;
+      shapes.push_back(shape);
+    }
+  }
   for (const LayerShape& shape : shapes) {
-    SCOPED_TRACE(::testing::Message() << "heads of " << shape.head_dim);
+    SCOPED_TRACE(::testing::Message()
+                 << "heads of " << shape.head_dim << (shape.on_host ? ", on the host" : "")
+                 << (shape.adjacent ? ", adjacent" : ""));
     const LayerWorld w(memory(), shape, kRows, activations(), dtype(), kv());
     const auto empty = [&](int32_t width) { return memory().Empty(kRows, activations(), width); };
     const Rows normed = empty(shape.hidden), q = empty(w.ref.q_rows),

@@ -23,7 +23,7 @@ class OperationPairsTest : public FusedOpsTest {
   void ExpectPair(const Left& pair, const Left& again, const Left& in_turn) {
     EXPECT_EQ(pair.out, again.out);
     EXPECT_EQ(pair.stream, again.stream);
-    if (GetParam().device.invariant) {
+    if (GetParam().device.batch_invariant) {
       EXPECT_EQ(pair.out, in_turn.out);
       EXPECT_EQ(pair.stream, in_turn.stream);
       return;

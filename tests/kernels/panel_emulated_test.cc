@@ -8,6 +8,7 @@
 #include <cstring>
 #include <random>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "kernels/cuda/panel_maps.h"
@@ -254,6 +255,53 @@ TEST_P(PanelEmulatedTest, NormedProducts) {
     ASSERT_TRUE(TakesPanels(p));
     ASSERT_EQ(hopper::LaunchPanelProduct(p, maps, Context(), {GetParam(), 1}), cudaSuccess);
     ExpectNear(Wide(out), Product(Wide(in), Wide(weight), rows, outputs, inputs), 1e-5);
+  }
+}
+
+// More rows than a tile has, and parts of them: a row comes to the same bits in all.
+TEST_P(PanelEmulatedTest, RowsAmongAnyNumberOfRows) {
+  constexpr int kAll = 150, kInputs = 264, kOutputs = 130;
+  for (const bool gate_up : {false, true}) {
+    SCOPED_TRACE(gate_up ? "gate and up" : "onto what is there");
+    emulated::ForgetMutable();
+    Halves in(size_t{kAll} * kInputs);
+    Halves weight(size_t{kInputs} * kOutputs, false), up(size_t{kInputs} * kOutputs, false);
+    Singles bias(kOutputs, false), before(size_t{kAll} * kOutputs);
+    Fill(in, 1);
+    Fill(weight, 0.1f);
+    Fill(up, 0.1f);
+    Fill(bias, 0.3f);
+    Fill(before, 2);
+    const auto outputs_of = [&](int first, int rows) {
+      Singles out(static_cast<size_t>(rows) * kOutputs);
+      for (size_t i = 0; i < out.size(); ++i) out[i] = before[first * kOutputs + i];
+      PanelProductParams p;
+      p.rows = rows;
+      p.in = {in.data() + first * kInputs, DType::kBFloat16, kInputs};
+      p.weight = MatrixOf(weight, kOutputs, kInputs);
+      p.bias = bias.data();
+      p.out = RowsOf(out, kOutputs);
+      p.add = !gate_up;
+      if (gate_up) p.up = MatrixOf(up, kOutputs, kInputs);
+      EXPECT_TRUE(FitsPanels(p));
+      EXPECT_EQ(hopper::LaunchPanelProduct(p, maps, Context(), {GetParam(), 0}), cudaSuccess);
+      return Wide(out);
+    };
+    const Doubles all = outputs_of(0, kAll);
+    Doubles want = Product(Wide(in), Wide(weight), kAll, kOutputs, kInputs);
+    const Doubles ups = Product(Wide(in), Wide(up), kAll, kOutputs, kInputs);
+    for (size_t i = 0; i < want.size(); ++i) {
+      want[i] += bias[i % kOutputs];
+      want[i] = gate_up ? want[i] / (1 + std::exp(-want[i])) * ups[i] : want[i] + before[i];
+    }
+    ExpectNear(all, want, 1e-5);
+    const std::pair<int, int> parts[] = {{0, 1},   {149, 1}, {7, 3},  {30, 8},  {61, 13},
+                                         {77, 32}, {5, 33},  {2, 64}, {11, 65}, {1, 128}};
+    for (const auto& [first, rows] : parts) {
+      const Doubles part = outputs_of(first, rows);
+      const auto from = all.begin() + first * kOutputs;
+      EXPECT_EQ(part, Doubles(from, from + rows * kOutputs)) << rows << " rows from " << first;
+    }
   }
 }
 

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstddef>
+#include <initializer_list>
 #include <memory>
 #include <random>
 #include <utility>
@@ -18,17 +19,29 @@ class Maker {
       : device_(device), random_(seed), memory_(memory) {}
 
   Matrix MakeMatrix(DType dtype, int32_t rows, int32_t cols, float gain) {
-    const std::vector<float> values =
-        Values(size_t{1} * rows * cols, 0, gain / std::sqrt(static_cast<float>(cols)));
-    if (dtype == DType::kFloat32) {
-      return Packed({Upload(values.data(), values.size() * sizeof(float)), dtype, rows, cols});
+    Matrix matrix;
+    MakeMatrices({{&matrix, rows}}, dtype, cols, gain);
+    return matrix;
+  }
+
+  // One behind the other, as a model's files are laid out: a device may make one product of several
+  // matrices that are, and two models of the same weights are to be alike in that, too.
+  void MakeMatrices(std::initializer_list<std::pair<Matrix*, int32_t>> matrices, DType dtype,
+                    int32_t cols, float gain) {
+    std::vector<std::byte> bytes;
+    for (const auto& [to, rows] : matrices) {
+      *to = {nullptr, dtype, rows, cols};
+      for (const float value :
+           Values(size_t{1} * rows * cols, 0, gain / std::sqrt(static_cast<float>(cols)))) {
+        Append(value, dtype, bytes);
+      }
     }
-    std::vector<uint16_t> rounded;
-    for (const float value : values) {
-      rounded.push_back(dtype == DType::kBFloat16 ? BFloat16::FromFloat(value).bits
-                                                  : FloatToFloat16(value));
+    const auto* data = static_cast<const std::byte*>(Upload(bytes.data(), bytes.size()));
+    for (const auto& [to, rows] : matrices) {
+      to->data = data;
+      if (status_.ok()) status_ = device_.Pack(*to);
+      if (status_.ok()) data += BytesOf(*to);
     }
-    return Packed({Upload(rounded.data(), rounded.size() * sizeof(uint16_t)), dtype, rows, cols});
   }
 
   const float* MakeVector(int32_t size, float mean, float deviation) {
@@ -46,9 +59,13 @@ class Maker {
     return values;
   }
 
-  Matrix Packed(const Matrix& matrix) {
-    if (status_.ok()) status_ = device_.Pack(matrix);
-    return matrix;
+  static void Append(float value, DType dtype, std::vector<std::byte>& bytes) {
+    const auto append = [&](const auto& rounded) {
+      const auto* from = reinterpret_cast<const std::byte*>(&rounded);
+      bytes.insert(bytes.end(), from, from + sizeof(rounded));
+    };
+    if (dtype == DType::kFloat32) return append(value);
+    append(dtype == DType::kBFloat16 ? BFloat16::FromFloat(value).bits : FloatToFloat16(value));
   }
 
   const void* Upload(const void* host, size_t bytes) {
@@ -75,9 +92,8 @@ LayerWeights MakeLayer(const ModelDescriptor& d, DType dtype, Maker& maker) {
   const int32_t kv_rows = d.kv_heads * d.head_dim;
   LayerWeights layer;
   if (d.pre_norms) layer.attention_norm = maker.MakeVector(d.hidden_size, 1, 0.2f);
-  layer.q = maker.MakeMatrix(dtype, q_rows, d.hidden_size, 1);
-  layer.k = maker.MakeMatrix(dtype, kv_rows, d.hidden_size, 1);
-  layer.v = maker.MakeMatrix(dtype, kv_rows, d.hidden_size, 1);
+  maker.MakeMatrices({{&layer.q, q_rows}, {&layer.k, kv_rows}, {&layer.v, kv_rows}}, dtype,
+                     d.hidden_size, 1);
   layer.o = maker.MakeMatrix(dtype, d.hidden_size, q_rows, 1);
   if (d.qkv_bias) {
     layer.q_bias = maker.MakeVector(q_rows, 0, 0.2f);
