@@ -61,10 +61,16 @@ DecoderLayersParams LayersOperation(const ComposeContext& context, const LayerRe
 // the first has ended.
 Plan ComposeDecoder(const ComposeContext& context);
 
-// A prefill step up to the last layer's output; rows and segments are given (plan_prefill.cc).
+// A prefill step; rows and segments are given (plan_prefill.cc). What every row goes through: up to
+// the last layer's queries, keys and values.
 Plan ComposePrefill(const ComposeContext& context);
+// From there to the last layer's output, of all rows, for a step that scores tokens; empty where
+// ComposePrefill goes as far.
+Plan ComposePrefillEnd(const ComposeContext& context);
 // That output's rows head_index through the final norm and the LM head, into `logits`.
 Plan ComposePrefillHead(const ComposeContext& context);
+// After ComposePrefill alone: both, of the rows head_index.
+Plan ComposePrefillSampled(const ComposeContext& context);
 
 // What a device is asked whether it offers all layers as one operation.
 DecoderLayersShape MakeDecoderLayersShape(const ModelDescriptor& descriptor,
@@ -77,11 +83,24 @@ enum class Pass { kDecode, kPrefill, kPrefillAsDecode };
 // is null.
 void AddLayer(const ComposeContext& context, std::string_view part, const LayerRef& layer,
               Pass pass, int32_t* advance, Plan& plan);
-// All layers, normed where rows are written; the last one's output is normed by `final_norm`, or
-// not where that is null. Returns the buffer that the stream is in.
-// `paired`: products in pairs.
-Rows AddWrittenLayers(const ComposeContext& context, Pass pass, const float* final_norm,
-                      bool paired, Plan& plan);
+// Of layers normed where rows are written. The first operation, from `normed`, but of layer 0:
+void AddWrittenQkv(const ComposeContext& context, std::string_view part, const LayerRef& layer,
+                   Plan& plan);
+// the buffers that the stream is in before `layer`, and that a model with post-norms has it in
+// behind;
+struct StreamRows {
+  Rows stream;
+  Rows other;  // null: the same one
+};
+StreamRows StreamBefore(const ComposeContext& context, int32_t layer);
+// what follows attention, on as many rows as `rows` has, which leaves them in `normed` by
+// `next_norm`, or not normed where that is null. `paired`: products in pairs;
+void AddWrittenEnd(const ComposeContext& context, const LayerRef& layer, const StreamRows& rows,
+                   const float* next_norm, const Rows& normed, bool paired, Plan& plan);
+// the first `layers` layers, whole. Where those are all, the last one's output is normed by
+// `final_norm`.
+void AddWrittenLayers(const ComposeContext& context, Pass pass, int32_t layers,
+                      const float* final_norm, bool paired, Plan& plan);
 BeginStepParams DecodeBegin(const ComposeContext& context, int32_t* layer_counter);
 EmbedParams Embed(const ComposeContext& context);
 // Of `hidden`, into `normed`.
@@ -93,9 +112,15 @@ void AddSample(const ComposeContext& context, const int32_t* lanes, Plan& plan);
 // The MLP of a layer with experts.
 void AddExperts(const ComposeContext& context, std::string_view part, const LayerRef& layer,
                 int32_t* advance, Plan& plan);
-// From the products of q, k and v on.
+// From the products of q, k and v on; of a prefill in two, of which the second is one of these.
 void AddQkvAttention(const ComposeContext& context, std::string_view part, const LayerRef& layer,
                      Pass pass, Plan& plan);
+void AddQkvEnd(const ComposeContext& context, std::string_view part, const LayerRef& layer,
+               Plan& plan);
+void AddPrefillAttention(const ComposeContext& context, std::string_view part,
+                         const LayerRef& layer, Plan& plan);
+void AddDecodeAttention(const ComposeContext& context, std::string_view part, const LayerRef& layer,
+                        const RowMap& map, const Rows& q, Plan& plan);
 // What every fused operation knows of a layer. Without a counter: layer `index`.
 LayerRef MakeLayerRef(const ComposeContext& context, const int32_t* counter, int32_t index);
 

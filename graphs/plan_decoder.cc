@@ -6,29 +6,13 @@
 // what the attention adds.
 #include <algorithm>
 #include <cstdint>
-#include <utility>
+#include <string>
 
 #include "absl/strings/str_cat.h"
 #include "graphs/compose.h"
 
 namespace sirocco {
 namespace {
-
-// Before layer 0 nothing is left to be taken in, and later DownNorm has done it.
-void AddQkv(const ComposeContext& context, std::string_view part, const LayerRef& layer,
-            Plan& plan) {
-  const StepBuffers& b = context.buffers;
-  if (layer.index == 0) {
-    plan.Add(part, NormQkvParams{.layer = layer,
-                                 .hidden = b.hidden,
-                                 .normed = b.normed,
-                                 .qkv = b.qkv,
-                                 .delta = {},
-                                 .sum = {}});
-  } else {
-    plan.Add(part, QkvParams{.layer = layer, .normed = b.normed, .qkv = b.qkv});
-  }
-}
 
 // Norms where they are read: the layers of plan_layer.cc, one after the other.
 Plan ComposeChain(const ComposeContext& context) {
@@ -46,7 +30,8 @@ Plan ComposeChain(const ComposeContext& context) {
 // Norms where they are written.
 Plan ComposeWritten(const ComposeContext& context, bool paired) {
   Plan plan = ComposePrologue(context, nullptr);
-  AddWrittenLayers(context, Pass::kDecode, context.weights.final_norm, paired, plan);
+  AddWrittenLayers(context, Pass::kDecode, static_cast<int32_t>(context.layers.size()),
+                   context.weights.final_norm, paired, plan);
   AddHead(context, context.buffers.normed, plan);
   AddSample(context, context.buffers.rows.lane, plan);
   return plan;
@@ -100,53 +85,81 @@ DecoderLayersShape MakeDecoderLayersShape(const ModelDescriptor& descriptor,
   return shape;
 }
 
-Rows AddWrittenLayers(const ComposeContext& context, Pass pass, const float* final_norm,
-                      bool paired, Plan& plan) {
+// Before layer 0 nothing is left to be taken in, and later DownNorm has done it.
+void AddWrittenQkv(const ComposeContext& context, std::string_view part, const LayerRef& layer,
+                   Plan& plan) {
   const StepBuffers& b = context.buffers;
-  const int32_t layers = static_cast<int32_t>(context.layers.size());
+  if (layer.index == 0) {
+    plan.Add(part, NormQkvParams{.layer = layer,
+                                 .hidden = b.hidden,
+                                 .normed = b.normed,
+                                 .qkv = b.qkv,
+                                 .delta = {},
+                                 .sum = {}});
+  } else {
+    plan.Add(part, QkvParams{.layer = layer, .normed = b.normed, .qkv = b.qkv});
+  }
+}
+
+StreamRows StreamBefore(const ComposeContext& context, int32_t layer) {
+  const StepBuffers& b = context.buffers;
+  if (!context.descriptor.post_norms) return {.stream = b.hidden, .other = {}};
+  return layer % 2 == 0 ? StreamRows{.stream = b.hidden, .other = b.sum}
+                        : StreamRows{.stream = b.sum, .other = b.hidden};
+}
+
+void AddWrittenEnd(const ComposeContext& context, const LayerRef& layer, const StreamRows& rows,
+                   const float* next_norm, const Rows& normed, bool paired, Plan& plan) {
+  const StepBuffers& b = context.buffers;
+  const std::string part = absl::StrCat("layer ", layer.index);
   const bool post_norms = context.descriptor.post_norms;
   const Rows delta = post_norms ? b.delta : Rows();
-  Rows stream = b.hidden;
-  Rows other = post_norms ? b.sum : Rows();
+  const OutputResidualParams output{
+      .layer = layer, .attention = b.attention, .hidden = rows.stream, .delta = delta};
+  const NormGateUpParams gate_up{.layer = layer,
+                                 .hidden = rows.stream,
+                                 .normed = b.normed,
+                                 .out = b.activated,
+                                 .delta = delta,
+                                 .sum = rows.other};
+  if (paired) {
+    plan.Add(part, OutputGateUpParams{.output = output, .gate_up = gate_up});
+  } else {
+    plan.Add(part, output);
+    plan.Add(part, gate_up);
+  }
+  const DownNormParams down{.layer = layer,
+                            .in = b.activated,
+                            .hidden = post_norms ? rows.other : rows.stream,
+                            .next_norm = next_norm,
+                            .normed = normed,
+                            .delta = delta};
+  const int32_t next = layer.index + 1;
+  if (paired && next < static_cast<int32_t>(context.layers.size())) {
+    plan.Add(part, DownQkvParams{.down = down,
+                                 .qkv = {.layer = MakeLayerRef(context, nullptr, next),
+                                         .normed = normed,
+                                         .qkv = b.qkv}});
+  } else {
+    plan.Add(part, down);
+  }
+}
+
+void AddWrittenLayers(const ComposeContext& context, Pass pass, int32_t layers,
+                      const float* final_norm, bool paired, Plan& plan) {
+  const StepBuffers& b = context.buffers;
+  const bool last_is_here = layers == static_cast<int32_t>(context.layers.size());
   for (int32_t i = 0; i < layers; ++i) {
     plan.SetLayer(i);
     const std::string part = absl::StrCat("layer ", i);
     const LayerRef layer = MakeLayerRef(context, nullptr, i);
-    if (i == 0 || !paired) AddQkv(context, part, layer, plan);
+    if (i == 0 || !paired) AddWrittenQkv(context, part, layer, plan);
     AddQkvAttention(context, part, layer, pass, plan);
-    const OutputResidualParams output{
-        .layer = layer, .attention = b.attention, .hidden = stream, .delta = delta};
-    const NormGateUpParams gate_up{.layer = layer,
-                                   .hidden = stream,
-                                   .normed = b.normed,
-                                   .out = b.activated,
-                                   .delta = delta,
-                                   .sum = other};
-    if (paired) {
-      plan.Add(part, OutputGateUpParams{.output = output, .gate_up = gate_up});
-    } else {
-      plan.Add(part, output);
-      plan.Add(part, gate_up);
-    }
-    if (post_norms) std::swap(stream, other);
-    const bool last = i + 1 == layers;
-    const DownNormParams down{.layer = layer,
-                              .in = b.activated,
-                              .hidden = stream,
-                              .next_norm = last ? final_norm : context.layers[i + 1].attention_norm,
-                              .normed = b.normed,
-                              .delta = delta};
-    if (paired && !last) {
-      plan.Add(part, DownQkvParams{.down = down,
-                                   .qkv = {.layer = MakeLayerRef(context, nullptr, i + 1),
-                                           .normed = b.normed,
-                                           .qkv = b.qkv}});
-    } else {
-      plan.Add(part, down);
-    }
+    const float* const next_norm =
+        last_is_here && i + 1 == layers ? final_norm : context.layers[i + 1].attention_norm;
+    AddWrittenEnd(context, layer, StreamBefore(context, i), next_norm, b.normed, paired, plan);
   }
   plan.SetLayer(Plan::kNoLayer);
-  return stream;
 }
 
 Plan ComposeDecoder(const ComposeContext& context) {

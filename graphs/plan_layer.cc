@@ -33,32 +33,29 @@ Plan ComposePrologue(const ComposeContext& context, int32_t* layer_counter) {
   return plan;
 }
 
-void AddQkvAttention(const ComposeContext& context, std::string_view part, const LayerRef& layer,
-                     Pass pass, Plan& plan) {
+namespace {
+
+void AddWholeNorms(const ComposeContext& context, std::string_view part, const LayerRef& layer,
+                   Plan& plan) {
+  if (!context.descriptor.whole_norms) return;
+  plan.Add(part, NormQkParams{.layer = layer, .qkv = context.buffers.qkv});
+}
+
+}  // namespace
+
+void AddQkvEnd(const ComposeContext& context, std::string_view part, const LayerRef& layer,
+               Plan& plan) {
   const StepBuffers& b = context.buffers;
-  if (context.descriptor.whole_norms) plan.Add(part, NormQkParams{.layer = layer, .qkv = b.qkv});
-  if (pass == Pass::kDecode) {
-    plan.Add(part, QkvAttentionParams{.map = b.rows,
-                                      .lanes = context.lanes,
-                                      .layer = layer,
-                                      .qkv = b.qkv,
-                                      .q = b.q,
-                                      .out = b.attention});
-    return;
-  }
-  const LayerParams& params = context.layers[layer.index];
+  AddWholeNorms(context, part, layer, plan);
   plan.Add(
       part,
       QkvEndParams{.map = b.rows, .lanes = context.lanes, .layer = layer, .qkv = b.qkv, .q = b.q});
-  if (pass == Pass::kPrefillAsDecode) {
-    plan.Add(part, DecodeAttentionParams{.map = b.rows,
-                                         .lanes = context.lanes,
-                                         .q = b.q,
-                                         .shape = params.attention,
-                                         .kv = params.kv,
-                                         .out = b.attention});
-    return;
-  }
+}
+
+void AddPrefillAttention(const ComposeContext& context, std::string_view part,
+                         const LayerRef& layer, Plan& plan) {
+  const StepBuffers& b = context.buffers;
+  const LayerParams& params = context.layers[layer.index];
   plan.Add(part, PrefillAttentionParams{.map = b.rows,
                                         .lanes = context.lanes,
                                         .segments = b.segments.items,
@@ -67,6 +64,38 @@ void AddQkvAttention(const ComposeContext& context, std::string_view part, const
                                         .shape = params.attention,
                                         .kv = params.kv,
                                         .out = b.attention});
+}
+
+void AddDecodeAttention(const ComposeContext& context, std::string_view part, const LayerRef& layer,
+                        const RowMap& map, const Rows& q, Plan& plan) {
+  const LayerParams& params = context.layers[layer.index];
+  plan.Add(part, DecodeAttentionParams{.map = map,
+                                       .lanes = context.lanes,
+                                       .q = q,
+                                       .shape = params.attention,
+                                       .kv = params.kv,
+                                       .out = context.buffers.attention});
+}
+
+void AddQkvAttention(const ComposeContext& context, std::string_view part, const LayerRef& layer,
+                     Pass pass, Plan& plan) {
+  const StepBuffers& b = context.buffers;
+  if (pass == Pass::kDecode) {
+    AddWholeNorms(context, part, layer, plan);
+    plan.Add(part, QkvAttentionParams{.map = b.rows,
+                                      .lanes = context.lanes,
+                                      .layer = layer,
+                                      .qkv = b.qkv,
+                                      .q = b.q,
+                                      .out = b.attention});
+    return;
+  }
+  AddQkvEnd(context, part, layer, plan);
+  if (pass == Pass::kPrefillAsDecode) {
+    AddDecodeAttention(context, part, layer, b.rows, b.q, plan);
+  } else {
+    AddPrefillAttention(context, part, layer, plan);
+  }
 }
 
 void AddExperts(const ComposeContext& context, std::string_view part, const LayerRef& layer,

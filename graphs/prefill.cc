@@ -27,13 +27,17 @@ PrefillPass::PrefillPass(const ComposeContext& context, Device& device, const St
       stats_(stats),
       sizes_(options),
       pass_(ComposePrefill(context)),
+      end_(ComposePrefillEnd(context)),
       head_(ComposePrefillHead(context)),
+      sampled_(ComposePrefillSampled(context)),
       sample_(ComposePrefillSample(context)) {}
 
 absl::Status PrefillPass::Prepare() {
   absl::Status status = sirocco::Prepare(device_, pass_, options_.prefill_chunk_size);
+  if (status.ok()) status = sirocco::Prepare(device_, end_, options_.prefill_chunk_size);
   const int32_t head_rows = std::max(options_.max_batch_size, kScoreRows);
   if (status.ok()) status = sirocco::Prepare(device_, head_, head_rows);
+  if (status.ok()) status = sirocco::Prepare(device_, sampled_, options_.max_batch_size);
   if (status.ok()) status = sirocco::Prepare(device_, sample_, options_.max_batch_size);
   if (!status.ok()) return status;
   Plan score;
@@ -131,7 +135,8 @@ void PrefillPass::SetHead(int32_t head, int32_t row, StepHost& host) {
   host.head_position[head] = host.row_position[row];
 }
 
-absl::Status PrefillPass::RunHead(int32_t first, int32_t count, const StepHost& host) {
+absl::Status PrefillPass::RunHead(const Plan& plan, int32_t first, int32_t count,
+                                  const StepHost& host) {
   const size_t bytes = count * sizeof(int32_t);
   absl::Status status = device_.CopyToDevice(buffers_.head_index, host.head_index + first, bytes);
   if (status.ok()) {
@@ -140,14 +145,14 @@ absl::Status PrefillPass::RunHead(int32_t first, int32_t count, const StepHost& 
   if (status.ok()) {
     status = device_.CopyToDevice(buffers_.head_rows.position, host.head_position + first, bytes);
   }
-  return status.ok() ? head_.Run(device_.ops(), count) : status;
+  return status.ok() ? plan.Run(device_.ops(), count) : status;
 }
 
 absl::Status PrefillPass::ScoreSlice(int32_t top, int32_t first_row, int32_t count,
                                      StepHost& host) {
   const int32_t first = host.scored_count;
   for (int32_t i = 0; i < count; ++i) SetHead(first + i, first_row + i, host);
-  absl::Status status = RunHead(first, count, host);
+  absl::Status status = RunHead(head_, first, count, host);
   if (status.ok()) {
     ScoreTokensParams score = ScoreParams(top);
     score.rows = count;
@@ -174,7 +179,7 @@ absl::Status PrefillPass::Score(const PrefillStep& step, StepHost& host) {
   return absl::OkStatus();
 }
 
-absl::Status PrefillPass::Sample(const PrefillStep& step, StepHost& host) {
+absl::Status PrefillPass::Sample(const PrefillStep& step, bool scores, StepHost& host) {
   int32_t count = 0;
   int32_t end_row = 0;
   for (const PrefillChunk& chunk : step.chunks) {
@@ -183,7 +188,7 @@ absl::Status PrefillPass::Sample(const PrefillStep& step, StepHost& host) {
   }
   host.prefill_sampled_count = count;
   if (count == 0) return absl::OkStatus();
-  absl::Status status = RunHead(host.scored_count, count, host);
+  absl::Status status = RunHead(scores ? head_ : sampled_, host.scored_count, count, host);
   if (status.ok()) status = sample_.Run(device_.ops(), count);
   if (status.ok()) {
     status = device_.CopyToHost(host.prefill_sampled, buffers_.scores, count * sizeof(TokenScore));
@@ -208,10 +213,13 @@ absl::Status PrefillPass::RunPass(const StepHost& host) {
 }
 
 absl::Status PrefillPass::Launch(const PrefillStep& step, StepHost& host) {
+  const bool scores = std::ranges::any_of(
+      step.chunks, [](const PrefillChunk& chunk) { return chunk.score_count > 0; });
   absl::Status status = Upload(step, host);
   if (status.ok()) status = RunPass(host);
+  if (status.ok() && scores) status = end_.Run(device_.ops(), host.rows);
   if (status.ok()) status = Score(step, host);
-  return status.ok() ? Sample(step, host) : status;
+  return status.ok() ? Sample(step, scores, host) : status;
 }
 
 }  // namespace sirocco

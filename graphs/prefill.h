@@ -1,6 +1,7 @@
-// Prefill steps: one pass over the rows of all chunks, then the LM head for those rows alone whose
-// logits are asked for. In modes with graphs the pass is replayed where there is a recording of its
-// number of rows, to which it is filled up (prefill_sizes.h); the rest is issued one by one.
+// Prefill steps: one pass over the rows of all chunks, then the end of the last layer and the LM
+// head for those rows alone whose logits are asked for (where tokens are scored, the LM head
+// alone). In modes with graphs the pass is replayed where there is a recording of its number of
+// rows, to which it is filled up (prefill_sizes.h); the rest is issued one by one.
 #pragma once
 
 #include <cstdint>
@@ -25,7 +26,7 @@ class PrefillPass {
               LaneStore& lanes, StepInputs& inputs, const ExecutorOptions& options,
               ExecutorStats& stats);
 
-  static constexpr int kPlans = 3;
+  static constexpr int kPlans = 5;
 
   // Before the first step: has the device set up what the largest one needs.
   absl::Status Prepare();
@@ -48,12 +49,13 @@ class PrefillPass {
   // Scores in slices of kScoreRows. They follow each other in the order of work: no slice waits.
   absl::Status Score(const PrefillStep& step, StepHost& host);
   absl::Status ScoreSlice(int32_t top, int32_t first_row, int32_t count, StepHost& host);
-  absl::Status Sample(const PrefillStep& step, StepHost& host);
+  // `scores`: the step has gone through end_.
+  absl::Status Sample(const PrefillStep& step, bool scores, StepHost& host);
   ScoreTokensParams ScoreParams(int32_t top) const;
   // The logits of row `row` of the step will be those of head row `head`.
   static void SetHead(int32_t head, int32_t row, StepHost& host);
-  // Brings head rows [first, first + count) to the device, and computes their logits.
-  absl::Status RunHead(int32_t first, int32_t count, const StepHost& host);
+  // Brings head rows [first, first + count) to the device, and computes their logits by `plan`.
+  absl::Status RunHead(const Plan& plan, int32_t first, int32_t count, const StepHost& host);
 
   Device& device_;
   const StepBuffers& buffers_;
@@ -63,8 +65,10 @@ class PrefillPass {
   ExecutorStats& stats_;
   const PrefillSizes sizes_;
   PrefillGraphs graphs_;
-  Plan pass_;
-  Plan head_;
+  Plan pass_;     // of a step's rows
+  Plan end_;      // where tokens are scored, of the same, before
+  Plan head_;     // this, of head rows; else
+  Plan sampled_;  // this, of head rows
   Plan sample_;
 };
 

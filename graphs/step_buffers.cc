@@ -60,6 +60,7 @@ uint64_t PlaceStepBuffers(const ModelDescriptor& descriptor, const ExecutorOptio
 
   buffers.head_index = carver.Take<int32_t>(head_rows);
   buffers.head_rows = TakeRowMap(carver, head_rows);
+  buffers.head_q = TakeRows(carver, options.max_batch_size, q_width, dtype);
   buffers.head_hidden = TakeRows(carver, head_rows, descriptor.hidden_size, DType::kFloat32);
   buffers.head_normed = TakeRows(carver, head_rows, descriptor.hidden_size, dtype);
   buffers.logits = TakeRows(carver, head_rows, descriptor.vocab_size, DType::kFloat32);

@@ -42,9 +42,11 @@ struct StepBuffers {
   int32_t* experts = nullptr;  // [T, experts_a_row]: which a row takes
   float* shares = nullptr;     // [T, experts_a_row]
 
-  // Rows that the LM head sees: all rows of a decode step, chosen ones of a prefill step.
-  int32_t* head_index = nullptr;  // [H], H = max(max_batch_size, kScoreRows): rows of `hidden`
+  // Rows that the LM head sees: all rows of a decode step, chosen ones of a prefill step. Those
+  // that are sampled are also the rows that the end of a prefill step's last layer sees.
+  int32_t* head_index = nullptr;  // [H], H = max(max_batch_size, kScoreRows): rows of the step
   RowMap head_rows;               // [H]
+  Rows head_q;                    // [max_batch_size, heads * head_dim]
   Rows head_hidden, head_normed;  // [H, hidden]
   Rows logits;                    // [H, vocab] float32
   TokenScore* scores = nullptr;   // [H]

@@ -31,11 +31,6 @@ __device__ __forceinline__ void ArriveExpecting(uint64_t* barrier, uint32_t byte
       : "memory");
 }
 
-// SyncNamed for those who do not wait: what they have written is seen by those who do.
-__device__ __forceinline__ void ArriveNamed(int barrier, int threads) {
-  asm volatile("barrier.arrive %0, %1;" ::"r"(barrier), "r"(threads) : "memory");
-}
-
 // ---- Clusters -----------------------------------------------------------------------------------
 
 // ArriveCluster where nothing that was written before is read after it.

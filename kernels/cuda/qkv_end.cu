@@ -6,8 +6,11 @@
 //
 // Bytes: the sums once, q, k and v once; rotary tables, norms and biases from caches. Grid:
 // kThreads / lanes a head heads a block, through all heads of the first row, then of the next. No
-// shared memory. Heads that cannot be cut by fours, are not aligned, or whose layer the host does
+// shared memory. Of many rows of models that have neither biases nor norms of heads, a few lanes do
+// some heads. Heads that cannot be cut by fours, are not aligned, or whose layer the host does
 // not know, take a plain kernel: a warp a head, in passes over its sums.
+#include <type_traits>
+
 #include "kernels/cuda/epilogue.cuh"
 #include "kernels/cuda/head_end.cuh"
 #include "kernels/cuda/kernels.h"
@@ -230,6 +233,69 @@ __global__ void __launch_bounds__(kThreads) WideQkvEndKernel(const __grid_consta
   }
 }
 
+// Heads without biases and norms that are turned whole, or not at all, as values: kHeads of a row
+// at once, which share its position and its angles, eight elements of each a lane. What waits for
+// memory one after the other here, the position, angles and the block, is waited for once.
+constexpr int kTurnedHeads = 4;
+
+template <typename T, int kLanes>
+__global__ void __launch_bounds__(kThreads) TurnHeadsKernel(const __grid_constant__ WideQkvEnd p) {
+  constexpr int kHalf = kLanes * kWide;
+  constexpr int kHeadDim = 2 * kHalf;
+  const int groups = p.heads / kTurnedHeads;  // of a row
+  const int item = static_cast<int>(blockIdx.x * (kThreads / kLanes) + threadIdx.x / kLanes);
+  WaitForDependency();
+  LaunchDependents();
+  if (item >= p.rows * groups) return;
+  const int row = item / groups;
+  const int head = item % groups * kTurnedHeads;
+  const bool is_q = head < p.q_heads;
+  const bool is_v = head >= p.q_heads + p.kv.kv_heads;
+  const int element = static_cast<int>(threadIdx.x) % kLanes * kWide;
+  const int position = p.map.position[row];
+  const int lane = is_q ? 0 : p.map.lane[row];
+  const float* const from = p.qkv + (int64_t{row} * p.heads + head) * kHeadDim + element;
+  float x[kTurnedHeads][2][kWide];
+#pragma unroll
+  for (int h = 0; h < kTurnedHeads; ++h) {
+    LoadFloats<float, kWide>(from + h * kHeadDim, x[h][0]);
+    LoadFloats<float, kWide>(from + h * kHeadDim + kHalf, x[h][1]);
+  }
+  if (!is_v) {
+    float cosine[kWide], sine[kWide];
+    const float* const angles = p.rotary.cos_sin + int64_t{position} * kHeadDim + element;
+    LoadFloats<float, kWide>(angles, cosine);
+    LoadFloats<float, kWide>(angles + kHalf, sine);
+#pragma unroll
+    for (int h = 0; h < kTurnedHeads; ++h) {
+#pragma unroll
+      for (int i = 0; i < kWide; ++i) {
+        const float first = x[h][0][i];
+        const float second = x[h][1][i];
+        x[h][0][i] = first * cosine[i] - second * sine[i];
+        x[h][1][i] = second * cosine[i] + first * sine[i];
+      }
+    }
+  }
+  const auto store = [&](T* to, int64_t stride) {
+#pragma unroll
+    for (int h = 0; h < kTurnedHeads; ++h) {
+      StoreFloats<T, kWide>(x[h][0], to + h * stride);
+      StoreFloats<T, kWide>(x[h][1], to + h * stride + kHalf);
+    }
+  };
+  if (is_q) {
+    store(static_cast<T*>(p.q_out) + (int64_t{row} * p.q_heads + head) * kHeadDim + element,
+          kHeadDim);
+    return;
+  }
+  const int own = head - p.q_heads - (is_v ? p.kv.kv_heads : 0);
+  const int block = p.lanes.BlockTable(lane, p.kv.group)[position / p.kv.block_size];
+  store(static_cast<T*>(p.kv.data) + OffsetInBlock(p.kv, block, own, position) +
+            (is_v ? p.kv.value_offset : 0) + element,
+        int64_t{p.kv.block_size} * kHeadDim);
+}
+
 // A warp a head, element by element, several times through its sums.
 template <typename T>
 __global__ void __launch_bounds__(kThreads)
@@ -364,28 +430,61 @@ bool IsWide(const QkvEndParams& p) {
   return wide;
 }
 
-template <typename T, int kLanes, int kPairs, bool kScaled>
-cudaError_t LaunchWide(const QkvEndParams& p, const LaunchContext& context) {
+WideQkvEnd WideOf(const QkvEndParams& p) {
   const LayerParams& layer = *p.layer.host;
   const int32_t q_heads = p.layer.q_rows / p.layer.head_dim;
-  const WideQkvEnd wide = {.map = p.map,
-                           .lanes = p.lanes,
-                           .qkv = static_cast<const float*>(p.qkv.data),
-                           .q_bias = layer.q_bias,
-                           .k_bias = layer.k_bias,
-                           .v_bias = layer.v_bias,
-                           .q_norm = layer.q_norm,
-                           .k_norm = layer.k_norm,
-                           .rotary = layer.rotary,
-                           .kv = layer.kv,
-                           .epsilon = layer.norm_epsilon,
-                           .q_out = p.q.data,
-                           .q_heads = q_heads,
-                           .heads = q_heads + 2 * layer.kv.kv_heads,
-                           .rows = p.rows};
+  return {.map = p.map,
+          .lanes = p.lanes,
+          .qkv = static_cast<const float*>(p.qkv.data),
+          .q_bias = layer.q_bias,
+          .k_bias = layer.k_bias,
+          .v_bias = layer.v_bias,
+          .q_norm = layer.q_norm,
+          .k_norm = layer.k_norm,
+          .rotary = layer.rotary,
+          .kv = layer.kv,
+          .epsilon = layer.norm_epsilon,
+          .q_out = p.q.data,
+          .q_heads = q_heads,
+          .heads = q_heads + 2 * layer.kv.kv_heads,
+          .rows = p.rows};
+}
+
+template <typename T, int kLanes, int kPairs, bool kScaled>
+cudaError_t LaunchWide(const QkvEndParams& p, const LaunchContext& context) {
+  const WideQkvEnd wide = WideOf(p);
   return LaunchKernel(WideQkvEndKernel<T, kLanes, kPairs, kScaled>,
                       dim3(Blocks(int64_t{p.rows} * wide.heads, kThreads / kLanes)), dim3(kThreads),
                       0, context, wide);
+}
+
+// With fewer rows the device holds all heads at once.
+constexpr int32_t kTurnedRows = 128;
+
+// Of wide ones.
+bool IsTurned(const QkvEndParams& p) {
+  const LayerParams& layer = *p.layer.host;
+  const int32_t head_dim = p.layer.head_dim;
+  return p.rows >= kTurnedRows && (head_dim == 64 || head_dim == 128) &&
+         layer.rotary.dim == head_dim && layer.q_bias == nullptr && layer.k_bias == nullptr &&
+         layer.v_bias == nullptr && layer.q_norm == nullptr && layer.k_norm == nullptr &&
+         p.layer.q_rows / head_dim % kTurnedHeads == 0 && layer.kv.kv_heads % kTurnedHeads == 0 &&
+         p.q.dtype == layer.kv.dtype && p.q.dtype != DType::kFloat32;
+}
+
+// Queries and cache of one 16-bit type.
+template <typename T>
+cudaError_t LaunchTurned(const QkvEndParams& p, const LaunchContext& context) {
+  const WideQkvEnd wide = WideOf(p);
+  const auto launch = [&](auto lanes, auto kernel) {
+    const int64_t items = int64_t{p.rows} * (wide.heads / kTurnedHeads);
+    return LaunchKernel(kernel, dim3(Blocks(items, kThreads / lanes())), dim3(kThreads), 0, context,
+                        wide);
+  };
+  if (p.layer.head_dim == 64) {
+    return launch(std::integral_constant<int, 8>(), TurnHeadsKernel<T, 8>);
+  }
+  return launch(std::integral_constant<int, 16>(), TurnHeadsKernel<T, 16>);
 }
 
 // For heads of up to 512 elements.
@@ -404,6 +503,9 @@ cudaError_t LaunchQkvEnd(const QkvEndParams& p, const LaunchContext& context) {
     using T = decltype(zero);
     const int64_t pairs = CeilDiv(p.layer.head_dim, 2 * kWide);
     if (pairs <= 64 && IsWide(p)) {
+      if constexpr (!std::is_same_v<T, float>) {
+        if (IsTurned(p)) return LaunchTurned<T>(p, context);
+      }
       return p.layer.kv_dtype == DType::kFloat8 ? LaunchWide<T, true>(p, pairs, context)
                                                 : LaunchWide<T, false>(p, pairs, context);
     }

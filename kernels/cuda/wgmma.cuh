@@ -49,6 +49,11 @@ __device__ __forceinline__ void SyncNamed(int barrier, int threads) {
   asm volatile("barrier.sync %0, %1;" ::"r"(barrier), "r"(threads) : "memory");
 }
 
+// SyncNamed for those who do not wait: what they have written is seen by those who do.
+__device__ __forceinline__ void ArriveNamed(int barrier, int threads) {
+  asm volatile("barrier.arrive %0, %1;" ::"r"(barrier), "r"(threads) : "memory");
+}
+
 // What ordinary stores and copies have brought to shared memory is seen by the matrix units.
 __device__ __forceinline__ void FenceForMatrixUnits() {
   asm volatile("fence.proxy.async.shared::cta;" ::: "memory");

@@ -17,12 +17,16 @@ template <typename T, int kDim>
 class WgmmaConsumer {
   using Shape = WgmmaShape<kDim>;
   static constexpr int kScores = Shape::kSlots / 2;  // of a thread, for its two rows
+  static constexpr int kTurns = 2;                   // the first of two named barriers
+  static_assert(Shape::kConsumers == 2);
 
  public:
   __device__ __forceinline__ WgmmaConsumer(const PrefillAttentionParams& p, unsigned char* shared,
                                            WgmmaBarriers<kDim>& barriers,
                                            const WgmmaPlaces<kDim>& places)
-      : p_(p), shared_(shared), barriers_(barriers), places_(places) {}
+      : p_(p), shared_(shared), barriers_(barriers), places_(places) {
+    if (Group() == 1) GiveTurn();  // the first begins
+  }
 
   // False: there was no item.
   __device__ __forceinline__ bool Item() {
@@ -48,18 +52,22 @@ class WgmmaConsumer {
     float score[kScores];
     uint32_t weight[kScores / 8][4];
 
+    TakeTurn();
     MultiplyKeys(score);
     CommitProducts();
+    GiveTurn();
     WaitForProducts<0>();
     Settle(score);
     EndKeys(tiles == 1);
     Softmax(score, position, first + Lane() % 4 * 2, masked(first), maximum, sum, factor);
     Round(score, weight);
     for (int tile = 1; tile < tiles; ++tile) {
+      TakeTurn();
       MultiplyKeys(score);
       CommitProducts();
       MultiplyValues(weight, out);
       CommitProducts();
+      GiveTurn();
       WaitForProducts<1>();
       Settle(score);
       EndKeys(tile + 1 == tiles);
@@ -84,6 +92,13 @@ class WgmmaConsumer {
  private:
   static __device__ __forceinline__ int Group() {
     return static_cast<int>(threadIdx.x) / kWarpgroup - 1;
+  }
+  // One warpgroup's products are enqueued at once, then the other's. Both have as many tiles.
+  static __device__ __forceinline__ void TakeTurn() {
+    SyncNamed(kTurns + Group(), 2 * kWarpgroup);
+  }
+  static __device__ __forceinline__ void GiveTurn() {
+    ArriveNamed(kTurns + 1 - Group(), 2 * kWarpgroup);
   }
   static __device__ __forceinline__ int Lane() { return static_cast<int>(threadIdx.x) % kWarp; }
 
@@ -161,30 +176,60 @@ class WgmmaConsumer {
         }
       }
     }
+    // Some maxima and sums side by side: one chain of each would wait for itself.
+    constexpr int kChains = 4;
+    float most[2][kChains];
+#pragma unroll
+    for (int i = 0; i < kChains * 4; i += 4) {
+#pragma unroll
+      for (int half = 0; half < 2; ++half) {
+        most[half][i / 4] = fmaxf(score[i + 2 * half], score[i + 2 * half + 1]);
+      }
+    }
+#pragma unroll
+    for (int i = kChains * 4; i < kScores; i += 4) {
+#pragma unroll
+      for (int half = 0; half < 2; ++half) {
+        float& m = most[half][i / 4 % kChains];
+        m = fmaxf(m, fmaxf(score[i + 2 * half], score[i + 2 * half + 1]));
+      }
+    }
+    float shift[2], total[2][2] = {};
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
-      float most = maximum[half];
+      float m = fmaxf(fmaxf(most[half][0], most[half][1]), fmaxf(most[half][2], most[half][3]));
+      most[half][0] = fmaxf(m, maximum[half]);
+    }
+    // Four threads share a row.
 #pragma unroll
-      for (int i = 0; i < kScores; i += 4) {
-        most = fmaxf(most, fmaxf(score[i + 2 * half], score[i + 2 * half + 1]));
+    for (int other = 1; other < 4; other *= 2) {
+#pragma unroll
+      for (int half = 0; half < 2; ++half) {
+        most[half][0] = fmaxf(most[half][0], __shfl_xor_sync(kAllLanes, most[half][0], other));
       }
-      // Four threads share a row.
-      most = fmaxf(most, __shfl_xor_sync(kAllLanes, most, 1));
-      most = fmaxf(most, __shfl_xor_sync(kAllLanes, most, 2));
+    }
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
       // A row that has seen no slot yet keeps weights of zero.
-      const float shift = most == -INFINITY ? 0.0f : most * scale;
-      factor[half] = Exp2(maximum[half] * scale - shift);
-      maximum[half] = most;
-      float total = 0;
+      shift[half] = most[half][0] == -INFINITY ? 0.0f : most[half][0] * scale;
+      factor[half] = Exp2(maximum[half] * scale - shift[half]);
+      maximum[half] = most[half][0];
+    }
 #pragma unroll
-      for (int i = 0; i < kScores; i += 4) {
+    for (int i = 0; i < kScores; i += 4) {
 #pragma unroll
-        for (int j = 2 * half; j < 2 * half + 2; ++j) {
-          score[i + j] = Exp2(score[i + j] * scale - shift);
-          total += score[i + j];
+      for (int half = 0; half < 2; ++half) {
+#pragma unroll
+        for (int j = 0; j < 2; ++j) {
+          float& x = score[i + 2 * half + j];
+          x = Exp2(x * scale - shift[half]);
+          total[half][j] += x;
         }
       }
-      sum[half] = sum[half] * factor[half] + total;
+    }
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      sum[half] = sum[half] * factor[half] + (total[half][0] + total[half][1]);
     }
   }
 

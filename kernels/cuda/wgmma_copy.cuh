@@ -22,7 +22,7 @@ class WgmmaProducer {
   static constexpr uint32_t kWarpSlots = Shape::kSlots / kWarps;
   static constexpr uint32_t kWarpRows = Shape::kRows / kWarps;
   static constexpr uint32_t kPassRows = kWarp / kUnits;
-  static constexpr int kBatch = 8;  // passes whose addresses are known before the first is copied
+  static constexpr int kBatch = 4;  // passes whose addresses are known before the first is copied
 
  public:
   __device__ __forceinline__ WgmmaProducer(const PrefillAttentionParams& p, unsigned char* shared,

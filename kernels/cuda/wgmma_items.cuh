@@ -25,9 +25,9 @@ struct WgmmaShape {
   static constexpr int kValuesAt = kKeysAt + kStages * kTileBytes;
   static constexpr int kAlignment = 1024;
   static constexpr int kSharedBytes = kValuesAt + kStages * kTileBytes + kAlignment;
-  // A thread's: 168 * 3 = 56 + 224 * 2.
-  static constexpr int kProducerRegisters = 56;
-  static constexpr int kConsumerRegisters = 224;
+  // A thread's: 168 * 3 = 104 + 200 * 2 = 56 + 224 * 2. Who copies spills with 56.
+  static constexpr int kProducerRegisters = kDim > 128 ? 56 : 104;
+  static constexpr int kConsumerRegisters = kDim > 128 ? 224 : 200;
 };
 
 // What the warpgroups tell each other, in shared memory.

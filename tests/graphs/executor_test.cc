@@ -337,12 +337,14 @@ TEST_P(ExecutorTest, APrefillIsFilledUpByALaneOfItsOwn) {
       EXPECT_EQ(map.lane[r], 4);
       EXPECT_EQ(map.position[r], r - rows);
     }
-    // The head sees the chunks' last rows.
-    const auto head = device_.Ran<GatherRowsParams>();
-    ASSERT_EQ(head.size(), 1u);
-    EXPECT_EQ(head[0].rows, static_cast<int32_t>(count));
-    for (size_t i = 0; i < count; ++i) {
-      EXPECT_EQ(head[0].index[i], static_cast<int32_t>(10 * i + 9));
+    // The last layer's end and the head see the chunks' last rows: of queries and of the stream.
+    const auto sampled = device_.Ran<GatherRowsParams>();
+    ASSERT_EQ(sampled.size(), 2u);
+    for (const GatherRowsParams& gather : sampled) {
+      EXPECT_EQ(gather.rows, static_cast<int32_t>(count));
+      for (size_t i = 0; i < count; ++i) {
+        EXPECT_EQ(gather.index[i], static_cast<int32_t>(10 * i + 9));
+      }
     }
     for (int32_t lane = 0; lane < 4; ++lane) StartLane(lane, 10);
   }
@@ -556,7 +558,7 @@ TEST_P(ExecutorTest, PrefillIsOnePassOverAllChunks) {
   EXPECT_TRUE(result->scored.empty());
 
   const auto attention = device_.Ran<PrefillAttentionParams>();
-  ASSERT_EQ(attention.size(), 3u);  // layers
+  ASSERT_EQ(attention.size(), 2u);  // of three layers: the last one's is of sampled rows
   EXPECT_EQ(attention[0].rows, 33);
   ASSERT_EQ(*attention[0].segment_count, 3);
   const PrefillSegment& last = attention[0].segments[2];
@@ -568,14 +570,32 @@ TEST_P(ExecutorTest, PrefillIsOnePassOverAllChunks) {
   EXPECT_EQ(attention[0].map.position[5], 9);
   EXPECT_EQ(attention[0].map.lane[6], 0);
   EXPECT_EQ(attention[0].map.position[6], 0);
-  // The LM head sees the two last rows only.
+  // The last layer's end and the LM head see the two last rows only.
   const auto sample = device_.Ran<SampleParams>();
   ASSERT_EQ(sample.size(), 1u);
   EXPECT_EQ(sample[0].rows, 2);
   const auto gather = device_.Ran<GatherRowsParams>();
-  ASSERT_EQ(gather.size(), 1u);
+  ASSERT_EQ(gather.size(), 2u);
   EXPECT_EQ(gather[0].index[0], 5);
   EXPECT_EQ(gather[0].index[1], 32);
+  const auto ends = device_.Ran<DownNormParams>();
+  ASSERT_EQ(ends.size(), 3u);
+  EXPECT_EQ(ends[1].rows, 33);
+  EXPECT_EQ(ends[2].rows, 2);
+  const auto end = device_.Ran<DecodeAttentionParams>();
+  ASSERT_EQ(end.size(), 1u);
+  EXPECT_EQ(end[0].rows, 2);
+  EXPECT_EQ(end[0].map.lane[1], 3);
+  EXPECT_EQ(end[0].map.position[0], 9);
+  EXPECT_EQ(end[0].map.position[1], 6);
+
+  // A chunk that ends no prompt needs no end of the last layer.
+  device_.run.clear();
+  const std::vector<PrefillChunk> middle = {{.lane = 0, .first_position = 20, .count = 12}};
+  ASSERT_TRUE(executor_->Prefill({.chunks = middle}).ok());
+  EXPECT_EQ(device_.Ran<QkvEndParams>().size(), 3u);
+  EXPECT_EQ(device_.Ran<DownNormParams>().size(), 2u);
+  EXPECT_TRUE(device_.Ran<GatherRowsParams>().empty());
 
   // What was sampled counts: the lane's length is one more.
   const std::vector<PrefillChunk> again = {{.lane = 3, .first_position = 0, .count = 8}};
@@ -605,6 +625,12 @@ TEST_P(ExecutorTest, ScoresComeInBoundedSlicesOfARowsOwnPosition) {
     slices.push_back(score.rows);
   }
   EXPECT_THAT(slices, ElementsAre(32, 8, 5));
+  // Their rows are of the whole last layer, which a slice does not read again.
+  const auto attention = device_.Ran<PrefillAttentionParams>();
+  ASSERT_EQ(attention.size(), 3u);
+  EXPECT_EQ(attention[2].rows, attention[1].rows);
+  EXPECT_EQ(device_.Ran<DownNormParams>().size(), 3u);
+  EXPECT_TRUE(device_.Ran<DecodeAttentionParams>().empty());
 }
 
 TEST_P(ExecutorTest, ABadPrefillStepIsNamedAndRunsNothing) {

@@ -499,7 +499,7 @@ std::vector<std::string> NamesOf(const Plan& plan) {
 TEST_F(ComposeTest, PrefillIsTheDecodersLayersWithAnAttentionOfItsOwn) {
   for (const RandomNorms norms : {RandomNorms::kFew, RandomNorms::kAll}) {
     Make(norms);
-    const Plan prefill = ComposePrefill(Context());
+    Plan prefill = ComposePrefill(Context());
     EXPECT_FALSE(All<BeginStepParams>(prefill).at(0).derive_positions);
     EXPECT_TRUE(All<BeginStepParams>(ComposeEagerDecode(Context())).at(0).derive_positions);
     std::vector<std::string> names = {"begin_step", "embed"};
@@ -507,6 +507,9 @@ TEST_F(ComposeTest, PrefillIsTheDecodersLayersWithAnAttentionOfItsOwn) {
       names.insert(names.end(), {i == 0 ? "norm_qkv" : "qkv", "qkv_end", "prefill_attention",
                                  "output_residual", "norm_gate_up", "down_norm"});
     }
+    const std::vector<std::string> before(names.begin(), names.end() - 4);
+    EXPECT_THAT(NamesOf(prefill), ElementsAreArray(before));
+    prefill.Append(ComposePrefillEnd(Context()));
     EXPECT_THAT(NamesOf(prefill), ElementsAreArray(names));
 
     const auto ends = All<DownNormParams>(prefill);
@@ -522,6 +525,53 @@ TEST_F(ComposeTest, PrefillIsTheDecodersLayersWithAnAttentionOfItsOwn) {
       EXPECT_EQ(attention.segment_count, buffers_.segments.count);
     }
   }
+}
+
+// Rows that are not sampled need no more of the last layer than keys and values.
+TEST_F(ComposeTest, TheLastLayersEndIsOfSampledRows) {
+  for (const RandomNorms norms : {RandomNorms::kFew, RandomNorms::kAll, RandomNorms::kPost}) {
+    Make(norms);
+    const bool post_norms = norms != RandomNorms::kFew;
+    const Plan sampled = ComposePrefillSampled(Context());
+    EXPECT_THAT(NamesOf(sampled),
+                ElementsAre("gather_rows", "gather_rows", "attention", "output_residual",
+                            "norm_gate_up", "down_norm", "matmul"));
+    const auto gathered = All<GatherRowsParams>(sampled);
+    EXPECT_EQ(gathered.at(0).in.data, buffers_.q.data);
+    EXPECT_EQ(gathered.at(0).out.data, buffers_.head_q.data);
+    EXPECT_EQ(gathered.at(1).in.data, buffers_.hidden.data);  // of two layers: back again
+    EXPECT_EQ(gathered.at(1).out.data, buffers_.head_hidden.data);
+    for (const GatherRowsParams& gather : gathered) EXPECT_EQ(gather.index, buffers_.head_index);
+    const auto attention = All<DecodeAttentionParams>(sampled).at(0);
+    EXPECT_EQ(attention.map.lane, buffers_.head_rows.lane);
+    EXPECT_EQ(attention.map.position, buffers_.head_rows.position);
+    EXPECT_EQ(attention.q.data, buffers_.head_q.data);
+    EXPECT_EQ(attention.kv.data, layers_[2].kv.data);
+    EXPECT_EQ(attention.shape.window, layers_[2].attention.window);
+    // The stream of all rows stays as it is.
+    const auto output = All<OutputResidualParams>(sampled).at(0);
+    const auto gate_up = All<NormGateUpParams>(sampled).at(0);
+    const auto down = All<DownNormParams>(sampled).at(0);
+    EXPECT_EQ(output.attention.data, attention.out.data);
+    EXPECT_EQ(output.layer.host, &layers_[2]);
+    EXPECT_EQ(output.hidden.data, buffers_.head_hidden.data);
+    EXPECT_EQ(gate_up.hidden.data, buffers_.head_hidden.data);
+    EXPECT_EQ(gate_up.sum.data, post_norms ? buffers_.sum.data : nullptr);
+    EXPECT_EQ(down.hidden.data, post_norms ? buffers_.sum.data : buffers_.head_hidden.data);
+    EXPECT_EQ(down.next_norm, model_.weights.final_norm);
+    EXPECT_EQ(down.normed.data, buffers_.head_normed.data);
+    EXPECT_EQ(All<MatMulParams>(sampled).at(0).in.data, buffers_.head_normed.data);
+  }
+}
+
+// A chain's last layer is whole: nothing is left but the head.
+TEST_F(ComposeTest, ChainsOfPrefillAreWhole) {
+  Make(RandomNorms::kExperts);
+  const ComposeContext context = Context();
+  EXPECT_EQ(All<ExpertsParams>(ComposePrefill(context)).size(), 3u);
+  EXPECT_EQ(All<PrefillAttentionParams>(ComposePrefill(context)).size(), 3u);
+  EXPECT_THAT(ComposePrefillEnd(context).entries(), IsEmpty());
+  EXPECT_EQ(NamesOf(ComposePrefillSampled(context)), NamesOf(ComposePrefillHead(context)));
 }
 
 // Where a device asks for it: then a position's bits do not hang on the pass.
@@ -570,6 +620,8 @@ TEST_F(ComposeTest, PrefillMayBeMadeOfDecodesOperations) {
       const bool owes = ops != PrefillOps::kEager && context.descriptor.post_norms;
       EXPECT_EQ(All<AddNormParams>(prefill).size(), owes ? 1u : 0u);
       EXPECT_THAT(All<PrefillAttentionParams>(prefill), IsEmpty());
+      EXPECT_THAT(ComposePrefillEnd(context).entries(), IsEmpty());
+      EXPECT_EQ(NamesOf(ComposePrefillSampled(context)), NamesOf(ComposePrefillHead(context)));
       EXPECT_EQ(All<GatherRowsParams>(ComposePrefillHead(context)).at(0).in.data,
                 buffers_.hidden.data);
     }

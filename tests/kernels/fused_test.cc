@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <tuple>
 #include <utility>
 
 #include "tests/kernels/fused_ops_test.h"
@@ -98,6 +99,27 @@ TEST_P(FusedTest, QkvAttentionOfManyRows) {
                            .adjacent = true};
     for (const int32_t rows : {70, 90}) {
       OnShape(shape, rows, [&](const LayerWorld& w) { ExpectQkvAttention(w); });
+    }
+  }
+}
+
+// As prompts of most models have them: many rows, heads turned whole, with neither biases nor
+// norms. The CUDA backend ends some heads at once where the host knows the layer.
+TEST_P(FusedTest, QkvAttentionOfManyRowsAndPlainHeads) {
+  if (InBlocks(dtype())) GTEST_SKIP() << "the same products, of other weights";
+  for (const auto& [head_dim, heads, kv_heads] :
+       {std::tuple(64, 8, 4), std::tuple(128, 4, 4), std::tuple(64, 6, 2)}) {
+    SCOPED_TRACE(head_dim);
+    for (const bool turned : {true, false}) {
+      const LayerShape shape{.hidden = 64,
+                             .heads = heads,
+                             .kv_heads = kv_heads,
+                             .head_dim = head_dim,
+                             .rotary_dim = turned ? head_dim : head_dim / 2,
+                             .biases = false,
+                             .on_host = true,
+                             .adjacent = true};
+      OnShape(shape, 133, [&](const LayerWorld& w) { ExpectQkvAttention(w); });
     }
   }
 }

@@ -13,6 +13,7 @@ inline void WaitBarrier(uint64_t* barrier, uint32_t parity) {
   emulated::WaitPhase(barrier, parity);
 }
 inline void SyncNamed(int barrier, int threads) { emulated::Barrier(barrier, threads, true); }
+inline void ArriveNamed(int barrier, int threads) { emulated::Barrier(barrier, threads, false); }
 inline uint64_t Operand(const void* at) { return reinterpret_cast<uintptr_t>(at) / 16; }
 inline void BeginProducts() {}
 inline void CommitProducts() { emulated::CommitGroup(); }
