@@ -92,6 +92,12 @@ __device__ __forceinline__ void CopyAsync16To(uint32_t shared, const void* globa
 }
 
 // The same with a policy of the L2 cache.
+__device__ __forceinline__ void CopyAsync16To(uint32_t shared, const void* global,
+                                              uint64_t policy) {
+  asm volatile("cp.async.cg.shared.global.L2::cache_hint [%0], [%1], 16, %2;" ::"r"(shared),
+               "l"(global), "l"(policy)
+               : "memory");
+}
 __device__ __forceinline__ void CopyAsync16(void* shared, const void* global, bool valid,
                                             uint64_t policy) {
   const int bytes = valid ? 16 : 0;
@@ -193,8 +199,8 @@ __device__ __forceinline__ uint32_t Float8OfTwo(float low, float high) {
 
 inline constexpr int kMostCluster = 8;  // blocks that any GPU gives a cluster
 
-// A barrier of all threads of the cluster in two parts; what was written to shared memory before the
-// first is seen by all after the second.
+// A barrier of all threads of the cluster in two parts; what was written to shared memory before
+// the first is seen by all after the second.
 __device__ __forceinline__ void ArriveCluster() {
   asm volatile("barrier.cluster.arrive.release.aligned;" ::: "memory");
 }
