@@ -23,14 +23,13 @@
 // (head_dim + 2) float32 a head, written and read once.
 // Grid: (blocks of the row's clusters, groups of query heads, rows), 128 or 256 threads; blocks without
 // slots end at once. Shared memory: 10 parts of head_dim + 2 floats a query head, and 16 bytes a
-// dimension for queries as operands; of more than four queries 32. With a ring 96 KiB for it and the
-// parts in its place, and none for operands.
+// dimension for queries as operands; of more than four queries 32. With a ring 96 or 192 KiB for it
+// and the parts in its place, and none for operands.
 //
 // Assumes: head_dim 64, 128 or 256; slots that begin at multiples of 16 bytes.
 //
-// Measured on an H200 whose read stream is 4,530 GB/s, 16 rows of 8,192 slots in bfloat16
-// (tests/bench/attention_bench.cu): llama3.1-8b's heads 3,970 GB/s, llama3.2-1b's 3,830,
-// and with 64 rows gemma3-1b's 3,850: beginning and end take some 5 us.
+// Measured (tests/bench/attention_bench.cu): tests/bench/results/decode-log.md, attention over long
+// contexts.
 #include "kernels/cuda/path.h"
 
 #if SIROCCO_HOPPER
@@ -88,8 +87,44 @@ __device__ __forceinline__ void TakeOwnSlot(const Shared& shared, int tile_slot,
   }
 }
 
-// Blocks of a multiprocessor, of kWarps each: registers for sixteen warps; tiles of 256 dimensions in
-// registers take those of two warps, from a ring there are two blocks of four.
+// What the block's warps have left, over all blocks of the row.
+template <int kQueries, int kDim, int kWarps, typename Shared>
+__device__ __forceinline__ void MergeThroughCluster(const ClusterArgs& args,
+                                                    const ClusterItem& item, Shared& shared) {
+  constexpr int kQuads = kDim / 4;
+  const bool alone = args.cluster == 1 && item.clusters == 1;
+  WaitCluster();
+  for (int i = threadIdx.x; i < kQueries * kQuads; i += kWarps * kWarp) {
+    const int head = i / kQuads;
+    const int quad = i % kQuads;
+    float2 merged;
+    const float4 total = MergeParts<kWarps>(
+        kWarps, [&](int w) { return shared.warps[w].part.statistics[head]; },
+        [&](int w) { return shared.warps[w].part.values[head][quad]; }, merged);
+    if (alone) {
+      StoreOut<kDim>(args.p.out, item, head, quad, total, merged.y);
+      continue;
+    }
+    // To the block of the cluster whose share it is.
+    constexpr int kQuadBits = std::bit_width(unsigned{kQueries * kQuads}) - 1;
+    const int share_bits = kQuadBits - args.cluster_bits;
+    const int rank = item.part & (args.cluster - 1);
+    QuadPart* const own = &shared.quads[(rank << share_bits) + (i & ((1 << share_bits) - 1))];
+    *SharedOfBlock(own, i >> share_bits) = {total, merged};
+  }
+  if (alone) return;
+  ArriveCluster();
+  WaitCluster();
+  MergeBlocks<kQueries, kDim, kWarps>(args, item, shared);
+  if (item.clusters == 1) return;
+  if (LastToArrive(&args.arrived[item.pair],
+                   static_cast<uint32_t>(item.clusters << args.cluster_bits))) {
+    MergeClusters<kQueries, kDim, kWarps>(args, item);
+  }
+}
+
+// Blocks of a multiprocessor, of kWarps each: registers for sixteen warps; tiles of 256 dimensions
+// take those of two warps.
 template <Tiling kTiling, int kQueries, int kLanes, int kWarps>
 inline constexpr int kResidentBlocks =
     (kQueries > 4 || (kTiling != Tiling::kNone && kLanes > 16) ? 8 : 16) / kWarps;
@@ -100,7 +135,6 @@ __global__ void __launch_bounds__(kWarps* kWarp,
                                   kResidentBlocks<kTiling, kQueries, kLanes, kWarps>)
     ClusterAttentionKernel(const __grid_constant__ ClusterArgs args) {
   constexpr int kDim = 8 * kLanes;
-  constexpr int kQuads = kDim / 4;
   using Batch = SlotBatch<Kv, kQueries, kLanes, kWarps>;
   using Shared = ClusterShared<Kv, kQueries, kDim, kWarps, kTiling>;
   Shared& shared = *reinterpret_cast<Shared*>(DynamicShared());
@@ -108,8 +142,9 @@ __global__ void __launch_bounds__(kWarps* kWarp,
   const LayerParams* const layer = tabled ? &LayerOf(args.p.layer) : nullptr;
   const AttentionShape shape = tabled ? layer->attention : args.p.shape;
   const KvLayer kv = tabled ? layer->kv : args.p.kv;
-  ArriveCluster();  // all blocks have begun when its second part is over
-  if (!kEnds) {     // the kernel before writes the cache
+  // All blocks have begun when its second part is over.
+  if constexpr (kTiling != Tiling::kRing) ArriveCluster();
+  if (!kEnds) {  // the kernel before writes the cache
     WaitForDependency();
     LaunchDependents();
   }
@@ -206,35 +241,10 @@ __global__ void __launch_bounds__(kWarps* kWarp,
     StoreWarp(sums, own_memory.part);
   }
   __syncthreads();
-
-  const bool alone = args.cluster == 1 && item.clusters == 1;
-  WaitCluster();
-  for (int i = threadIdx.x; i < kQueries * kQuads; i += kWarps * kWarp) {
-    const int head = i / kQuads;
-    const int quad = i % kQuads;
-    float2 merged;
-    const float4 total = MergeParts<kWarps>(
-        kWarps, [&](int w) { return shared.warps[w].part.statistics[head]; },
-        [&](int w) { return shared.warps[w].part.values[head][quad]; }, merged);
-    if (alone) {
-      StoreOut<kDim>(args.p.out, item, head, quad, total, merged.y);
-      continue;
-    }
-    // To the block of the cluster whose share it is.
-    constexpr int kQuadBits = std::bit_width(unsigned{kQueries * kQuads}) - 1;
-    const int share_bits = kQuadBits - args.cluster_bits;
-    const int rank = item.part & (args.cluster - 1);
-    QuadPart* const own = &shared.quads[(rank << share_bits) + (i & ((1 << share_bits) - 1))];
-    *SharedOfBlock(own, i >> share_bits) = {total, merged};
-  }
-  if (alone) return;
-  ArriveCluster();
-  WaitCluster();
-  MergeBlocks<kQueries, kDim, kWarps>(args, item, shared);
-  if (item.clusters == 1) return;
-  if (LastToArrive(&args.arrived[item.pair],
-                   static_cast<uint32_t>(item.clusters << args.cluster_bits))) {
-    MergeClusters<kQueries, kDim, kWarps>(args, item);
+  if constexpr (kTiling == Tiling::kRing) {
+    MergeRow<kQueries, kDim, kWarps>(args, item, shared);
+  } else {
+    MergeThroughCluster<kQueries, kDim, kWarps>(args, item, shared);
   }
 }
 
@@ -254,14 +264,22 @@ constexpr int kFewWarpsDim = 128;    // of a head, at most
 // find room beside it.
 constexpr int32_t kRingLength = 4096;
 constexpr int kRingQueries = 4;
-// Of 256 dimensions the sums are many registers: half as many warps, which each have 24 KiB of ring.
-constexpr int kWideRingWarps = 4;
-constexpr int kWideRingDim = 256;
-// Slots of a block from which on its four warps take them in tiles: beyond one.
-constexpr int kWideRingLeastTiled = kTileSlots + 1;
-constexpr int RingWarps(int head_dim) {
-  return head_dim == kWideRingDim ? kWideRingWarps : kClusterWarps;
+// Blocks with a ring are in no clusters: all of a cluster need room in one group of multiprocessors,
+// and some of each group stay idle while others have two blocks. A row's blocks merge through scratch;
+// of 64 and 128 dimensions, where there are pairs enough for all multiprocessors, rows of up to
+// 2^slot_bits slots have one. Of 256 dimensions one block fills a multiprocessor: the more bytes are
+// asked for at its beginning, the shorter memory idles between two kernels.
+struct RingShape {
+  int warps;      // of a block
+  int blocks;     // of a multiprocessor
+  int slot_bits;  // ClusterArgs::slot_bits
+};
+constexpr RingShape RingShapeOf(int head_dim) {
+  return head_dim == 256 ? RingShape{.warps = 8, .blocks = 1, .slot_bits = 6}
+                         : RingShape{.warps = 8, .blocks = 2, .slot_bits = 10};
 }
+// Of 256 dimensions a block takes slots in tiles beyond one.
+constexpr int kWideRingLeastTiled = kTileSlots + 1;
 
 struct ClusterLayout {
   int head_dim;
@@ -293,8 +311,11 @@ int QueriesOf(const DecodeRows& p, const AttentionHeads& heads) {
                                       : 8;
 }
 
-// Slots of a block from which on tiles are faster. Measured on an H200 with 1 to 256 rows of 277 and
-// 512 slots.
+// Slots that a block takes before its row gets another cluster, where there is no ring.
+constexpr int kBlockSlotBits = 7;
+
+// Slots of a block from which on tiles are faster. Measured on an H200 with 1 to 256 rows of 277
+// and 512 slots.
 int LeastTiledSlots(int head_dim, int queries) {
   if (head_dim > 128) return 192;
   return queries > 2 ? 64 : 128;
@@ -307,21 +328,46 @@ int64_t ClustersAtOnce(int multiprocessors, int cluster) {
   return (cluster >= 4 ? multiprocessors * 10 / 11 : multiprocessors) / cluster;
 }
 
-// pairs: of a row and a group of query heads.
-Tiling TilingOf(const ClusterLayout& layout, int64_t pairs, int multiprocessors) {
+// Whether many slots go through a ring. pairs: of a row and a group of query heads. Of 64 and 128
+// dimensions few pairs are better off in clusters while rows are short, and of many blocks are of
+// few warps.
+bool TakesRing(const ClusterLayout& layout, int64_t pairs, int multiprocessors) {
   const DecodeRows& p = layout.args.p;
-  if (KvTypeOf(p) == DType::kFloat32) return Tiling::kNone;
-  // Of more pairs blocks are of few warps.
-  if (p.lanes.max_length >= kRingLength && layout.queries >= kRingQueries &&
-      (layout.head_dim == kWideRingDim || pairs <= 2 * int64_t{multiprocessors})) {
-    return Tiling::kRing;
-  }
+  return KvTypeOf(p) != DType::kFloat32 && p.lanes.max_length >= kRingLength &&
+         layout.queries >= kRingQueries &&
+         (layout.head_dim == 256 ||
+          (3 * pairs > multiprocessors && pairs <= 2 * int64_t{multiprocessors}));
+}
+
+// Where there is no ring.
+Tiling TilingOf(const ClusterLayout& layout, int64_t pairs, int multiprocessors) {
+  if (KvTypeOf(layout.args.p) == DType::kFloat32) return Tiling::kNone;
   // Of 256 dimensions tiles in registers take a whole multiprocessor, for which a block must wait
   // until the kernel before is done: with 16 rows of few slots a step of gemma3-1b took 1,536 us in
   // place of 1,366; with 64 rows, in clusters of two, 1,554 in place of 1,643. Where there are more
   // blocks, two side by side are worth more.
   const bool fits = layout.args.cluster <= 2 && pairs * layout.args.cluster <= multiprocessors;
   return layout.head_dim <= 128 || layout.queries > 4 || fits ? Tiling::kRegisters : Tiling::kNone;
+}
+
+// Clusters of a row, of which `at_once` would run side by side.
+int32_t MostClusters(const ClusterArgs& args, int64_t at_once, int most) {
+  const int64_t useful = CeilDiv(args.p.lanes.max_length, int64_t{args.cluster} << args.slot_bits);
+  return static_cast<int32_t>(std::clamp<int64_t>(at_once, 1, std::min(useful, int64_t{most})));
+}
+
+void LayOutRing(ClusterLayout& layout, int64_t pairs, int multiprocessors) {
+  const RingShape shape = RingShapeOf(layout.head_dim);
+  ClusterArgs& args = layout.args;
+  layout.tiling = Tiling::kRing;
+  layout.warps = shape.warps;
+  args.cluster = 1;
+  args.cluster_bits = 0;
+  args.slot_bits = shape.slot_bits;
+  args.most_clusters = MostClusters(args, shape.blocks * multiprocessors / pairs,
+                                    MostRingParts(layout.head_dim, layout.queries));
+  args.least_tiled = layout.head_dim == 256 ? kWideRingLeastTiled
+                                            : LeastTiledSlots(layout.head_dim, layout.queries);
 }
 
 ClusterLayout LayoutOf(const DecodeRows& p, int multiprocessors) {
@@ -334,37 +380,34 @@ ClusterLayout LayoutOf(const DecodeRows& p, int multiprocessors) {
   args.kv_heads = heads.kv_heads;
   args.heads_a_kv_head = heads.heads_a_kv_head;
   args.passes = static_cast<int32_t>(CeilDiv(heads.heads_a_kv_head, layout.queries));
+  const int64_t pairs = int64_t{p.rows} * args.kv_heads * args.passes;
+  if (TakesRing(layout, pairs, multiprocessors)) {
+    LayOutRing(layout, pairs, multiprocessors);
+    return layout;
+  }
   // About one block a multiprocessor: more share their instructions' way, which is what short rows
   // wait for.
-  const int64_t pairs = int64_t{p.rows} * args.kv_heads * args.passes;
   const int64_t blocks = std::max<int64_t>(1, multiprocessors / pairs);
   args.cluster_bits = 0;
+  args.slot_bits = kBlockSlotBits;
   // Clusters of eight on all multiprocessors took longer than of four on half of them: 1,290 us and
   // 1,285 (gemma3-1b, 8 rows), 842 and 809 (llama3.2-1b, one row).
   const int64_t most_cluster = std::min<int64_t>(pairs <= 8 ? kMostCluster : 4, blocks);
   while ((2 << args.cluster_bits) <= most_cluster) ++args.cluster_bits;
   args.cluster = 1 << args.cluster_bits;
   layout.tiling = TilingOf(layout, pairs, multiprocessors);
-  // Blocks with a ring find room two by two: what matters is that there are not many more than
-  // multiprocessors.
   const int64_t at_once = layout.tiling == Tiling::kRegisters
                               ? ClustersAtOnce(multiprocessors, args.cluster) / pairs
                               : blocks / args.cluster;
-  const int64_t useful = CeilDiv(p.lanes.max_length, int64_t{args.cluster} << kBlockSlotBits);
-  args.most_clusters = static_cast<int32_t>(
-      std::clamp<int64_t>(at_once, 1, std::min(useful, int64_t{kMostClusters})));
+  args.most_clusters = MostClusters(args, at_once, kMostClusters);
   layout.warps = kClusterWarps;
-  if (layout.tiling == Tiling::kRing) {
-    layout.warps = RingWarps(layout.head_dim);
-  } else if (layout.head_dim <= kFewWarpsDim && layout.queries <= kFewWarpsQueries &&
-             pairs > 2 * multiprocessors) {
+  if (layout.head_dim <= kFewWarpsDim && layout.queries <= kFewWarpsQueries &&
+      pairs > 2 * multiprocessors) {
     layout.warps = kFewWarps;
   }
-  args.least_tiled =
-      layout.tiling == Tiling::kNone ? std::numeric_limits<int32_t>::max()
-      : layout.tiling == Tiling::kRing && layout.head_dim == kWideRingDim
-          ? kWideRingLeastTiled
-          : LeastTiledSlots(layout.head_dim, layout.queries);
+  args.least_tiled = layout.tiling == Tiling::kNone
+                         ? std::numeric_limits<int32_t>::max()
+                         : LeastTiledSlots(layout.head_dim, layout.queries);
   return layout;
 }
 
@@ -386,8 +429,8 @@ cudaError_t Launch(const ClusterLayout& layout, const LaunchContext& context) {
   if constexpr (kCanTile<Kv>) {
     if constexpr (kQueries >= kRingQueries) {
       if (layout.tiling == Tiling::kRing) {
-        return Launch<kEnds, Tiling::kRing, Kv, kQueries, kLanes, RingWarps(kDim)>(layout.args,
-                                                                                   context);
+        return Launch<kEnds, Tiling::kRing, Kv, kQueries, kLanes, RingShapeOf(kDim).warps>(
+            layout.args, context);
       }
     }
     if constexpr (kQueries <= kFewWarpsQueries && kDim <= kFewWarpsDim) {
@@ -471,6 +514,7 @@ cudaError_t LaunchClusterAttention(const DecodeRows& p, const LaunchContext& con
   layout.args.values = static_cast<float4*>(context.scratch);
   layout.args.statistics =
       reinterpret_cast<float2*>(layout.args.values + heads * (layout.head_dim / 4));
+  layout.args.parts = context.scratch;
   layout.args.arrived = context.counters;
   return p.qkv.data != nullptr ? Launch<true>(layout, context) : Launch<false>(layout, context);
 }

@@ -12,8 +12,6 @@
 
 namespace sirocco::cuda::SIROCCO_CUDA_PATH {
 
-// Slots that a block takes before its row gets another cluster.
-inline constexpr int kBlockSlotBits = 7;
 inline constexpr int kMostClusters = 16;  // of a row
 
 struct ClusterArgs {
@@ -24,12 +22,14 @@ struct ClusterArgs {
   int32_t cluster;        // blocks of one: a power of two
   int32_t cluster_bits;
   int32_t most_clusters;  // of a row
+  int32_t slot_bits;      // of the slots that a block takes before its row gets another cluster
   // Slots of a block from which on it takes them in tiles (cluster_tiles.cuh), where blocks of the
   // cache have whole tiles.
   int32_t least_tiled;
-  float4* values;         // [rows * groups][most_clusters][queries][head_dim]
-  float2* statistics;     // [rows * groups][most_clusters][queries]: maximum, sum
-  uint32_t* arrived;      // [rows * groups]
+  float4* values;      // [rows * groups][most_clusters][queries][head_dim]
+  float2* statistics;  // [rows * groups][most_clusters][queries]: maximum, sum
+  void* parts;         // with a ring, in place of both: Part[rows * groups][most_clusters]
+  uint32_t* arrived;   // [rows * groups]
 };
 
 // What a block has to do, and where its row is.
@@ -68,7 +68,7 @@ __device__ __forceinline__ ClusterItem ItemOf(const ClusterArgs& args, const Att
   const int first_slot = FirstSlot(shape, position);
   const int slots = position - first_slot + 1;
   const auto share = [](int all, int bits) { return (all + (1 << bits) - 1) >> bits; };
-  item.clusters = min(share(slots, args.cluster_bits + kBlockSlotBits), args.most_clusters);
+  item.clusters = min(share(slots, args.cluster_bits + args.slot_bits), args.most_clusters);
   int size = share(slots, args.cluster_bits);
   if (item.clusters > 1) {
     const int parts = item.clusters << args.cluster_bits;

@@ -1,11 +1,12 @@
 // Merging the parts of a row's attention (Dao et al., 2023): of a block's warps, of a cluster's
 // blocks through each other's shared memory, of a row's clusters through scratch. Always in the
-// parts' order.
+// same order.
 #pragma once
 
 #include <cstdint>
 #include <type_traits>
 
+#include "kernels/cuda/arrive.cuh"
 #include "kernels/cuda/cluster_item.cuh"
 #include "kernels/cuda/cluster_ring.cuh"
 #include "kernels/cuda/cluster_slots.cuh"
@@ -49,7 +50,7 @@ struct ClusterShared {
   WarpMemory<Kv, kQueries, kDim, kWarps, kTiling> warps[kWarps];
   // What the cluster's blocks have of this block's share of the quads: of its `cluster` blocks
   // [kQuads / cluster] each.
-  QuadPart quads[kQuads];
+  QuadPart quads[kTiling == Tiling::kRing ? 1 : kQuads];
   // Ended; the last two places are of k and v, on their way to `kv`.
   float heads[kQueries + 2][kDim];
   // Of the row's own slot, as the cache has them; in float8 each with its scale behind it.
@@ -138,6 +139,98 @@ __device__ __forceinline__ void MergeBlocks(const ClusterArgs& args, const Clust
     const int64_t at = (int64_t{item.pair} * args.most_clusters + cluster) * kQueries + head;
     args.values[at * kQuads + quad] = total;
     if (quad == 0) args.statistics[at] = merged;
+  }
+}
+
+// ---- With a ring
+// ---------------------------------------------------------------------------------
+
+// How many parts of a row fit where the ring was.
+constexpr int MostRingParts(int head_dim, int queries) {
+  const int bytes = queries * static_cast<int>(head_dim * sizeof(float) + sizeof(float2));
+  return RingBytes(head_dim) / bytes < kMostClusters ? RingBytes(head_dim) / bytes : kMostClusters;
+}
+
+// The row's blocks, which have left their parts in scratch, by the last of them: copied to shared
+// memory, where the ring was, so that all of it is on its way at once. Sixteen lanes have as many
+// quads of one head, and each of them the statistics of a part: few instructions, since fetching
+// them is much of what the end of a kernel takes.
+template <int kQueries, int kDim, int kWarps>
+__device__ __forceinline__ void MergeRingParts(const ClusterArgs& args, const ClusterItem& item,
+                                               const Part<kQueries, kDim>* parts,
+                                               unsigned char* room) {
+  using RowPart = Part<kQueries, kDim>;
+  constexpr int kQuads = kDim / 4;
+  constexpr int kLanes = kMostClusters;
+  static_assert(kLanes == 16 && kQuads % kLanes == 0);
+  static_assert(kQueries * kQuads % kWarp == 0 && sizeof(RowPart) % 16 == 0);
+  const int pieces = item.clusters * static_cast<int>(sizeof(RowPart) / 16);
+#pragma unroll 4
+  for (int i = threadIdx.x; i < pieces; i += kWarps * kWarp) {
+    CopyAsync16(room + 16 * i, reinterpret_cast<const unsigned char*>(parts) + 16 * i);
+  }
+  CommitCopies();
+  WaitForCopies<0>();
+  __syncthreads();
+  const RowPart* const copied = reinterpret_cast<const RowPart*>(room);
+  const int lane = static_cast<int>(threadIdx.x) % kLanes;
+  const int first_lane = static_cast<int>(threadIdx.x) % kWarp - lane;
+#pragma unroll 1
+  for (int i = threadIdx.x; i < kQueries * kQuads; i += kWarps * kWarp) {
+    const int head = i / kQuads;
+    const int quad = i % kQuads;
+    float2 own = make_float2(kLowest, 0);
+    if (lane < item.clusters) own = copied[lane].statistics[head];
+    float maximum = own.x;
+#pragma unroll
+    for (int offset = 1; offset < kLanes; offset *= 2) {
+      maximum = fmaxf(maximum, __shfl_xor_sync(kAllLanes, maximum, offset));
+    }
+    const float factor = Exp2(own.x - maximum);
+    float sum = factor * own.y;
+#pragma unroll
+    for (int offset = 1; offset < kLanes; offset *= 2) {
+      sum += __shfl_xor_sync(kAllLanes, sum, offset);
+    }
+    float4 total = make_float4(0, 0, 0, 0);
+#pragma unroll 4
+    for (int p = 0; p < item.clusters; ++p) {
+      const float of_part = __shfl_sync(kAllLanes, factor, first_lane + p);
+      const float4 values = copied[p].values[head][quad];
+      total.x = fmaf(of_part, values.x, total.x);
+      total.y = fmaf(of_part, values.y, total.y);
+      total.z = fmaf(of_part, values.z, total.z);
+      total.w = fmaf(of_part, values.w, total.w);
+    }
+    StoreOut<kDim>(args.p.out, item, head, quad, total, sum);
+  }
+}
+
+// What the block's warps have left, and then all blocks of the row.
+template <int kQueries, int kDim, int kWarps, typename Shared>
+__device__ __forceinline__ void MergeRow(const ClusterArgs& args, const ClusterItem& item,
+                                         Shared& shared) {
+  constexpr int kQuads = kDim / 4;
+  auto* const parts =
+      static_cast<Part<kQueries, kDim>*>(args.parts) + int64_t{item.pair} * args.most_clusters;
+  for (int i = threadIdx.x; i < kQueries * kQuads; i += kWarps * kWarp) {
+    const int head = i / kQuads;
+    const int quad = i % kQuads;
+    float2 merged;
+    const float4 total = MergeParts<kWarps>(
+        kWarps, [&](int w) { return shared.warps[w].part.statistics[head]; },
+        [&](int w) { return shared.warps[w].part.values[head][quad]; }, merged);
+    if (item.clusters == 1) {
+      StoreOut<kDim>(args.p.out, item, head, quad, total, merged.y);
+      continue;
+    }
+    parts[item.part].values[head][quad] = total;
+    if (quad == 0) parts[item.part].statistics[head] = merged;
+  }
+  if (item.clusters == 1) return;
+  if (LastToArrive(&args.arrived[item.pair], static_cast<uint32_t>(item.clusters))) {
+    MergeRingParts<kQueries, kDim, kWarps>(args, item, parts,
+                                           reinterpret_cast<unsigned char*>(shared.warps));
   }
 }
 

@@ -32,8 +32,8 @@
 #if SIROCCO_HOPPER
 namespace sirocco::cuda::SIROCCO_CUDA_PATH {
 
-// Of a block's ring: two blocks, with what else they have there, are a multiprocessor's.
-inline constexpr int kRingBytes = 96 * 1024;
+// A block's ring, by the dimensions of a head.
+constexpr int RingBytes(int head_dim) { return (head_dim == 256 ? 192 : 96) * 1024; }
 
 // The keys, or the values, of tiles that a warp works on at once.
 template <typename Kv, int kDim>
@@ -61,7 +61,7 @@ struct RingUnit {
 template <typename Kv, int kDim, int kWarps>
 struct alignas(128) WarpRing {
   using Unit = RingUnit<Kv, kDim>;
-  static constexpr int kUnits = kRingBytes / kWarps / Unit::kBytes;
+  static constexpr int kUnits = RingBytes(kDim) / kWarps / Unit::kBytes;
   static_assert(kUnits >= 2);
 
   unsigned char units[kUnits][Unit::kBytes];
@@ -201,7 +201,7 @@ class RingWarp {
     for (int i = 0; i < Unit::kCopies; ++i) {
       // Of rows i * kCopyRows and on: their key is the first copy's but for these bits.
       const uint32_t twist = Unit::Key(i * Unit::kCopyRows) * 16;
-      CopyAsync16To(((to + copy_) ^ twist) + i * 16 * kWarp, piece + i * 16 * kWarp);
+      CopyAsync16To(((to + copy_) ^ twist) + i * 16 * kWarp, piece + i * 16 * kWarp, policy_);
     }
   }
   __device__ __forceinline__ void CopyKeys(int unit) {
@@ -380,6 +380,8 @@ class RingWarp {
   SlotRange range_;
   int64_t value_offset_;
   Ring& ring_;
+  // Read once by a group of query heads: they do not drive out of the L2 cache what is read again.
+  const uint64_t policy_ = EvictFirstPolicy();
   uint32_t copy_, key_, value_;  // the lane's places of a tile: of copies, of matrices of k and of v
   float factor_[2];  // of columns 2 t, 2 t + 1: what makes scores of products, in powers of two
   uint32_t queries_[kSteps][kOperands][2];

@@ -242,6 +242,10 @@ inline void CopyAsync16To(uint32_t shared, const void* global) {
   if (shared % 16 != 0 || reinterpret_cast<uintptr_t>(global) % 16 != 0) std::abort();
   emulated::thread->open.push_back({SharedAt(shared), global});
 }
+inline uint64_t EvictFirstPolicy() { return 0; }
+inline void CopyAsync16To(uint32_t shared, const void* global, uint64_t) {
+  CopyAsync16To(shared, global);
+}
 inline void CopyAsync16(void* shared, const void* global) {
   CopyAsync16To(SharedAddress(shared), global);
 }
