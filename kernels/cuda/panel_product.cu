@@ -10,7 +10,7 @@
 // sums meet in shared memory.
 //
 // Bytes: weights once, activations once a block (from the L2 cache), outputs once. Grid: split
-// blocks a tile of 64 outputs. 160 threads, with unnormed rows 192 or 224. Shared memory: 112 to
+// blocks a tile of 64 outputs. 160 threads, with unnormed rows 192. Shared memory: 112 to
 // 209 KiB (RingOf).
 #include <cuda.h>
 
