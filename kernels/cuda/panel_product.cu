@@ -347,13 +347,16 @@ int32_t SplitOf(int32_t tiles, int32_t stages, int multiprocessors, bool unnorme
 // Unnormed, where no norm is between kernels: gate and up and the others 104 and 112 KiB, 208 and 112:
 // llama3.2-1b with 4 rows 40.9, 41.7, with 16 42.0, 43.1, with 32 47.0, 46.7; gemma3-1b 26.4, 24.5,
 // with 16 29.4, 27.9. llama3.1-8b 104 and, of long shares, 208: 117.4, 119.3, 126.2; 208 and 208
-// 119.6, 121.6, 126.5.
+// 119.6, 121.6, 126.5. But whole steps of llama3.2-1b, whose attention reads beside a gate and up
+// that is there early: 104 KiB 867 with 4 rows, 888 with 16, 953 with 32; 144 823, 859, 937; 208 812,
+// 849, 929. Of llama3.1-8b 4,059 and 4,219 with 104, 4,107 and 4,224 with 208: its 224 blocks take
+// turns, two at a time.
 template <int kRows, Pair kPair, bool kUnnormed>
 int32_t RingOf(int32_t blocks, int32_t columns, int32_t stages, int multiprocessors) {
   if (kRows == kManyRows) return 208;
   if (kPair == Pair::kGateUp) {
-    const bool narrow = columns <= 1536;
-    return narrow == kUnnormed ? 208 : kUnnormed ? 104 : 124;
+    if (kUnnormed) return blocks <= multiprocessors ? 208 : 104;
+    return columns <= 1536 ? 124 : 208;
   }
   // What waits is little beside what is still to come.
   if (stages >= (kUnnormed ? 32 : 16)) return 208;
