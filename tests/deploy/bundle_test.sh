@@ -2,8 +2,8 @@
 # An archive holds the same bytes whoever makes it, whenever and wherever, and nothing of a person or
 # a machine.
 set -euo pipefail
-bundle="$1" program="$2" made="$3"
-shift 3
+bundle="$1" compress="$2" program="$3" made="$4"
+shift 4
 one="$TEST_TMPDIR/one.tar" two="$TEST_TMPDIR/two.tar"
 mkdir "$TEST_TMPDIR/other"
 (umask 022 && "$bundle" "$one" "$program" "$@")
@@ -11,10 +11,10 @@ sleep 1.1 # of files' times, whole seconds are kept
 (umask 077 && TZ=Asia/Tokyo LC_ALL=C TMPDIR="$TEST_TMPDIR/other" "$bundle" "$two" "$program" "$@")
 cmp "$one" "$two"
 cmp "$one" "$made"
-gzip -1 -n <"$one" >"$TEST_TMPDIR/one.gz"
+"$compress" "$one" "$TEST_TMPDIR/one.gz"
 sleep 1.1
 touch "$two"
-gzip -1 -n <"$two" >"$TEST_TMPDIR/two.gz"
+"$compress" "$two" "$TEST_TMPDIR/two.gz"
 cmp "$TEST_TMPDIR/one.gz" "$TEST_TMPDIR/two.gz"
 
 owners="$(tar -tvf "$one" --numeric-owner | awk '{print $1, $2, $4}' | sort -u)"
