@@ -1,21 +1,20 @@
-// The products of many rows (kernels/cuda/wide_product.cuh) at the shapes of three models,
-// bfloat16: whether each kernel is right, then its time beside cuBLASLt's best algorithm, which the
-// activation's kernel follows where gate and up are multiplied. Weights are read from memory: there
-// are several copies, taken in turn. Needs no Bazel, from the repository's root:
+// The products of many rows (wide_world.cuh) at the shapes of three models, bfloat16: whether each
+// kernel is right, then its time beside cuBLASLt's best algorithm, which the activation's kernel
+// follows where gate and up are multiplied. Weights are read from memory: there are several copies,
+// taken in turn. Needs no Bazel, from the repository's root, where -I. finds its headers:
 //
 //   nvcc -std=c++20 -O3 -gencode=arch=compute_90a,code=sm_90a -DSIROCCO_HOPPER=1 -I.
 //     tests/bench/wide_bench.cu kernels/cuda/gate_up_end.cu kernels/cuda/kernel_attributes.cc
 //     -o wide_bench -lcublasLt
 //   wide_bench check | wide_bench rows MODEL [ROWS ...] | wide_bench chain [ROWS ...]
 //
-// check: against plain sums. rows: each product alone. chain: the four products of all layers of
-// llama3.1-8b one after the other, for 150 ms a turn, the library's and ours: what a GPU that is
-// held to its power gives; with few rows also beside reads of a KV cache. All by turns.
+// check: against plain sums (wide_check.cuh). rows: each product alone. chain: the four products of
+// all layers of llama3.1-8b one after the other, for 150 ms a turn, the library's and ours: what a
+// GPU that is held to its power gives; with few rows also beside reads of a KV cache. All by turns.
 #include <cublasLt.h>
 #include <cuda_runtime.h>
 
 #include <algorithm>
-#include <cmath>
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
@@ -25,325 +24,13 @@
 #include <vector>
 
 #include "kernels/cuda/kernels.h"
-#include "kernels/cuda/wide_product.cuh"
+#include "tests/bench/wide_check.cuh"
+#include "tests/bench/wide_world.cuh"
 
 namespace sirocco {
 namespace {
 
-using cuda::LaunchContext;
-using cuda::WideChoice;
-using cuda::WideProductParams;
-using cuda::hopper::LaunchWide;
-using cuda::hopper::WideEnd;
-using cuda::hopper::WideShape;
-using Element = __nv_bfloat16;
-
-#define MUST(call)                                                                         \
-  do {                                                                                     \
-    const auto error_ = (call);                                                            \
-    if (static_cast<int>(error_) != 0) {                                                   \
-      std::printf("%s:%d: %s: %d\n", __FILE__, __LINE__, #call, static_cast<int>(error_)); \
-      std::exit(1);                                                                        \
-    }                                                                                      \
-  } while (false)
-
-// ---- The kernels that are measured
-// ----------------------------------------------------------------
-
-using Launcher = cudaError_t (*)(const WideProductParams&, const WideChoice&, const LaunchContext&);
-
-template <typename Shape>
-cudaError_t LaunchShape(const WideProductParams& p, const WideChoice& choice,
-                        const LaunchContext& context) {
-  if (p.up.data != nullptr) return LaunchWide<Shape, Element, WideEnd::kGateUp>(p, choice, context);
-  if (p.add) return LaunchWide<Shape, Element, WideEnd::kAdd>(p, choice, context);
-  return LaunchWide<Shape, Element, WideEnd::kStore>(p, choice, context);
-}
-
-struct Variant {
-  const char* name;  // rows x outputs of a block, row tiles x output tiles of a cluster
-  Launcher launch;
-  int rows;  // of a cluster
-};
-const Variant kVariants[] = {
-    {"128x256,2x1", LaunchShape<WideShape<2, 256, 2, 1>>, 256},
-    {"128x224,2x1", LaunchShape<WideShape<2, 224, 2, 1>>, 256},
-    {"128x192,2x1", LaunchShape<WideShape<2, 192, 2, 1>>, 256},
-    {"128x128,2x1", LaunchShape<WideShape<2, 128, 2, 1>>, 256},
-    {"128x256,1x2", LaunchShape<WideShape<2, 256, 1, 2>>, 128},
-    {"128x224,1x2", LaunchShape<WideShape<2, 224, 1, 2>>, 128},
-    {"128x128,1x2", LaunchShape<WideShape<2, 128, 1, 2>>, 128},
-    {"128x256,2x2", LaunchShape<WideShape<2, 256, 2, 2>>, 256},
-    {"128x224,2x2", LaunchShape<WideShape<2, 224, 2, 2>>, 256},
-    {"128x256,1x1", LaunchShape<WideShape<2, 256, 1, 1>>, 128},
-    {"192x192,2x1", LaunchShape<WideShape<3, 192, 2, 1>>, 384},
-    {"192x192,1x2", LaunchShape<WideShape<3, 192, 1, 2>>, 192},
-    {"192x128,1x2", LaunchShape<WideShape<3, 128, 1, 2>>, 192},
-    {"192x128,1x1", LaunchShape<WideShape<3, 128, 1, 1>>, 192},
-};
-
-// ---- Data
-// -----------------------------------------------------------------------------------------
-
-__device__ float Noise(uint64_t i, uint32_t seed) {
-  uint64_t x = i * 0x9e3779b97f4a7c15u + seed * 0xd1b54a32d192ed03u + 1;
-  x ^= x >> 30;
-  x *= 0xbf58476d1ce4e5b9u;
-  x ^= x >> 27;
-  x *= 0x94d049bb133111ebu;
-  x ^= x >> 31;
-  return (static_cast<float>(x & 0xffff) + static_cast<float>(x >> 16 & 0xffff) +
-          static_cast<float>(x >> 32 & 0xffff)) /
-             65536.0f -
-         1.5f;
-}
-__global__ void FillKernel(Element* to, int64_t count, float scale, uint32_t seed) {
-  for (int64_t i = blockIdx.x * int64_t{blockDim.x} + threadIdx.x; i < count;
-       i += int64_t{gridDim.x} * blockDim.x) {
-    to[i] = __float2bfloat16_rn(Noise(i, seed) * scale);
-  }
-}
-__global__ void FillFloatsKernel(float* to, int64_t count, uint32_t seed) {
-  for (int64_t i = blockIdx.x * int64_t{blockDim.x} + threadIdx.x; i < count;
-       i += int64_t{gridDim.x} * blockDim.x) {
-    to[i] = Noise(i, seed);
-  }
-}
-void* Allocate(int64_t bytes) {
-  void* p = nullptr;
-  MUST(cudaMalloc(&p, bytes));
-  return p;
-}
-
-struct Product {
-  const char* name;
-  int outputs, inputs;  // of gate alone, where both are multiplied
-  bool both, add;
-  Activation activation;
-};
-struct Model {
-  const char* name;
-  Product products[5];
-};
-Model ModelOf(const char* name, int hidden, int qkv, int q, int intermediate, int vocab,
-              Activation activation) {
-  return {name,
-          {{"qkv", qkv, hidden, false, false, activation},
-           {"output", hidden, q, false, true, activation},
-           {"gate_up", intermediate, hidden, true, false, activation},
-           {"down", hidden, intermediate, false, true, activation},
-           {"head", vocab, hidden, false, false, activation}}};
-}
-std::vector<Model> Models() {
-  return {ModelOf("llama3.1-8b", 4096, 6144, 4096, 14336, 128256, Activation::kSilu),
-          ModelOf("llama3.2-1b", 2048, 3072, 2048, 8192, 128256, Activation::kSilu),
-          ModelOf("gemma3-1b", 1152, 1536, 1024, 6912, 262144, Activation::kGeluTanh)};
-}
-
-constexpr int kMostParts = 4;
-
-// A product with weights that do not fit the L2 cache, and room for all it needs.
-class Work {
- public:
-  Work(const Product& product, int most_rows, int copies) : product_(product) {
-    const int64_t rows = int64_t{product.outputs} * (product.both ? 2 : 1);
-    weight_bytes_ = rows * product.inputs * 2;
-    copies_ = copies > 0
-                  ? copies
-                  : static_cast<int>(std::clamp<int64_t>((400 << 20) / weight_bytes_ + 1, 2, 64));
-    weights_ = static_cast<char*>(Allocate(weight_bytes_ * copies_));
-    in_ = Allocate(int64_t{most_rows} * product.inputs * 2);
-    const int64_t out = int64_t{most_rows} * product.outputs * 4;
-    out_bytes_ = std::max<int64_t>(out, std::min(most_rows, 512) * int64_t{product.outputs} * 4 *
-                                            (product.add ? kMostParts : 1));
-    out_ = Allocate(out_bytes_);
-    if (product.both) scratch_ = Allocate(int64_t{most_rows} * rows * 2);
-    bias_ = static_cast<float*>(Allocate(product.outputs * 4));
-    up_bias_ = static_cast<float*>(Allocate(product.outputs * 4));
-    FillKernel<<<1024, 256>>>(reinterpret_cast<Element*>(weights_), weight_bytes_ / 2 * copies_,
-                              2.0f / std::sqrt(static_cast<float>(product.inputs)), 1);
-    FillKernel<<<1024, 256>>>(static_cast<Element*>(in_), int64_t{most_rows} * product.inputs, 2.0f,
-                              2);
-    FillFloatsKernel<<<64, 256>>>(bias_, product.outputs, 3);
-    FillFloatsKernel<<<64, 256>>>(up_bias_, product.outputs, 4);
-    MUST(cudaGetLastError());
-    MUST(cudaDeviceSynchronize());
-  }
-  ~Work() {
-    for (void* p : {static_cast<void*>(weights_), in_, out_, scratch_, static_cast<void*>(bias_),
-                    static_cast<void*>(up_bias_)}) {
-      cudaFree(p);
-    }
-  }
-  Work(const Work&) = delete;
-  Work& operator=(const Work&) = delete;
-
-  WideProductParams Params(int rows, int copy, int parts = 1, bool biases = false) const {
-    const int outputs = product_.outputs, inputs = product_.inputs;
-    char* const weights = weights_ + copy % copies_ * weight_bytes_;
-    WideProductParams p;
-    p.rows = rows;
-    p.in = {in_, DType::kBFloat16, inputs};
-    p.weight = {weights, DType::kBFloat16, outputs, inputs};
-    p.out = {out_, product_.both ? DType::kBFloat16 : DType::kFloat32, outputs};
-    p.add = product_.add && parts == 1;
-    if (product_.both) {
-      p.up = {weights + weight_bytes_ / 2, DType::kBFloat16, outputs, inputs};
-    }
-    if (biases) {
-      p.bias = bias_;
-      p.up_bias = product_.both ? up_bias_ : nullptr;
-    }
-    p.activation = product_.activation;
-    p.parts = parts;
-    return p;
-  }
-  const Product& product() const { return product_; }
-  int copies() const { return copies_; }
-  void* out() const { return out_; }
-  int64_t out_bytes() const { return out_bytes_; }
-  void* scratch() const { return scratch_; }
-  double Flop(int rows) const { return double(weight_bytes_) * rows; }
-  double weight_bytes() const { return double(weight_bytes_); }
-
- private:
-  const Product product_;
-  int64_t weight_bytes_ = 0, out_bytes_ = 0;
-  int copies_ = 0;
-  char* weights_ = nullptr;
-  void *in_ = nullptr, *out_ = nullptr, *scratch_ = nullptr;
-  float *bias_ = nullptr, *up_bias_ = nullptr;
-};
-
-// ---- Whether they are right
-// -----------------------------------------------------------------------
-
-struct CheckParams {
-  WideProductParams p;
-  const float* before;  // what out held, where sums are added
-  const int* sample;    // rows
-  int samples;
-  unsigned* worst;    // the largest difference; float bits, which order as integers do
-  unsigned* largest;  // the largest value
-};
-
-__device__ float PlainSum(const Rows& in, const Matrix& w, int row, int output) {
-  const Element* const x = static_cast<const Element*>(in.data) + int64_t{row} * w.cols;
-  const Element* const y = static_cast<const Element*>(w.data) + int64_t{output} * w.cols;
-  float sum = 0;
-  for (int k = 0; k < w.cols; ++k) sum = fmaf(__bfloat162float(x[k]), __bfloat162float(y[k]), sum);
-  return sum;
-}
-
-// A thread an output of the sampled rows.
-__global__ void CheckKernel(CheckParams c) {
-  const WideProductParams& p = c.p;
-  const int64_t i = blockIdx.x * int64_t{blockDim.x} + threadIdx.x;
-  if (i >= int64_t{c.samples} * p.weight.rows) return;
-  const int row = c.sample[i / p.weight.rows];
-  const int output = static_cast<int>(i % p.weight.rows);
-  const int64_t at = int64_t{row} * p.weight.rows + output;
-  float want = PlainSum(p.in, p.weight, row, output) + (p.bias != nullptr ? p.bias[output] : 0);
-  if (p.up.data != nullptr) {
-    const float up =
-        PlainSum(p.in, p.up, row, output) + (p.up_bias != nullptr ? p.up_bias[output] : 0);
-    want = cuda::hopper::Activate(p.activation, want) * up;
-  }
-  if (p.add) want += c.before[at];
-  float got = 0;
-  if (p.out.dtype == DType::kFloat32) {
-    for (int k = 0; k < p.parts; ++k) {
-      got += static_cast<const float*>(p.out.data)[at + int64_t{k} * p.rows * p.weight.rows];
-    }
-  } else {
-    got = __bfloat162float(static_cast<const Element*>(p.out.data)[at]);
-  }
-  const float difference = fabsf(got - want);
-  atomicMax(c.worst, __float_as_uint(isnan(difference) ? 1e30f : difference));
-  atomicMax(c.largest, __float_as_uint(fabsf(want)));
-}
-
-// Elements that are as they were before, of what should have been written; and those beyond it that
-// are not. Whole elements: half of a float32 is all ones once in 65,536.
-template <typename Bits>
-__global__ void UnwrittenKernel(const Bits* out, int64_t count, int64_t all, unsigned* kept,
-                                unsigned* spoilt) {
-  constexpr Bits kBefore = static_cast<Bits>(~Bits{0});
-  for (int64_t i = blockIdx.x * int64_t{blockDim.x} + threadIdx.x; i < all;
-       i += int64_t{gridDim.x} * blockDim.x) {
-    if (i < count && out[i] == kBefore) atomicAdd(kept, 1);
-    if (i >= count && out[i] != kBefore) atomicAdd(spoilt, 1);
-  }
-}
-
-struct Verdict {
-  double error = 0;
-  unsigned kept = 0, spoilt = 0;
-  bool repeats = true;
-  bool right(bool narrow) const {
-    return error < (narrow ? 8e-3 : 2e-5) && kept == 0 && spoilt == 0 && repeats;
-  }
-};
-
-Verdict Check(const Work& work, const WideProductParams& p, const Variant& variant, int group,
-              const LaunchContext& context) {
-  std::vector<int> sample;
-  for (int r : {0, 7, 8, 63, 64, 65, 127, 128, 191, 192, 255, 256, 383, 384, p.rows / 2, p.rows - 2,
-                p.rows - 1}) {
-    if (r >= 0 && r < p.rows) sample.push_back(r);
-  }
-  for (int i = 0; i < 15; ++i) sample.push_back(static_cast<int>((i * 7919ll + 31) % p.rows));
-  int* const rows = static_cast<int*>(Allocate(sample.size() * 4));
-  MUST(cudaMemcpy(rows, sample.data(), sample.size() * 4, cudaMemcpyHostToDevice));
-  unsigned* const found = static_cast<unsigned*>(Allocate(16));
-  const int64_t elements = int64_t{p.rows} * p.weight.rows * p.parts;
-  const int64_t bytes = elements * BytesOf(p.out.dtype);
-  float* const before = static_cast<float*>(Allocate(bytes));
-  const auto begin = [&] {
-    MUST(cudaMemset(work.out(), 0xff, work.out_bytes()));
-    if (p.add) FillFloatsKernel<<<512, 256>>>(static_cast<float*>(work.out()), elements, 5);
-  };
-  begin();
-  if (p.add) MUST(cudaMemcpy(before, work.out(), bytes, cudaMemcpyDeviceToDevice));
-  MUST(cudaMemset(found, 0, 16));
-  MUST(variant.launch(p, {.group = group}, context));
-  MUST(cudaDeviceSynchronize());
-  const int64_t count = int64_t(sample.size()) * p.weight.rows;
-  CheckKernel<<<static_cast<unsigned>((count + 127) / 128), 128>>>(
-      {p, before, rows, static_cast<int>(sample.size()), found, found + 1});
-  const auto unwritten = [&](auto* out) {
-    UnwrittenKernel<<<512, 256>>>(out, elements, work.out_bytes() / int64_t{sizeof(*out)},
-                                  found + 2, found + 3);
-  };
-  if (p.out.dtype == DType::kFloat32) {
-    unwritten(static_cast<const uint32_t*>(work.out()));
-  } else {
-    unwritten(static_cast<const uint16_t*>(work.out()));
-  }
-  MUST(cudaGetLastError());
-  unsigned all[4];
-  MUST(cudaMemcpy(all, found, 16, cudaMemcpyDeviceToHost));
-  float worst, largest;
-  std::memcpy(&worst, &all[0], 4);
-  std::memcpy(&largest, &all[1], 4);
-  Verdict verdict = {worst / largest, all[2], all[3], true};
-  // Again: the same bits.
-  std::vector<char> one(std::min<int64_t>(bytes, 8 << 20)), two(one.size());
-  MUST(cudaMemcpy(one.data(), static_cast<char*>(work.out()) + bytes - one.size(), one.size(),
-                  cudaMemcpyDeviceToHost));
-  begin();
-  MUST(variant.launch(p, {.group = group}, context));
-  MUST(cudaMemcpy(two.data(), static_cast<char*>(work.out()) + bytes - one.size(), one.size(),
-                  cudaMemcpyDeviceToHost));
-  verdict.repeats = one == two;
-  MUST(cudaFree(rows));
-  MUST(cudaFree(found));
-  MUST(cudaFree(before));
-  return verdict;
-}
-
-// ---- The library
-// ----------------------------------------------------------------------------------
+// ---- The library ----------------------------------------------------------------------------
 
 // Plain arrays: vectors of the library's types crash nvcc 13.0.
 struct Answers {
@@ -423,8 +110,7 @@ class Library {
   void* workspace_;
 };
 
-// ---- Time
-// -----------------------------------------------------------------------------------------
+// ---- Time -----------------------------------------------------------------------------------
 
 // How often the first multiprocessor counts in a microsecond. A GPU that is held to its power runs
 // at two thirds of its rate, so what takes longer has not always more to do.
@@ -558,55 +244,7 @@ std::vector<Choice> ChoicesOf(const Work& work, int rows) {
   return choices;
 }
 
-// ---- What is asked for
-// ----------------------------------------------------------------------------
-
-int CheckAll(const LaunchContext& context) {
-  int wrong = 0;
-  // Ragged: rows, outputs that are no multiple of a tile, inputs that are none of a stage.
-  const Product products[] = {
-      {"store", 1000, 1160, false, false, Activation::kSilu},
-      {"store, long", 2056, 4096, false, false, Activation::kSilu},
-      {"add", 1152, 1024, false, true, Activation::kSilu},
-      {"add, long", 4096, 14336, false, true, Activation::kSilu},
-      {"gate_up", 1000, 1160, true, false, Activation::kGeluTanh},
-      {"gate_up, many", 14336, 512, true, false, Activation::kSilu},
-      {"gate_up, short", 6912, 72, true, false, Activation::kGeluTanh},
-  };
-  for (const Product& product : products) {
-    const Work work(product, 1100, 1);
-    for (const Variant& variant : kVariants) {
-      double worst = 0;
-      for (const int rows : {1, 65, 128, 129, 192, 256, 300, 1030, 1100}) {
-        for (const int parts : {1, 2, 4}) {
-          if (parts > 1 && (!product.add || rows > 512)) continue;
-          WideProductParams p = work.Params(rows, 0, parts, parts == 1 && rows % 2 == 0);
-          const Verdict v = Check(work, p, variant, rows > 1000 ? 2 : 8, context);
-          worst = std::max(worst, v.error);
-          if (v.right(product.both)) continue;
-          ++wrong;
-          std::printf("WRONG %s %s rows %d parts %d: error %.2e, unwritten %u, beyond %u%s\n",
-                      product.name, variant.name, rows, parts, v.error, v.kept, v.spoilt,
-                      v.repeats ? "" : ", other bits the second time");
-        }
-        if (!product.add && !product.both) {
-          WideProductParams p = work.Params(rows, 0, 1, true);
-          p.out.dtype = DType::kBFloat16;
-          const Verdict v = Check(work, p, variant, 8, context);
-          if (!v.right(true)) {
-            ++wrong;
-            std::printf("WRONG %s to bfloat16 %s rows %d: error %.2e, unwritten %u, beyond %u\n",
-                        product.name, variant.name, rows, v.error, v.kept, v.spoilt);
-          }
-        }
-      }
-      std::printf("%-15s %s error %.1e\n", product.name, variant.name, worst);
-      std::fflush(stdout);
-    }
-  }
-  std::printf(wrong == 0 ? "all are right\n" : "%d WRONG\n", wrong);
-  return wrong == 0 ? 0 : 1;
-}
+// ---- What is asked for ----------------------------------------------------------------------
 
 // The ways there are at so many rows, the library's first.
 void AllWays(Library& library, const Work& work, int rows, const LaunchContext& context,
