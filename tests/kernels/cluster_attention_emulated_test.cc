@@ -308,6 +308,26 @@ const Case kCases[] = {
      .kv_heads = 1,
      .head_dim = 128,
      .multiprocessors = 8},
+    // Without a ring, in clusters of blocks: of four, two clusters a long row, of eight, and of
+    // four that take tiles.
+    {.name = "Clusters", .rows = 8, .multiprocessors = 132, .max_length = 1024},
+    {.name = "ClustersOfEight", .rows = 2, .multiprocessors = 132, .max_length = 1024},
+    {.name = "ClustersInTiles",
+     .heads = 8,
+     .kv_heads = 2,
+     .head_dim = 128,
+     .rows = 4,
+     .multiprocessors = 132,
+     .max_length = 1024},
+    {.name = "ClustersInTilesFloat8",
+     .dtype = DType::kFloat8,
+     .heads = 8,
+     .kv_heads = 2,
+     .head_dim = 128,
+     .rows = 4,
+     .multiprocessors = 132,
+     .window = 520,
+     .max_length = 1024},
 };
 INSTANTIATE_TEST_SUITE_P(Of, ClusterAttentionTest, ::testing::ValuesIn(kCases),
                          [](const auto& of) { return of.param.name; });
