@@ -1,22 +1,31 @@
-// Attention of a decode step as the CUDA backend's kernel does it on Hopper, with the threads and
-// the instructions emulated: which slots its blocks, warps and lanes take, where they stand in a
-// ring, what operands are made of, and what is merged. Against double precision.
+// Attention of a decode step as the CUDA backend's kernel does it on Hopper, by an emulated GPU
+// (emulated/gpu.h): which slots its blocks, warps and lanes take, where they stand in a ring, what
+// operands are made of, and what is merged. Against double precision.
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
+#include <cstring>
 #include <limits>
+#include <optional>
 #include <random>
 #include <string>
 #include <vector>
 
-#include "kernels/cuda/cluster_attention.cu"  // NOLINT: with the headers of tests/kernels/emulated
+#include "kernels/cuda/kernels.h"
+#include "kernels/cuda/launch.h"
+#include "kernels/kv_scale.h"
+#include "kernels/params.h"
+#include "tests/kernels/emulated/gpu.h"
+#include "tests/kernels/emulated/guarded.h"
 
 namespace sirocco {
 namespace {
 
 using cuda::hopper::DecodeRows;
-
-constexpr int kMaxLength = 8192;  // long enough for a ring
+using emulated::Guarded;
 
 struct Case {
   std::string name;
@@ -27,19 +36,24 @@ struct Case {
   int window = 0;
   int block_size = 16;
   float soft_cap = 0;
+  int max_length = 8192;  // where a block has four queries or more, long enough for a ring
 };
 void PrintTo(const Case& of, std::ostream* out) { *out << of.name; }
 
 class ClusterAttentionTest : public ::testing::TestWithParam<Case> {
  protected:
-  void SetUp() override {
+  // Which of what the kernel reads may still be written when it begins.
+  enum class Before { kQueriesAndCache, kProducts };
+
+  void Make(Before before) {
+    emulated::FreeMemory();
     const Case& of = GetParam();
     std::normal_distribution<float> normal;
     for (int row = 0; row < of.rows; ++row) {
       positions_.push_back(kPositions[row % std::size(kPositions)] + row / 8);
       lanes_.push_back(of.rows - 1 - row);
     }
-    const int max_blocks = (kMaxLength + of.block_size - 1) / of.block_size;
+    const int max_blocks = (of.max_length + of.block_size - 1) / of.block_size;
     table_.assign(size_t(of.rows) * max_blocks, -1);
     int blocks = 0;
     for (int row = 0; row < of.rows; ++row) {
@@ -51,15 +65,14 @@ class ClusterAttentionTest : public ::testing::TestWithParam<Case> {
 
     // Whatever no step has written is NaN.
     const int64_t layer = KvLayerElements(of.dtype, of.kv_heads, of.block_size, of.head_dim);
-    kv_.data = nullptr;
     kv_.dtype = of.dtype;
     kv_.block_stride = layer;
     kv_.value_offset = int64_t{of.kv_heads} * of.block_size * of.head_dim;
     kv_.block_size = of.block_size;
     kv_.kv_heads = of.kv_heads;
     kv_.head_dim = of.head_dim;
-    cache_.assign(blocks * layer * BytesOf(of.dtype) + 16, 0xff);
-    kv_.data = cache_.data() + (16 - reinterpret_cast<uintptr_t>(cache_.data()) % 16) % 16;
+    cache_.emplace(blocks * layer * BytesOf(of.dtype), before == Before::kQueriesAndCache);
+    kv_.data = cache_->data();
     const size_t vectors = size_t(of.rows) * of.kv_heads * 2;
     slots_.resize(vectors);
     for (int row = 0; row < of.rows; ++row) {
@@ -75,8 +88,8 @@ class ClusterAttentionTest : public ::testing::TestWithParam<Case> {
         }
       }
     }
-    q_.resize(size_t(of.rows) * Width());
-    for (float& x : q_) x = ToBFloat16(2 * normal(random_));
+    q_.emplace(size_t(of.rows) * Width());
+    for (float& x : *q_) x = ToBFloat16(2 * normal(random_));
   }
 
   int Width() const { return GetParam().heads * GetParam().head_dim; }
@@ -92,7 +105,7 @@ class ClusterAttentionTest : public ::testing::TestWithParam<Case> {
   // Returns what the cache then has.
   std::vector<float> Write(int row, int head, bool value, int slot, const std::vector<float>& x) {
     const Case& of = GetParam();
-    const int max_blocks = (kMaxLength + of.block_size - 1) / of.block_size;
+    const int max_blocks = (of.max_length + of.block_size - 1) / of.block_size;
     const int64_t block = table_[size_t(lanes_[row]) * max_blocks + slot / of.block_size];
     const int in_block = slot % of.block_size;
     const int64_t at = block * kv_.block_stride + (value ? kv_.value_offset : 0) +
@@ -137,11 +150,11 @@ class ClusterAttentionTest : public ::testing::TestWithParam<Case> {
     p.map = {lanes_.data(), positions_.data()};
     p.lanes.block_table = table_.data();
     p.lanes.max_lanes = of.rows;
-    p.lanes.max_length = kMaxLength;
+    p.lanes.max_length = of.max_length;
     p.lanes.groups = 1;
-    p.lanes.max_blocks = (kMaxLength + of.block_size - 1) / of.block_size;
-    out_.assign(q_.size(), std::nanf(""));
-    p.out = {out_.data(), DType::kFloat32, Width()};
+    p.lanes.max_blocks = (of.max_length + of.block_size - 1) / of.block_size;
+    out_.emplace(q_->size());
+    p.out = {out_->data(), DType::kFloat32, Width()};
     return p;
   }
   AttentionShape Shape() const {
@@ -155,8 +168,9 @@ class ClusterAttentionTest : public ::testing::TestWithParam<Case> {
   }
   void Launch(const DecodeRows& p) {
     ASSERT_TRUE(cuda::hopper::ClusterAttentionTakes(p));
-    std::vector<float4> scratch(cuda::hopper::ClusterAttentionScratch(p) / sizeof(float4) + 1);
-    std::vector<uint32_t> counters(cuda::kCounters);
+    const Guarded<unsigned char> scratch(cuda::hopper::ClusterAttentionScratch(p));
+    const Guarded<uint32_t> counters(cuda::kCounters);
+    std::ranges::fill(counters, 0u);
     cuda::LaunchContext context;
     context.multiprocessors = GetParam().multiprocessors;
     context.scratch = scratch.data();
@@ -173,7 +187,7 @@ class ClusterAttentionTest : public ::testing::TestWithParam<Case> {
         const int kv_head = head / (of.heads / of.kv_heads);
         const auto& k = SlotsOf(row, kv_head, false);
         const auto& v = SlotsOf(row, kv_head, true);
-        const float* const q = &q_[size_t(row) * Width() + head * of.head_dim];
+        const float* const q = &(*q_)[size_t(row) * Width() + head * of.head_dim];
         std::vector<double> scores;
         double maximum = -std::numeric_limits<double>::infinity();
         for (int slot = First(row); slot <= positions_[row]; ++slot) {
@@ -192,7 +206,7 @@ class ClusterAttentionTest : public ::testing::TestWithParam<Case> {
           for (int d = 0; d < of.head_dim; ++d) want[d] += weight * v[First(row) + i][d];
         }
         for (int d = 0; d < of.head_dim; ++d) {
-          const double got = out_[size_t(row) * Width() + head * of.head_dim + d];
+          const double got = (*out_)[size_t(row) * Width() + head * of.head_dim + d];
           largest = std::max(largest, std::abs(want[d] / sum));
           const double difference = std::abs(got - want[d] / sum);
           off = difference <= off ? off : difference;  // NaN stays
@@ -207,15 +221,16 @@ class ClusterAttentionTest : public ::testing::TestWithParam<Case> {
 
   std::mt19937 random_{5};
   std::vector<int32_t> positions_, lanes_, table_;
-  std::vector<unsigned char> cache_;
+  std::optional<Guarded<unsigned char>> cache_;
   KvLayer kv_;
   std::vector<std::vector<std::vector<float>>> slots_;
-  std::vector<float> q_, out_;
+  std::optional<Guarded<float>> q_, out_;
 };
 
 TEST_P(ClusterAttentionTest, OfQueries) {
+  Make(Before::kQueriesAndCache);
   DecodeRows p = Rows();
-  p.q = {q_.data(), DType::kFloat32, Width()};
+  p.q = {q_->data(), DType::kFloat32, Width()};
   p.shape = Shape();
   p.kv = kv_;
   Launch(p);
@@ -225,14 +240,17 @@ TEST_P(ClusterAttentionTest, OfQueries) {
 // The row's own slot is not in the cache before; what is there is NaN.
 TEST_P(ClusterAttentionTest, OfProducts) {
   const Case& of = GetParam();
+  Make(Before::kProducts);
   const int kv_rows = of.kv_heads * of.head_dim;
-  std::vector<float> qkv;
+  const int width = Width() + 2 * kv_rows;
+  const Guarded<float> qkv(size_t(of.rows) * width);
+  float* to = qkv.begin();
   for (int row = 0; row < of.rows; ++row) {
-    qkv.insert(qkv.end(), q_.begin() + row * Width(), q_.begin() + (row + 1) * Width());
+    to = std::copy_n(q_->begin() + row * Width(), Width(), to);
     for (const bool value : {false, true}) {
       for (int head = 0; head < of.kv_heads; ++head) {
         std::vector<float>& own = SlotsOf(row, head, value).back();
-        qkv.insert(qkv.end(), own.begin(), own.end());
+        to = std::ranges::copy(own, to).out;
         Write(row, head, value, positions_[row], std::vector<float>(of.head_dim, std::nanf("")));
       }
     }
@@ -247,7 +265,7 @@ TEST_P(ClusterAttentionTest, OfProducts) {
   p.layer.kv_rows = kv_rows;
   p.layer.head_dim = of.head_dim;
   p.layer.kv_dtype = of.dtype;
-  p.qkv = {qkv.data(), DType::kFloat32, Width() + 2 * kv_rows};
+  p.qkv = {qkv.data(), DType::kFloat32, width};
   Launch(p);
   ExpectOut();
 }
@@ -290,6 +308,26 @@ const Case kCases[] = {
      .kv_heads = 1,
      .head_dim = 128,
      .multiprocessors = 8},
+    // Without a ring, in clusters of blocks: of four, two clusters a long row, of eight, and of
+    // four that take tiles.
+    {.name = "Clusters", .rows = 8, .multiprocessors = 132, .max_length = 1024},
+    {.name = "ClustersOfEight", .rows = 2, .multiprocessors = 132, .max_length = 1024},
+    {.name = "ClustersInTiles",
+     .heads = 8,
+     .kv_heads = 2,
+     .head_dim = 128,
+     .rows = 4,
+     .multiprocessors = 132,
+     .max_length = 1024},
+    {.name = "ClustersInTilesFloat8",
+     .dtype = DType::kFloat8,
+     .heads = 8,
+     .kv_heads = 2,
+     .head_dim = 128,
+     .rows = 4,
+     .multiprocessors = 132,
+     .window = 520,
+     .max_length = 1024},
 };
 INSTANTIATE_TEST_SUITE_P(Of, ClusterAttentionTest, ::testing::ValuesIn(kCases),
                          [](const auto& of) { return of.param.name; });

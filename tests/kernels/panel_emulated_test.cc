@@ -1,11 +1,11 @@
-// The kernels of panels, compiled for the host and run by an emulated GPU (emulated/gpu/gpu.h): the
+// The kernels of panels, compiled for the host and run by an emulated GPU (emulated/gpu.h): the
 // normed product, and two products without a norm between them, against sums in double precision.
 // Every shape runs in several orders of its threads, which give the same bits.
+#include <cuda_bf16.h>
 #include <gtest/gtest.h>
 
 #include <cmath>
 #include <cstdint>
-#include <cstring>
 #include <random>
 #include <string>
 #include <utility>
@@ -13,40 +13,16 @@
 
 #include "kernels/cuda/panel_maps.h"
 #include "kernels/cuda/panel_product.h"
-#include "tests/kernels/emulated/gpu/gpu.h"
+#include "tests/kernels/emulated/gpu.h"
+#include "tests/kernels/emulated/guarded.h"
 
 namespace sirocco::cuda {
 namespace {
 
 using Doubles = std::vector<double>;
 
-// Memory of its exact size between two walls that nobody writes.
 template <typename T>
-class Guarded {
- public:
-  explicit Guarded(size_t count, bool writable = true) : count_(count), all_(count + 2 * kWall) {
-    std::memset(static_cast<void*>(all_.data()), 0xff, all_.size() * sizeof(T));
-    const uintptr_t at = reinterpret_cast<uintptr_t>(all_.data() + kWall / 2);
-    data_ = reinterpret_cast<T*>((at + 255) / 256 * 256);
-    if (writable) emulated::Mutable(data_, count * sizeof(T));
-  }
-  ~Guarded() {
-    for (const T* wall = all_.data(); wall < all_.data() + all_.size(); ++wall) {
-      if (wall >= data_ && wall < data_ + count_) continue;
-      const unsigned char* bytes = reinterpret_cast<const unsigned char*>(wall);
-      for (size_t i = 0; i < sizeof(T); ++i) EXPECT_EQ(bytes[i], 0xff) << wall - data_;
-    }
-  }
-  T* data() const { return data_; }
-  size_t size() const { return count_; }
-  T& operator[](size_t i) const { return data_[i]; }
-
- private:
-  static constexpr size_t kWall = 1024;
-  size_t count_;
-  std::vector<T> all_;
-  T* data_;
-};
+using Guarded = emulated::Guarded<T>;
 using Halves = Guarded<__nv_bfloat16>;
 using Singles = Guarded<float>;
 
@@ -119,7 +95,7 @@ void ExpectPair(const Shape& s) {
                                   << " to " << s.outputs << ", split " << s.split << ", ring "
                                   << s.ring << (s.post ? ", post-norms" : "")
                                   << (s.gate_up ? ", gate and up" : ""));
-  emulated::ForgetMutable();
+  emulated::FreeMemory();
   const size_t rows = s.rows, hidden = s.hidden;
   Halves in(rows * s.inputs), first_weight(hidden * s.inputs, false);
   Halves weight(hidden * s.outputs, false), up(hidden * s.outputs, false);
@@ -240,7 +216,7 @@ TEST_P(PanelEmulatedTest, RingsOfTwoStages) {
 TEST_P(PanelEmulatedTest, NormedProducts) {
   for (const int rows : {3, 13, 32, 64}) {
     SCOPED_TRACE(rows);
-    emulated::ForgetMutable();
+    emulated::FreeMemory();
     const int inputs = 264, outputs = 130;
     Halves in(static_cast<size_t>(rows) * inputs);
     Halves weight(static_cast<size_t>(inputs) * outputs, false);
@@ -263,7 +239,7 @@ TEST_P(PanelEmulatedTest, RowsAmongAnyNumberOfRows) {
   constexpr int kAll = 150, kInputs = 264, kOutputs = 130;
   for (const bool gate_up : {false, true}) {
     SCOPED_TRACE(gate_up ? "gate and up" : "onto what is there");
-    emulated::ForgetMutable();
+    emulated::FreeMemory();
     Halves in(size_t{kAll} * kInputs);
     Halves weight(size_t{kInputs} * kOutputs, false), up(size_t{kInputs} * kOutputs, false);
     Singles bias(kOutputs, false), before(size_t{kAll} * kOutputs);

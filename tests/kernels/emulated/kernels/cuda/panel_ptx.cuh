@@ -1,8 +1,14 @@
-// kernels/cuda/panel_ptx.cuh for the host.
+// kernels/cuda/panel_ptx.cuh for the emulated GPU.
 #pragma once
 
-#include "tests/kernels/emulated/gpu/common.cuh"
-#include "tests/kernels/emulated/gpu/wgmma.cuh"
+#include <cuda.h>
+
+#include <cstdint>
+
+#include "kernels/cuda/path.h"
+#include "kernels/cuda/wgmma.cuh"
+#include "tests/kernels/emulated/gpu.h"
+#include "tests/kernels/emulated/language.h"
 
 namespace sirocco::cuda::SIROCCO_CUDA_PATH {
 
@@ -17,11 +23,11 @@ inline void WaitBarrierOfCluster(uint64_t* barrier, uint32_t parity) {
 }
 inline void PrefetchMap(const CUtensorMap&) {}
 inline void CopyBox(void* to, const CUtensorMap& map, int column, int row, uint64_t* barrier) {
-  emulated::Copy(to, map, column, row, barrier);
+  emulated::CopyBox(to, map, column, row, barrier);
 }
 inline void CopyBox(void* to, const CUtensorMap& map, int column, int row, uint64_t* barrier,
                     uint64_t /*policy*/) {
-  emulated::Copy(to, map, column, row, barrier);
+  emulated::CopyBox(to, map, column, row, barrier);
 }
 
 // An element of an operand: rows of 128 bytes, their units of 16 bytes exchanged as the copy engine
@@ -37,7 +43,7 @@ template <typename T, int kRows>
 void MultiplyPanel(float (&d)[kRows / 2], uint64_t a, uint64_t b) {
   const int thread = static_cast<int>(threadIdx.x);
   float* const sums = d;
-  emulated::LaterProduct([=] {
+  emulated::Do(emulated::Later::kProducts, [=] {
     const int output = thread / 32 * 16 + thread % 32 / 4;
     for (int i = 0; i < kRows / 2; ++i) {
       const int o = output + i % 4 / 2 * 8;

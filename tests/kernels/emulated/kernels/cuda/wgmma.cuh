@@ -1,7 +1,11 @@
-// kernels/cuda/wgmma.cuh for the host: what panels take of it. An operand is its address / 16.
+// kernels/cuda/wgmma.cuh for the emulated GPU: what panels take of it. An operand is its address
+// / 16.
 #pragma once
 
-#include "tests/kernels/emulated/gpu/ptx.cuh"
+#include <cstdint>
+
+#include "kernels/cuda/path.h"
+#include "tests/kernels/emulated/gpu.h"
 
 namespace sirocco::cuda::SIROCCO_CUDA_PATH {
 
@@ -16,10 +20,10 @@ inline void SyncNamed(int barrier, int threads) { emulated::Barrier(barrier, thr
 inline void ArriveNamed(int barrier, int threads) { emulated::Barrier(barrier, threads, false); }
 inline uint64_t Operand(const void* at) { return reinterpret_cast<uintptr_t>(at) / 16; }
 inline void BeginProducts() {}
-inline void CommitProducts() { emulated::CommitGroup(); }
+inline void CommitProducts() { emulated::CommitGroup(emulated::Later::kProducts); }
 template <int kPending>
 void WaitForProducts() {
-  emulated::WaitGroups(kPending);
+  emulated::WaitGroups(emulated::Later::kProducts, kPending);
 }
 
 }  // namespace sirocco::cuda::SIROCCO_CUDA_PATH

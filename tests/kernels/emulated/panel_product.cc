@@ -1,0 +1,4 @@
+// kernels/cuda/panel_product.cu for the emulated GPU, with the headers of kernels/cuda beside this.
+#include "tests/kernels/emulated/language.h"
+// Needs the language.
+#include "kernels/cuda/panel_product.cu"  // NOLINT
