@@ -27,25 +27,16 @@ struct DownQkvParams {
 };
 
 // The operations of a pair, with its rows.
+template <typename Params>
+Params OfRows(Params params, int32_t rows) {
+  params.rows = rows;
+  return params;
+}
 inline OutputResidualParams FirstOf(const OutputGateUpParams& p) {
-  OutputResidualParams first = p.output;
-  first.rows = p.rows;
-  return first;
+  return OfRows(p.output, p.rows);
 }
-inline NormGateUpParams SecondOf(const OutputGateUpParams& p) {
-  NormGateUpParams second = p.gate_up;
-  second.rows = p.rows;
-  return second;
-}
-inline DownNormParams FirstOf(const DownQkvParams& p) {
-  DownNormParams first = p.down;
-  first.rows = p.rows;
-  return first;
-}
-inline QkvParams SecondOf(const DownQkvParams& p) {
-  QkvParams second = p.qkv;
-  second.rows = p.rows;
-  return second;
-}
+inline NormGateUpParams SecondOf(const OutputGateUpParams& p) { return OfRows(p.gate_up, p.rows); }
+inline DownNormParams FirstOf(const DownQkvParams& p) { return OfRows(p.down, p.rows); }
+inline QkvParams SecondOf(const DownQkvParams& p) { return OfRows(p.qkv, p.rows); }
 
 }  // namespace sirocco

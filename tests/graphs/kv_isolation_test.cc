@@ -38,6 +38,17 @@ class WatchedDevice final : public ForwardingDevice {
   std::vector<std::pair<std::byte*, size_t>> kv;  // by layer group
 };
 
+ExecutorOptions OptionsOf(Mode mode) {
+  ExecutorOptions options;
+  options.mode = mode;
+  options.max_batch_size = 3;
+  options.max_length = 40;
+  options.prefill_chunk_size = 40;
+  options.block_size = 4;
+  options.kv_blocks = {40, 33};
+  return options;
+}
+
 class KvIsolationTest : public ::testing::TestWithParam<Mode> {};
 
 INSTANTIATE_TEST_SUITE_P(Modes, KvIsolationTest, ::testing::ValuesIn(kAllModes),
@@ -49,13 +60,7 @@ TEST_P(KvIsolationTest, AStepWritesItsOwnSlotsOnly) {
   WatchedDevice device(**cpu);
   absl::StatusOr<RandomModel> model = MakeRandomModel(device, DType::kFloat32, 5);
   ASSERT_TRUE(model.ok()) << model.status();
-  ExecutorOptions options;
-  options.mode = GetParam();
-  options.max_batch_size = 3;
-  options.max_length = 40;
-  options.prefill_chunk_size = 40;
-  options.block_size = 4;
-  options.kv_blocks = {40, 33};
+  const ExecutorOptions options = OptionsOf(GetParam());
   auto executor = Executor::Create(device, model->descriptor, model->weights, options);
   ASSERT_TRUE(executor.ok()) << executor.status();
   ASSERT_EQ(device.kv.size(), 2u);
@@ -113,13 +118,7 @@ TEST_P(KvIsolationTest, AFilledPrefillWritesItsOwnBlocksAndTheFillingOnes) {
   WatchedDevice device(**cpu);
   absl::StatusOr<RandomModel> model = MakeRandomModel(device, DType::kFloat32, 5);
   ASSERT_TRUE(model.ok()) << model.status();
-  ExecutorOptions options;
-  options.mode = GetParam();
-  options.max_batch_size = 3;
-  options.max_length = 40;
-  options.prefill_chunk_size = 40;
-  options.block_size = 4;
-  options.kv_blocks = {40, 33};
+  ExecutorOptions options = OptionsOf(GetParam());
   options.fill_prefill = true;
   auto executor = Executor::Create(device, model->descriptor, model->weights, options);
   ASSERT_TRUE(executor.ok()) << executor.status();
