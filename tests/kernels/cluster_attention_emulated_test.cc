@@ -10,13 +10,12 @@
 #include <vector>
 
 #include "kernels/cuda/cluster_attention.cu"  // NOLINT: with the headers of tests/kernels/emulated
+#include "kernels/cuda/pair_attention.cu"     // NOLINT
 
 namespace sirocco {
 namespace {
 
 using cuda::hopper::DecodeRows;
-
-constexpr int kMaxLength = 8192;  // long enough for a ring
 
 struct Case {
   std::string name;
@@ -27,6 +26,11 @@ struct Case {
   int window = 0;
   int block_size = 16;
   float soft_cap = 0;
+  int max_length = 8192;  // long enough for a ring
+  bool pairs = false;     // pair_attention.cu takes it
+  int turned = 0;         // elements of a head
+  bool normed = false;    // q and k
+  bool biased = false;    // q
 };
 void PrintTo(const Case& of, std::ostream* out) { *out << of.name; }
 
@@ -39,7 +43,7 @@ class ClusterAttentionTest : public ::testing::TestWithParam<Case> {
       positions_.push_back(kPositions[row % std::size(kPositions)] + row / 8);
       lanes_.push_back(of.rows - 1 - row);
     }
-    const int max_blocks = (kMaxLength + of.block_size - 1) / of.block_size;
+    const int max_blocks = (of.max_length + of.block_size - 1) / of.block_size;
     table_.assign(size_t(of.rows) * max_blocks, -1);
     int blocks = 0;
     for (int row = 0; row < of.rows; ++row) {
@@ -92,7 +96,7 @@ class ClusterAttentionTest : public ::testing::TestWithParam<Case> {
   // Returns what the cache then has.
   std::vector<float> Write(int row, int head, bool value, int slot, const std::vector<float>& x) {
     const Case& of = GetParam();
-    const int max_blocks = (kMaxLength + of.block_size - 1) / of.block_size;
+    const int max_blocks = (of.max_length + of.block_size - 1) / of.block_size;
     const int64_t block = table_[size_t(lanes_[row]) * max_blocks + slot / of.block_size];
     const int in_block = slot % of.block_size;
     const int64_t at = block * kv_.block_stride + (value ? kv_.value_offset : 0) +
@@ -137,9 +141,9 @@ class ClusterAttentionTest : public ::testing::TestWithParam<Case> {
     p.map = {lanes_.data(), positions_.data()};
     p.lanes.block_table = table_.data();
     p.lanes.max_lanes = of.rows;
-    p.lanes.max_length = kMaxLength;
+    p.lanes.max_length = of.max_length;
     p.lanes.groups = 1;
-    p.lanes.max_blocks = (kMaxLength + of.block_size - 1) / of.block_size;
+    p.lanes.max_blocks = (of.max_length + of.block_size - 1) / of.block_size;
     out_.assign(q_.size(), std::nanf(""));
     p.out = {out_.data(), DType::kFloat32, Width()};
     return p;
@@ -155,6 +159,7 @@ class ClusterAttentionTest : public ::testing::TestWithParam<Case> {
   }
   void Launch(const DecodeRows& p) {
     ASSERT_TRUE(cuda::hopper::ClusterAttentionTakes(p));
+    ASSERT_EQ(cuda::hopper::PairAttentionTakes(p, GetParam().multiprocessors), GetParam().pairs);
     std::vector<float4> scratch(cuda::hopper::ClusterAttentionScratch(p) / sizeof(float4) + 1);
     std::vector<uint32_t> counters(cuda::kCounters);
     cuda::LaunchContext context;
@@ -163,6 +168,37 @@ class ClusterAttentionTest : public ::testing::TestWithParam<Case> {
     context.counters = counters.data();
     ASSERT_EQ(cuda::hopper::LaunchClusterAttention(p, context), cudaSuccess);
     EXPECT_EQ(std::ranges::count(counters, 0u), cuda::kCounters);
+  }
+
+  // What becomes of the products of a head of the row.
+  void End(int row, const std::vector<float>& norm, float* head) const {
+    const int head_dim = GetParam().head_dim;
+    double squares = 0;
+    for (int d = 0; d < head_dim; ++d) squares += double{head[d]} * head[d];
+    for (size_t d = 0; d < norm.size(); ++d) {
+      head[d] = static_cast<float>(head[d] / std::sqrt(squares / head_dim + kEpsilon) * norm[d]);
+    }
+    const int half = GetParam().turned / 2;
+    for (int d = 0; d < half; ++d) {
+      const double angle = positions_[row] * std::pow(100.0, -d / double(half));
+      const double low = head[d], high = head[half + d];
+      head[d] = static_cast<float>(low * std::cos(angle) - high * std::sin(angle));
+      head[half + d] = static_cast<float>(high * std::cos(angle) + low * std::sin(angle));
+    }
+  }
+  // Cosines and sines by which End turns.
+  std::vector<float> Turns() const {
+    const int half = GetParam().turned / 2;
+    std::vector<float> turns;
+    for (int position = 0; position < GetParam().max_length; ++position) {
+      for (const bool sine : {false, true}) {
+        for (int d = 0; d < half; ++d) {
+          const double angle = position * std::pow(100.0, -d / double(half));
+          turns.push_back(static_cast<float>(sine ? std::sin(angle) : std::cos(angle)));
+        }
+      }
+    }
+    return turns;
   }
 
   void ExpectOut() {
@@ -202,6 +238,7 @@ class ClusterAttentionTest : public ::testing::TestWithParam<Case> {
     }
   }
 
+  static constexpr float kEpsilon = 1e-5f;
   // Ends of tiles, of what a block takes, of a few slots.
   static constexpr int kPositions[] = {399, 15, 16, 530, 0, 255, 777, 100};
 
@@ -226,13 +263,28 @@ TEST_P(ClusterAttentionTest, OfQueries) {
 TEST_P(ClusterAttentionTest, OfProducts) {
   const Case& of = GetParam();
   const int kv_rows = of.kv_heads * of.head_dim;
+  std::vector<float> q_norm(of.normed ? of.head_dim : 0), k_norm(q_norm);
+  std::vector<float> q_bias(of.biased ? Width() : 0);
+  for (auto* values : {&q_norm, &k_norm, &q_bias}) {
+    for (float& x : *values) x = std::uniform_real_distribution<float>(0.5f, 1.5f)(random_);
+  }
+  const std::vector<float> turns = Turns();
   std::vector<float> qkv;
   for (int row = 0; row < of.rows; ++row) {
     qkv.insert(qkv.end(), q_.begin() + row * Width(), q_.begin() + (row + 1) * Width());
+    for (int head = 0; head < of.heads; ++head) {
+      float* const q = &q_[size_t(row) * Width() + head * of.head_dim];
+      for (size_t d = 0; d < q_bias.size() / of.heads; ++d) q[d] += q_bias[head * of.head_dim + d];
+      End(row, q_norm, q);
+    }
     for (const bool value : {false, true}) {
       for (int head = 0; head < of.kv_heads; ++head) {
         std::vector<float>& own = SlotsOf(row, head, value).back();
         qkv.insert(qkv.end(), own.begin(), own.end());
+        if (!value) {
+          End(row, k_norm, own.data());
+          own = Write(row, head, value, positions_[row], own);
+        }
         Write(row, head, value, positions_[row], std::vector<float>(of.head_dim, std::nanf("")));
       }
     }
@@ -240,9 +292,15 @@ TEST_P(ClusterAttentionTest, OfProducts) {
   LayerParams layer;
   layer.attention = Shape();
   layer.kv = kv_;
-  layer.rotary.dim = 0;
+  layer.rotary.dim = of.turned;
+  layer.rotary.cos_sin = turns.data();
+  layer.q_norm = of.normed ? q_norm.data() : nullptr;
+  layer.k_norm = of.normed ? k_norm.data() : nullptr;
+  layer.norm_epsilon = kEpsilon;
+  layer.q_bias = of.biased ? q_bias.data() : nullptr;
   DecodeRows p = Rows();
   p.layer.table = &layer;
+  p.layer.host = &layer;
   p.layer.q_rows = Width();
   p.layer.kv_rows = kv_rows;
   p.layer.head_dim = of.head_dim;
@@ -292,6 +350,86 @@ const Case kCases[] = {
      .multiprocessors = 8},
 };
 INSTANTIATE_TEST_SUITE_P(Of, ClusterAttentionTest, ::testing::ValuesIn(kCases),
+                         [](const auto& of) { return of.param.name; });
+
+// One, two or four warps a pair.
+const Case kPairCases[] = {
+    {.name = "Of128",
+     .heads = 8,
+     .kv_heads = 2,
+     .head_dim = 128,
+     .multiprocessors = 1,
+     .turned = 128},
+    {.name = "Of128ByTwo",
+     .dtype = DType::kFloat16,
+     .heads = 6,
+     .kv_heads = 2,
+     .head_dim = 128,
+     .rows = 9,
+     .multiprocessors = 3,
+     .window = 290,
+     .turned = 64},
+    {.name = "Of128ByFour",
+     .heads = 8,
+     .kv_heads = 2,
+     .head_dim = 128,
+     .rows = 9,
+     .multiprocessors = 5,
+     .soft_cap = 3,
+     .turned = 128,
+     .normed = true,
+     .biased = true},
+    {.name = "Of128EightQueries",
+     .heads = 10,
+     .kv_heads = 2,
+     .head_dim = 128,
+     .rows = 8,
+     .multiprocessors = 4,
+     .turned = 128},
+    {.name = "Of128Passes",
+     .dtype = DType::kFloat8,
+     .heads = 18,
+     .kv_heads = 2,
+     .head_dim = 128,
+     .rows = 8,
+     .multiprocessors = 4,
+     .window = 90,
+     .turned = 64,
+     .normed = true},
+    {.name = "Of64",
+     .heads = 16,
+     .kv_heads = 4,
+     .head_dim = 64,
+     .rows = 9,
+     .multiprocessors = 2,
+     .turned = 64},
+    {.name = "Of64ByTwo",
+     .dtype = DType::kFloat8,
+     .heads = 16,
+     .kv_heads = 4,
+     .head_dim = 64,
+     .rows = 9,
+     .multiprocessors = 5,
+     .block_size = 32,
+     .turned = 64},
+    {.name = "Wide", .rows = 9, .multiprocessors = 1, .turned = 256, .normed = true},
+    {.name = "WideByFour",
+     .dtype = DType::kFloat8,
+     .rows = 9,
+     .multiprocessors = 5,
+     .window = 301,
+     .turned = 256,
+     .normed = true},
+};
+std::vector<Case> PairCases() {
+  std::vector<Case> cases(std::begin(kPairCases), std::end(kPairCases));
+  for (Case& of : cases) {
+    of.max_length = 1024;
+    of.pairs = true;
+  }
+  return cases;
+}
+INSTANTIATE_TEST_SUITE_P(OfPairs, ClusterAttentionTest, ::testing::ValuesIn(PairCases()),
                          [](const auto& of) { return of.param.name; });
 
 }  // namespace
