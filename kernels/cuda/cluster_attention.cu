@@ -2,6 +2,9 @@
 // merge their parts through each other's shared memory: a few microseconds for a row of any usual
 // length. Rows of many slots get several clusters, whose parts the last block to arrive merges.
 //
+// Where there are so many pairs of a row and a KV head that a warp or a few can have one each, and the
+// host knows the layer, it is pair_attention.cu's.
+//
 // The warps of a block share its slots: many of them in tiles of 16 on the matrix units, in registers
 // (cluster_tiles.cuh) or, where rows may have thousands, through a ring in shared memory
 // (cluster_ring.cuh), few of them a slot at a time (cluster_slots.cuh). Parts are merged in their
@@ -46,6 +49,7 @@
 #include "kernels/cuda/cluster_tiles.cuh"
 #include "kernels/cuda/kernels.h"
 #include "kernels/cuda/launch.cuh"
+#include "kernels/cuda/pair_attention.h"
 
 namespace sirocco::cuda::SIROCCO_CUDA_PATH {
 namespace {
@@ -201,10 +205,11 @@ __global__ void __launch_bounds__(kWarps* kWarp,
   if constexpr (kTiling == Tiling::kRing) {
     if (is_tiled) {
       RingWarp<Kv, kQueries, kDim, kWarps> warp(kv, block_table, item.kv_head, item.slots,
-                                                own_memory.ring);
+                                                WarpOfBlock<kWarps>(), own_memory.ring);
       end_heads();
-      warp.TakeQueries(shape, [&](int query, int dim) {
-        const int head = min(query, item.head_count - 1);
+      const int head = min(warp.Query(), item.head_count - 1);
+      warp.TakeQueries(shape, [&](int i) {
+        const int dim = warp.FirstTwo() + warp.TwoAt(i);
         if constexpr (kEnds) {
           return *reinterpret_cast<const float2*>(&shared.heads[head][dim]);
         } else {
@@ -508,6 +513,9 @@ size_t ClusterAttentionScratch(const DecodeRows& p) {
 }
 
 cudaError_t LaunchClusterAttention(const DecodeRows& p, const LaunchContext& context) {
+  if (PairAttentionTakes(p, std::min(context.multiprocessors, kMostMultiprocessors))) {
+    return LaunchPairAttention(p, context);
+  }
   ClusterLayout layout = LayoutOf(p, std::min(context.multiprocessors, kMostMultiprocessors));
   const int64_t pairs = int64_t{p.rows} * layout.args.kv_heads * layout.args.passes;
   const int64_t heads = pairs * layout.args.most_clusters * layout.queries;

@@ -69,7 +69,7 @@ struct alignas(128) WarpRing {
   uint16_t scales[kIsScaled<Kv> ? kUnits : 1][Unit::kTiles * kTileSlots];
 };
 
-// One of a block's kWarps.
+// One of a block's kWarps, which may share slots with others of them.
 template <typename Kv, int kQueries, int kDim, int kWarps>
 class RingWarp {
  public:
@@ -78,8 +78,8 @@ class RingWarp {
 
   // Asks for as many tiles as there is room for.
   __device__ __forceinline__ RingWarp(const KvLayer& kv, const int32_t* block_table, int kv_head,
-                                      const SlotRange& range, Ring& ring)
-      : walk_(kv, block_table, kv_head, range),
+                                      const SlotRange& range, const WarpOfSlots& own, Ring& ring)
+      : walk_(kv, block_table, kv_head, range, own),
         range_(range),
         value_offset_(kv.value_offset),
         ring_(ring) {
@@ -98,13 +98,27 @@ class RingWarp {
         CopyValues(i);
       }
     }
-    sums_.Clear();
   }
 
-  // By every warp. load(query, dim): q[query][dim], q[query][dim + 1].
+  // Whether the slot is among the warp's.
+  __device__ __forceinline__ bool Has(int slot) const { return walk_.Has(slot >> kTileSlotBits); }
+
+  // ---- Queries. A lane has a part of one of them, two dimensions at a time ------------------------
+
+  static constexpr int kTwos = kDim / 8;
+  __device__ __forceinline__ static int Query() { return kPacked ? LaneGroup() % 4 : LaneGroup(); }
+  // Where the lane's first two dimensions stand, and others of its kTwos from there: those that are
+  // kTwos / 2 on from each other half a head apart.
+  __device__ __forceinline__ static int FirstTwo() {
+    return (kIsScaled<Kv> ? 4 : 2) * LaneInGroup();
+  }
+  __device__ __forceinline__ static constexpr int TwoAt(int i) {
+    return i / 2 * 16 + i % 2 * (kIsScaled<Kv> ? 2 : 8);
+  }
+
+  // By every warp. load(i): q[Query()][FirstTwo() + TwoAt(i)] and the next one.
   template <typename Load>
   __device__ __forceinline__ void TakeQueries(const AttentionShape& shape, const Load& load) {
-    const int query = kPacked ? LaneGroup() % 4 : LaneGroup();
     const float scale = shape.scale * (shape.soft_cap > 0 ? 1.0f : kLog2E);
     float inverse = 1;
     factor_[0] = factor_[1] = scale;
@@ -113,7 +127,7 @@ class RingWarp {
       uint32_t largest = 0;
 #pragma unroll
       for (int i = 0; i < 2 * kSteps; ++i) {
-        const float2 two = load(query, QueryDim(i / 2, i % 2));
+        const float2 two = load(i);
         largest = max(largest, max(MagnitudeBits(two.x), MagnitudeBits(two.y)));
       }
       largest = max(largest, __shfl_xor_sync(kAllLanes, largest, 1));
@@ -128,7 +142,7 @@ class RingWarp {
     }
 #pragma unroll
     for (int i = 0; i < 2 * kSteps; ++i) {
-      float2 two = load(query, QueryDim(i / 2, i % 2));
+      float2 two = load(i);
       two.x *= inverse;
       two.y *= inverse;
       const uint32_t rounded = WordOfTwo<Element>(two.x, two.y);
@@ -146,6 +160,7 @@ class RingWarp {
   // what the cache had there before this step; where there is none, own_slot is -1.
   template <typename Own>
   __device__ __forceinline__ void Run(const AttentionShape& shape, int own_slot, const Own& own) {
+    sums_.Clear();
     int unit = 0;
 #pragma unroll 1
     for (; walk_.Works(); walk_.Step()) {
@@ -186,11 +201,6 @@ class RingWarp {
   // Sums side by side of a tile's scores: an instruction waits for the one before in its sum.
   static constexpr int kChains = kTiles == 1 ? 4 : 2;
   using Sums = TileSums<Kv, kQueries, kDim, kTiles>;
-
-  // The first of two dims of a lane's register of an operand of queries.
-  __device__ __forceinline__ static int QueryDim(int step, int half) {
-    return 16 * step + (kIsScaled<Kv> ? 4 * LaneInGroup() + 2 * half : 2 * LaneInGroup() + 8 * half);
-  }
 
   // ---- The ring. Each of these commits a group of copies, an empty one where nothing is left ------
 
@@ -376,7 +386,7 @@ class RingWarp {
     FreeUnit<false>(unit);
   }
 
-  TileWalk<Kv, kDim, kWarps, kTiles> walk_;
+  TileWalk<Kv, kDim, kTiles> walk_;
   SlotRange range_;
   int64_t value_offset_;
   Ring& ring_;

@@ -124,7 +124,9 @@ class TileWarp {
   // Asks for the first tiles.
   __device__ __forceinline__ TileWarp(const KvLayer& kv, const int32_t* block_table, int kv_head,
                                       const SlotRange& range)
-      : walk_(kv, block_table, kv_head, range), range_(range), value_offset_(kv.value_offset) {
+      : walk_(kv, block_table, kv_head, range, WarpOfBlock<kWarps>()),
+        range_(range),
+        value_offset_(kv.value_offset) {
     int blocks[3][kTiles];
     walk_.AskFirst(blocks);
     walk_.Find(blocks[0]);
@@ -217,7 +219,7 @@ class TileWarp {
   static constexpr int kTiles = kDim * sizeof(Kv) <= 128 ? 2 : 1;
   static constexpr bool kPacked = kQueries <= 4;
   static constexpr int kOperands = kQueryOperands<kQueries>;
-  using Walk = TileWalk<Kv, kDim, kWarps, kTiles>;
+  using Walk = TileWalk<Kv, kDim, kTiles>;
   using Sums = TileSums<Kv, kQueries, kDim, kTiles>;
 
   __device__ __forceinline__ void LoadKeys() {

@@ -1,5 +1,5 @@
-// Which tiles of 16 slots a warp of cluster_attention.cu takes, and where in the cache they are: the
-// block's tiles in turn, kTiles at once.
+// Which tiles of 16 slots a warp of cluster_attention.cu or pair_attention.cu takes, and where in the
+// cache they are: those of the slots that some warps share in turn, kTiles at once.
 #pragma once
 
 #include <cstdint>
@@ -13,11 +13,20 @@
 #if SIROCCO_HOPPER
 namespace sirocco::cuda::SIROCCO_CUDA_PATH {
 
-template <typename Kv, int kDim, int kWarps, int kTiles>
+// A warp among those that share slots: the same in all lanes, as the compiler then knows.
+struct WarpOfSlots {
+  int warp;
+  int warps;
+};
+// Of a block whose kWarps warps share slots.
+template <int kWarps>
+__device__ __forceinline__ WarpOfSlots WarpOfBlock() {
+  return {__shfl_sync(kAllLanes, static_cast<int>(threadIdx.x) / kWarp, 0), kWarps};
+}
+
+template <typename Kv, int kDim, int kTiles>
 class TileWalk {
  public:
-  static constexpr int kStride = kWarps * kTiles;
-
   // What Find or Next found: whether there is anything, and of each tile where its keys begin and, in
   // float8, its scales.
   bool some;
@@ -25,12 +34,14 @@ class TileWalk {
   const uint8_t* scales[kTiles];
 
   __device__ __forceinline__ TileWalk(const KvLayer& kv, const int32_t* block_table, int kv_head,
-                                      const SlotRange& range)
-      : kv_(kv), block_table_(block_table), kv_head_(kv_head), block_of_(kv.block_size) {
-    // The same in all lanes, as the compiler then knows.
-    const int warp = __shfl_sync(kAllLanes, static_cast<int>(threadIdx.x) / kWarp, 0);
+                                      const SlotRange& range, const WarpOfSlots& own)
+      : kv_(kv),
+        block_table_(block_table),
+        kv_head_(kv_head),
+        stride_(own.warps * kTiles),
+        block_of_(kv.block_size) {
     end_ = (range.end + kTileSlots - 1) >> kTileSlotBits;
-    tile_ = (range.first >> kTileSlotBits) + warp * kTiles;
+    tile_ = (range.first >> kTileSlotBits) + own.warp * kTiles;
     next_ = tile_;
   }
   // Asks at once for the blocks of the first kCount rounds, all but two of which are to be found by
@@ -38,7 +49,7 @@ class TileWalk {
   template <int kCount>
   __device__ __forceinline__ void AskFirst(int (&blocks)[kCount][kTiles]) {
 #pragma unroll
-    for (int i = 0; i < kCount; ++i) Ask(next_ + i * kStride, blocks[i]);
+    for (int i = 0; i < kCount; ++i) Ask(next_ + i * stride_, blocks[i]);
 #pragma unroll
     for (int r = 0; r < kTiles; ++r) {
       blocks_[r] = blocks[kCount - 2][r];
@@ -49,7 +60,11 @@ class TileWalk {
   // The tiles at work, of the row: the first of them; whether there are any.
   __device__ __forceinline__ int tile() const { return tile_; }
   __device__ __forceinline__ bool Works() const { return tile_ < end_; }
-  __device__ __forceinline__ void Step() { tile_ += kStride; }
+  // Before the first Step: whether a tile of the row is among the warp's.
+  __device__ __forceinline__ bool Has(int tile) const {
+    return tile >= tile_ && (tile - tile_) % stride_ < kTiles;
+  }
+  __device__ __forceinline__ void Step() { tile_ += stride_; }
 
   // What is to be loaded next, in `blocks`.
   __device__ __forceinline__ void Find(const int (&blocks)[kTiles]) {
@@ -67,7 +82,7 @@ class TileWalk {
         }
       }
     }
-    next_ += kStride;
+    next_ += stride_;
   }
   // The same, blocks being asked for two rounds ahead.
   __device__ __forceinline__ void Next() {
@@ -75,7 +90,7 @@ class TileWalk {
     if (!some) return;
 #pragma unroll
     for (int r = 0; r < kTiles; ++r) blocks_[r] = later_[r];
-    Ask(next_ + kStride, later_);
+    Ask(next_ + stride_, later_);
   }
 
  private:
@@ -92,6 +107,7 @@ class TileWalk {
   const KvLayer& kv_;
   const int32_t* block_table_;
   int kv_head_;
+  int stride_;  // tiles
   BlockOf block_of_;
   int tile_, next_, end_;  // of the row: the first at work, the first to load, the last's next
   int blocks_[kTiles], later_[kTiles];  // of next_ ..., and of the round after

@@ -1,4 +1,4 @@
-// Attention of a decode step alone (cluster_attention.cu): whether it is right, and how much of the
+// Attention of a decode step alone (cluster_attention.cu, pair_attention.cu): whether it is right, and how much of the
 // memory's bandwidth its reads of keys and values get, at the shapes of three models.
 //
 //   bazel build --config=opt --config=cuda //tests/bench:attention_bench
@@ -162,6 +162,7 @@ class World {
     if (products) {
       p.layer.table = table_of_layers_;
       p.layer.index = layer;
+      p.layer.host = &host_layers_[layer];
       p.layer.q_rows = Width();
       p.layer.kv_rows = KvWidth();
       p.layer.head_dim = shape_.head_dim;
@@ -262,14 +263,15 @@ class World {
       turn.insert(turn.end(), shape_.head_dim / 2, 0.0f);
     }
     turn_ = Upload(turn);
-    std::vector<LayerParams> layers(layers_);
+    host_layers_.resize(layers_);
     for (int i = 0; i < layers_; ++i) {
-      layers[i].attention = AttentionOf();
-      layers[i].kv = KvOf(i);
-      layers[i].rotary.dim = shape_.head_dim;
-      layers[i].rotary.cos_sin = turn_;
+      LayerParams& layer = host_layers_[i];
+      layer.attention = AttentionOf();
+      layer.kv = KvOf(i);
+      layer.rotary.dim = shape_.head_dim;
+      layer.rotary.cos_sin = turn_;
     }
-    table_of_layers_ = Upload(layers);
+    table_of_layers_ = Upload(host_layers_);
   }
 
   float Scale() const { return 1.0f / std::sqrt(static_cast<float>(shape_.head_dim)); }
@@ -324,14 +326,21 @@ class World {
   __nv_bfloat16* out_;
   float* products_;
   float* turn_;
+  std::vector<LayerParams> host_layers_;
   LayerParams* table_of_layers_;
 };
 
 struct Step {
   int rows;
-  int length;  // of each; 0: 1/8 ... 8/8 of 8,192 in turn
+  int length;  // of each; 0: 1/8 ... 8/8 of 8,192 in turn; 1: 20 ... 276 in no order
   DType dtype;
+  int max_length = 8200;
 };
+int LengthOf(const Step& step, int row) {
+  return step.length > 1    ? step.length
+         : step.length == 1 ? 20 + row * 97 % 257
+                            : 1024 * (row * 5 % 8 + 1) - row;
+}
 #ifndef ATTENTION_STEPS
 #define ATTENTION_STEPS                                                                        \
   {16, 8192, DType::kBFloat16}, {16, 0, DType::kBFloat16}, {1, 8192, DType::kBFloat16},         \
@@ -339,7 +348,9 @@ struct Step {
       {1, 277, DType::kBFloat16}, {4, 277, DType::kBFloat16}, {16, 277, DType::kBFloat16},      \
       {64, 277, DType::kBFloat16}, {256, 277, DType::kBFloat16}, {4, 512, DType::kBFloat16},    \
       {16, 512, DType::kBFloat16}, {64, 512, DType::kBFloat16}, {16, 8192, DType::kFloat8},     \
-      {1, 8192, DType::kFloat8}, {64, 8192, DType::kFloat8}, {16, 277, DType::kFloat8}
+      {1, 8192, DType::kFloat8}, {64, 8192, DType::kFloat8}, {16, 277, DType::kFloat8},         \
+      {64, 148, DType::kBFloat16, 276}, {256, 148, DType::kBFloat16, 276},                      \
+      {256, 1, DType::kBFloat16, 276}, {256, 148, DType::kFloat8, 276}
 #endif
 constexpr Step kSteps[] = {ATTENTION_STEPS};
 
@@ -365,10 +376,8 @@ int Main(int argc, char** argv) {
     if (std::string(shape.name).find(wanted) == std::string::npos) continue;
     for (const Step& step : kSteps) {
       std::vector<int> lengths;
-      for (int row = 0; row < step.rows; ++row) {
-        lengths.push_back(step.length > 0 ? step.length : 1024 * (row * 5 % 8 + 1) - row);
-      }
-      const World world(shape, step.dtype, lengths, 8200);
+      for (int row = 0; row < step.rows; ++row) lengths.push_back(LengthOf(step, row));
+      const World world(shape, step.dtype, lengths, step.max_length);
       for (const Variant& variant : kVariants) {
         std::printf("%-12s %3d rows of %5d %-8s", shape.name, step.rows, step.length,
                     NameOf(step.dtype).data());

@@ -284,7 +284,7 @@ TEST_P(AttentionTest, DecodeOfManyLongRows) {
     SCOPED_TRACE(::testing::Message() << heads.heads << "/" << heads.kv_heads << " " << heads.dim
                                       << " in blocks of " << block_size << ", window " << window);
     Prepare(heads, {.window = window, .scale = 0.3f, .soft_cap = soft_cap}, block_size);
-    // Of blocks of eight warps and of four.
+    // Of blocks of eight warps and of some warps a row and KV head (pair_attention.cu).
     for (const int32_t rows : {70, 140}) {
       if (rows == 140 && heads.kv_heads * heads.dim > 256) continue;
       std::vector<int32_t> lane, position;

@@ -16,6 +16,7 @@
 
 #include "kernels/cuda/kernels.h"
 #include "kernels/cuda/launch.h"
+#include "kernels/cuda/pair_attention.h"
 #include "kernels/kv_scale.h"
 #include "kernels/params.h"
 #include "tests/kernels/emulated/gpu.h"
@@ -37,6 +38,10 @@ struct Case {
   int block_size = 16;
   float soft_cap = 0;
   int max_length = 8192;  // where a block has four queries or more, long enough for a ring
+  bool pairs = false;     // pair_attention.cu takes it
+  int turned = 0;         // elements of a head
+  bool normed = false;    // q and k
+  bool biased = false;    // q
 };
 void PrintTo(const Case& of, std::ostream* out) { *out << of.name; }
 
@@ -168,6 +173,7 @@ class ClusterAttentionTest : public ::testing::TestWithParam<Case> {
   }
   void Launch(const DecodeRows& p) {
     ASSERT_TRUE(cuda::hopper::ClusterAttentionTakes(p));
+    ASSERT_EQ(cuda::hopper::PairAttentionTakes(p, GetParam().multiprocessors), GetParam().pairs);
     const Guarded<unsigned char> scratch(cuda::hopper::ClusterAttentionScratch(p));
     const Guarded<uint32_t> counters(cuda::kCounters);
     std::ranges::fill(counters, 0u);
@@ -177,6 +183,37 @@ class ClusterAttentionTest : public ::testing::TestWithParam<Case> {
     context.counters = counters.data();
     ASSERT_EQ(cuda::hopper::LaunchClusterAttention(p, context), cudaSuccess);
     EXPECT_EQ(std::ranges::count(counters, 0u), cuda::kCounters);
+  }
+
+  // What becomes of the products of a head of the row.
+  void End(int row, const std::vector<float>& norm, float* head) const {
+    const int head_dim = GetParam().head_dim;
+    double squares = 0;
+    for (int d = 0; d < head_dim; ++d) squares += double{head[d]} * head[d];
+    for (size_t d = 0; d < norm.size(); ++d) {
+      head[d] = static_cast<float>(head[d] / std::sqrt(squares / head_dim + kEpsilon) * norm[d]);
+    }
+    const int half = GetParam().turned / 2;
+    for (int d = 0; d < half; ++d) {
+      const double angle = positions_[row] * std::pow(100.0, -d / double(half));
+      const double low = head[d], high = head[half + d];
+      head[d] = static_cast<float>(low * std::cos(angle) - high * std::sin(angle));
+      head[half + d] = static_cast<float>(high * std::cos(angle) + low * std::sin(angle));
+    }
+  }
+  // Cosines and sines by which End turns.
+  std::vector<float> Turns() const {
+    const int half = GetParam().turned / 2;
+    std::vector<float> turns;
+    for (int position = 0; position < GetParam().max_length; ++position) {
+      for (const bool sine : {false, true}) {
+        for (int d = 0; d < half; ++d) {
+          const double angle = position * std::pow(100.0, -d / double(half));
+          turns.push_back(static_cast<float>(sine ? std::sin(angle) : std::cos(angle)));
+        }
+      }
+    }
+    return turns;
   }
 
   void ExpectOut() {
@@ -216,6 +253,7 @@ class ClusterAttentionTest : public ::testing::TestWithParam<Case> {
     }
   }
 
+  static constexpr float kEpsilon = 1e-5f;
   // Ends of tiles, of what a block takes, of a few slots.
   static constexpr int kPositions[] = {399, 15, 16, 530, 0, 255, 777, 100};
 
@@ -242,15 +280,30 @@ TEST_P(ClusterAttentionTest, OfProducts) {
   const Case& of = GetParam();
   Make(Before::kProducts);
   const int kv_rows = of.kv_heads * of.head_dim;
+  std::vector<float> q_norm(of.normed ? of.head_dim : 0), k_norm(q_norm);
+  std::vector<float> q_bias(of.biased ? Width() : 0);
+  for (auto* values : {&q_norm, &k_norm, &q_bias}) {
+    for (float& x : *values) x = std::uniform_real_distribution<float>(0.5f, 1.5f)(random_);
+  }
+  const std::vector<float> turns = Turns();
   const int width = Width() + 2 * kv_rows;
   const Guarded<float> qkv(size_t(of.rows) * width);
   float* to = qkv.begin();
   for (int row = 0; row < of.rows; ++row) {
     to = std::copy_n(q_->begin() + row * Width(), Width(), to);
+    for (int head = 0; head < of.heads; ++head) {
+      float* const q = q_->begin() + row * Width() + head * of.head_dim;
+      for (size_t d = 0; d < q_bias.size() / of.heads; ++d) q[d] += q_bias[head * of.head_dim + d];
+      End(row, q_norm, q);
+    }
     for (const bool value : {false, true}) {
       for (int head = 0; head < of.kv_heads; ++head) {
         std::vector<float>& own = SlotsOf(row, head, value).back();
         to = std::ranges::copy(own, to).out;
+        if (!value) {
+          End(row, k_norm, own.data());
+          own = Write(row, head, value, positions_[row], own);
+        }
         Write(row, head, value, positions_[row], std::vector<float>(of.head_dim, std::nanf("")));
       }
     }
@@ -258,9 +311,15 @@ TEST_P(ClusterAttentionTest, OfProducts) {
   LayerParams layer;
   layer.attention = Shape();
   layer.kv = kv_;
-  layer.rotary.dim = 0;
+  layer.rotary.dim = of.turned;
+  layer.rotary.cos_sin = turns.data();
+  layer.q_norm = of.normed ? q_norm.data() : nullptr;
+  layer.k_norm = of.normed ? k_norm.data() : nullptr;
+  layer.norm_epsilon = kEpsilon;
+  layer.q_bias = of.biased ? q_bias.data() : nullptr;
   DecodeRows p = Rows();
   p.layer.table = &layer;
+  p.layer.host = &layer;
   p.layer.q_rows = Width();
   p.layer.kv_rows = kv_rows;
   p.layer.head_dim = of.head_dim;
@@ -330,6 +389,86 @@ const Case kCases[] = {
      .max_length = 1024},
 };
 INSTANTIATE_TEST_SUITE_P(Of, ClusterAttentionTest, ::testing::ValuesIn(kCases),
+                         [](const auto& of) { return of.param.name; });
+
+// One, two or four warps a pair.
+const Case kPairCases[] = {
+    {.name = "Of128",
+     .heads = 8,
+     .kv_heads = 2,
+     .head_dim = 128,
+     .multiprocessors = 1,
+     .turned = 128},
+    {.name = "Of128ByTwo",
+     .dtype = DType::kFloat16,
+     .heads = 6,
+     .kv_heads = 2,
+     .head_dim = 128,
+     .rows = 9,
+     .multiprocessors = 3,
+     .window = 290,
+     .turned = 64},
+    {.name = "Of128ByFour",
+     .heads = 8,
+     .kv_heads = 2,
+     .head_dim = 128,
+     .rows = 9,
+     .multiprocessors = 5,
+     .soft_cap = 3,
+     .turned = 128,
+     .normed = true,
+     .biased = true},
+    {.name = "Of128EightQueries",
+     .heads = 10,
+     .kv_heads = 2,
+     .head_dim = 128,
+     .rows = 8,
+     .multiprocessors = 4,
+     .turned = 128},
+    {.name = "Of128Passes",
+     .dtype = DType::kFloat8,
+     .heads = 18,
+     .kv_heads = 2,
+     .head_dim = 128,
+     .rows = 8,
+     .multiprocessors = 4,
+     .window = 90,
+     .turned = 64,
+     .normed = true},
+    {.name = "Of64",
+     .heads = 16,
+     .kv_heads = 4,
+     .head_dim = 64,
+     .rows = 9,
+     .multiprocessors = 2,
+     .turned = 64},
+    {.name = "Of64ByTwo",
+     .dtype = DType::kFloat8,
+     .heads = 16,
+     .kv_heads = 4,
+     .head_dim = 64,
+     .rows = 9,
+     .multiprocessors = 5,
+     .block_size = 32,
+     .turned = 64},
+    {.name = "Wide", .rows = 9, .multiprocessors = 1, .turned = 256, .normed = true},
+    {.name = "WideByFour",
+     .dtype = DType::kFloat8,
+     .rows = 9,
+     .multiprocessors = 5,
+     .window = 301,
+     .turned = 256,
+     .normed = true},
+};
+std::vector<Case> PairCases() {
+  std::vector<Case> cases(std::begin(kPairCases), std::end(kPairCases));
+  for (Case& of : cases) {
+    of.max_length = 1024;
+    of.pairs = true;
+  }
+  return cases;
+}
+INSTANTIATE_TEST_SUITE_P(OfPairs, ClusterAttentionTest, ::testing::ValuesIn(PairCases()),
                          [](const auto& of) { return of.param.name; });
 
 }  // namespace

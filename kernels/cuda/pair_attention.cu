@@ -1,0 +1,408 @@
+// Attention of a decode step of many short rows: as many pairs of a row and a KV head as warps find
+// room, or more. What such a step waits for in cluster_attention.cu is not memory but the way of a
+// block, which every row goes again: its table, its slots, the ends of q, k and v, barriers, merging.
+// Here all pairs are under way at once, each by one warp that waits for no other, or by a few that
+// meet once, at the end.
+//
+// A warp has the slots' tiles (tile_sums.cuh) come through a ring of its own (cluster_ring.cuh). It
+// ends the query heads for itself, in registers: a lane loads of a head's bare products what it has of
+// the operand, of which the elements that turn together are both its own. The warp that has the row's
+// own slot also ends k and v, for the cache and for itself. All that earlier steps have written is
+// asked for before the wait, while the products are still made (cluster_attention.cu); the ends are
+// made while it arrives: the rings of a multiprocessor hold what memory gives it in 5 us.
+//
+// Bytes: each key and value once, q and out once. Grid: pairs * warps of a pair / 8 blocks of 256
+// threads. Shared memory: 104 KiB, of 256 dimensions 208: 12 or 24 KiB of ring a warp, a head in
+// float32, and a slot's k and v.
+//
+// Assumes: head_dim 64, 128 or 256; 16 bits or float8; blocks of a multiple of 16 slots, which begin
+// at multiples of 16 bytes; more than two query heads a KV head.
+#include "kernels/cuda/pair_attention.h"
+
+#if SIROCCO_HOPPER
+#include <algorithm>
+#include <cstdint>
+
+#include "kernels/cuda/cluster_ends.cuh"
+#include "kernels/cuda/cluster_item.cuh"
+#include "kernels/cuda/cluster_merge.cuh"
+#include "kernels/cuda/cluster_ring.cuh"
+#include "kernels/cuda/head_end.cuh"
+#include "kernels/cuda/launch.cuh"
+
+namespace sirocco::cuda::SIROCCO_CUDA_PATH {
+namespace {
+
+constexpr int kPairWarps = 8;  // of a block
+
+struct PairArgs {
+  DecodeRows p;
+  int32_t kv_heads;
+  int32_t heads_a_kv_head;
+  int32_t passes;      // groups of query heads of a KV head
+  int32_t pairs;       // of a row and a group
+  int32_t share_bits;  // of the warps of a pair
+};
+
+// What a warp ends for itself.
+template <typename Kv, int kDim>
+struct WarpEnds {
+  // Of the row's own slot, as the cache has them; in float8 each with its scale behind it.
+  alignas(16) Kv kv[2][kDim + (kIsScaled<Kv> ? 16 : 0)];
+  alignas(16) float head[kDim];
+};
+
+template <typename Kv, int kQueries, int kDim>
+struct PairShared {
+  WarpMemory<Kv, kQueries, kDim, kPairWarps, Tiling::kRing> warps[kPairWarps];
+  WarpEnds<Kv, kDim> ends[kPairWarps];
+};
+
+// The ends of the heads of a pair, by one warp.
+template <typename Kv, int kQueries, int kDim>
+class PairEnds {
+ public:
+  using Ring = RingWarp<Kv, kQueries, kDim, kPairWarps>;
+
+  __device__ __forceinline__ PairEnds(const PairArgs& args, const LayerParams& layer,
+                                      const ClusterItem& item, int position)
+      : ref_(args.p.layer),
+        layer_(layer),
+        item_(item),
+        row_(static_cast<const float*>(args.p.qkv.data) + int64_t{item.row} * args.p.qkv.width),
+        turn_(layer.rotary.cos_sin + int64_t{position} * layer.rotary.dim) {}
+
+  // x: of the lane's query head, as Ring::TakeQueries takes it. other: [kDim] of shared memory.
+  __device__ __forceinline__ void OfQueries(float* other, float2 (&x)[Ring::kTwos]) const {
+    const int head = min(Ring::Query(), item_.head_count - 1);
+    const int turned = layer_.rotary.dim;
+    if (turned != 0 && turned != kDim) return TurnParts(head, other, x);
+    const int64_t own = int64_t{item_.first_head + head} * kDim;
+    LoadTwos(row_ + own, x);
+    if (layer_.q_bias != nullptr) {
+      float2 bias[Ring::kTwos];
+      LoadTwos(layer_.q_bias + own, bias);
+#pragma unroll
+      for (int i = 0; i < Ring::kTwos; ++i) {
+        x[i].x += bias[i].x;
+        x[i].y += bias[i].y;
+      }
+    }
+    if (layer_.q_norm != nullptr) {
+      float2 weight[Ring::kTwos];
+      LoadTwos(layer_.q_norm, weight);
+      float squares = 0;
+#pragma unroll
+      for (int i = 0; i < Ring::kTwos; ++i) {
+        squares = fmaf(x[i].x, x[i].x, squares);
+        squares = fmaf(x[i].y, x[i].y, squares);
+      }
+      squares += __shfl_xor_sync(kAllLanes, squares, 1);
+      squares += __shfl_xor_sync(kAllLanes, squares, 2);
+      const float inverse = rsqrtf(squares / kDim + layer_.norm_epsilon);
+#pragma unroll
+      for (int i = 0; i < Ring::kTwos; ++i) {
+        x[i].x = __fmul_rn(x[i].x, __fmul_rn(inverse, weight[i].x));
+        x[i].y = __fmul_rn(x[i].y, __fmul_rn(inverse, weight[i].y));
+      }
+    }
+    if (turned == 0) return;
+    constexpr int kHalf = Ring::kTwos / 2;
+    const float* const turn = turn_ + Ring::FirstTwo();
+#pragma unroll
+    for (int i = 0; i < kHalf; ++i) {
+      const float2 cosine = LoadAt(turn + Ring::TwoAt(i));
+      const float2 sine = LoadAt(turn + kDim / 2 + Ring::TwoAt(i));
+      TurnTwo(cosine.x, sine.x, x[i].x, x[i + kHalf].x);
+      TurnTwo(cosine.y, sine.y, x[i].y, x[i + kHalf].y);
+    }
+  }
+
+  // k and v: to `ends`, visible to the whole warp, and to the cache at `slot` (of k) and, in float8,
+  // `scales`.
+  __device__ __forceinline__ void OfSlot(Kv* slot, int64_t value_offset,
+                                         [[maybe_unused]] uint8_t* scales,
+                                         WarpEnds<Kv, kDim>& ends) const {
+#pragma unroll 1
+    for (int is_v = 0; is_v < 2; ++is_v) {
+      const int own = item_.kv_head * kDim;
+      const float* const bias = is_v ? layer_.v_bias : layer_.k_bias;
+      typename Head::Half x[2];
+      HeadOf(bias != nullptr ? bias + own : nullptr, is_v ? nullptr : layer_.k_norm,
+             is_v ? 0 : layer_.rotary.dim)(row_ + ref_.q_rows + (is_v ? ref_.kv_rows : 0) + own,
+                                           ends.head, x);
+      if constexpr (kIsScaled<Kv>) {
+        const uint8_t scale = ScaleHead<kDim>(x);
+        ends.kv[is_v][kDim].bits = scale;
+        if (item_.pass == 0) scales[is_v] = scale;
+      }
+#pragma unroll
+      for (int half = 0; half < 2; ++half) {
+        const int begin = Head::Begin(half);
+        StoreFloats<Kv, Head::kVec>(x[half].at, &ends.kv[is_v][begin]);
+        if (item_.pass == 0) {
+          StoreFloats<Kv, Head::kVec>(x[half].at, slot + (is_v ? value_offset : 0) + begin);
+        }
+      }
+    }
+    __syncwarp();
+  }
+
+ private:
+  using Head = HeadEnd<kDim>;
+
+  __device__ __forceinline__ static float2 LoadAt(const float* from) {
+    return *reinterpret_cast<const float2*>(from);
+  }
+  // from: the head's first element.
+  __device__ __forceinline__ static void LoadTwos(const float* from, float2 (&x)[Ring::kTwos]) {
+    from += Ring::FirstTwo();
+#pragma unroll
+    for (int i = 0; i < Ring::kTwos; ++i) x[i] = LoadAt(from + Ring::TwoAt(i));
+  }
+  __device__ __forceinline__ Head HeadOf(const float* bias, const float* norm, int turned) const {
+    return {bias, norm, turn_, turned, layer_.norm_epsilon};
+  }
+  // Where elements that turn together are different lanes': a head after the other.
+  __device__ __forceinline__ void TurnParts(int own, float* other,
+                                            float2 (&x)[Ring::kTwos]) const {
+#pragma unroll 1
+    for (int head = 0; head < item_.head_count; ++head) {
+      const int64_t at = int64_t{item_.first_head + head} * kDim;
+      typename Head::Half ended[2];
+      HeadOf(layer_.q_bias != nullptr ? layer_.q_bias + at : nullptr, layer_.q_norm,
+             layer_.rotary.dim)(row_ + at, other, ended);
+#pragma unroll
+      for (int half = 0; half < 2; ++half) {
+        StoreFloats<float, Head::kVec>(ended[half].at, other + Head::Begin(half));
+      }
+      __syncwarp();
+      if (head == own) LoadTwos(other, x);
+      __syncwarp();
+    }
+  }
+
+  const LayerRef& ref_;
+  const LayerParams& layer_;
+  const ClusterItem& item_;
+  const float* row_;   // the row's bare products
+  const float* turn_;  // of the position
+};
+
+// What the warp has to do, but for the slots; without query heads: nothing. A shuffle says that it is
+// the same in all lanes, and makes it anew where it is asked for again: kept, it would take registers
+// that the tiles need.
+template <int kQueries, int kDim>
+__device__ __forceinline__ ClusterItem PairItem(const PairArgs& args) {
+  const int warp = WarpOfBlock<kPairWarps>().warp;
+  ClusterItem item = {};
+  item.pair = (static_cast<int>(blockIdx.x) * kPairWarps + warp) >> args.share_bits;
+  if (item.pair >= args.pairs) return item;
+  const int groups = args.kv_heads * args.passes;
+  item.row = item.pair / groups;
+  const int group = item.pair - item.row * groups;
+  item.kv_head = args.passes > 1 ? group / args.passes : group;
+  item.pass = group - item.kv_head * args.passes;
+  item.head_count = min(kQueries, args.heads_a_kv_head - item.pass * kQueries);
+  item.first_head = item.kv_head * args.heads_a_kv_head + item.pass * kQueries;
+  item.out = int64_t{item.row} * args.p.out.width + int64_t{item.first_head} * kDim;
+  return item;
+}
+// Among those of its pair.
+__device__ __forceinline__ WarpOfSlots WarpOfPair(const PairArgs& args) {
+  const int warps = 1 << args.share_bits;
+  return {WarpOfBlock<kPairWarps>().warp & (warps - 1), warps};
+}
+
+// What a pair's warps have left, by all of them.
+template <typename Kv, int kQueries, int kDim>
+__device__ __forceinline__ void MergePair(const PairArgs& args,
+                                          const PairShared<Kv, kQueries, kDim>& shared) {
+  constexpr int kQuads = kDim / 4;
+  const ClusterItem item = PairItem<kQueries, kDim>(args);
+  if (item.head_count == 0) return;
+  const WarpOfSlots own = WarpOfPair(args);
+  const auto* const first = shared.warps + (static_cast<int>(threadIdx.x) / kWarp - own.warp);
+  const int thread = own.warp * kWarp + static_cast<int>(threadIdx.x) % kWarp;
+#pragma unroll 1
+  for (int i = thread; i < kQueries * kQuads; i += own.warps * kWarp) {
+    const int head = i / kQuads;
+    const int quad = i % kQuads;
+    float2 merged;
+    const float4 total = MergeParts<kPairWarps>(
+        own.warps, [&](int w) { return first[w].part.statistics[head]; },
+        [&](int w) { return first[w].part.values[head][quad]; }, merged);
+    StoreOut<kDim>(args.p.out, item, head, quad, total, merged.y);
+  }
+}
+
+// Blocks of a multiprocessor: registers for sixteen warps, of 256 dimensions or more than four queries
+// for eight.
+template <int kQueries, int kLanes>
+inline constexpr int kPairBlocks = kQueries > 4 || kLanes > 16 ? 1 : 2;
+
+// kEnds: q, k and v come as bare products.
+template <bool kEnds, typename Kv, int kQueries, int kLanes>
+__global__ void __launch_bounds__(kPairWarps* kWarp, (kPairBlocks<kQueries, kLanes>))
+    PairAttentionKernel(const __grid_constant__ PairArgs args) {
+  constexpr int kDim = 8 * kLanes;
+  using Shared = PairShared<Kv, kQueries, kDim>;
+  using Ring = RingWarp<Kv, kQueries, kDim, kPairWarps>;
+  Shared& shared = *reinterpret_cast<Shared*>(DynamicShared());
+  const bool tabled = kEnds || args.p.layer.table != nullptr;
+  const LayerParams* const layer = tabled ? &LayerOf(args.p.layer) : nullptr;
+  const AttentionShape shape = tabled ? layer->attention : args.p.shape;
+  const KvLayer kv = tabled ? layer->kv : args.p.kv;
+  if (!kEnds) {  // the kernel before writes the cache
+    WaitForDependency();
+    LaunchDependents();
+  }
+  const int warp = WarpOfBlock<kPairWarps>().warp;
+  if (ClusterItem item = PairItem<kQueries, kDim>(args); item.head_count > 0) {
+    const int position = __ldcg(args.p.map.position + item.row);
+    const int32_t* const block_table =
+        args.p.lanes.BlockTable(__ldcg(args.p.map.lane + item.row), kv.group);
+    item.slots = {FirstSlot(shape, position), position + 1};
+    WarpEnds<Kv, kDim>& ends = shared.ends[warp];
+    Ring ring(kv, block_table, item.kv_head, item.slots, WarpOfPair(args), shared.warps[warp].ring);
+    if constexpr (kEnds) {
+      WaitForDependency();
+      LaunchDependents();
+      float2 q[Ring::kTwos];
+      PairEnds<Kv, kQueries, kDim>(args, *layer, item, position).OfQueries(ends.head, q);
+      ring.TakeQueries(shape, [&](int i) { return q[i]; });
+      if (ring.Has(position)) {
+        const ClusterItem of_slot = PairItem<kQueries, kDim>(args);
+        const int block = __ldcg(block_table + BlockOf(kv.block_size)(position));
+        uint8_t* scales = nullptr;
+        if constexpr (kIsScaled<Kv>) {
+          scales = static_cast<uint8_t*>(kv.data) +
+                   KvScaleOffset(kv, block, of_slot.kv_head, position % kv.block_size);
+        }
+        PairEnds<Kv, kQueries, kDim>(args, *layer, of_slot, position)
+            .OfSlot(static_cast<Kv*>(kv.data) +
+                        OffsetInBlock(kv, block, of_slot.kv_head, position),
+                    kv.value_offset, scales, ends);
+      }
+    } else {
+      const int64_t first =
+          item.out + min(Ring::Query(), item.head_count - 1) * kDim + Ring::FirstTwo();
+      ring.TakeQueries(shape,
+                       [&](int i) { return LoadTwo(args.p.q, first + Ring::TwoAt(i)); });
+    }
+    ring.Run(shape, kEnds ? position : -1, ends.kv);
+    ring.Store(shared.warps[warp].part);
+  } else if (kEnds) {
+    WaitForDependency();
+  }
+  if (args.share_bits == 0) {
+    __syncwarp();
+  } else {
+    __syncthreads();
+  }
+  MergePair<Kv, kQueries, kDim>(args, shared);
+}
+
+// ---- On the host -------------------------------------------------------------------------------
+
+// Query heads of a warp: rows with fewer a KV head are worked on otherwise.
+constexpr int kLeastHeads = 3;  // of a KV head
+// Slots that a warp may have to take one after the other, as far as the host knows: twelve KiB under
+// way are some 10 GB/s, and the longest row should not take longer than all rows together.
+constexpr int64_t kMostWarpSlots = 1024;
+
+struct PairLayout {
+  int head_dim;
+  int queries;   // of a warp
+  int resident;  // warps of a multiprocessor
+  PairArgs args;
+};
+
+PairLayout PairLayoutOf(const DecodeRows& p, int multiprocessors) {
+  const AttentionHeads heads = HeadsOf(p);
+  PairLayout layout = {};
+  layout.head_dim = heads.head_dim;
+  layout.queries = heads.heads_a_kv_head <= 4 ? 4 : 8;
+  layout.resident = kPairWarps * (heads.head_dim == 256 || layout.queries > 4 ? 1 : 2);
+  PairArgs& args = layout.args;
+  args.p = p;
+  args.kv_heads = heads.kv_heads;
+  args.heads_a_kv_head = heads.heads_a_kv_head;
+  args.passes = static_cast<int32_t>(CeilDiv(heads.heads_a_kv_head, layout.queries));
+  args.pairs = p.rows * args.kv_heads * args.passes;
+  // As many warps a pair as are there at once.
+  const int64_t room = int64_t{layout.resident} * multiprocessors;
+  while ((2 << args.share_bits) <= kPairWarps &&
+         (int64_t{args.pairs} << (args.share_bits + 1)) <= room) {
+    ++args.share_bits;
+  }
+  return layout;
+}
+
+template <bool kEnds, typename Kv, int kQueries, int kLanes>
+cudaError_t Launch(const PairLayout& layout, const LaunchContext& context) {
+  constexpr size_t kShared = sizeof(PairShared<Kv, kQueries, 8 * kLanes>);
+  const auto kernel = PairAttentionKernel<kEnds, Kv, kQueries, kLanes>;
+  if (const cudaError_t error = AllowShared(kernel, kShared); error != cudaSuccess) return error;
+  const int64_t warps = int64_t{layout.args.pairs} << layout.args.share_bits;
+  return LaunchClusters(kernel, dim3(static_cast<unsigned>(CeilDiv(warps, kPairWarps))),
+                        dim3(kPairWarps * kWarp), 1, kShared, context, layout.args);
+}
+
+template <bool kEnds, typename Kv, int kQueries>
+cudaError_t Launch(const PairLayout& layout, const LaunchContext& context) {
+  switch (layout.head_dim) {
+    case 64:
+      return Launch<kEnds, Kv, kQueries, 8>(layout, context);
+    case 128:
+      return Launch<kEnds, Kv, kQueries, 16>(layout, context);
+    default:
+      break;
+  }
+  return Launch<kEnds, Kv, kQueries, 32>(layout, context);
+}
+
+template <bool kEnds, typename Kv>
+cudaError_t Launch(const PairLayout& layout, const LaunchContext& context) {
+  return layout.queries == 4 ? Launch<kEnds, Kv, 4>(layout, context)
+                             : Launch<kEnds, Kv, 8>(layout, context);
+}
+
+template <bool kEnds>
+cudaError_t Launch(const PairLayout& layout, const LaunchContext& context) {
+  switch (KvTypeOf(layout.args.p)) {
+    case DType::kBFloat16:
+      return Launch<kEnds, __nv_bfloat16>(layout, context);
+    case DType::kFloat16:
+      return Launch<kEnds, __half>(layout, context);
+    case DType::kFloat8:
+      return Launch<kEnds, Float8>(layout, context);
+    default:  // float32: PairAttentionTakes
+      break;
+  }
+  return cudaErrorInvalidValue;
+}
+
+}  // namespace
+
+bool PairAttentionTakes(const DecodeRows& p, int multiprocessors) {
+  const bool tabled = p.layer.table != nullptr;
+  // Of a table's layer the host may know nothing.
+  const KvLayer* const kv = !tabled                   ? &p.kv
+                            : p.layer.host != nullptr ? &p.layer.host->kv
+                                                      : nullptr;
+  if (kv == nullptr || kv->block_size % kTileSlots != 0) return false;
+  const PairLayout layout = PairLayoutOf(p, multiprocessors);
+  // Fewer pairs are a block's or a cluster's each.
+  const int64_t least = (layout.head_dim == 256 ? 1 : 2) * int64_t{multiprocessors};
+  return KvTypeOf(p) != DType::kFloat32 && layout.args.heads_a_kv_head >= kLeastHeads &&
+         layout.args.pairs > least && p.lanes.max_length <= kMostWarpSlots << layout.args.share_bits;
+}
+
+cudaError_t LaunchPairAttention(const DecodeRows& p, const LaunchContext& context) {
+  const PairLayout layout = PairLayoutOf(p, context.multiprocessors);
+  return p.qkv.data != nullptr ? Launch<true>(layout, context) : Launch<false>(layout, context);
+}
+
+}  // namespace sirocco::cuda::SIROCCO_CUDA_PATH
+#endif  // SIROCCO_HOPPER
