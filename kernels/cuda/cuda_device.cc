@@ -42,11 +42,13 @@ KernelSet KernelsOf(bool portable, bool batch_invariant, LtMatMul* library) {
             .panels = portable ? nullptr : LaunchPanels,
             .panels_for_any_rows = true};
   }
-  return {.launchers = portable ? portable::KernelLaunchers() : hopper::KernelLaunchers(),
-          .panels = portable ? nullptr : LaunchPanels,
-          .wide = portable ? nullptr : KernelSet::WideLauncher(hopper::LaunchWideProduct),
-          .layers = portable ? nullptr : KernelSet::LayersLauncher(hopper::LaunchLayers),
-          .library = library};
+  return {
+      .launchers = portable ? portable::KernelLaunchers() : hopper::KernelLaunchers(),
+      .panels = portable ? nullptr : LaunchPanels,
+      .wide = portable ? nullptr : KernelSet::WideLauncher(hopper::LaunchWideProduct),
+      .parts_norms = portable ? nullptr : KernelSet::PartsNormsLauncher(hopper::LaunchPartsNorms),
+      .layers = portable ? nullptr : KernelSet::LayersLauncher(hopper::LaunchLayers),
+      .library = library};
 }
 
 class CudaDevice final : public Device, private OpSink {

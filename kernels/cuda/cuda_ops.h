@@ -43,13 +43,15 @@ struct KernelSet {
                                         const LaunchContext&);
   using WideLauncher = cudaError_t (*)(const WideProductParams&, const WideChoice&,
                                        const LaunchContext&);
+  using PartsNormsLauncher = cudaError_t (*)(const GateUpPartsParams&, const LaunchContext&);
   using LayersLauncher = cudaError_t (*)(const DecoderLayersParams&, const LaunchContext&);
 
   const Launchers& launchers;
-  PanelLauncher panels = nullptr;   // null: no products by panels
-  WideLauncher wide = nullptr;      // null: no wide products
-  LayersLauncher layers = nullptr;  // null: no layers as one kernel
-  LtMatMul* library = nullptr;      // null: all products are our own kernels'
+  PanelLauncher panels = nullptr;            // null: no products by panels
+  WideLauncher wide = nullptr;               // null: no wide products
+  PartsNormsLauncher parts_norms = nullptr;  // null: no output products in parts
+  LayersLauncher layers = nullptr;           // null: no layers as one kernel
+  LtMatMul* library = nullptr;               // null: all products are our own kernels'
   // Panels make all products that they can (FitsPanels), so that one kernel makes a matrix's for
   // any number of rows; else those that they make fastest (TakesPanels). Then rows are always
   // normed: a norm that is left to the product's end makes other bits, and takes few rows alone.
@@ -63,6 +65,7 @@ class CudaOps final : public Ops {
         panels_(kernels.panels),
         panels_for_any_rows_(kernels.panels_for_any_rows),
         wide_(kernels.wide),
+        parts_norms_(kernels.parts_norms),
         layers_(kernels.layers),
         sink_(sink),
         library_(kernels.library) {}
@@ -75,7 +78,8 @@ class CudaOps final : public Ops {
 
   // Of pairs (Device::paired_rows).
   int32_t paired_rows() const {
-    return panels_ != nullptr && !panels_for_any_rows_ ? kMostUnnormedRows : 0;
+    if (panels_for_any_rows_) return 0;
+    return parts_norms_ != nullptr ? kWidePartsRows : panels_ != nullptr ? kMostUnnormedRows : 0;
   }
 
   absl::Status Run(const BeginStepParams& p) override;
@@ -151,11 +155,22 @@ class CudaOps final : public Ops {
   bool IsWide(const Params& p) const;
   template <typename Params>
   absl::Status WideFused(const Checks& checks, const Params& p);
+  absl::Status NeedParts(std::string_view operation, const WideProductParams& product,
+                         const WideChoice& choice);
+  cudaError_t LaunchWide(const WideChoice& choice, const LaunchContext& context,
+                         WideProductParams& product);
+  void* ScratchIn(const LaunchContext& context) const;
+  // Output in parts, which the norms before gate and up add up.
+  template <typename Pair>
+  bool IsInParts(const Pair& p) const;
+  template <typename Pair>
+  absl::Status PartsPair(std::string_view operation, const Pair& p);
 
   const Launchers& launchers_;
   const KernelSet::PanelLauncher panels_;
   const bool panels_for_any_rows_;
   const KernelSet::WideLauncher wide_;
+  const KernelSet::PartsNormsLauncher parts_norms_;
   const KernelSet::LayersLauncher layers_;
   PanelMaps maps_;
   OpSink& sink_;

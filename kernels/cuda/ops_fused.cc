@@ -1,7 +1,7 @@
 // The fused operations of the step plans. Few rows are our kernels'; so are many where the host
 // does not know the layer or the library does not take a product. Else an operation is our kernel
 // of the norms, the products, and our kernel that ends them: the products are panels' or wide ones,
-// which end all but norms themselves, or the library's.
+// which end all but norms themselves and may leave parts to these, or the library's.
 #include <algorithm>
 #include <cstdint>
 #include <string_view>
@@ -9,6 +9,7 @@
 
 #include "kernels/check_params.h"
 #include "kernels/cuda/cuda_ops.h"
+#include "kernels/cuda/fused_panels.h"
 #include "kernels/cuda/fused_products.h"
 #include "kernels/cuda/types.h"
 #include "kernels/limits.h"
@@ -90,75 +91,6 @@ bool IsLibrarys(const Params& p) {
 // ---- As panels ----------------------------------------------------------------------------------
 
 template <typename Params>
-PanelProductParams QkvPanels(const Params& p) {
-  const FusedProducts products = FusedProductsOf(p, nullptr);
-  PanelProductParams panels;
-  if (products.count != 1) return panels;  // of no rows, which no panels take
-  panels.rows = p.rows;
-  panels.in = products.at[0].in;
-  panels.weight = products.at[0].weight;
-  panels.out = products.at[0].out;
-  return panels;
-}
-
-// To the residual stream, or to the delta that is normed before it joins.
-PanelProductParams StreamPanels(int32_t rows, const Rows& in, const Matrix& weight,
-                                const float* bias, const Rows& hidden, const Rows& delta) {
-  PanelProductParams panels;
-  panels.rows = rows;
-  panels.in = in;
-  panels.weight = weight;
-  panels.bias = bias;
-  panels.add = delta.data == nullptr;
-  panels.out = panels.add ? hidden : delta;
-  return panels;
-}
-
-PanelProductParams PanelsOf(const NormQkvParams& p) { return QkvPanels(p); }
-PanelProductParams PanelsOf(const QkvParams& p) { return QkvPanels(p); }
-PanelProductParams PanelsOf(const OutputResidualParams& p) {
-  const LayerParams& layer = *p.layer.host;
-  return StreamPanels(p.rows, p.attention, layer.o, layer.o_bias, p.hidden, p.delta);
-}
-PanelProductParams PanelsOf(const DownResidualParams& p) {
-  const LayerParams& layer = *p.layer.host;
-  return StreamPanels(p.rows, p.in, layer.down, layer.down_bias, p.hidden, p.delta);
-}
-PanelProductParams PanelsOf(const DownNormParams& p) {
-  const LayerParams& layer = *p.layer.host;
-  return StreamPanels(p.rows, p.in, layer.down, layer.down_bias, p.hidden,
-                      layer.mlp_post_norm != nullptr ? p.delta : Rows());
-}
-PanelProductParams PanelsOf(const NormGateUpParams& p) {
-  const LayerParams& layer = *p.layer.host;
-  PanelProductParams panels;
-  panels.rows = p.rows;
-  panels.in = p.normed;
-  panels.weight = layer.gate;
-  panels.bias = layer.gate_bias;
-  panels.out = p.out;
-  panels.up = layer.up;
-  panels.up_bias = layer.up_bias;
-  panels.activation = layer.activation;
-  return panels;
-}
-
-WideProductParams WideOf(const PanelProductParams& panels) {
-  WideProductParams wide;
-  wide.rows = panels.rows;
-  wide.in = panels.in;
-  wide.weight = panels.weight;
-  wide.bias = panels.bias;
-  wide.out = panels.out;
-  wide.add = panels.add;
-  wide.up = panels.up;
-  wide.up_bias = panels.up_bias;
-  wide.activation = panels.activation;
-  return wide;
-}
-
-// Of panels, and of wide products.
-template <typename Params>
 cudaError_t EndPanels(const Launchers& /*launchers*/, const Params& /*p*/,
                       const LaunchContext& /*context*/) {
   return cudaSuccess;
@@ -167,6 +99,32 @@ cudaError_t EndPanels(const Launchers& launchers, const DownNormParams& p,
                       const LaunchContext& context) {
   return launchers.norms_after_down(DownEndParams{p}, context);
 }
+
+// ---- As wide products ---------------------------------------------------------------------------
+
+// Whether the operation's end adds up a product's parts.
+template <typename Params>
+constexpr bool kAddsParts = std::is_same_v<Params, DownNormParams>;
+
+// `product`: what was launched.
+template <typename Params>
+cudaError_t EndWide(const Launchers& /*launchers*/, const Params& /*p*/,
+                    const WideProductParams& /*product*/, const LaunchContext& /*context*/) {
+  return cudaSuccess;
+}
+cudaError_t EndWide(const Launchers& launchers, const DownNormParams& p,
+                    const WideProductParams& product, const LaunchContext& context) {
+  DownEndParams end = {p};
+  if (product.parts > 1) {
+    end.sums = static_cast<const float*>(product.out.data);
+    end.parts = product.parts;
+  }
+  return launchers.norms_after_down(end, context);
+}
+
+// Two operations of which the first's product may come in parts, which the second's norms add up.
+template <typename Pair>
+constexpr bool kInParts = std::is_same_v<Pair, OutputGateUpParams>;
 
 // ---- In pairs, without norms between them -------------------------------------------------------
 
@@ -261,10 +219,16 @@ absl::Status CudaOps::PrepareFewerRows(const Params& p, Launch<Params> launch,
   Params few = p;
   few.rows = LtMatMul::kOwnRows;
   if (absl::Status s = Enqueue(CheckParams(few, kTypes), launch, scratch, few); !s.ok()) return s;
-  // What is wide has been the library's up to so many rows, where panels do not take them.
+  // What is wide has been the library's up to so many rows, where panels do not take them; what is
+  // the library's may be wide with fewer.
   few.rows = kWideRows - 1;
   if (IsWide(p) && !IsPanels(few) && library_ != nullptr && IsLibrarys(few)) {
     if (absl::Status s = LibraryFused(CheckParams(few, kTypes), few); !s.ok()) return s;
+  }
+  few.rows = std::min(p.rows, kWidePartsRows);
+  while (few.rows >= kWideRows && !IsWide(few)) --few.rows;
+  if (few.rows >= kWideRows && !IsWide(p)) {
+    if (absl::Status s = WideFused(CheckParams(few, kTypes), few); !s.ok()) return s;
   }
   for (const int32_t most : {kPanelRows, kPanelRows / 2}) {
     few.rows = most;
@@ -276,21 +240,49 @@ absl::Status CudaOps::PrepareFewerRows(const Params& p, Launch<Params> launch,
 template <typename Params>
 bool CudaOps::IsWide(const Params& p) const {
   WideChoice choice;
-  return wide_ != nullptr && p.layer.host != nullptr && ChooseWide(WideOf(PanelsOf(p)), choice);
+  return wide_ != nullptr && p.layer.host != nullptr &&
+         ChooseWide(WideOf(PanelsOf(p)), kAddsParts<Params>, choice);
 }
 
 // Of an operation that IsWide.
 template <typename Params>
 absl::Status CudaOps::WideFused(const Checks& checks, const Params& p) {
+  WideProductParams product = WideOf(PanelsOf(p));
+  WideChoice choice;
+  if (!ChooseWide(product, kAddsParts<Params>, choice)) {
+    return sink_.Launched(checks.operation(), cudaErrorNotSupported);
+  }
+  if (absl::Status s = NeedParts(checks.operation(), product, choice); !s.ok()) return s;
   const absl::StatusOr<LaunchContext> context = sink_.Context(true);
   if (!context.ok()) return context.status();
-  const WideProductParams product = WideOf(PanelsOf(p));
-  WideChoice choice;
-  cudaError_t error =
-      ChooseWide(product, choice) ? Begin(launchers_, p, *context) : cudaErrorNotSupported;
-  if (error == cudaSuccess) error = wide_(product, choice, *context);
-  if (error == cudaSuccess) error = EndPanels(launchers_, p, *context);
+  cudaError_t error = Begin(launchers_, p, *context);
+  if (error == cudaSuccess) error = LaunchWide(choice, *context, product);
+  if (error == cudaSuccess) error = EndWide(launchers_, p, product, *context);
   return sink_.Launched(checks.operation(), error);
+}
+
+// Scratch for a product's parts, where it comes in parts.
+absl::Status CudaOps::NeedParts(std::string_view operation, const WideProductParams& product,
+                                const WideChoice& choice) {
+  if (choice.parts == 1) return absl::OkStatus();
+  return sink_.NeedScratch(operation, PartsBytes(product, choice.parts));
+}
+
+// `product` is then what was launched: in parts, the first of them with the bias.
+cudaError_t CudaOps::LaunchWide(const WideChoice& choice, const LaunchContext& context,
+                                WideProductParams& product) {
+  if (choice.parts == 1) return wide_(product, choice, context);
+  const float* const bias = product.bias;
+  product = InParts(product, choice.parts, ScratchIn(context));
+  if (const cudaError_t error = wide_(product, choice, context); error != cudaSuccess) return error;
+  return bias == nullptr ? cudaSuccess
+                         : launchers_.add_bias(product.rows, product.out, bias, context);
+}
+
+// While preparing the scratch is still to be made. Nothing is written then, but an address is
+// wanted: one that is aligned as the scratch will be.
+void* CudaOps::ScratchIn(const LaunchContext& context) const {
+  return sink_.preparing() ? context.counters : context.scratch;
 }
 
 template <typename Params>
@@ -331,14 +323,59 @@ absl::Status CudaOps::EnqueuePair(const Pair& p) {
   if (!checks.ok()) return checks.status();
   const std::string_view operation = checks.operation();
   if (!sink_.preparing()) {
-    return IsUnnormed(p) ? PanelPair(operation, p) : RunInTurn(*this, p);
+    return IsUnnormed(p)  ? PanelPair(operation, p)
+           : IsInParts(p) ? PartsPair(operation, p)
+                          : RunInTurn(*this, p);
   }
-  // Later operations of this shape may have fewer rows: the most that go without norms.
+  // Later operations of this shape may have fewer rows: the most that go in parts, and without
+  // norms.
   if (absl::Status status = RunInTurn(*this, p); !status.ok()) return status;
   Pair few = p;
+  few.rows = std::min(p.rows, kWidePartsRows);
+  while (few.rows > 0 && !IsInParts(few)) --few.rows;
+  if (few.rows > 0) {
+    if (absl::Status status = PartsPair(operation, few); !status.ok()) return status;
+  }
   few.rows = std::min(p.rows, kMostUnnormedRows);
   while (few.rows > 0 && !IsUnnormed(few)) --few.rows;
   return few.rows > 0 ? PanelPair(operation, few) : absl::OkStatus();
+}
+
+template <typename Pair>
+bool CudaOps::IsInParts(const Pair& p) const {
+  if constexpr (kInParts<Pair>) {
+    const auto first = FirstOf(p);
+    const auto second = SecondOf(p);
+    if (parts_norms_ == nullptr || first.layer.host == nullptr || IsPanels(first)) return false;
+    WideChoice choice;
+    // The second does not begin with norms of its own then: it must not be the library's.
+    return IsWide(second) && HasRows(first, second) &&
+           ChooseWide(WideOf(PanelsOf(first)), /*adds_parts=*/true, choice);
+  }
+  return false;
+}
+
+// Of a pair that IsInParts.
+template <typename Pair>
+absl::Status CudaOps::PartsPair(std::string_view operation, const Pair& p) {
+  if constexpr (kInParts<Pair>) {
+    WideProductParams first = WideOf(PanelsOf(FirstOf(p)));
+    WideProductParams second = WideOf(PanelsOf(SecondOf(p)));
+    WideChoice of_first, of_second;
+    if (ChooseWide(first, /*adds_parts=*/true, of_first) &&
+        ChooseWide(second, /*adds_parts=*/false, of_second)) {
+      if (absl::Status s = NeedParts(operation, first, of_first); !s.ok()) return s;
+      const absl::StatusOr<LaunchContext> context = sink_.Context(true);
+      if (!context.ok()) return context.status();
+      cudaError_t error = LaunchWide(of_first, *context, first);
+      const GateUpPartsParams norms = {SecondOf(p), static_cast<const float*>(first.out.data),
+                                       first.parts};
+      if (error == cudaSuccess) error = parts_norms_(norms, *context);
+      if (error == cudaSuccess) error = LaunchWide(of_second, *context, second);
+      return sink_.Launched(operation, error);
+    }
+  }
+  return sink_.Launched(operation, cudaErrorNotSupported);
 }
 
 // Of a pair that IsUnnormed.
@@ -351,9 +388,7 @@ absl::Status CudaOps::PanelPair(std::string_view operation, const Pair& p) {
   if (absl::Status s = sink_.NeedScratch(operation, bytes); !s.ok()) return s;
   const absl::StatusOr<LaunchContext> context = sink_.Context(true);
   if (!context.ok()) return context.status();
-  // As in LibraryFused: an address where there is no scratch yet.
-  void* const address = sink_.preparing() ? context->counters : context->scratch;
-  const UnnormedPair pair = PairOf(first, second, address);
+  const UnnormedPair pair = PairOf(first, second, ScratchIn(*context));
   cudaError_t error = panels_(pair.first, maps_, *context);
   if (error == cudaSuccess) error = panels_(pair.second, maps_, *context);
   return sink_.Launched(operation, error);
@@ -371,10 +406,7 @@ absl::Status CudaOps::LibraryFused(const Checks& checks, const Params& p) {
   if (absl::Status s = sink_.NeedScratch(checks.operation(), bytes); !s.ok()) return s;
   const absl::StatusOr<LaunchContext> context = sink_.Context(true);
   if (!context.ok()) return context.status();
-  // While preparing the scratch is still to be made. Nothing is written then, but the library wants
-  // an address: one that is aligned as the scratch will be.
-  void* const address = sink_.preparing() ? context->counters : context->scratch;
-  const FusedProducts products = FusedProductsOf(p, address);
+  const FusedProducts products = FusedProductsOf(p, ScratchIn(*context));
   if (const cudaError_t error = Begin(launchers_, p, *context); error != cudaSuccess) {
     return sink_.Launched(checks.operation(), error);
   }
@@ -398,7 +430,7 @@ std::vector<MatMulParams> CudaOps::ProductsOf(const Operation& operation) {
       return {products.all().begin(), products.all().end()};
     }
     if constexpr (IsPair<decltype(p)>) {
-      if (IsUnnormed(p)) return {};
+      if (IsUnnormed(p) || IsInParts(p)) return {};
       std::vector<MatMulParams> products = ProductsOf(FirstOf(p));
       for (const MatMulParams& product : ProductsOf(SecondOf(p))) products.push_back(product);
       return products;

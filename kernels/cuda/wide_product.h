@@ -4,7 +4,9 @@
 
 #include <cuda_runtime_api.h>
 
+#include <cstddef>
 #include <cstdint>
+#include <span>
 
 #include "kernels/cuda/launch.h"
 #include "kernels/cuda/panel_product.h"
@@ -48,10 +50,14 @@ enum class WideTile : int32_t {
   kTall128,    // 192 by 128
   kShared224,  // 128 by 224
   kShared128,  // 128 by 128
+  kPairs128,   // 128 by 128
 };
-inline constexpr WideTile kWideTiles[] = {WideTile::kPairs256, WideTile::kPairs224,
-                                          WideTile::kTall128, WideTile::kShared224,
-                                          WideTile::kShared128};
+// Of gate and up; of products in parts.
+inline constexpr WideTile kGateUpTiles[] = {WideTile::kPairs256, WideTile::kPairs224,
+                                            WideTile::kTall128, WideTile::kShared224,
+                                            WideTile::kShared128};
+inline constexpr WideTile kPartTiles[] = {WideTile::kShared128, WideTile::kPairs128,
+                                          WideTile::kTall128, WideTile::kPairs256};
 
 struct WideTileSize {
   int32_t rows, outputs;  // of a block
@@ -69,6 +75,8 @@ constexpr WideTileSize SizeOf(WideTile tile) {
       return {128, 224, 1, 2};
     case WideTile::kShared128:
       return {128, 128, 1, 2};
+    case WideTile::kPairs128:
+      return {128, 128, 2, 1};
   }
   return {};
 }
@@ -76,46 +84,114 @@ constexpr WideTileSize SizeOf(WideTile tile) {
 struct WideChoice {
   WideTile tile = WideTile::kPairs256;
   int32_t group = 4;  // runs of row tiles that share their weights' reading (WideGrid)
+  int32_t parts = 1;  // more: the product is to be made as InParts
 };
 
 // Products of fewer rows are panels' or the library's.
 inline constexpr int32_t kWideRows = kPanelRows + 1;
 
-// Whether this kernel makes a product, and how: the one place that says so.
-//
-// What is multiplied by gate and up alone, whose activation a library leaves to another kernel.
-// The tile is that of the shortest way, in rounds of the 66 clusters that an H100 or H200 has room
+// Products in parts come in so many, and have so many rows at most.
+inline constexpr int32_t kWideParts = 4;
+inline constexpr int32_t kWidePartsRows = 256;
+static_assert(kWideParts <= kMostParts);
+
+// `p` in parts: sums [parts][R, weight.rows], which somebody adds up, with p.bias, onto what p.out
+// holds where p.add is set.
+inline WideProductParams InParts(const WideProductParams& p, int32_t parts, void* sums) {
+  WideProductParams in_parts = p;
+  in_parts.bias = nullptr;
+  in_parts.add = false;
+  in_parts.out = {sums, DType::kFloat32, p.weight.rows};
+  in_parts.parts = parts;
+  return in_parts;
+}
+inline size_t PartsBytes(const WideProductParams& p, int32_t parts) {
+  return sizeof(float) * parts * p.rows * p.weight.rows;
+}
+
+// Of `tiles` that of the shortest way, in rounds of the 66 clusters that an H100 or H200 has room
 // for; a round's is as what a block brings for it, its rows and its outputs, since tiles are
-// multiplied as fast as they come. Measured on an H200 by tests/bench/wide_bench.cu, us, cuBLASLt's
+// multiplied as fast as they come. Of equal ways that which reads the weights less often.
+// `outputs`: of gate and up those of both.
+inline WideTile ShortestWay(std::span<const WideTile> tiles, int32_t rows, int64_t outputs,
+                            int32_t parts) {
+  constexpr int64_t kClusters = 66;
+  const auto up_to = [](int64_t count, int64_t of) { return (count + of - 1) / of; };
+  WideTile shortest = tiles.front();
+  int64_t least = 0, fewest_runs = 0;
+  for (const WideTile tile : tiles) {
+    const WideTileSize size = SizeOf(tile);
+    const int64_t runs = up_to(rows, size.rows * size.down);
+    const int64_t items = runs * up_to(outputs, size.outputs * size.across) * parts;
+    const int64_t way = up_to(items, kClusters) * (size.rows + size.outputs);
+    if (least > 0 && (way > least || (way == least && runs >= fewest_runs))) continue;
+    least = way;
+    fewest_runs = runs;
+    shortest = tile;
+  }
+  return shortest;
+}
+
+// Up to how many rows a product is multiplied in parts, where who reads its sums adds them up. The
+// parts' bytes are to the weights' as the rows to the inputs: so products of many inputs. Measured
+// on an H200 by tests/bench/wide_bench.cu, us, cuBLASLt's best in one part -> ours in four, down of
+// 128, 192 and 256 rows: llama3.1-8b 38.8 -> 35.6, 45.5 -> 39.4, 50.4 -> 48.0, and 80 rows 34.6 ->
+// 34.6; llama3.2-1b 15.8 -> 14.2, 17.3 -> 16.0, 20.6 -> 17.3; gemma3-1b 10.4 -> 11.7, 12.6 -> 12.7,
+// 13.6 -> 13.4. That is without the adding: of llama3.1-8b with 256 rows about 1 us a part.
+//
+// Products of few weights are for the graphs' sake: in each graph and layer a node of ours holds
+// 1.3 KiB less than a library's. Output of gemma3-1b: 4.7 -> 5.0, 4.9 -> 5.2, 5.1 -> 5.8. Those of
+// llama3.2-1b, 6.4 -> 6.0, 6.8 -> 7.8, 6.8 -> 8.1, and of llama3.1-8b, 13.4 -> 13.5, 15.8 -> 15.7,
+// 17.1 -> 17.4, stay the library's.
+inline int32_t MostRowsInParts(const WideProductParams& p) {
+  constexpr int32_t kManyInputs = 6144;
+  constexpr uint64_t kManyBytes = uint64_t{32} << 20;
+  constexpr uint64_t kFewBytes = uint64_t{4} << 20;
+  constexpr int32_t kRowsOfTall = 192;
+  if (p.weight.cols >= kManyInputs) {
+    return BytesOf(p.weight) > kManyBytes ? kRowsOfTall : kWidePartsRows;
+  }
+  const bool stage_each = p.weight.cols > 64 * (kWideParts - 1);
+  return stage_each && BytesOf(p.weight) <= kFewBytes ? kRowsOfTall : 0;
+}
+
+// Whether this kernel makes a product, and how: the one place that says so. `adds_parts`: who reads
+// the sums adds them up, should they come in parts.
+//
+// Gate and up, whose activation a library leaves to another kernel. Measured as above, cuBLASLt's
 // best with the activation's kernel -> ours, 80, 128, 192, 256 rows: llama3.1-8b 66.4 -> 64.7,
 // 69.9 -> 66.1, 84.6 -> 82.6, 104.3 -> 97.0; llama3.2-1b -, 24.9 -> 20.9, 28.7 -> 24.0,
 // 33.3 -> 28.7; gemma3-1b -, 14.8 -> 12.5, 17.5 -> 14.4, 19.5 -> 16.0. With 4,096 rows equal.
 //
-// The others stay the library's, llama3.1-8b with 256 rows: q, k, v 22.2 -> 28.5; output 17.1 ->
-// 17.4 in two parts, which somebody has to add up; down 50.4 -> 48.0 in four, the same; the LM head
-// 413 -> 455.
-inline bool ChooseWide(const WideProductParams& p, WideChoice& choice) {
-  constexpr int64_t kClusters = 66;
-  if (p.rows < kWideRows || p.up.data == nullptr || !CanBeWide(p)) return false;
-  const auto up_to = [](int64_t count, int64_t of) { return (count + of - 1) / of; };
-  int64_t least = 0;
-  for (const WideTile tile : kWideTiles) {
-    const WideTileSize size = SizeOf(tile);
-    const int64_t items = up_to(p.rows, size.rows * size.down) *
-                          up_to(int64_t{2} * p.weight.rows, size.outputs * size.across);
-    const int64_t way = up_to(items, kClusters) * (size.rows + size.outputs);
-    if (least > 0 && way >= least) continue;
-    least = way;
-    choice.tile = tile;
+// And what comes in parts. All others stay the library's, 256 rows: q, k, v of llama3.1-8b
+// 22.2 -> 28.5, of gemma3-1b 4.8 -> 8.7; llama3.1-8b's LM head 413 -> 455.
+inline bool ChooseWide(const WideProductParams& p, bool adds_parts, WideChoice& choice) {
+  if (p.rows < kWideRows || !CanBeWide(p)) return false;
+  choice.parts = 1;
+  if (p.up.data != nullptr) {
+    choice.tile = ShortestWay(kGateUpTiles, p.rows, int64_t{2} * p.weight.rows, 1);
+    return true;
   }
+  if (!adds_parts || p.rows > MostRowsInParts(p)) return false;
+  choice.parts = kWideParts;
+  choice.tile = ShortestWay(kPartTiles, p.rows, p.weight.rows, kWideParts);
   return true;
 }
 
+// Of a NormGateUpParams whose layer's output product came in parts.
+struct GateUpPartsParams : NormGateUpParams {
+  const float* parts_sums = nullptr;  // [parts][R, hidden]
+  int32_t parts = 1;                  // 1 ... kMostParts
+};
+
 namespace hopper {
-// Only what ChooseWide takes. Sums are float32, in one order for one number of rows. Where kernels
-// are only loaded, those of all tiles are.
+// Only what ChooseWide takes, as it says. Sums are float32, in one order for one number of rows.
+// Where kernels are only loaded, those of all tiles are.
 cudaError_t LaunchWideProduct(const WideProductParams& p, const WideChoice& choice,
                               const LaunchContext& context);
+
+// The norms between: adds the parts up, completes the stream, and writes `normed` (wide_norms.cu).
+cudaError_t LaunchPartsNorms(const GateUpPartsParams& p, const LaunchContext& context);
 }  // namespace hopper
 
 }  // namespace sirocco::cuda

@@ -4,13 +4,15 @@
 // taken in turn. Needs no Bazel, from the repository's root, where -I. finds its headers:
 //
 //   nvcc -std=c++20 -O3 -gencode=arch=compute_90a,code=sm_90a -DSIROCCO_HOPPER=1 -I.
-//     tests/bench/wide_bench.cu kernels/cuda/gate_up_end.cu kernels/cuda/kernel_attributes.cc
-//     -o wide_bench -lcublasLt
-//   wide_bench check | wide_bench rows MODEL [ROWS ...] | wide_bench chain [ROWS ...]
+//     tests/bench/wide_bench.cu kernels/cuda/gate_up_end.cu kernels/cuda/fused_norm.cu
+//     kernels/cuda/kernel_attributes.cc -o wide_bench -lcublasLt
+//   wide_bench check | rows MODEL [ROWS ...] | stream MODEL [ROWS ...] | chain [ROWS ...]
 //
-// check: against plain sums (wide_check.cuh). rows: each product alone. chain: the four products of
-// all layers of llama3.1-8b one after the other, for 150 ms a turn, the library's and ours: what a
-// GPU that is held to its power gives; with few rows also beside reads of a KV cache. All by turns.
+// check: against plain sums (wide_check.cuh). rows: each product alone. stream: output and down with
+// the norms behind them, which add up the parts where they come in parts, the library's too. chain:
+// the four products of all layers of llama3.1-8b one after the other, for 150 ms a turn, the
+// library's and ours: what a GPU that is held to its power gives; with few rows also beside reads of
+// a KV cache. All by turns.
 #include <cublasLt.h>
 #include <cuda_runtime.h>
 
@@ -23,6 +25,7 @@
 #include <string>
 #include <vector>
 
+#include "kernels/cuda/fused_norm.h"
 #include "kernels/cuda/kernels.h"
 #include "tests/bench/wide_check.cuh"
 #include "tests/bench/wide_world.cuh"
@@ -49,8 +52,8 @@ class Library {
                                         sizeof(transposed)));
     workspace_ = Allocate(kWorkspace);
   }
-  Answers AnswersOf(const Work& work, int rows) {
-    Layouts l(work, rows);
+  Answers AnswersOf(const Work& work, int rows, int parts = 1) {
+    Layouts l(work, rows, parts);
     cublasLtMatmulPreference_t preference;
     MUST(cublasLtMatmulPreferenceCreate(&preference));
     const uint64_t bytes = kWorkspace;
@@ -68,11 +71,11 @@ class Library {
     MUST(cublasLtMatmulPreferenceDestroy(preference));
     return answers;
   }
-  // With what the program has behind it.
+  // With the activation that the program has behind it.
   void Run(const Work& work, int rows, int copy, const cublasLtMatmulAlgo_t& algorithm,
-           const LaunchContext& context) {
-    const WideProductParams p = work.Params(rows, copy);
-    Layouts l(work, rows);
+           const LaunchContext& context, int parts = 1) {
+    const WideProductParams p = work.Params(rows, copy, parts);
+    Layouts l(work, rows, parts);
     const float one = 1, beta = p.add ? 1 : 0;
     void* const out = work.product().both ? work.scratch() : p.out.data;
     MUST(cublasLtMatmul(handle_, product_, &one, p.weight.data, l.a, p.in.data, l.b, &beta, out,
@@ -91,13 +94,24 @@ class Library {
   static constexpr size_t kWorkspace = size_t{32} << 20;
   struct Layouts {
     cublasLtMatrixLayout_t a, b, d;
-    Layouts(const Work& work, int rows) {
+    Layouts(const Work& work, int rows, int parts) {
       const Product& p = work.product();
       const int outputs = p.outputs * (p.both ? 2 : 1);
-      MUST(cublasLtMatrixLayoutCreate(&a, CUDA_R_16BF, p.inputs, outputs, p.inputs));
-      MUST(cublasLtMatrixLayoutCreate(&b, CUDA_R_16BF, p.inputs, rows, p.inputs));
+      const int inputs = p.inputs / parts;
+      MUST(cublasLtMatrixLayoutCreate(&a, CUDA_R_16BF, inputs, outputs, p.inputs));
+      MUST(cublasLtMatrixLayoutCreate(&b, CUDA_R_16BF, inputs, rows, p.inputs));
       MUST(cublasLtMatrixLayoutCreate(&d, p.both ? CUDA_R_16BF : CUDA_R_32F, outputs, rows,
                                       outputs));
+      if (parts == 1) return;
+      InParts(a, parts, inputs);
+      InParts(b, parts, inputs);
+      InParts(d, parts, int64_t{rows} * outputs);
+    }
+    static void InParts(cublasLtMatrixLayout_t layout, int32_t parts, int64_t between) {
+      MUST(cublasLtMatrixLayoutSetAttribute(layout, CUBLASLT_MATRIX_LAYOUT_BATCH_COUNT, &parts,
+                                            sizeof(parts)));
+      MUST(cublasLtMatrixLayoutSetAttribute(layout, CUBLASLT_MATRIX_LAYOUT_STRIDED_BATCH_OFFSET,
+                                            &between, sizeof(between)));
     }
     ~Layouts() {
       cublasLtMatrixLayoutDestroy(a);
@@ -223,8 +237,8 @@ Way Ours(const Work& work, int rows, const Choice& choice, const LaunchContext& 
   way.name = NameOf(choice);
   way.count = work.copies();
   way.enqueue = [&work, rows, choice, context](int i) {
-    MUST(kVariants[choice.variant].launch(work.Params(rows, i, choice.parts), choice.wide,
-                                          context));
+    MUST(
+        kVariants[choice.variant].launch(work.Params(rows, i, choice.parts), choice.wide, context));
   };
   return way;
 }
@@ -296,6 +310,120 @@ int RowsAll(const std::string& wanted, std::vector<int> all, const LaunchContext
         std::printf("; ");
         rates(*ours);
         std::printf("; %.2f of the library's time\n", ours->us() / theirs->us());
+        std::fflush(stdout);
+      }
+    }
+  }
+  return 0;
+}
+
+// The norms behind a product of the stream, as behind down; with post-norms, of what joins it too.
+class StreamNorms {
+ public:
+  StreamNorms(int most_rows, int width, bool post) : post_(post) {
+    const int64_t bytes = int64_t{most_rows} * width * 4;
+    for (void** rows : {&end_.hidden.data, &end_.delta.data, &end_.normed.data}) {
+      *rows = Allocate(bytes);
+      MUST(cudaMemset(*rows, 0, bytes));
+    }
+    end_.hidden = {end_.hidden.data, DType::kFloat32, width};
+    end_.delta = {end_.delta.data, DType::kFloat32, width};
+    end_.normed = {end_.normed.data, DType::kBFloat16, width};
+    weight_ = static_cast<float*>(Allocate(width * 4));
+    FillFloatsKernel<<<64, 256>>>(weight_, width, 6);
+    LayerParams layer;
+    layer.mlp_post_norm = post ? weight_ : nullptr;
+    layer.norm_epsilon = 1e-6f;
+    layer_ = static_cast<LayerParams*>(Allocate(sizeof(layer)));
+    MUST(cudaMemcpy(layer_, &layer, sizeof(layer), cudaMemcpyHostToDevice));
+    end_.layer.table = layer_;
+    end_.next_norm = weight_;
+  }
+  ~StreamNorms() {
+    for (void* p : {end_.hidden.data, end_.delta.data, end_.normed.data,
+                    static_cast<void*>(weight_), static_cast<void*>(layer_)}) {
+      cudaFree(p);
+    }
+  }
+  StreamNorms(const StreamNorms&) = delete;
+  StreamNorms& operator=(const StreamNorms&) = delete;
+
+  // Of what `p` has left.
+  void Run(const WideProductParams& p, const LaunchContext& context) const {
+    cuda::DownEndParams end = end_;
+    end.rows = p.rows;
+    if (p.parts > 1) {
+      end.sums = static_cast<const float*>(p.out.data);
+      end.parts = p.parts;
+    } else {
+      (post_ ? end.delta : end.hidden).data = p.out.data;
+    }
+    MUST(cuda::hopper::LaunchNorms(end, context));
+  }
+
+ private:
+  const bool post_;
+  cuda::DownEndParams end_;
+  float* weight_ = nullptr;
+  LayerParams* layer_ = nullptr;
+};
+
+int StreamAll(const std::string& wanted, std::vector<int> all, const LaunchContext& context) {
+  Library library;
+  if (all.empty()) all = {65, 80, 96, 128, 160, 192, 224, 256};
+  const int most = *std::max_element(all.begin(), all.end());
+  for (const Model& model : Models()) {
+    if (model.name != wanted) continue;
+    const bool post = wanted == "gemma3-1b";
+    for (const int at : {1, 3}) {
+      Product product = model.products[at];
+      product.post = post;
+      const Work work(product, most, 0);
+      const StreamNorms norms(most, product.outputs, post);
+      for (const int rows : all) {
+        std::vector<Way> ways;
+        for (const int parts : {1, kMostParts}) {
+          const Answers answers = library.AnswersOf(work, rows, parts);
+          for (int a = 0; a < answers.count; ++a) {
+            Way way;
+            way.name = parts > 1 ? "library p4" : "library";
+            way.library = true;
+            way.count = work.copies();
+            way.enqueue = [&, rows, parts, algorithm = answers.at[a]](int i) {
+              library.Run(work, rows, i, algorithm, context, parts);
+              norms.Run(work.Params(rows, i, parts), context);
+            };
+            ways.push_back(way);
+          }
+        }
+        for (const Choice& choice : ChoicesOf(work, rows)) {
+          if (choice.parts == 1 || choice.wide.group > 4) continue;
+          Way way;
+          way.name = NameOf(choice);
+          way.count = work.copies();
+          way.enqueue = [&, rows, choice](int i) {
+            const WideProductParams p = work.Params(rows, i, choice.parts);
+            MUST(kVariants[choice.variant].launch(p, choice.wide, context));
+            norms.Run(p, context);
+          };
+          ways.push_back(way);
+        }
+        Measure(ways, 5, 2, context.stream);
+        std::stable_sort(ways.begin(), ways.end(),
+                         [](const Way& a, const Way& b) { return a.us() < b.us(); });
+        std::printf("%s %s %d rows:", model.name, product.name, rows);
+        for (const Way& way : ways) {
+          std::printf("  %s %.1f (%.0f)", way.name.c_str(), way.us(), way.rate());
+        }
+        std::printf("\n= %s %s %d:", model.name, product.name, rows);
+        for (const char* kind : {"library", "library p4", ""}) {
+          for (const Way& way : ways) {
+            if (*kind != 0 ? way.name != kind : way.library) continue;
+            std::printf("  %s %.1f", way.name.c_str(), way.us());
+            break;
+          }
+        }
+        std::printf("\n");
         std::fflush(stdout);
       }
     }
@@ -380,11 +508,14 @@ int Main(int argc, char** argv) {
   context.programmatic = true;
   std::printf("%s, %d multiprocessors\n", properties.name, properties.multiProcessorCount);
   std::vector<int> rows;
-  for (int i = what == "rows" ? 3 : 2; i < argc; ++i) rows.push_back(std::atoi(argv[i]));
+  const bool of_model = what == "rows" || what == "stream";
+  for (int i = of_model ? 3 : 2; i < argc; ++i) rows.push_back(std::atoi(argv[i]));
   if (what == "check") return CheckAll(context);
   if (what == "rows" && argc > 2) return RowsAll(argv[2], rows, context);
+  if (what == "stream" && argc > 2) return StreamAll(argv[2], rows, context);
   if (what == "chain") return ChainAll(rows, context);
-  std::printf("wide_bench check | rows MODEL [ROWS ...] | chain [ROWS ...]\n");
+  std::printf(
+      "wide_bench check | rows MODEL [ROWS ...] | stream MODEL [ROWS ...] | chain [ROWS ...]\n");
   return 2;
 }
 

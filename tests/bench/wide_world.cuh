@@ -101,6 +101,7 @@ struct Product {
   int outputs, inputs;  // of gate alone, where both are multiplied
   bool both, add;
   Activation activation;
+  bool post = false;  // what is to be added is normed first, so it is stored
 };
 struct Model {
   const char* name;
@@ -167,7 +168,7 @@ class Work {
     p.in = {in_, DType::kBFloat16, inputs};
     p.weight = {weights, DType::kBFloat16, outputs, inputs};
     p.out = {out_, product_.both ? DType::kBFloat16 : DType::kFloat32, outputs};
-    p.add = product_.add && parts == 1;
+    p.add = product_.add && !product_.post && parts == 1;
     if (product_.both) {
       p.up = {weights + weight_bytes_ / 2, DType::kBFloat16, outputs, inputs};
     }

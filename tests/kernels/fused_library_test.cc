@@ -2,6 +2,7 @@
 // made by a library. Weights in blocks are none of it.
 #include <gtest/gtest.h>
 
+#include <tuple>
 #include <utility>
 #include <vector>
 
@@ -162,6 +163,57 @@ TEST_P(FusedLibraryTest, NormGateUpOfManyRows) {
         EXPECT_EQ(replayed, issued) << rows << " rows";
         ExpectSame(issued, {want.begin(), want.begin() + static_cast<int64_t>(issued.size())});
       }
+    }
+  }
+}
+
+// Down of so many rows that a device may multiply it in tiles of a hundred rows and more, in parts
+// that the norms add up; rows, outputs and inputs that are no multiples of a tile, prepared for
+// most rows, recorded for fewer. The last is in parts up to 256 rows, the others up to fewer.
+TEST_P(FusedLibraryTest, DownNormOfManyRows) {
+  for (const bool post_norms : {false, true}) {
+    for (const auto& [hidden, intermediate, most] :
+         {std::tuple{136, 264, 300}, std::tuple{1160, 264, 300}, std::tuple{136, 6152, 260},
+          std::tuple{136, 264, 128}}) {
+      LayerShape shape{.hidden = hidden,
+                       .intermediate = intermediate,
+                       .post_norms = post_norms,
+                       .on_host = true};
+      const LayerWorld w(memory(), shape, most, activations(), dtype());
+      DownNormParams p = DownNorm(w);
+      ASSERT_TRUE(device().BeginPrepare().ok());
+      ASSERT_TRUE(ops().Run(p).ok());
+      ASSERT_TRUE(device().EndPrepare().ok());
+      const uint64_t allocations = device().counters().allocations;
+      const Rows stream =
+          EagerAdd(w, EagerDelta(w, p.in, w.layer.down, w.layer.down_bias), w.layer.mlp_post_norm);
+      const std::vector<Floats> want = {Get(w, stream), Get(w, Norm(w, stream, w.next_norm))};
+      const uint64_t of_test = device().counters().allocations - allocations;
+      const size_t bytes = w.hidden_values.size() * sizeof(float);
+      for (const int32_t rows : {300, 256, 200, 192, 129, 128, 65, 64, 4}) {
+        if (rows > most) continue;
+        p.rows = rows;
+        ASSERT_TRUE(device().BeginRecord().ok());
+        ASSERT_TRUE(ops().Run(p).ok());
+        const auto recording = device().EndRecord();
+        ASSERT_TRUE(recording.ok()) << recording.status();
+        const auto outcome = [&](const auto& run) {
+          EXPECT_TRUE(device().CopyToDevice(p.hidden.data, w.hidden_values.data(), bytes).ok());
+          run();
+          EXPECT_TRUE(device().Synchronize().ok());
+          std::vector<Floats> out = {Get(w, p.hidden), Get(w, p.normed)};
+          for (Floats& values : out) values.resize(static_cast<size_t>(rows) * hidden);
+          return out;
+        };
+        const auto issued = outcome([&] { EXPECT_TRUE(ops().Run(p).ok()); });
+        const auto replayed = outcome([&] { EXPECT_TRUE(device().Launch(**recording).ok()); });
+        EXPECT_EQ(replayed, issued) << rows << " rows";
+        for (size_t i = 0; i < want.size(); ++i) {
+          ExpectSame(issued[i],
+                     {want[i].begin(), want[i].begin() + static_cast<int64_t>(issued[i].size())});
+        }
+      }
+      EXPECT_EQ(device().counters().allocations, allocations + of_test);
     }
   }
 }

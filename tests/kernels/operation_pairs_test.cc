@@ -96,6 +96,57 @@ TEST_P(OperationPairsTest, DownQkvIsTheTwoInTurn) {
   });
 }
 
+// Rows of which a device may make the first product in parts, which the norms between add up;
+// prepared for most rows, recorded for fewer.
+TEST_P(OperationPairsTest, ManyRowsAreTheTwoInTurn) {
+  if (InBlocks(dtype())) GTEST_SKIP() << "no products of so many rows";
+  for (const bool post_norms : {false, true}) {
+    const LayerShape shape{.hidden = 136,
+                           .heads = 4,
+                           .kv_heads = 1,
+                           .head_dim = 66,
+                           .intermediate = 264,
+                           .biases = !post_norms,
+                           .post_norms = post_norms,
+                           .on_host = true,
+                           .adjacent = true};
+    const LayerWorld w(memory(), shape, 200, activations(), dtype());
+    const OutputGateUpParams in_turn = OutputGateUpOf(w);
+    OutputGateUpParams p = OutputGateUpOf(w);
+    ASSERT_TRUE(device().BeginPrepare().ok());
+    ASSERT_TRUE(ops().Run(p).ok());
+    ASSERT_TRUE(device().EndPrepare().ok());
+    Execute(FirstOf(in_turn));
+    Execute(SecondOf(in_turn));
+    const auto left = [&](const OutputGateUpParams& pair, int32_t rows) {
+      Left all = {Get(w, pair.gate_up.out),
+                  Get(w, post_norms ? pair.gate_up.sum : pair.gate_up.hidden)};
+      all.out.resize(static_cast<size_t>(rows) * shape.intermediate);
+      all.stream.resize(static_cast<size_t>(rows) * shape.hidden);
+      return all;
+    };
+    const size_t bytes = w.hidden_values.size() * sizeof(float);
+    for (const int32_t rows : {200, 192, 150, 128, 65, 64, 33}) {
+      SCOPED_TRACE(rows);
+      p.rows = rows;
+      ASSERT_TRUE(device().BeginRecord().ok());
+      ASSERT_TRUE(ops().Run(p).ok());
+      const absl::StatusOr<std::unique_ptr<Recording>> recording = device().EndRecord();
+      ASSERT_TRUE(recording.ok()) << recording.status();
+      const auto outcome = [&](const auto& run) {
+        EXPECT_TRUE(
+            device().CopyToDevice(p.gate_up.hidden.data, w.hidden_values.data(), bytes).ok());
+        run();
+        EXPECT_TRUE(device().Synchronize().ok());
+        return left(p, rows);
+      };
+      const Left replayed = outcome([&] { EXPECT_TRUE(device().Launch(**recording).ok()); });
+      const Left issued = outcome([&] { EXPECT_TRUE(ops().Run(p).ok()); });
+      ExpectPair(issued, replayed, left(in_turn, rows));
+    }
+  }
+}
+
 TEST_P(OperationPairsTest, ABatchInvariantDeviceAsksForNone) {
   if (!GetParam().device.batch_invariant) GTEST_SKIP() << "it may";
   EXPECT_EQ(device().paired_rows(), 0);

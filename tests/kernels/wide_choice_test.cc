@@ -3,6 +3,7 @@
 
 #include <cstdint>
 
+#include "kernels/cuda/wide_grid.h"
 #include "kernels/cuda/wide_product.h"
 
 namespace sirocco::cuda {
@@ -22,8 +23,30 @@ WideProductParams GateUp(int32_t rows, int32_t outputs, int32_t inputs) {
 
 WideTile TileOf(int32_t rows, int32_t outputs, int32_t inputs) {
   WideChoice choice;
-  EXPECT_TRUE(ChooseWide(GateUp(rows, outputs, inputs), choice)) << rows << " rows";
+  EXPECT_TRUE(ChooseWide(GateUp(rows, outputs, inputs), false, choice)) << rows << " rows";
+  EXPECT_EQ(choice.parts, 1);
   return choice.tile;
+}
+
+// A product that joins the residual stream.
+WideProductParams Stream(int32_t rows, int32_t outputs, int32_t inputs) {
+  WideProductParams p = GateUp(rows, outputs, inputs);
+  p.up = {};
+  p.out.dtype = DType::kFloat32;
+  p.add = true;
+  return p;
+}
+
+WideTile PartsTileOf(int32_t rows, int32_t outputs, int32_t inputs) {
+  WideChoice choice;
+  EXPECT_TRUE(ChooseWide(Stream(rows, outputs, inputs), true, choice)) << rows << " rows";
+  EXPECT_EQ(choice.parts, kWideParts);
+  return choice.tile;
+}
+
+bool IsWide(int32_t rows, int32_t outputs, int32_t inputs) {
+  WideChoice choice;
+  return ChooseWide(Stream(rows, outputs, inputs), true, choice);
 }
 
 // The fastest of those that wide_bench measured.
@@ -56,27 +79,90 @@ TEST(WideChoiceTest, TilesOfTests) {
   EXPECT_EQ(TileOf(256, 8448, 136), WideTile::kPairs256);
 }
 
+// The fastest of those that wide_bench measured.
+TEST(WideChoiceTest, TilesOfProductsInParts) {
+  // llama3.1-8b, down
+  EXPECT_EQ(PartsTileOf(65, 4096, 14336), WideTile::kShared128);
+  EXPECT_EQ(PartsTileOf(128, 4096, 14336), WideTile::kShared128);
+  EXPECT_EQ(PartsTileOf(129, 4096, 14336), WideTile::kTall128);
+  EXPECT_EQ(PartsTileOf(192, 4096, 14336), WideTile::kTall128);
+  // llama3.2-1b
+  EXPECT_EQ(PartsTileOf(65, 2048, 8192), WideTile::kShared128);
+  EXPECT_EQ(PartsTileOf(128, 2048, 8192), WideTile::kShared128);
+  EXPECT_EQ(PartsTileOf(129, 2048, 8192), WideTile::kPairs128);
+  EXPECT_EQ(PartsTileOf(256, 2048, 8192), WideTile::kPairs128);
+  // gemma3-1b, down and output
+  EXPECT_EQ(PartsTileOf(128, 1152, 6912), WideTile::kShared128);
+  EXPECT_EQ(PartsTileOf(192, 1152, 6912), WideTile::kPairs128);
+  EXPECT_EQ(PartsTileOf(256, 1152, 6912), WideTile::kPairs128);
+  EXPECT_EQ(PartsTileOf(65, 1152, 1024), WideTile::kShared128);
+  EXPECT_EQ(PartsTileOf(192, 1152, 1024), WideTile::kPairs128);
+  // Two rounds of smaller tiles, or one of these.
+  EXPECT_EQ(PartsTileOf(256, 2560, 6144), WideTile::kPairs256);
+}
+
+// In one run from kWideRows on: who prepares many rows looks for the most that are wide.
+TEST(WideChoiceTest, RowsOfProductsInParts) {
+  struct Case {
+    int32_t outputs, inputs, most;
+  };
+  for (const Case& c : {Case{4096, 14336, 192}, Case{2048, 8192, 256}, Case{1152, 6912, 256},
+                        Case{1152, 1024, 192}, Case{136, 256, 192}, Case{4096, 6144, 192},
+                        Case{2048, 2048, 0}, Case{4096, 4096, 0}, Case{136, 192, 0}}) {
+    for (int32_t rows = 1; rows <= 300; ++rows) {
+      EXPECT_EQ(IsWide(rows, c.outputs, c.inputs), rows >= kWideRows && rows <= c.most)
+          << c.outputs << " outputs of " << c.inputs << " inputs, " << rows << " rows";
+    }
+  }
+}
+
+// No part is without a stage, whose sums nobody would make.
+TEST(WideChoiceTest, EachPartHasStages) {
+  for (int32_t inputs = 8; inputs <= 8192; inputs += 8) {
+    if (!IsWide(128, 136, inputs)) continue;
+    const int32_t stages = (inputs + 63) / 64;
+    for (int32_t part = 0; part < kWideParts; ++part) {
+      const WideStages of_part = StagesOf(stages, part, kWideParts);
+      ASSERT_LT(of_part.first, of_part.last) << inputs << " inputs";
+    }
+  }
+}
+
+TEST(WideChoiceTest, ProductsInParts) {
+  WideChoice choice;
+  WideProductParams p = Stream(128, 1152, 6912);
+  p.bias = reinterpret_cast<const float*>(uintptr_t{0x50000});
+  // Somebody has to add them up.
+  EXPECT_FALSE(ChooseWide(p, false, choice));
+  ASSERT_TRUE(ChooseWide(p, true, choice));
+  void* const sums = reinterpret_cast<void*>(uintptr_t{0x60000});
+  const WideProductParams in_parts = InParts(p, choice.parts, sums);
+  EXPECT_EQ(in_parts.parts, kWideParts);
+  EXPECT_EQ(in_parts.out.data, sums);
+  EXPECT_EQ(in_parts.out.dtype, DType::kFloat32);
+  EXPECT_EQ(in_parts.bias, nullptr);
+  EXPECT_FALSE(in_parts.add);
+  EXPECT_EQ(PartsBytes(p, choice.parts), size_t{4} * 4 * 128 * 1152);
+}
+
 TEST(WideChoiceTest, WhatIsNot) {
   WideChoice choice;
   WideProductParams p = GateUp(kWideRows, 96, 136);
-  EXPECT_TRUE(ChooseWide(p, choice));
+  EXPECT_TRUE(ChooseWide(p, false, choice));
   p.rows = kWideRows - 1;
-  EXPECT_FALSE(ChooseWide(p, choice));
-  p = GateUp(128, 96, 136);
-  p.up = {};
-  EXPECT_FALSE(ChooseWide(p, choice));
-  EXPECT_FALSE(ChooseWide(GateUp(128, 100, 136), choice));
-  EXPECT_FALSE(ChooseWide(GateUp(128, 96, 132), choice));
+  EXPECT_FALSE(ChooseWide(p, false, choice));
+  EXPECT_FALSE(ChooseWide(GateUp(128, 100, 136), false, choice));
+  EXPECT_FALSE(ChooseWide(GateUp(128, 96, 132), false, choice));
   p = GateUp(128, 96, 136);
   p.weight.dtype = p.up.dtype = DType::kFloat32;
-  EXPECT_FALSE(ChooseWide(p, choice));
+  EXPECT_FALSE(ChooseWide(p, false, choice));
   p = GateUp(128, 96, 136);
   p.in.data = reinterpret_cast<void*>(uintptr_t{0x10008});
-  EXPECT_FALSE(ChooseWide(p, choice));
+  EXPECT_FALSE(ChooseWide(p, false, choice));
   // Up before gate.
   p = GateUp(128, 96, 136);
   p.up.data = reinterpret_cast<void*>(uintptr_t{0x18000});
-  EXPECT_FALSE(ChooseWide(p, choice));
+  EXPECT_FALSE(ChooseWide(p, false, choice));
 }
 
 }  // namespace
