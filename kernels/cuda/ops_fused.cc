@@ -219,10 +219,10 @@ absl::Status CudaOps::PrepareFewerRows(const Params& p, Launch<Params> launch,
   Params few = p;
   few.rows = LtMatMul::kOwnRows;
   if (absl::Status s = Enqueue(CheckParams(few, kTypes), launch, scratch, few); !s.ok()) return s;
-  // What is wide has been the library's up to so many rows, where panels do not take them; what is
-  // the library's may be wide with fewer.
-  few.rows = kWideRows - 1;
-  if (IsWide(p) && !IsPanels(few) && library_ != nullptr && IsLibrarys(few)) {
+  // What is wide may be the library's of fewer rows, and what is the library's wide.
+  few.rows = p.rows - 1;
+  while (few.rows > LtMatMul::kOwnRows && (IsWide(few) || IsPanels(few))) --few.rows;
+  if (IsWide(p) && few.rows > LtMatMul::kOwnRows && library_ != nullptr && IsLibrarys(few)) {
     if (absl::Status s = LibraryFused(CheckParams(few, kTypes), few); !s.ok()) return s;
   }
   few.rows = std::min(p.rows, kWidePartsRows);

@@ -39,14 +39,13 @@ cudaError_t LaunchParts(const WideProductParams& p, const WideChoice& choice,
                         const LaunchContext& context) {
   constexpr WideEnd kEnd = WideEnd::kStore;
   switch (choice.tile) {
-    case WideTile::kPairs256:
-      return LaunchTile<WideTile::kPairs256, T, kEnd>(p, choice, context);
     case WideTile::kTall128:
       return LaunchTile<WideTile::kTall128, T, kEnd>(p, choice, context);
     case WideTile::kShared128:
       return LaunchTile<WideTile::kShared128, T, kEnd>(p, choice, context);
     case WideTile::kPairs128:
       return LaunchTile<WideTile::kPairs128, T, kEnd>(p, choice, context);
+    case WideTile::kPairs256:
     case WideTile::kPairs224:
     case WideTile::kShared224:
       break;

@@ -57,7 +57,7 @@ inline constexpr WideTile kGateUpTiles[] = {WideTile::kPairs256, WideTile::kPair
                                             WideTile::kTall128, WideTile::kShared224,
                                             WideTile::kShared128};
 inline constexpr WideTile kPartTiles[] = {WideTile::kShared128, WideTile::kPairs128,
-                                          WideTile::kTall128, WideTile::kPairs256};
+                                          WideTile::kTall128};
 
 struct WideTileSize {
   int32_t rows, outputs;  // of a block
@@ -132,27 +132,32 @@ inline WideTile ShortestWay(std::span<const WideTile> tiles, int32_t rows, int64
   return shortest;
 }
 
-// Up to how many rows a product is multiplied in parts, where who reads its sums adds them up. The
-// parts' bytes are to the weights' as the rows to the inputs: so products of many inputs. Measured
-// on an H200 by tests/bench/wide_bench.cu, us, cuBLASLt's best in one part -> ours in four, down of
-// 128, 192 and 256 rows: llama3.1-8b 38.8 -> 35.6, 45.5 -> 39.4, 50.4 -> 48.0, and 80 rows 34.6 ->
-// 34.6; llama3.2-1b 15.8 -> 14.2, 17.3 -> 16.0, 20.6 -> 17.3; gemma3-1b 10.4 -> 11.7, 12.6 -> 12.7,
-// 13.6 -> 13.4. That is without the adding: of llama3.1-8b with 256 rows about 1 us a part.
+// Numbers of rows of which a product is multiplied in parts, where who reads its sums adds them up.
+struct WidePartsRows {
+  int32_t least = 0, most = 0;  // most 0: of none
+};
+
+// Measured on an H200 by `wide_bench stream`, us, product and the norms behind it: cuBLASLt's best
+// in one part, in four, and ours in four, of 80, 128, 192, 256 rows. Output of
+// gemma3-1b 7.9, 7.5, 7.0; 8.0, 7.7, 7.8; 8.4, 8.5, 8.9; 8.8, 8.9, 9.3: all ours, since in each
+// graph and layer a node of ours holds 1.3 KiB less than a library's. Of
+// llama3.2-1b 9.2, 8.8, 8.7; 9.3, 9.4, 9.0; 9.9, 10.5, 11.7; 10.1, 11.7, 12.8, and of
+// llama3.1-8b 15.7, 18.0, 17.7; 17.1, 20.1, 18.5; 20.1, 22.9, 21.4; 21.5, 26.4, 22.8: the
+// library's.
 //
-// Products of few weights are for the graphs' sake: in each graph and layer a node of ours holds
-// 1.3 KiB less than a library's. Output of gemma3-1b: 4.7 -> 5.0, 4.9 -> 5.2, 5.1 -> 5.8. Those of
-// llama3.2-1b, 6.4 -> 6.0, 6.8 -> 7.8, 6.8 -> 8.1, and of llama3.1-8b, 13.4 -> 13.5, 15.8 -> 15.7,
-// 17.1 -> 17.4, stay the library's.
-inline int32_t MostRowsInParts(const WideProductParams& p) {
+// Down of llama3.1-8b 37.7, 39.5, 39.5; 40.2, 42.5, 40.7; 47.5, 47.7, 46.1; 52.5, 54.1, 55.6: ours
+// where tiles are of 192 rows. Of llama3.2-1b 16.3, 15.9, 16.8; 17.2, 16.8, 17.6; 20.6, 18.5, 19.7;
+// 21.9, 21.3, 21.7, and of gemma3-1b 12.0, 11.1, 13.8; 12.3, 11.1, 14.6; 14.3, 13.5, 16.4;
+// 15.9, 13.7, 18.1: the library's, which makes them in four.
+inline WidePartsRows RowsInParts(const WideProductParams& p) {
   constexpr int32_t kManyInputs = 6144;
   constexpr uint64_t kManyBytes = uint64_t{32} << 20;
   constexpr uint64_t kFewBytes = uint64_t{4} << 20;
-  constexpr int32_t kRowsOfTall = 192;
-  if (p.weight.cols >= kManyInputs) {
-    return BytesOf(p.weight) > kManyBytes ? kRowsOfTall : kWidePartsRows;
-  }
+  const uint64_t bytes = BytesOf(p.weight);
+  if (p.weight.cols >= kManyInputs && bytes > kManyBytes) return {129, 192};
   const bool stage_each = p.weight.cols > 64 * (kWideParts - 1);
-  return stage_each && BytesOf(p.weight) <= kFewBytes ? kRowsOfTall : 0;
+  return stage_each && bytes <= kFewBytes ? WidePartsRows{kWideRows, kWidePartsRows}
+                                          : WidePartsRows{};
 }
 
 // Whether this kernel makes a product, and how: the one place that says so. `adds_parts`: who reads
@@ -172,7 +177,8 @@ inline bool ChooseWide(const WideProductParams& p, bool adds_parts, WideChoice& 
     choice.tile = ShortestWay(kGateUpTiles, p.rows, int64_t{2} * p.weight.rows, 1);
     return true;
   }
-  if (!adds_parts || p.rows > MostRowsInParts(p)) return false;
+  const WidePartsRows in_parts = RowsInParts(p);
+  if (!adds_parts || p.rows < in_parts.least || p.rows > in_parts.most) return false;
   choice.parts = kWideParts;
   choice.tile = ShortestWay(kPartTiles, p.rows, p.weight.rows, kWideParts);
   return true;

@@ -169,7 +169,7 @@ TEST_P(FusedLibraryTest, NormGateUpOfManyRows) {
 
 // Down of so many rows that a device may multiply it in tiles of a hundred rows and more, in parts
 // that the norms add up; rows, outputs and inputs that are no multiples of a tile, prepared for
-// most rows, recorded for fewer. The last is in parts up to 256 rows, the others up to fewer.
+// most rows, recorded for fewer. Products of few weights are in parts from 65 to 256 rows.
 TEST_P(FusedLibraryTest, DownNormOfManyRows) {
   for (const bool post_norms : {false, true}) {
     for (const auto& [hidden, intermediate, most] :

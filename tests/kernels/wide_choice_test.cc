@@ -82,35 +82,27 @@ TEST(WideChoiceTest, TilesOfTests) {
 // The fastest of those that wide_bench measured.
 TEST(WideChoiceTest, TilesOfProductsInParts) {
   // llama3.1-8b, down
-  EXPECT_EQ(PartsTileOf(65, 4096, 14336), WideTile::kShared128);
-  EXPECT_EQ(PartsTileOf(128, 4096, 14336), WideTile::kShared128);
   EXPECT_EQ(PartsTileOf(129, 4096, 14336), WideTile::kTall128);
   EXPECT_EQ(PartsTileOf(192, 4096, 14336), WideTile::kTall128);
-  // llama3.2-1b
-  EXPECT_EQ(PartsTileOf(65, 2048, 8192), WideTile::kShared128);
-  EXPECT_EQ(PartsTileOf(128, 2048, 8192), WideTile::kShared128);
-  EXPECT_EQ(PartsTileOf(129, 2048, 8192), WideTile::kPairs128);
-  EXPECT_EQ(PartsTileOf(256, 2048, 8192), WideTile::kPairs128);
-  // gemma3-1b, down and output
-  EXPECT_EQ(PartsTileOf(128, 1152, 6912), WideTile::kShared128);
-  EXPECT_EQ(PartsTileOf(192, 1152, 6912), WideTile::kPairs128);
-  EXPECT_EQ(PartsTileOf(256, 1152, 6912), WideTile::kPairs128);
+  // gemma3-1b, output
   EXPECT_EQ(PartsTileOf(65, 1152, 1024), WideTile::kShared128);
-  EXPECT_EQ(PartsTileOf(192, 1152, 1024), WideTile::kPairs128);
-  // Two rounds of smaller tiles, or one of these.
-  EXPECT_EQ(PartsTileOf(256, 2560, 6144), WideTile::kPairs256);
+  EXPECT_EQ(PartsTileOf(128, 1152, 1024), WideTile::kShared128);
+  EXPECT_EQ(PartsTileOf(129, 1152, 1024), WideTile::kPairs128);
+  EXPECT_EQ(PartsTileOf(256, 1152, 1024), WideTile::kPairs128);
 }
 
-// In one run from kWideRows on: who prepares many rows looks for the most that are wide.
+// In one run: who prepares many rows looks for the most that are wide.
 TEST(WideChoiceTest, RowsOfProductsInParts) {
   struct Case {
-    int32_t outputs, inputs, most;
+    int32_t outputs, inputs, least, most;
   };
-  for (const Case& c : {Case{4096, 14336, 192}, Case{2048, 8192, 256}, Case{1152, 6912, 256},
-                        Case{1152, 1024, 192}, Case{136, 256, 192}, Case{4096, 6144, 192},
-                        Case{2048, 2048, 0}, Case{4096, 4096, 0}, Case{136, 192, 0}}) {
+  for (const Case& c :
+       {Case{4096, 14336, 129, 192}, Case{4096, 6144, 129, 192}, Case{2048, 8192, 301, 0},
+        Case{1152, 6912, 301, 0}, Case{1152, 1024, 65, 256}, Case{136, 256, 65, 256},
+        Case{136, 6152, 65, 256}, Case{2048, 2048, 301, 0}, Case{4096, 4096, 301, 0},
+        Case{136, 192, 301, 0}}) {
     for (int32_t rows = 1; rows <= 300; ++rows) {
-      EXPECT_EQ(IsWide(rows, c.outputs, c.inputs), rows >= kWideRows && rows <= c.most)
+      EXPECT_EQ(IsWide(rows, c.outputs, c.inputs), rows >= c.least && rows <= c.most)
           << c.outputs << " outputs of " << c.inputs << " inputs, " << rows << " rows";
     }
   }
@@ -130,7 +122,7 @@ TEST(WideChoiceTest, EachPartHasStages) {
 
 TEST(WideChoiceTest, ProductsInParts) {
   WideChoice choice;
-  WideProductParams p = Stream(128, 1152, 6912);
+  WideProductParams p = Stream(128, 1152, 1024);
   p.bias = reinterpret_cast<const float*>(uintptr_t{0x50000});
   // Somebody has to add them up.
   EXPECT_FALSE(ChooseWide(p, false, choice));
