@@ -76,7 +76,10 @@ class RingWarp {
   using Ring = WarpRing<Kv, kDim, kWarps>;
   using Unit = RingUnit<Kv, kDim>;
 
-  // Asks for as many tiles as there is room for.
+  // Asks for as many tiles as there is room for. ring: found by threadIdx.x / kWarp, not by
+  // WarpOfBlock. Where ptxas (CUDA 13.0) knows the address to be the same in all lanes, it adds it
+  // in a uniform register to the lane's part, and makes of a copy with a cache policy what is no
+  // instruction: LDGSTS [R + UR0], desc[UR1].
   __device__ __forceinline__ RingWarp(const KvLayer& kv, const int32_t* block_table, int kv_head,
                                       const SlotRange& range, const WarpOfSlots& own, Ring& ring)
       : walk_(kv, block_table, kv_head, range, own),

@@ -257,7 +257,8 @@ __global__ void __launch_bounds__(kPairWarps* kWarp, (kPairBlocks<kQueries, kLan
     WaitForDependency();
     LaunchDependents();
   }
-  const int warp = WarpOfBlock<kPairWarps>().warp;
+  // Not by WarpOfBlock: see RingWarp.
+  const int warp = static_cast<int>(threadIdx.x) / kWarp;
   if (ClusterItem item = PairItem<kQueries, kDim>(args); item.head_count > 0) {
     const int position = __ldcg(args.p.map.position + item.row);
     const int32_t* const block_table =
