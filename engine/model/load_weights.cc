@@ -13,7 +13,7 @@
 namespace sirocco {
 namespace {
 
-constexpr uint64_t kChunkBytes = 16 << 20;  // at most this much goes to the device at once
+constexpr uint64_t kChunkBytes = 32 << 20;  // at most this much goes to the device at once
 constexpr int64_t kPieceValues = 1 << 16;   // converted at once: what caches hold
 
 // Streams tensors to the device, and tells how far it is.
