@@ -36,19 +36,21 @@ cudaError_t LaunchPanels(const PanelProductParams& p, PanelMaps& maps,
   return hopper::LaunchPanelProduct(p, maps, context);
 }
 
+// On the calling thread's device.
 KernelSet KernelsOf(bool portable, bool batch_invariant, LtMatMul* library) {
   if (batch_invariant) {
     return {.launchers = portable ? portable::OrderedLaunchers() : hopper::OrderedLaunchers(),
             .panels = portable ? nullptr : LaunchPanels,
             .panels_for_any_rows = true};
   }
-  return {
-      .launchers = portable ? portable::KernelLaunchers() : hopper::KernelLaunchers(),
-      .panels = portable ? nullptr : LaunchPanels,
-      .wide = portable ? nullptr : KernelSet::WideLauncher(hopper::LaunchWideProduct),
-      .parts_norms = portable ? nullptr : KernelSet::PartsNormsLauncher(hopper::LaunchPartsNorms),
-      .layers = portable ? nullptr : KernelSet::LayersLauncher(hopper::LaunchLayers),
-      .library = library};
+  return {.launchers = portable ? portable::KernelLaunchers() : hopper::KernelLaunchers(),
+          .panels = portable ? nullptr : LaunchPanels,
+          .wide = portable ? nullptr : KernelSet::WideLauncher(hopper::LaunchWideProduct),
+          .wide_normed = !portable && hopper::FitsWideNormed()
+                             ? KernelSet::WideNormedLauncher(hopper::LaunchWideNormed)
+                             : nullptr,
+          .layers = portable ? nullptr : KernelSet::LayersLauncher(hopper::LaunchLayers),
+          .library = library};
 }
 
 class CudaDevice final : public Device, private OpSink {

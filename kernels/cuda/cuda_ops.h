@@ -16,6 +16,7 @@
 #include "kernels/cuda/launch.h"
 #include "kernels/cuda/lt_matmul.h"
 #include "kernels/cuda/panel_product.h"
+#include "kernels/cuda/wide_normed.h"
 #include "kernels/cuda/wide_product.h"
 #include "kernels/ops.h"
 
@@ -43,13 +44,13 @@ struct KernelSet {
                                         const LaunchContext&);
   using WideLauncher = cudaError_t (*)(const WideProductParams&, const WideChoice&,
                                        const LaunchContext&);
-  using PartsNormsLauncher = cudaError_t (*)(const GateUpPartsParams&, const LaunchContext&);
+  using WideNormedLauncher = cudaError_t (*)(const WideNormedParams&, const LaunchContext&);
   using LayersLauncher = cudaError_t (*)(const DecoderLayersParams&, const LaunchContext&);
 
   const Launchers& launchers;
   PanelLauncher panels = nullptr;            // null: no products by panels
   WideLauncher wide = nullptr;               // null: no wide products
-  PartsNormsLauncher parts_norms = nullptr;  // null: no output products in parts
+  WideNormedLauncher wide_normed = nullptr;  // null: no output with the norms behind it
   LayersLauncher layers = nullptr;           // null: no layers as one kernel
   LtMatMul* library = nullptr;               // null: all products are our own kernels'
   // Panels make all products that they can (FitsPanels), so that one kernel makes a matrix's for
@@ -65,7 +66,7 @@ class CudaOps final : public Ops {
         panels_(kernels.panels),
         panels_for_any_rows_(kernels.panels_for_any_rows),
         wide_(kernels.wide),
-        parts_norms_(kernels.parts_norms),
+        wide_normed_(kernels.wide_normed),
         layers_(kernels.layers),
         sink_(sink),
         library_(kernels.library) {}
@@ -79,7 +80,7 @@ class CudaOps final : public Ops {
   // Of pairs (Device::paired_rows).
   int32_t paired_rows() const {
     if (panels_for_any_rows_) return 0;
-    return parts_norms_ != nullptr ? kWidePartsRows : panels_ != nullptr ? kMostUnnormedRows : 0;
+    return wide_normed_ != nullptr ? kMostNormedRows : panels_ != nullptr ? kMostUnnormedRows : 0;
   }
 
   absl::Status Run(const BeginStepParams& p) override;
@@ -160,17 +161,17 @@ class CudaOps final : public Ops {
   cudaError_t LaunchWide(const WideChoice& choice, const LaunchContext& context,
                          WideProductParams& product);
   void* ScratchIn(const LaunchContext& context) const;
-  // Output in parts, which the norms before gate and up add up.
+  // Output with the norms behind it, and gate and up, which begin with none then.
   template <typename Pair>
-  bool IsInParts(const Pair& p) const;
+  bool IsWideNormed(const Pair& p) const;
   template <typename Pair>
-  absl::Status PartsPair(std::string_view operation, const Pair& p);
+  absl::Status WideNormedPair(std::string_view operation, const Pair& p);
 
   const Launchers& launchers_;
   const KernelSet::PanelLauncher panels_;
   const bool panels_for_any_rows_;
   const KernelSet::WideLauncher wide_;
-  const KernelSet::PartsNormsLauncher parts_norms_;
+  const KernelSet::WideNormedLauncher wide_normed_;
   const KernelSet::LayersLauncher layers_;
   PanelMaps maps_;
   OpSink& sink_;

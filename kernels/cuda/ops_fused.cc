@@ -1,7 +1,8 @@
 // The fused operations of the step plans. Few rows are our kernels'; so are many where the host
 // does not know the layer or the library does not take a product. Else an operation is our kernel
 // of the norms, the products, and our kernel that ends them: the products are panels' or wide ones,
-// which end all but norms themselves and may leave parts to these, or the library's.
+// which end all but norms themselves and may leave parts to these, or the library's. In pairs
+// products also make the norms between them.
 #include <algorithm>
 #include <cstdint>
 #include <string_view>
@@ -122,10 +123,6 @@ cudaError_t EndWide(const Launchers& launchers, const DownNormParams& p,
   return launchers.norms_after_down(end, context);
 }
 
-// Two operations of which the first's product may come in parts, which the second's norms add up.
-template <typename Pair>
-constexpr bool kInParts = std::is_same_v<Pair, OutputGateUpParams>;
-
 // ---- In pairs, without norms between them -------------------------------------------------------
 
 // The stream's norms between a pair's products.
@@ -155,6 +152,25 @@ bool HasRows(const OutputResidualParams& first, const NormGateUpParams& second) 
 }
 bool HasRows(const DownNormParams& first, const QkvParams& /*second*/) {
   return first.layer.host->mlp_post_norm == nullptr || first.delta.data != nullptr;
+}
+
+// The first with the norms behind it, which are the second's. A pair of `rows` rows of which the
+// host knows the layers, and that HasRows.
+WideNormedParams WideNormedOf(const OutputResidualParams& first, const NormGateUpParams& second) {
+  const BetweenNorms norms = NormsOf(first, second);
+  const WideProductParams product = WideOf(PanelsOf(first));
+  WideNormedParams normed;
+  normed.rows = product.rows;
+  normed.in = product.in;
+  normed.weight = product.weight;
+  normed.bias = product.bias;
+  normed.hidden = norms.hidden;
+  normed.post = norms.post;
+  normed.next = norms.next;
+  normed.epsilon = norms.epsilon;
+  normed.sum = norms.sum;
+  normed.normed = second.normed;
+  return normed;
 }
 
 struct UnnormedPair {
@@ -323,18 +339,17 @@ absl::Status CudaOps::EnqueuePair(const Pair& p) {
   if (!checks.ok()) return checks.status();
   const std::string_view operation = checks.operation();
   if (!sink_.preparing()) {
-    return IsUnnormed(p)  ? PanelPair(operation, p)
-           : IsInParts(p) ? PartsPair(operation, p)
-                          : RunInTurn(*this, p);
+    return IsUnnormed(p)     ? PanelPair(operation, p)
+           : IsWideNormed(p) ? WideNormedPair(operation, p)
+                             : RunInTurn(*this, p);
   }
-  // Later operations of this shape may have fewer rows: the most that go in parts, and without
-  // norms.
+  // Later operations of this shape may have fewer rows: the most of either kind.
   if (absl::Status status = RunInTurn(*this, p); !status.ok()) return status;
   Pair few = p;
-  few.rows = std::min(p.rows, kWidePartsRows);
-  while (few.rows > 0 && !IsInParts(few)) --few.rows;
+  few.rows = std::min(p.rows, kMostNormedRows);
+  while (few.rows > 0 && !IsWideNormed(few)) --few.rows;
   if (few.rows > 0) {
-    if (absl::Status status = PartsPair(operation, few); !status.ok()) return status;
+    if (absl::Status status = WideNormedPair(operation, few); !status.ok()) return status;
   }
   few.rows = std::min(p.rows, kMostUnnormedRows);
   while (few.rows > 0 && !IsUnnormed(few)) --few.rows;
@@ -342,36 +357,28 @@ absl::Status CudaOps::EnqueuePair(const Pair& p) {
 }
 
 template <typename Pair>
-bool CudaOps::IsInParts(const Pair& p) const {
-  if constexpr (kInParts<Pair>) {
+bool CudaOps::IsWideNormed(const Pair& p) const {
+  if constexpr (std::is_same_v<Pair, OutputGateUpParams>) {
     const auto first = FirstOf(p);
     const auto second = SecondOf(p);
-    if (parts_norms_ == nullptr || first.layer.host == nullptr || IsPanels(first)) return false;
-    WideChoice choice;
-    // The second does not begin with norms of its own then: it must not be the library's.
-    return IsWide(second) && HasRows(first, second) &&
-           ChooseWide(WideOf(PanelsOf(first)), /*adds_parts=*/true, choice);
+    if (wide_normed_ == nullptr || first.layer.host == nullptr || IsPanels(first)) return false;
+    // What the library makes begins with norms of its own.
+    return IsWide(second) && HasRows(first, second) && TakesWideNormed(WideNormedOf(first, second));
   }
   return false;
 }
 
-// Of a pair that IsInParts.
+// Of a pair that IsWideNormed.
 template <typename Pair>
-absl::Status CudaOps::PartsPair(std::string_view operation, const Pair& p) {
-  if constexpr (kInParts<Pair>) {
-    WideProductParams first = WideOf(PanelsOf(FirstOf(p)));
+absl::Status CudaOps::WideNormedPair(std::string_view operation, const Pair& p) {
+  if constexpr (std::is_same_v<Pair, OutputGateUpParams>) {
     WideProductParams second = WideOf(PanelsOf(SecondOf(p)));
-    WideChoice of_first, of_second;
-    if (ChooseWide(first, /*adds_parts=*/true, of_first) &&
-        ChooseWide(second, /*adds_parts=*/false, of_second)) {
-      if (absl::Status s = NeedParts(operation, first, of_first); !s.ok()) return s;
+    WideChoice choice;
+    if (ChooseWide(second, /*adds_parts=*/false, choice)) {
       const absl::StatusOr<LaunchContext> context = sink_.Context(true);
       if (!context.ok()) return context.status();
-      cudaError_t error = LaunchWide(of_first, *context, first);
-      const GateUpPartsParams norms = {SecondOf(p), static_cast<const float*>(first.out.data),
-                                       first.parts};
-      if (error == cudaSuccess) error = parts_norms_(norms, *context);
-      if (error == cudaSuccess) error = LaunchWide(of_second, *context, second);
+      cudaError_t error = wide_normed_(WideNormedOf(FirstOf(p), SecondOf(p)), *context);
+      if (error == cudaSuccess) error = LaunchWide(choice, *context, second);
       return sink_.Launched(operation, error);
     }
   }
@@ -430,7 +437,7 @@ std::vector<MatMulParams> CudaOps::ProductsOf(const Operation& operation) {
       return {products.all().begin(), products.all().end()};
     }
     if constexpr (IsPair<decltype(p)>) {
-      if (IsUnnormed(p) || IsInParts(p)) return {};
+      if (IsUnnormed(p) || IsWideNormed(p)) return {};
       std::vector<MatMulParams> products = ProductsOf(FirstOf(p));
       for (const MatMulParams& product : ProductsOf(SecondOf(p))) products.push_back(product);
       return products;

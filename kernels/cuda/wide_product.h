@@ -138,17 +138,15 @@ struct WidePartsRows {
 };
 
 // Measured on an H200 by `wide_bench stream`, us, product and the norms behind it: cuBLASLt's best
-// in one part, in four, and ours in four, of 80, 128, 192, 256 rows. Output of
-// gemma3-1b 7.9, 7.5, 7.0; 8.0, 7.7, 7.8; 8.4, 8.5, 8.9; 8.8, 8.9, 9.3: all ours, since in each
-// graph and layer a node of ours holds 1.3 KiB less than a library's. Of
-// llama3.2-1b 9.2, 8.8, 8.7; 9.3, 9.4, 9.0; 9.9, 10.5, 11.7; 10.1, 11.7, 12.8, and of
-// llama3.1-8b 15.7, 18.0, 17.7; 17.1, 20.1, 18.5; 20.1, 22.9, 21.4; 21.5, 26.4, 22.8: the
-// library's.
+// in one part, in four, and ours in four, of 80, 128, 192, 256 rows. Down of
+// llama3.1-8b 37.7, 39.5, 39.5; 40.2, 42.5, 40.7; 47.5, 47.7, 46.1; 52.5, 54.1, 55.6: ours where
+// tiles are of 192 rows. Of
+// llama3.2-1b 16.3, 15.9, 16.8; 17.2, 16.8, 17.6; 20.6, 18.5, 19.7; 21.9, 21.3, 21.7, and of
+// gemma3-1b 12.0, 11.1, 13.8; 12.3, 11.1, 14.6; 14.3, 13.5, 16.4; 15.9, 13.7, 18.1: the library's,
+// which makes them in four.
 //
-// Down of llama3.1-8b 37.7, 39.5, 39.5; 40.2, 42.5, 40.7; 47.5, 47.7, 46.1; 52.5, 54.1, 55.6: ours
-// where tiles are of 192 rows. Of llama3.2-1b 16.3, 15.9, 16.8; 17.2, 16.8, 17.6; 20.6, 18.5, 19.7;
-// 21.9, 21.3, 21.7, and of gemma3-1b 12.0, 11.1, 13.8; 12.3, 11.1, 14.6; 14.3, 13.5, 16.4;
-// 15.9, 13.7, 18.1: the library's, which makes them in four.
+// Few weights, as gemma3-1b's output has them: 7.9, 7.5, 7.0; 8.0, 7.7, 7.8; 8.4, 8.5, 8.9; 8.8,
+// 8.9, 9.3: ours, since in each graph and layer a node of ours holds 1.3 KiB less than a library's.
 inline WidePartsRows RowsInParts(const WideProductParams& p) {
   constexpr int32_t kManyInputs = 6144;
   constexpr uint64_t kManyBytes = uint64_t{32} << 20;
@@ -169,7 +167,8 @@ inline WidePartsRows RowsInParts(const WideProductParams& p) {
 // 33.3 -> 28.7; gemma3-1b -, 14.8 -> 12.5, 17.5 -> 14.4, 19.5 -> 16.0. With 4,096 rows equal.
 //
 // And what comes in parts. All others stay the library's, 256 rows: q, k, v of llama3.1-8b
-// 22.2 -> 28.5, of gemma3-1b 4.8 -> 8.7; llama3.1-8b's LM head 413 -> 455.
+// 22.2 -> 28.5, of gemma3-1b 4.8 -> 8.7; llama3.1-8b's LM head 413 -> 455; output but what
+// wide_normed.h has.
 inline bool ChooseWide(const WideProductParams& p, bool adds_parts, WideChoice& choice) {
   if (p.rows < kWideRows || !CanBeWide(p)) return false;
   choice.parts = 1;
@@ -184,20 +183,11 @@ inline bool ChooseWide(const WideProductParams& p, bool adds_parts, WideChoice& 
   return true;
 }
 
-// Of a NormGateUpParams whose layer's output product came in parts.
-struct GateUpPartsParams : NormGateUpParams {
-  const float* parts_sums = nullptr;  // [parts][R, hidden]
-  int32_t parts = 1;                  // 1 ... kMostParts
-};
-
 namespace hopper {
 // Only what ChooseWide takes, as it says. Sums are float32, in one order for one number of rows.
 // Where kernels are only loaded, those of all tiles are.
 cudaError_t LaunchWideProduct(const WideProductParams& p, const WideChoice& choice,
                               const LaunchContext& context);
-
-// The norms between: adds the parts up, completes the stream, and writes `normed` (wide_norms.cu).
-cudaError_t LaunchPartsNorms(const GateUpPartsParams& p, const LaunchContext& context);
 }  // namespace hopper
 
 }  // namespace sirocco::cuda

@@ -31,6 +31,19 @@ __device__ __forceinline__ void ArriveAtBlock(uint64_t* barrier, uint32_t rank) 
       : "memory");
 }
 
+// Two floats to the same place (8 bytes) of the cluster's block `rank`; its barrier counts the
+// bytes.
+__device__ __forceinline__ void StoreTwoToBlock(float2 value, float2* place, uint64_t* barrier,
+                                                int rank) {
+  asm volatile(
+      "{.reg .b32 to, counts; mapa.shared::cluster.u32 to, %0, %2; "
+      "mapa.shared::cluster.u32 counts, %1, %2; "
+      "st.async.shared::cluster.mbarrier::complete_tx::bytes.v2.f32 [to], {%3, %4}, [counts];}" ::
+          "r"(SharedAddress(place)),
+      "r"(SharedAddress(barrier)), "r"(rank), "f"(value.x), "f"(value.y)
+      : "memory");
+}
+
 // ---- Boxes of tensors ---------------------------------------------------------------------------
 
 // A box of a matrix at column, row to the same place in all blocks of `mask`; its bytes count for
@@ -90,16 +103,22 @@ __device__ __forceinline__ float Reciprocal(float x) {
       "+f"(d[i + 6]), "+f"(d[i + 7])
 #define SIROCCO_SUMS_32(i) \
   SIROCCO_SUMS_8(i), SIROCCO_SUMS_8(i + 8), SIROCCO_SUMS_8(i + 16), SIROCCO_SUMS_8(i + 24)
+#define SIROCCO_SUMS_36(i) \
+  SIROCCO_SUMS_32(i), "+f"(d[i + 32]), "+f"(d[i + 33]), "+f"(d[i + 34]), "+f"(d[i + 35])
 #define SIROCCO_SUMS_64(i) SIROCCO_SUMS_32(i), SIROCCO_SUMS_32(i + 32)
 #define SIROCCO_SUMS_96(i) SIROCCO_SUMS_64(i), SIROCCO_SUMS_32(i + 64)
 #define SIROCCO_SUMS_112(i) SIROCCO_SUMS_96(i), SIROCCO_SUMS_8(i + 96), SIROCCO_SUMS_8(i + 104)
 #define SIROCCO_SUMS_128(i) SIROCCO_SUMS_64(i), SIROCCO_SUMS_64(i + 64)
-#define SIROCCO_NAMES_64             \
+#define SIROCCO_NAMES_36             \
   "%0,%1,%2,%3,%4,%5,%6,%7,"         \
   "%8,%9,%10,%11,%12,%13,%14,%15,"   \
   "%16,%17,%18,%19,%20,%21,%22,%23," \
   "%24,%25,%26,%27,%28,%29,%30,%31," \
-  "%32,%33,%34,%35,%36,%37,%38,%39," \
+  "%32,%33,%34,%35"
+#define SIROCCO_NAMES_64             \
+  SIROCCO_NAMES_36                   \
+  ","                                \
+  "%36,%37,%38,%39,"                 \
   "%40,%41,%42,%43,%44,%45,%46,%47," \
   "%48,%49,%50,%51,%52,%53,%54,%55," \
   "%56,%57,%58,%59,%60,%61,%62,%63"
@@ -128,6 +147,7 @@ __device__ __forceinline__ float Reciprocal(float x) {
                : SIROCCO_SUMS_##sums(0)                                                          \
                : "l"(a), "l"(b), "r"(static_cast<int>(add)))
 #define SIROCCO_PRODUCTS(type)                                                   \
+  if constexpr (kOutputs == 72) SIROCCO_PRODUCT(72, 36, type, 36, 37, 38);       \
   if constexpr (kOutputs == 128) SIROCCO_PRODUCT(128, 64, type, 64, 65, 66);     \
   if constexpr (kOutputs == 192) SIROCCO_PRODUCT(192, 96, type, 96, 97, 98);     \
   if constexpr (kOutputs == 224) SIROCCO_PRODUCT(224, 112, type, 112, 113, 114); \
@@ -139,7 +159,8 @@ __device__ __forceinline__ float Reciprocal(float x) {
 template <typename T, int kOutputs>
 __device__ __forceinline__ void MultiplyWide(float (&d)[kOutputs / 2], uint64_t a, uint64_t b,
                                              bool add) {
-  static_assert(kOutputs == 128 || kOutputs == 192 || kOutputs == 224 || kOutputs == 256);
+  static_assert(kOutputs == 72 || kOutputs == 128 || kOutputs == 192 || kOutputs == 224 ||
+                kOutputs == 256);
   if constexpr (std::is_same_v<T, __nv_bfloat16>) {
     SIROCCO_PRODUCTS("bf16");
   } else {
@@ -154,10 +175,12 @@ __device__ __forceinline__ void MultiplyWide(float (&d)[kOutputs / 2], uint64_t 
 #undef SIROCCO_NAMES_112
 #undef SIROCCO_NAMES_96
 #undef SIROCCO_NAMES_64
+#undef SIROCCO_NAMES_36
 #undef SIROCCO_SUMS_128
 #undef SIROCCO_SUMS_112
 #undef SIROCCO_SUMS_96
 #undef SIROCCO_SUMS_64
+#undef SIROCCO_SUMS_36
 #undef SIROCCO_SUMS_32
 #undef SIROCCO_SUMS_8
 

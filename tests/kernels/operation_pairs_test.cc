@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <memory>
+#include <tuple>
 #include <vector>
 
 #include "tests/kernels/fused_ops_test.h"
@@ -96,15 +97,17 @@ TEST_P(OperationPairsTest, DownQkvIsTheTwoInTurn) {
   });
 }
 
-// Rows of which a device may make the first product in parts, which the norms between add up;
-// prepared for most rows, recorded for fewer.
+// Rows of which a device may make the first product with the norms behind it; prepared for most
+// rows, recorded for fewer. Few outputs of many inputs; as many as there may be, of few; and more.
 TEST_P(OperationPairsTest, ManyRowsAreTheTwoInTurn) {
   if (InBlocks(dtype())) GTEST_SKIP() << "no products of so many rows";
-  for (const bool post_norms : {false, true}) {
-    const LayerShape shape{.hidden = 136,
+  for (const auto& [hidden, head_dim, post_norms] :
+       {std::tuple{136, 256, false}, std::tuple{136, 66, true}, std::tuple{1152, 34, true},
+        std::tuple{1160, 34, false}}) {
+    const LayerShape shape{.hidden = hidden,
                            .heads = 4,
                            .kv_heads = 1,
-                           .head_dim = 66,
+                           .head_dim = head_dim,
                            .intermediate = 264,
                            .biases = !post_norms,
                            .post_norms = post_norms,

@@ -4,6 +4,7 @@
 #include <cstdint>
 
 #include "kernels/cuda/wide_grid.h"
+#include "kernels/cuda/wide_normed.h"
 #include "kernels/cuda/wide_product.h"
 
 namespace sirocco::cuda {
@@ -84,7 +85,7 @@ TEST(WideChoiceTest, TilesOfProductsInParts) {
   // llama3.1-8b, down
   EXPECT_EQ(PartsTileOf(129, 4096, 14336), WideTile::kTall128);
   EXPECT_EQ(PartsTileOf(192, 4096, 14336), WideTile::kTall128);
-  // gemma3-1b, output
+  // As few weights as gemma3-1b's output has
   EXPECT_EQ(PartsTileOf(65, 1152, 1024), WideTile::kShared128);
   EXPECT_EQ(PartsTileOf(128, 1152, 1024), WideTile::kShared128);
   EXPECT_EQ(PartsTileOf(129, 1152, 1024), WideTile::kPairs128);
@@ -135,6 +136,39 @@ TEST(WideChoiceTest, ProductsInParts) {
   EXPECT_EQ(in_parts.bias, nullptr);
   EXPECT_FALSE(in_parts.add);
   EXPECT_EQ(PartsBytes(p, choice.parts), size_t{4} * 4 * 128 * 1152);
+}
+
+// Output with the norms behind it.
+WideNormedParams Normed(int32_t rows, int32_t outputs, int32_t inputs) {
+  const WideProductParams product = Stream(rows, outputs, inputs);
+  WideNormedParams p;
+  p.rows = rows;
+  p.in = product.in;
+  p.weight = product.weight;
+  p.hidden = p.sum = product.out;
+  p.next = reinterpret_cast<const float*>(uintptr_t{0x50000});
+  p.normed = {reinterpret_cast<void*>(uintptr_t{0x60000}), DType::kBFloat16, outputs};
+  return p;
+}
+
+TEST(WideChoiceTest, OutputsWithNorms) {
+  for (int32_t rows = 1; rows <= 300; ++rows) {
+    EXPECT_EQ(TakesWideNormed(Normed(rows, 1152, 1024)), rows >= kWideRows && rows <= 256) << rows;
+  }
+  EXPECT_TRUE(TakesWideNormed(Normed(128, 8, 8)));
+  EXPECT_FALSE(TakesWideNormed(Normed(128, 1160, 1024)));
+  EXPECT_FALSE(TakesWideNormed(Normed(128, 1152, 1032)));
+  EXPECT_FALSE(TakesWideNormed(Normed(128, 1148, 1024)));
+  EXPECT_FALSE(TakesWideNormed(Normed(128, 2048, 2048)));
+  WideNormedParams p = Normed(128, 1152, 1024);
+  p.next = nullptr;
+  EXPECT_FALSE(TakesWideNormed(p));
+  p = Normed(128, 1152, 1024);
+  p.normed.dtype = DType::kFloat16;
+  EXPECT_FALSE(TakesWideNormed(p));
+  p = Normed(128, 1152, 1024);
+  p.sum.data = reinterpret_cast<void*>(uintptr_t{0x40008});
+  EXPECT_FALSE(TakesWideNormed(p));
 }
 
 TEST(WideChoiceTest, WhatIsNot) {
