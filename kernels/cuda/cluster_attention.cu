@@ -204,7 +204,7 @@ __global__ void __launch_bounds__(kWarps* kWarp,
   }
   if constexpr (kTiling == Tiling::kRing) {
     if (is_tiled) {
-      RingWarp<Kv, kQueries, kDim, kWarps> warp(kv, block_table, item.kv_head, item.slots,
+      RingWarp<Kv, kQueries, kDim> warp(kv, block_table, item.kv_head, item.slots,
                                                 WarpOfBlock<kWarps>(), own_memory.ring);
       end_heads();
       const int head = min(warp.Query(), item.head_count - 1);
@@ -370,7 +370,7 @@ void LayOutRing(ClusterLayout& layout, int64_t pairs, int multiprocessors) {
   args.cluster_bits = 0;
   args.slot_bits = shape.slot_bits;
   args.most_clusters = MostClusters(args, shape.blocks * multiprocessors / pairs,
-                                    MostRingParts(layout.head_dim, layout.queries));
+                                    MostRingParts(layout.head_dim, layout.queries, shape.warps));
   args.least_tiled = layout.head_dim == 256 ? kWideRingLeastTiled
                                             : LeastTiledSlots(layout.head_dim, layout.queries);
 }

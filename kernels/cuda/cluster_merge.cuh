@@ -33,13 +33,13 @@ enum class Tiling {
 };
 
 // What a warp has in the end; a ring is there before it, in the same place.
-template <typename Kv, int kQueries, int kDim, int kWarps, Tiling kTiling>
+template <typename Kv, int kQueries, int kDim, Tiling kTiling>
 union WarpMemory {
   Part<kQueries, kDim> part;
 };
-template <typename Kv, int kQueries, int kDim, int kWarps>
-union WarpMemory<Kv, kQueries, kDim, kWarps, Tiling::kRing> {
-  WarpRing<Kv, kDim, kWarps> ring;
+template <typename Kv, int kQueries, int kDim>
+union WarpMemory<Kv, kQueries, kDim, Tiling::kRing> {
+  WarpRing<Kv, kDim> ring;
   Part<kQueries, kDim> part;
 };
 struct NoQueries {};
@@ -47,7 +47,7 @@ struct NoQueries {};
 template <typename Kv, int kQueries, int kDim, int kWarps, Tiling kTiling>
 struct ClusterShared {
   static constexpr int kQuads = kQueries * kDim / 4;
-  WarpMemory<Kv, kQueries, kDim, kWarps, kTiling> warps[kWarps];
+  WarpMemory<Kv, kQueries, kDim, kTiling> warps[kWarps];
   // What the cluster's blocks have of this block's share of the quads: of its `cluster` blocks
   // [kQuads / cluster] each.
   QuadPart quads[kTiling == Tiling::kRing ? 1 : kQuads];
@@ -145,10 +145,11 @@ __device__ __forceinline__ void MergeBlocks(const ClusterArgs& args, const Clust
 // ---- With a ring
 // ---------------------------------------------------------------------------------
 
-// How many parts of a row fit where the ring was.
-constexpr int MostRingParts(int head_dim, int queries) {
+// How many parts of a row fit where the rings of a block's `warps` were.
+constexpr int MostRingParts(int head_dim, int queries, int warps) {
   const int bytes = queries * static_cast<int>(head_dim * sizeof(float) + sizeof(float2));
-  return RingBytes(head_dim) / bytes < kMostClusters ? RingBytes(head_dim) / bytes : kMostClusters;
+  const int fit = warps * RingBytes(head_dim) / bytes;
+  return fit < kMostClusters ? fit : kMostClusters;
 }
 
 // The row's blocks, which have left their parts in scratch, by the last of them: copied to shared

@@ -32,8 +32,8 @@
 #if SIROCCO_HOPPER
 namespace sirocco::cuda::SIROCCO_CUDA_PATH {
 
-// A block's ring, by the dimensions of a head.
-constexpr int RingBytes(int head_dim) { return (head_dim == 256 ? 192 : 96) * 1024; }
+// A warp's ring, by the dimensions of a head.
+constexpr int RingBytes(int head_dim) { return (head_dim == 256 ? 24 : 12) * 1024; }
 
 // The keys, or the values, of tiles that a warp works on at once.
 template <typename Kv, int kDim>
@@ -57,11 +57,11 @@ struct RingUnit {
   }
 };
 
-// A warp's, of a block of kWarps.
-template <typename Kv, int kDim, int kWarps>
+// A warp's.
+template <typename Kv, int kDim>
 struct alignas(128) WarpRing {
   using Unit = RingUnit<Kv, kDim>;
-  static constexpr int kUnits = RingBytes(kDim) / kWarps / Unit::kBytes;
+  static constexpr int kUnits = RingBytes(kDim) / Unit::kBytes;
   static_assert(kUnits >= 2);
 
   unsigned char units[kUnits][Unit::kBytes];
@@ -69,11 +69,11 @@ struct alignas(128) WarpRing {
   uint16_t scales[kIsScaled<Kv> ? kUnits : 1][Unit::kTiles * kTileSlots];
 };
 
-// One of a block's kWarps, which may share slots with others of them.
-template <typename Kv, int kQueries, int kDim, int kWarps>
+// A warp, which may share slots with others of its block.
+template <typename Kv, int kQueries, int kDim>
 class RingWarp {
  public:
-  using Ring = WarpRing<Kv, kDim, kWarps>;
+  using Ring = WarpRing<Kv, kDim>;
   using Unit = RingUnit<Kv, kDim>;
 
   // Asks for as many tiles as there is room for. ring: found by threadIdx.x / kWarp, not by

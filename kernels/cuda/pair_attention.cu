@@ -11,8 +11,8 @@
 // asked for before the wait, while the products are still made (cluster_attention.cu); the ends are
 // made while it arrives: the rings of a multiprocessor hold what memory gives it in 5 us.
 //
-// Bytes: each key and value once, q and out once. Grid: pairs * warps of a pair / 8 blocks of 256
-// threads. Shared memory: 104 KiB, of 256 dimensions 208: 12 or 24 KiB of ring a warp, a head in
+// Bytes: each key and value once, q and out once. Grid: pairs * warps of a pair / 4 blocks of 128
+// threads. Shared memory: 52 KiB, of 256 dimensions 104: 12 or 24 KiB of ring a warp, a head in
 // float32, and a slot's k and v.
 //
 // Assumes: head_dim 64, 128 or 256; 16 bits or float8; blocks of a multiple of 16 slots, which begin
@@ -33,7 +33,9 @@
 namespace sirocco::cuda::SIROCCO_CUDA_PATH {
 namespace {
 
-constexpr int kPairWarps = 8;  // of a block
+// Of a block. Small blocks end one by one, each making room for one of the next kernel: eight warps
+// took as long with 256 rows of 148 slots, and up to 0.9 us longer with fewer or more rows.
+constexpr int kPairWarps = 4;
 
 struct PairArgs {
   DecodeRows p;
@@ -54,7 +56,7 @@ struct WarpEnds {
 
 template <typename Kv, int kQueries, int kDim>
 struct PairShared {
-  WarpMemory<Kv, kQueries, kDim, kPairWarps, Tiling::kRing> warps[kPairWarps];
+  WarpMemory<Kv, kQueries, kDim, Tiling::kRing> warps[kPairWarps];
   WarpEnds<Kv, kDim> ends[kPairWarps];
 };
 
@@ -62,7 +64,7 @@ struct PairShared {
 template <typename Kv, int kQueries, int kDim>
 class PairEnds {
  public:
-  using Ring = RingWarp<Kv, kQueries, kDim, kPairWarps>;
+  using Ring = RingWarp<Kv, kQueries, kDim>;
 
   __device__ __forceinline__ PairEnds(const PairArgs& args, const LayerParams& layer,
                                       const ClusterItem& item, int position)
@@ -123,7 +125,7 @@ class PairEnds {
   __device__ __forceinline__ void OfSlot(Kv* slot, int64_t value_offset,
                                          [[maybe_unused]] uint8_t* scales,
                                          WarpEnds<Kv, kDim>& ends) const {
-#pragma unroll 1
+#pragma unroll
     for (int is_v = 0; is_v < 2; ++is_v) {
       const int own = item_.kv_head * kDim;
       const float* const bias = is_v ? layer_.v_bias : layer_.k_bias;
@@ -239,7 +241,7 @@ __device__ __forceinline__ void MergePair(const PairArgs& args,
 // Blocks of a multiprocessor: registers for sixteen warps, of 256 dimensions or more than four queries
 // for eight.
 template <int kQueries, int kLanes>
-inline constexpr int kPairBlocks = kQueries > 4 || kLanes > 16 ? 1 : 2;
+inline constexpr int kPairBlocks = kQueries > 4 || kLanes > 16 ? 2 : 4;
 
 // kEnds: q, k and v come as bare products.
 template <bool kEnds, typename Kv, int kQueries, int kLanes>
@@ -247,7 +249,7 @@ __global__ void __launch_bounds__(kPairWarps* kWarp, (kPairBlocks<kQueries, kLan
     PairAttentionKernel(const __grid_constant__ PairArgs args) {
   constexpr int kDim = 8 * kLanes;
   using Shared = PairShared<Kv, kQueries, kDim>;
-  using Ring = RingWarp<Kv, kQueries, kDim, kPairWarps>;
+  using Ring = RingWarp<Kv, kQueries, kDim>;
   Shared& shared = *reinterpret_cast<Shared*>(DynamicShared());
   const bool tabled = kEnds || args.p.layer.table != nullptr;
   const LayerParams* const layer = tabled ? &LayerOf(args.p.layer) : nullptr;
@@ -324,7 +326,7 @@ PairLayout PairLayoutOf(const DecodeRows& p, int multiprocessors) {
   PairLayout layout = {};
   layout.head_dim = heads.head_dim;
   layout.queries = heads.heads_a_kv_head <= 4 ? 4 : 8;
-  layout.resident = kPairWarps * (heads.head_dim == 256 || layout.queries > 4 ? 1 : 2);
+  layout.resident = kPairWarps * (heads.head_dim == 256 || layout.queries > 4 ? 2 : 4);
   PairArgs& args = layout.args;
   args.p = p;
   args.kv_heads = heads.kv_heads;
