@@ -76,13 +76,14 @@ class RingWarp {
   using Ring = WarpRing<Kv, kDim>;
   using Unit = RingUnit<Kv, kDim>;
 
-  // Asks for as many tiles as there is room for. ring: found by threadIdx.x / kWarp, not by
+  // Asks for as many tiles as there is room for. block_of: by kv.block_size. ring: found by threadIdx.x / kWarp, not by
   // WarpOfBlock. Where ptxas (CUDA 13.0) knows the address to be the same in all lanes, it adds it
   // in a uniform register to the lane's part, and makes of a copy with a cache policy what is no
   // instruction: LDGSTS [R + UR0], desc[UR1].
   __device__ __forceinline__ RingWarp(const KvLayer& kv, const int32_t* block_table, int kv_head,
-                                      const SlotRange& range, const WarpOfSlots& own, Ring& ring)
-      : walk_(kv, block_table, kv_head, range, own),
+                                      const SlotRange& range, const WarpOfSlots& own,
+                                      const DividedBy& block_of, Ring& ring)
+      : walk_(kv, block_table, kv_head, range, own, block_of),
         range_(range),
         value_offset_(kv.value_offset),
         ring_(ring) {
@@ -90,12 +91,10 @@ class RingWarp {
     copy_ = Unit::Place(lane / Unit::kPieces, lane % Unit::kPieces);
     key_ = Unit::Place(lane % 16, lane / 16);
     value_ = Unit::Place(lane % 8 + lane / 16 * 8, lane / 8 % 2);
-    int blocks[kRounds + 2][kTiles];
-    walk_.AskFirst(blocks);
 #pragma unroll
     for (int i = 0; i < kUnits; ++i) {
       if (i % 2 == 0) {
-        walk_.Find(blocks[i / 2]);
+        walk_.Next();
         CopyKeys(i);
       } else {
         CopyValues(i);
@@ -197,7 +196,6 @@ class RingWarp {
   using Element = TileElement<Kv>;
   static constexpr int kSteps = kDim / 16;
   static constexpr int kUnits = Ring::kUnits;
-  static constexpr int kRounds = (kUnits + 1) / 2;  // of which at least the keys have room
   static constexpr int kTiles = Unit::kTiles;
   static constexpr bool kPacked = kQueries <= 4;
   static constexpr int kOperands = kQueryOperands<kQueries>;
