@@ -375,6 +375,7 @@ void LayOutRing(ClusterLayout& layout, int64_t pairs, int multiprocessors) {
   args.slot_bits = shape.slot_bits;
   args.most_clusters = MostClusters(args, shape.blocks * multiprocessors / pairs,
                                     MostRingParts(layout.head_dim, layout.queries, shape.warps));
+  args.stagger = layout.head_dim == 256 ? shape.warps * kTileSlots : 0;
   args.least_tiled = layout.head_dim == 256 ? kWideRingLeastTiled
                                             : LeastTiledSlots(layout.head_dim, layout.queries);
 }
