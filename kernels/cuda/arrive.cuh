@@ -4,6 +4,7 @@
 #include <cstdint>
 
 #include "kernels/cuda/path.h"
+#include "kernels/cuda/ptx.cuh"
 
 namespace sirocco::cuda::SIROCCO_CUDA_PATH {
 
@@ -15,6 +16,15 @@ __device__ __forceinline__ bool ArriveLast(uint32_t* counter, uint32_t count) {
   if (is_last) *counter = 0;
   __threadfence();
   return is_last;
+}
+
+// Of `count` that call Arrive once each; WaitForArrivals is another's, which sees what they had written
+// before and leaves the counter at zero. Both by one thread, after a barrier of its block.
+__device__ __forceinline__ void Arrive(uint32_t* counter) { AddRelease(counter, 1); }
+__device__ __forceinline__ void WaitForArrivals(uint32_t* counter, uint32_t count) {
+  while (LoadAcquire(counter) != count) {
+  }
+  *counter = 0;
 }
 
 struct SyncBlock {

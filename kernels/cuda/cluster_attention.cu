@@ -165,8 +165,10 @@ __global__ void __launch_bounds__(kWarps* kWarp,
   // Ends q, k and v, once what may be loaded before is on its way.
   const auto end_heads = [&] {
     if constexpr (kEnds) {
-      const BlockEnds<Kv, kQueries, kDim, kWarps> ends(args.p.layer, *layer, item, position);
-      const int block = __ldcg(block_table + BlockOf(kv.block_size)(position));
+      constexpr bool kEarly = kTiling == Tiling::kRing && kDim == 256;
+      const BlockEnds<Kv, kQueries, kDim, kWarps, false, kEarly> ends(args.p.layer, *layer, item,
+                                                                     position);
+      const int block = __ldcg(block_table + DividedBy(kv.block_size)(position));
       Kv* const slot = static_cast<Kv*>(kv.data) + OffsetInBlock(kv, block, item.kv_head, position);
       uint8_t* scales = nullptr;
       if constexpr (kIsScaled<Kv>) {
@@ -205,7 +207,9 @@ __global__ void __launch_bounds__(kWarps* kWarp,
   if constexpr (kTiling == Tiling::kRing) {
     if (is_tiled) {
       RingWarp<Kv, kQueries, kDim> warp(kv, block_table, item.kv_head, item.slots,
-                                                WarpOfBlock<kWarps>(), own_memory.ring);
+                                                WarpOfBlock<kWarps>(), DividedBy(kv.block_size),
+                                        own_memory.ring);
+      if constexpr (kEnds) warp.template AskCache<kUnitsOfCache>();
       end_heads();
       const int head = min(warp.Query(), item.head_count - 1);
       warp.TakeQueries(shape, [&](int i) {
@@ -222,7 +226,7 @@ __global__ void __launch_bounds__(kWarps* kWarp,
   }
   if (!is_tiled) {
     const int dim = static_cast<int>(threadIdx.x) % kLanes * 8;
-    const BlockOf block_of(kv.block_size);
+    const DividedBy block_of(kv.block_size);
     float q[kQueries][8];
     LaneSums<Kv, kQueries, kLanes> sums;
     // The first keys and values are on their way while the products are still made. One loop, for few
@@ -371,6 +375,7 @@ void LayOutRing(ClusterLayout& layout, int64_t pairs, int multiprocessors) {
   args.slot_bits = shape.slot_bits;
   args.most_clusters = MostClusters(args, shape.blocks * multiprocessors / pairs,
                                     MostRingParts(layout.head_dim, layout.queries, shape.warps));
+  args.stagger = layout.head_dim == 256 ? shape.warps * kTileSlots : 0;
   args.least_tiled = layout.head_dim == 256 ? kWideRingLeastTiled
                                             : LeastTiledSlots(layout.head_dim, layout.queries);
 }

@@ -58,8 +58,11 @@ __device__ __forceinline__ float RoundedTo(DType dtype, float x) {
 }
 
 // The ends of the heads that a block needs: its query heads, then k and v, dealt out to the warps.
-// Of a block of kWarps. kRounds: q as `q_type` would hold it, as it is where an operation of its own ends the heads.
-template <typename Kv, int kQueries, int kDim, int kWarps, bool kRounds = false>
+// Of a block of kWarps. kRounds: q as `q_type` would hold it, as it is where an operation of its own ends
+// the heads. kEarly: what no kernel writes is in registers before the wait, not on its way to the L2 cache
+// alone: one load less to wait for after it, where there are registers.
+template <typename Kv, int kQueries, int kDim, int kWarps, bool kRounds = false,
+          bool kEarly = false>
 class BlockEnds {
  public:
   // Before the wait.
@@ -67,7 +70,16 @@ class BlockEnds {
                                        const ClusterItem& item, int position,
                                        DType q_type = DType::kFloat32)
       : ref_(ref), layer_(layer), item_(item), position_(position), q_type_(q_type) {
-    ForEachHead([&](int place) { HeadAt(place).Prefetch(); });
+    ForEachHead([&](int place) {
+      if constexpr (kEarly) {
+        if (place < kWarps) {
+          first_ = HeadAt(place);
+          constants_ = first_.LoadConstants();
+          return;
+        }
+      }
+      HeadAt(place).Prefetch();
+    });
   }
 
   // After it, of the row's products: to `shared` (its `heads`, its `kv`), k and v also to the
@@ -79,7 +91,14 @@ class BlockEnds {
     ForEachHead([&](int place) {
       float* const head = shared.heads[place];
       typename Head::Half x[2];
-      HeadAt(place)(row + SumsOf(place), head, x);
+      if constexpr (kEarly) {
+        Head::Load(row + SumsOf(place), x);
+        const bool is_first = place < kWarps;
+        const Head end = is_first ? first_ : HeadAt(place);
+        end.End(is_first ? constants_ : end.LoadConstants(), head, x);
+      } else {
+        HeadAt(place)(row + SumsOf(place), head, x);
+      }
       if constexpr (kIsScaled<Kv>) {
         if (place >= kQueries) {
           const int is_v = place - kQueries;
@@ -149,6 +168,9 @@ class BlockEnds {
   const ClusterItem& item_;
   int position_;
   DType q_type_;
+  // Of the warp's first head, loaded before the wait.
+  Head first_;
+  typename Head::Constants constants_;
 };
 
 // k and v of the row's own slot, in place of what the cache had there before this step.

@@ -13,6 +13,7 @@
 namespace sirocco::cuda::SIROCCO_CUDA_PATH {
 
 inline constexpr int kMostClusters = 16;  // of a row
+inline constexpr int kLeastStaggered = 8;  // slots of a part: so many times ClusterArgs::stagger
 
 struct ClusterArgs {
   DecodeRows p;
@@ -26,6 +27,9 @@ struct ClusterArgs {
   // Slots of a block from which on it takes them in tiles (cluster_tiles.cuh), where blocks of the
   // cache have whole tiles.
   int32_t least_tiled;
+  // Slots that every second part of long rows has fewer than the others by, twice: blocks that do not
+  // end all at once leave memory less idle between two kernels.
+  int32_t stagger;
   float4* values;      // [rows * groups][most_clusters][queries][head_dim]
   float2* statistics;  // [rows * groups][most_clusters][queries]: maximum, sum
   void* parts;         // with a ring, in place of both: Part[rows * groups][most_clusters]
@@ -83,10 +87,15 @@ __device__ __forceinline__ ClusterItem ItemOf(const ClusterArgs& args, const Att
     size = (position + 1 - begin + parts - 1) / parts;
     size = (size + kTileSlots - 1) / kTileSlots * kTileSlots;
   }
-  const int from = begin + item.part * size;
+  // Odd parts begin earlier: a part and the one after it differ by twice the stagger.
+  const int parts = item.clusters << args.cluster_bits;
+  const int stagger = item.is_tiled && size >= kLeastStaggered * args.stagger ? args.stagger : 0;
+  const auto start = [&](int part) { return begin + part * size - (part % 2 != 0 ? stagger : 0); };
+  const int from = start(item.part);
+  const int to = item.part == parts - 1 ? position + 1 : start(item.part + 1);
   const int first = max(from, first_slot);
   const bool has_slots = item.part >> args.cluster_bits < item.clusters;
-  item.slots = {first, has_slots ? min(from + size, position + 1) : first};
+  item.slots = {first, has_slots ? min(to, position + 1) : first};
   item.has_own = first <= position && item.slots.end == position + 1;
   return item;
 }

@@ -229,7 +229,25 @@ __device__ __forceinline__ void MergeRow(const ClusterArgs& args, const ClusterI
     if (quad == 0) parts[item.part].statistics[head] = merged;
   }
   if (item.clusters == 1) return;
-  if (LastToArrive(&args.arrived[item.pair], static_cast<uint32_t>(item.clusters))) {
+  // Of 256 dimensions by the block of the last slots, known beforehand: the others, which have begun
+  // before it, end without waiting for the sum of their arrivals, and make room for the next kernel.
+  uint32_t* const arrived = &args.arrived[item.pair];
+  bool merges;
+  if constexpr (kDim == 256) {
+    merges = item.part == item.clusters - 1;
+    __syncthreads();
+    if (threadIdx.x == 0) {
+      if (merges) {
+        WaitForArrivals(arrived, static_cast<uint32_t>(item.clusters - 1));
+      } else {
+        Arrive(arrived);
+      }
+    }
+    if (merges) __syncthreads();
+  } else {
+    merges = LastToArrive(arrived, static_cast<uint32_t>(item.clusters));
+  }
+  if (merges) {
     MergeRingParts<kQueries, kDim, kWarps>(args, item, parts,
                                            reinterpret_cast<unsigned char*>(shared.warps));
   }

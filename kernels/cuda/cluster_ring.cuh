@@ -35,6 +35,9 @@ namespace sirocco::cuda::SIROCCO_CUDA_PATH {
 // A warp's ring, by the dimensions of a head.
 constexpr int RingBytes(int head_dim) { return (head_dim == 256 ? 24 : 12) * 1024; }
 
+// Units beyond the ring's that the L2 cache is asked for before the wait.
+inline constexpr int kUnitsOfCache = 3;
+
 // The keys, or the values, of tiles that a warp works on at once.
 template <typename Kv, int kDim>
 struct RingUnit {
@@ -76,13 +79,14 @@ class RingWarp {
   using Ring = WarpRing<Kv, kDim>;
   using Unit = RingUnit<Kv, kDim>;
 
-  // Asks for as many tiles as there is room for. ring: found by threadIdx.x / kWarp, not by
+  // Asks for as many tiles as there is room for. block_of: by kv.block_size. ring: found by threadIdx.x / kWarp, not by
   // WarpOfBlock. Where ptxas (CUDA 13.0) knows the address to be the same in all lanes, it adds it
   // in a uniform register to the lane's part, and makes of a copy with a cache policy what is no
   // instruction: LDGSTS [R + UR0], desc[UR1].
   __device__ __forceinline__ RingWarp(const KvLayer& kv, const int32_t* block_table, int kv_head,
-                                      const SlotRange& range, const WarpOfSlots& own, Ring& ring)
-      : walk_(kv, block_table, kv_head, range, own),
+                                      const SlotRange& range, const WarpOfSlots& own,
+                                      const DividedBy& block_of, Ring& ring)
+      : walk_(kv, block_table, kv_head, range, own, block_of),
         range_(range),
         value_offset_(kv.value_offset),
         ring_(ring) {
@@ -90,15 +94,35 @@ class RingWarp {
     copy_ = Unit::Place(lane / Unit::kPieces, lane % Unit::kPieces);
     key_ = Unit::Place(lane % 16, lane / 16);
     value_ = Unit::Place(lane % 8 + lane / 16 * 8, lane / 8 % 2);
-    int blocks[kRounds + 2][kTiles];
-    walk_.AskFirst(blocks);
 #pragma unroll
     for (int i = 0; i < kUnits; ++i) {
       if (i % 2 == 0) {
-        walk_.Find(blocks[i / 2]);
+        walk_.Next();
         CopyKeys(i);
       } else {
         CopyValues(i);
+      }
+    }
+  }
+
+  // Before the first tile: asks the L2 cache for what kUnits of the ring would have next.
+  template <int kAhead>
+  __device__ __forceinline__ void AskCache() const {
+#pragma unroll
+    for (int i = 0; i < kAhead; ++i) {
+      const int unit = kUnits + i;
+      const int ahead = unit / 2 - (kUnits + 1) / 2;  // -1: the values of what was found last
+      if (ahead < 0 ? !walk_.some : !walk_.HasAhead(ahead)) break;
+#pragma unroll
+      for (int r = 0; r < kTiles; ++r) {
+        const Kv* const keys = ahead < 0 ? walk_.keys[r] : walk_.KeysAhead(ahead, r);
+        const char* const from =
+            reinterpret_cast<const char*>(keys + (unit % 2 == 0 ? 0 : value_offset_));
+#pragma unroll
+        for (int line = 0; line < Unit::kTileBytes; line += 128 * kWarp) {
+          const int at = line + static_cast<int>(threadIdx.x) % kWarp * 128;
+          if (at < Unit::kTileBytes) PrefetchL2(from + at);
+        }
       }
     }
   }
@@ -197,7 +221,6 @@ class RingWarp {
   using Element = TileElement<Kv>;
   static constexpr int kSteps = kDim / 16;
   static constexpr int kUnits = Ring::kUnits;
-  static constexpr int kRounds = (kUnits + 1) / 2;  // of which at least the keys have room
   static constexpr int kTiles = Unit::kTiles;
   static constexpr bool kPacked = kQueries <= 4;
   static constexpr int kOperands = kQueryOperands<kQueries>;

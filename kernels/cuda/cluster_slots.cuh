@@ -160,18 +160,19 @@ __device__ __forceinline__ void SumByHalves(float (&x)[kCount]) {
   }
 }
 
-// slot / block_size by one multiplication: exact where slot * block_size < 2^31, since 2^31 /
-// block_size is rounded up by less than one (Granlund and Montgomery, 1994).
-class BlockOf {
+// x / divisor by one multiplication: exact where x * divisor < 2^31, since 2^31 / divisor is rounded
+// up by less than one (Granlund and Montgomery, 1994).
+class DividedBy {
  public:
-  __device__ __forceinline__ explicit BlockOf(int block_size)
-      : factor_((1u << 31) / static_cast<uint32_t>(block_size) + 1) {}
-  __device__ __forceinline__ int operator()(int slot) const {
-    return static_cast<int>(__umulhi(2 * static_cast<uint32_t>(slot), factor_));
+  DividedBy() = default;
+  __host__ __device__ __forceinline__ explicit DividedBy(int divisor)
+      : factor_((1u << 31) / static_cast<uint32_t>(divisor) + 1) {}
+  __device__ __forceinline__ int operator()(int x) const {
+    return static_cast<int>(__umulhi(2 * static_cast<uint32_t>(x), factor_));
   }
 
  private:
-  uint32_t factor_;
+  uint32_t factor_ = 0;
 };
 
 // Slots of a row that a block takes: first ... end - 1.
@@ -199,7 +200,7 @@ struct SlotBatch {
   }
   __device__ __forceinline__ void Load(const KvLayer& kv, const int32_t* block_table, int kv_head,
                                        int base, const SlotRange& range,
-                                       const BlockOf& block_of) {
+                                       const DividedBy& block_of) {
     const Kv* const data =
         static_cast<const Kv*>(kv.data) + static_cast<int>(threadIdx.x) % kLanes * 8;
 #pragma unroll

@@ -124,12 +124,11 @@ class TileWarp {
   // Asks for the first tiles.
   __device__ __forceinline__ TileWarp(const KvLayer& kv, const int32_t* block_table, int kv_head,
                                       const SlotRange& range)
-      : walk_(kv, block_table, kv_head, range, WarpOfBlock<kWarps>()),
+      : walk_(kv, block_table, kv_head, range, WarpOfBlock<kWarps>(),
+              DividedBy(kv.block_size)),
         range_(range),
         value_offset_(kv.value_offset) {
-    int blocks[3][kTiles];
-    walk_.AskFirst(blocks);
-    walk_.Find(blocks[0]);
+    walk_.Next();
     LoadKeys();
     LoadValues();
     sums_.Clear();

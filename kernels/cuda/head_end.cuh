@@ -64,27 +64,42 @@ struct HeadEnd {
   // sums: [kDim], the head's products. x: the lane's elements of the head. other: [kDim] of shared
   // memory, for a turn of a part of the head. By all lanes of the warp.
   __device__ __forceinline__ void operator()(const float* sums, float* other, Half (&x)[2]) const {
-    Half added[2] = {}, weight[2], angle[2];
     Load(sums, x);
-    if (bias != nullptr) Load(bias, added);
-    if (norm != nullptr) Load(norm, weight);
-    if (turned == kDim) Load(turn, angle);
+    End(LoadConstants(), other, x);
+  }
+  // The same in parts: what no kernel writes before WaitForDependency, and bare products together with
+  // what else is waited for.
+  struct Constants {
+    Half added[2], weight[2], angle[2];
+  };
+  __device__ __forceinline__ Constants LoadConstants() const {
+    Constants of = {};
+    if (bias != nullptr) Load(bias, of.added);
+    if (norm != nullptr) Load(norm, of.weight);
+    if (turned == kDim) Load(turn, of.angle);
+    return of;
+  }
+  __device__ __forceinline__ static void Load(const float* from, Half (&to)[2]) {
+#pragma unroll
+    for (int half = 0; half < 2; ++half) to[half] = LoadPack<float, kVec>(from + Begin(half));
+  }
+  __device__ __forceinline__ void End(const Constants& of, float* other, Half (&x)[2]) const {
     float squares = 0;
     ForEach([&](int half, int i) {
       float& value = x[half].at[i];
-      value += added[half].at[i];
+      value += of.added[half].at[i];
       squares = fmaf(value, value, squares);
     });
     if (norm != nullptr) {
       const float inverse = rsqrtf(WarpSum(squares) / kDim + epsilon);
       ForEach([&](int half, int i) {
-        x[half].at[i] = __fmul_rn(x[half].at[i], __fmul_rn(inverse, weight[half].at[i]));
+        x[half].at[i] = __fmul_rn(x[half].at[i], __fmul_rn(inverse, of.weight[half].at[i]));
       });
     }
     if (turned == kDim) {
 #pragma unroll
       for (int i = 0; i < kVec; ++i) {
-        TurnTwo(angle[0].at[i], angle[1].at[i], x[0].at[i], x[1].at[i]);
+        TurnTwo(of.angle[0].at[i], of.angle[1].at[i], x[0].at[i], x[1].at[i]);
       }
     } else if (turned != 0) {
       ForEach([&](int half, int i) { other[Begin(half) + i] = x[half].at[i]; });
@@ -102,10 +117,6 @@ struct HeadEnd {
 #pragma unroll
       for (int i = 0; i < kVec; ++i) body(half, i);
     }
-  }
-  __device__ __forceinline__ static void Load(const float* from, Half (&to)[2]) {
-#pragma unroll
-    for (int half = 0; half < 2; ++half) to[half] = LoadPack<float, kVec>(from + Begin(half));
   }
 };
 

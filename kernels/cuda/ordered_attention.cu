@@ -187,7 +187,7 @@ __global__ void __launch_bounds__(kThreads, 2)
   item.has_own = last % args.clusters == cluster && splits.LastGroup(last) / own_groups == rank;
 
   const int dim = static_cast<int>(threadIdx.x) % kLanes * 8;
-  const BlockOf block_of(kv.block_size);
+  const DividedBy block_of(kv.block_size);
   float q[kQueries][8];
   bool ended = false;  // q is there
   bool waited = !kEnds;

@@ -44,6 +44,9 @@ struct PairArgs {
   int32_t passes;      // groups of query heads of a KV head
   int32_t pairs;       // of a row and a group
   int32_t share_bits;  // of the warps of a pair
+  // By the pairs of a row and by the slots of a block: a division in the kernel would keep back all
+  // that is asked for after it.
+  DividedBy row_of, block_of;
 };
 
 // What a warp ends for itself.
@@ -60,39 +63,51 @@ struct PairShared {
   WarpEnds<Kv, kDim> ends[kPairWarps];
 };
 
-// The ends of the heads of a pair, by one warp.
+// The ends of the heads of a pair, by one warp. All of the layer is loaded before the wait, after which
+// one thing after the other would be waited for.
 template <typename Kv, int kQueries, int kDim>
 class PairEnds {
  public:
   using Ring = RingWarp<Kv, kQueries, kDim>;
 
   __device__ __forceinline__ PairEnds(const PairArgs& args, const LayerParams& layer,
-                                      const ClusterItem& item, int position)
+                                      const ClusterItem& item, int position, bool has_own)
       : ref_(args.p.layer),
-        layer_(layer),
         item_(item),
         row_(static_cast<const float*>(args.p.qkv.data) + int64_t{item.row} * args.p.qkv.width),
-        turn_(layer.rotary.cos_sin + int64_t{position} * layer.rotary.dim) {}
+        turn_(layer.rotary.cos_sin + int64_t{position} * layer.rotary.dim),
+        q_bias_(layer.q_bias),
+        q_norm_(layer.q_norm),
+        turned_(layer.rotary.dim),
+        epsilon_(layer.norm_epsilon) {
+    if constexpr (kEarlyTurn) {
+      if (turned_ == kDim) LoadTurn(turns_);
+    }
+    if (!has_own) return;
+    const int own = item.kv_head * kDim;
+    k_ = {layer.k_bias != nullptr ? layer.k_bias + own : nullptr, layer.k_norm, turn_, turned_,
+          epsilon_};
+    v_ = {layer.v_bias != nullptr ? layer.v_bias + own : nullptr, nullptr, turn_, 0, epsilon_};
+  }
 
   // x: of the lane's query head, as Ring::TakeQueries takes it. other: [kDim] of shared memory.
   __device__ __forceinline__ void OfQueries(float* other, float2 (&x)[Ring::kTwos]) const {
     const int head = min(Ring::Query(), item_.head_count - 1);
-    const int turned = layer_.rotary.dim;
-    if (turned != 0 && turned != kDim) return TurnParts(head, other, x);
+    if (turned_ != 0 && turned_ != kDim) return TurnParts(head, other, x);
     const int64_t own = int64_t{item_.first_head + head} * kDim;
     LoadTwos(row_ + own, x);
-    if (layer_.q_bias != nullptr) {
+    if (q_bias_ != nullptr) {
       float2 bias[Ring::kTwos];
-      LoadTwos(layer_.q_bias + own, bias);
+      LoadTwos(q_bias_ + own, bias);
 #pragma unroll
       for (int i = 0; i < Ring::kTwos; ++i) {
         x[i].x += bias[i].x;
         x[i].y += bias[i].y;
       }
     }
-    if (layer_.q_norm != nullptr) {
+    if (q_norm_ != nullptr) {
       float2 weight[Ring::kTwos];
-      LoadTwos(layer_.q_norm, weight);
+      LoadTwos(q_norm_, weight);
       float squares = 0;
 #pragma unroll
       for (int i = 0; i < Ring::kTwos; ++i) {
@@ -101,38 +116,46 @@ class PairEnds {
       }
       squares += __shfl_xor_sync(kAllLanes, squares, 1);
       squares += __shfl_xor_sync(kAllLanes, squares, 2);
-      const float inverse = rsqrtf(squares / kDim + layer_.norm_epsilon);
+      const float inverse = rsqrtf(squares / kDim + epsilon_);
 #pragma unroll
       for (int i = 0; i < Ring::kTwos; ++i) {
         x[i].x = __fmul_rn(x[i].x, __fmul_rn(inverse, weight[i].x));
         x[i].y = __fmul_rn(x[i].y, __fmul_rn(inverse, weight[i].y));
       }
     }
-    if (turned == 0) return;
-    constexpr int kHalf = Ring::kTwos / 2;
-    const float* const turn = turn_ + Ring::FirstTwo();
+    if (turned_ == 0) return;
+    Turn late;
+    if constexpr (!kEarlyTurn) LoadTurn(late);
+    const Turn& turn = kEarlyTurn ? turns_ : late;
 #pragma unroll
     for (int i = 0; i < kHalf; ++i) {
-      const float2 cosine = LoadAt(turn + Ring::TwoAt(i));
-      const float2 sine = LoadAt(turn + kDim / 2 + Ring::TwoAt(i));
-      TurnTwo(cosine.x, sine.x, x[i].x, x[i + kHalf].x);
-      TurnTwo(cosine.y, sine.y, x[i].y, x[i + kHalf].y);
+      TurnTwo(turn.cosines[i].x, turn.sines[i].x, x[i].x, x[i + kHalf].x);
+      TurnTwo(turn.cosines[i].y, turn.sines[i].y, x[i].y, x[i + kHalf].y);
     }
   }
 
-  // k and v: to `ends`, visible to the whole warp, and to the cache at `slot` (of k) and, in float8,
-  // `scales`.
+  using Slot = typename HeadEnd<kDim>::Half[2][2];  // of k and of v, of the lane
+
+  // k and v of the row's own slot, bare.
+  __device__ __forceinline__ void LoadSlot(Slot& x) const {
+#pragma unroll
+    for (int is_v = 0; is_v < 2; ++is_v) {
+      Head::Load(row_ + ref_.q_rows + (is_v ? ref_.kv_rows : 0) + item_.kv_head * kDim, x[is_v]);
+    }
+  }
+  // Of LoadSlot's k and v: to `ends`, visible to the whole warp, and to the cache at `slot` (of k) and,
+  // in float8, `scales`.
   __device__ __forceinline__ void OfSlot(Kv* slot, int64_t value_offset,
-                                         [[maybe_unused]] uint8_t* scales,
+                                         [[maybe_unused]] uint8_t* scales, Slot& bare,
                                          WarpEnds<Kv, kDim>& ends) const {
 #pragma unroll
     for (int is_v = 0; is_v < 2; ++is_v) {
-      const int own = item_.kv_head * kDim;
-      const float* const bias = is_v ? layer_.v_bias : layer_.k_bias;
-      typename Head::Half x[2];
-      HeadOf(bias != nullptr ? bias + own : nullptr, is_v ? nullptr : layer_.k_norm,
-             is_v ? 0 : layer_.rotary.dim)(row_ + ref_.q_rows + (is_v ? ref_.kv_rows : 0) + own,
-                                           ends.head, x);
+      typename Head::Half(&x)[2] = bare[is_v];
+      if (is_v) {
+        v_.End(v_.LoadConstants(), ends.head, x);
+      } else {
+        k_.End(k_.LoadConstants(), ends.head, x);
+      }
       if constexpr (kIsScaled<Kv>) {
         const uint8_t scale = ScaleHead<kDim>(x);
         ends.kv[is_v][kDim].bits = scale;
@@ -152,7 +175,20 @@ class PairEnds {
 
  private:
   using Head = HeadEnd<kDim>;
+  static constexpr int kHalf = Ring::kTwos / 2;
+  struct Turn {  // of the lane's elements
+    float2 cosines[kHalf], sines[kHalf];
+  };
+  static constexpr bool kEarlyTurn = kDim <= 128;  // more has no registers
 
+  __device__ __forceinline__ void LoadTurn(Turn& to) const {
+    const float* const turn = turn_ + Ring::FirstTwo();
+#pragma unroll
+    for (int i = 0; i < kHalf; ++i) {
+      to.cosines[i] = LoadAt(turn + Ring::TwoAt(i));
+      to.sines[i] = LoadAt(turn + kDim / 2 + Ring::TwoAt(i));
+    }
+  }
   __device__ __forceinline__ static float2 LoadAt(const float* from) {
     return *reinterpret_cast<const float2*>(from);
   }
@@ -162,9 +198,6 @@ class PairEnds {
 #pragma unroll
     for (int i = 0; i < Ring::kTwos; ++i) x[i] = LoadAt(from + Ring::TwoAt(i));
   }
-  __device__ __forceinline__ Head HeadOf(const float* bias, const float* norm, int turned) const {
-    return {bias, norm, turn_, turned, layer_.norm_epsilon};
-  }
   // Where elements that turn together are different lanes': a head after the other.
   __device__ __forceinline__ void TurnParts(int own, float* other,
                                             float2 (&x)[Ring::kTwos]) const {
@@ -172,8 +205,9 @@ class PairEnds {
     for (int head = 0; head < item_.head_count; ++head) {
       const int64_t at = int64_t{item_.first_head + head} * kDim;
       typename Head::Half ended[2];
-      HeadOf(layer_.q_bias != nullptr ? layer_.q_bias + at : nullptr, layer_.q_norm,
-             layer_.rotary.dim)(row_ + at, other, ended);
+      const Head end = {q_bias_ != nullptr ? q_bias_ + at : nullptr, q_norm_, turn_, turned_,
+                        epsilon_};
+      end(row_ + at, other, ended);
 #pragma unroll
       for (int half = 0; half < 2; ++half) {
         StoreFloats<float, Head::kVec>(ended[half].at, other + Head::Begin(half));
@@ -185,10 +219,14 @@ class PairEnds {
   }
 
   const LayerRef& ref_;
-  const LayerParams& layer_;
   const ClusterItem& item_;
   const float* row_;   // the row's bare products
   const float* turn_;  // of the position
+  const float *q_bias_, *q_norm_;
+  int turned_;
+  float epsilon_;
+  Turn turns_;
+  Head k_, v_;  // of the row's own slot
 };
 
 // What the warp has to do, but for the slots; without query heads: nothing. A shuffle says that it is
@@ -201,7 +239,7 @@ __device__ __forceinline__ ClusterItem PairItem(const PairArgs& args) {
   item.pair = (static_cast<int>(blockIdx.x) * kPairWarps + warp) >> args.share_bits;
   if (item.pair >= args.pairs) return item;
   const int groups = args.kv_heads * args.passes;
-  item.row = item.pair / groups;
+  item.row = args.row_of(item.pair);
   const int group = item.pair - item.row * groups;
   item.kv_head = args.passes > 1 ? group / args.passes : group;
   item.pass = group - item.kv_head * args.passes;
@@ -226,6 +264,17 @@ __device__ __forceinline__ void MergePair(const PairArgs& args,
   const WarpOfSlots own = WarpOfPair(args);
   const auto* const first = shared.warps + (static_cast<int>(threadIdx.x) / kWarp - own.warp);
   const int thread = own.warp * kWarp + static_cast<int>(threadIdx.x) % kWarp;
+  if (args.share_bits == 0) {  // the most usual: all loads at once
+    const auto& part = first->part;
+#pragma unroll
+    for (int i = 0; i < kQueries * kQuads; i += kWarp) {
+      const int head = (i + thread) / kQuads;
+      const int quad = (i + thread) % kQuads;
+      StoreOut<kDim>(args.p.out, item, head, quad, part.values[head][quad],
+                     part.statistics[head].y);
+    }
+    return;
+  }
 #pragma unroll 1
   for (int i = thread; i < kQueries * kQuads; i += own.warps * kWarp) {
     const int head = i / kQuads;
@@ -251,10 +300,6 @@ __global__ void __launch_bounds__(kPairWarps* kWarp, (kPairBlocks<kQueries, kLan
   using Shared = PairShared<Kv, kQueries, kDim>;
   using Ring = RingWarp<Kv, kQueries, kDim>;
   Shared& shared = *reinterpret_cast<Shared*>(DynamicShared());
-  const bool tabled = kEnds || args.p.layer.table != nullptr;
-  const LayerParams* const layer = tabled ? &LayerOf(args.p.layer) : nullptr;
-  const AttentionShape shape = tabled ? layer->attention : args.p.shape;
-  const KvLayer kv = tabled ? layer->kv : args.p.kv;
   if (!kEnds) {  // the kernel before writes the cache
     WaitForDependency();
     LaunchDependents();
@@ -263,29 +308,39 @@ __global__ void __launch_bounds__(kPairWarps* kWarp, (kPairBlocks<kQueries, kLan
   const int warp = static_cast<int>(threadIdx.x) / kWarp;
   if (ClusterItem item = PairItem<kQueries, kDim>(args); item.head_count > 0) {
     const int position = __ldcg(args.p.map.position + item.row);
-    const int32_t* const block_table =
-        args.p.lanes.BlockTable(__ldcg(args.p.map.lane + item.row), kv.group);
+    const int lane_of_row = __ldcg(args.p.map.lane + item.row);
+    const bool tabled = kEnds || args.p.layer.table != nullptr;
+    const LayerParams* const layer = tabled ? &LayerOf(args.p.layer) : nullptr;
+    const AttentionShape shape = tabled ? layer->attention : args.p.shape;
+    const KvLayer kv = tabled ? layer->kv : args.p.kv;
+    const int32_t* const block_table = args.p.lanes.BlockTable(lane_of_row, kv.group);
     item.slots = {FirstSlot(shape, position), position + 1};
     WarpEnds<Kv, kDim>& ends = shared.ends[warp];
-    Ring ring(kv, block_table, item.kv_head, item.slots, WarpOfPair(args), shared.warps[warp].ring);
+    Ring ring(kv, block_table, item.kv_head, item.slots, WarpOfPair(args), args.block_of,
+              shared.warps[warp].ring);
     if constexpr (kEnds) {
+      ring.template AskCache<kUnitsOfCache>();
+      using Ends = PairEnds<Kv, kQueries, kDim>;
+      const bool has_own = ring.Has(position);
+      const Ends of_heads(args, *layer, item, position, has_own);
+      const int block = __ldcg(block_table + args.block_of(position));
       WaitForDependency();
       LaunchDependents();
+      typename Ends::Slot bare;
+      if (has_own) of_heads.LoadSlot(bare);
       float2 q[Ring::kTwos];
-      PairEnds<Kv, kQueries, kDim>(args, *layer, item, position).OfQueries(ends.head, q);
+      of_heads.OfQueries(ends.head, q);
       ring.TakeQueries(shape, [&](int i) { return q[i]; });
-      if (ring.Has(position)) {
+      if (has_own) {
         const ClusterItem of_slot = PairItem<kQueries, kDim>(args);
-        const int block = __ldcg(block_table + BlockOf(kv.block_size)(position));
         uint8_t* scales = nullptr;
         if constexpr (kIsScaled<Kv>) {
           scales = static_cast<uint8_t*>(kv.data) +
                    KvScaleOffset(kv, block, of_slot.kv_head, position % kv.block_size);
         }
-        PairEnds<Kv, kQueries, kDim>(args, *layer, of_slot, position)
-            .OfSlot(static_cast<Kv*>(kv.data) +
-                        OffsetInBlock(kv, block, of_slot.kv_head, position),
-                    kv.value_offset, scales, ends);
+        of_heads.OfSlot(
+            static_cast<Kv*>(kv.data) + OffsetInBlock(kv, block, of_slot.kv_head, position),
+            kv.value_offset, scales, bare, ends);
       }
     } else {
       const int64_t first =
@@ -321,7 +376,13 @@ struct PairLayout {
   PairArgs args;
 };
 
-PairLayout PairLayoutOf(const DecodeRows& p, int multiprocessors) {
+// The layer's cache, as far as the host knows it.
+const KvLayer* KvOf(const DecodeRows& p) {
+  if (p.layer.table == nullptr) return &p.kv;
+  return p.layer.host != nullptr ? &p.layer.host->kv : nullptr;
+}
+
+PairLayout PairLayoutOf(const DecodeRows& p, const KvLayer& kv, int multiprocessors) {
   const AttentionHeads heads = HeadsOf(p);
   PairLayout layout = {};
   layout.head_dim = heads.head_dim;
@@ -333,6 +394,8 @@ PairLayout PairLayoutOf(const DecodeRows& p, int multiprocessors) {
   args.heads_a_kv_head = heads.heads_a_kv_head;
   args.passes = static_cast<int32_t>(CeilDiv(heads.heads_a_kv_head, layout.queries));
   args.pairs = p.rows * args.kv_heads * args.passes;
+  args.row_of = DividedBy(args.kv_heads * args.passes);
+  args.block_of = DividedBy(kv.block_size);
   // As many warps a pair as are there at once.
   const int64_t room = int64_t{layout.resident} * multiprocessors;
   while ((2 << args.share_bits) <= kPairWarps &&
@@ -389,13 +452,9 @@ cudaError_t Launch(const PairLayout& layout, const LaunchContext& context) {
 }  // namespace
 
 bool PairAttentionTakes(const DecodeRows& p, int multiprocessors) {
-  const bool tabled = p.layer.table != nullptr;
-  // Of a table's layer the host may know nothing.
-  const KvLayer* const kv = !tabled                   ? &p.kv
-                            : p.layer.host != nullptr ? &p.layer.host->kv
-                                                      : nullptr;
-  if (kv == nullptr || kv->block_size % kTileSlots != 0) return false;
-  const PairLayout layout = PairLayoutOf(p, multiprocessors);
+  const KvLayer* const kv = KvOf(p);
+  if (kv == nullptr || kv->block_size <= 0 || kv->block_size % kTileSlots != 0) return false;
+  const PairLayout layout = PairLayoutOf(p, *kv, multiprocessors);
   // Fewer pairs are a block's or a cluster's each.
   const int64_t least = (layout.head_dim == 256 ? 1 : 2) * int64_t{multiprocessors};
   return KvTypeOf(p) != DType::kFloat32 && layout.args.heads_a_kv_head >= kLeastHeads &&
@@ -403,7 +462,7 @@ bool PairAttentionTakes(const DecodeRows& p, int multiprocessors) {
 }
 
 cudaError_t LaunchPairAttention(const DecodeRows& p, const LaunchContext& context) {
-  const PairLayout layout = PairLayoutOf(p, context.multiprocessors);
+  const PairLayout layout = PairLayoutOf(p, *KvOf(p), context.multiprocessors);
   return p.qkv.data != nullptr ? Launch<true>(layout, context) : Launch<false>(layout, context);
 }
 

@@ -69,6 +69,17 @@ __device__ __forceinline__ void LoadTile(uint2& to, const void* from) {
   asm volatile("ld.global.cg.v2.u32 {%0,%1}, [%2];" : "=r"(to.x), "=r"(to.y) : "l"(from));
 }
 
+// In order with all that the calling thread has done, or seen of others, before; what comes after
+// LoadAcquire sees what was done before the AddRelease whose sum it has loaded.
+__device__ __forceinline__ void AddRelease(uint32_t* to, uint32_t x) {
+  asm volatile("red.release.gpu.global.add.u32 [%0], %1;" ::"l"(to), "r"(x) : "memory");
+}
+__device__ __forceinline__ uint32_t LoadAcquire(const uint32_t* from) {
+  uint32_t x;
+  asm volatile("ld.acquire.gpu.global.u32 %0, [%1];" : "=r"(x) : "l"(from) : "memory");
+  return x;
+}
+
 // 2^x to two units in the last place; of -infinity 0.
 __device__ __forceinline__ float Exp2(float x) {
   float y;

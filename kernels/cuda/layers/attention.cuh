@@ -94,7 +94,7 @@ struct PartSlots {
   const KvLayer& kv;
   const AttentionItem& item;
   const AttentionShared<S>& shared;
-  const BlockOf block_of;
+  const DividedBy block_of;
   int first, end;
   T* data;
 

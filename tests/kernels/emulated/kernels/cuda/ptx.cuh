@@ -21,6 +21,9 @@ inline void LaunchDependents() {}
 inline void PrefetchL2(const void*) {}
 inline void LoadTile(uint4& to, const void* from) { to = *static_cast<const uint4*>(from); }
 inline void LoadTile(uint2& to, const void* from) { to = *static_cast<const uint2*>(from); }
+// The blocks of a grid run one after the other.
+inline void AddRelease(uint32_t* to, uint32_t x) { *to += x; }
+inline uint32_t LoadAcquire(const uint32_t* from) { return *from; }
 inline float Exp2(float x) { return std::exp2(x); }
 
 // ---- Copies ------------------------------------------------------------------------------------
