@@ -209,7 +209,6 @@ __global__ void __launch_bounds__(kWarps* kWarp,
       RingWarp<Kv, kQueries, kDim> warp(kv, block_table, item.kv_head, item.slots,
                                                 WarpOfBlock<kWarps>(), DividedBy(kv.block_size),
                                         own_memory.ring);
-      if constexpr (kEnds) warp.template AskCache<kUnitsOfCache>();
       end_heads();
       const int head = min(warp.Query(), item.head_count - 1);
       warp.TakeQueries(shape, [&](int i) {

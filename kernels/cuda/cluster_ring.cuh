@@ -35,9 +35,6 @@ namespace sirocco::cuda::SIROCCO_CUDA_PATH {
 // A warp's ring, by the dimensions of a head.
 constexpr int RingBytes(int head_dim) { return (head_dim == 256 ? 24 : 12) * 1024; }
 
-// Units beyond the ring's that the L2 cache is asked for before the wait.
-inline constexpr int kUnitsOfCache = 3;
-
 // The keys, or the values, of tiles that a warp works on at once.
 template <typename Kv, int kDim>
 struct RingUnit {
@@ -101,28 +98,6 @@ class RingWarp {
         CopyKeys(i);
       } else {
         CopyValues(i);
-      }
-    }
-  }
-
-  // Before the first tile: asks the L2 cache for what kUnits of the ring would have next.
-  template <int kAhead>
-  __device__ __forceinline__ void AskCache() const {
-#pragma unroll
-    for (int i = 0; i < kAhead; ++i) {
-      const int unit = kUnits + i;
-      const int ahead = unit / 2 - (kUnits + 1) / 2;  // -1: the values of what was found last
-      if (ahead < 0 ? !walk_.some : !walk_.HasAhead(ahead)) break;
-#pragma unroll
-      for (int r = 0; r < kTiles; ++r) {
-        const Kv* const keys = ahead < 0 ? walk_.keys[r] : walk_.KeysAhead(ahead, r);
-        const char* const from =
-            reinterpret_cast<const char*>(keys + (unit % 2 == 0 ? 0 : value_offset_));
-#pragma unroll
-        for (int line = 0; line < Unit::kTileBytes; line += 128 * kWarp) {
-          const int at = line + static_cast<int>(threadIdx.x) % kWarp * 128;
-          if (at < Unit::kTileBytes) PrefetchL2(from + at);
-        }
       }
     }
   }

@@ -319,7 +319,6 @@ __global__ void __launch_bounds__(kPairWarps* kWarp, (kPairBlocks<kQueries, kLan
     Ring ring(kv, block_table, item.kv_head, item.slots, WarpOfPair(args), args.block_of,
               shared.warps[warp].ring);
     if constexpr (kEnds) {
-      ring.template AskCache<kUnitsOfCache>();
       using Ends = PairEnds<Kv, kQueries, kDim>;
       const bool has_own = ring.Has(position);
       const Ends of_heads(args, *layer, item, position, has_own);

@@ -60,13 +60,6 @@ class TileWalk {
   }
   __device__ __forceinline__ void Step() { tile_ += stride_; }
 
-  // Of the tiles of round `ahead` after the next one, which there are: where keys of tile r begin.
-  __device__ __forceinline__ const Kv* KeysAhead(int ahead, int r) const {
-    const int block = __shfl_sync(kAllLanes, blocks_, (round_ + ahead) * kTiles + r);
-    return KeysAt(block, InBlock(next_ + ahead * stride_ + r));
-  }
-  __device__ __forceinline__ bool HasAhead(int ahead) const { return next_ + ahead * stride_ < end_; }
-
   // What is to be loaded next.
   __device__ __forceinline__ void Next() {
     some = next_ < end_;
