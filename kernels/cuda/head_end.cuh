@@ -67,8 +67,8 @@ struct HeadEnd {
     Load(sums, x);
     End(LoadConstants(), other, x);
   }
-  // The same in parts: what no kernel writes before WaitForDependency, and bare products together with
-  // what else is waited for.
+  // The same in parts: what no kernel writes before WaitForDependency, and bare products together
+  // with what else is waited for.
   struct Constants {
     Half added[2], weight[2], angle[2];
   };
