@@ -28,49 +28,14 @@
 #include "kernels/cuda/launch.cuh"
 #include "kernels/cuda/ptx.cuh"
 #include "kernels/cuda/wide_normed.h"
+#include "tests/bench/wide_data.cuh"
 
 namespace sirocco {
 namespace {
 
 using cuda::LaunchContext;
 using cuda::WideNormedParams;
-using Element = __nv_bfloat16;
 
-#define MUST(call)                                                                         \
-  do {                                                                                     \
-    const auto error_ = (call);                                                            \
-    if (static_cast<int>(error_) != 0) {                                                   \
-      std::printf("%s:%d: %s: %d\n", __FILE__, __LINE__, #call, static_cast<int>(error_)); \
-      std::exit(1);                                                                        \
-    }                                                                                      \
-  } while (false)
-
-__device__ float Noise(uint64_t i, uint32_t seed) {
-  uint64_t x = i * 0x9e3779b97f4a7c15u + seed * 0xd1b54a32d192ed03u + 1;
-  x ^= x >> 30;
-  x *= 0xbf58476d1ce4e5b9u;
-  x ^= x >> 27;
-  x *= 0x94d049bb133111ebu;
-  x ^= x >> 31;
-  return (static_cast<float>(x & 0xffff) + static_cast<float>(x >> 16 & 0xffff) +
-          static_cast<float>(x >> 32 & 0xffff)) /
-             65536.0f -
-         1.5f;
-}
-__device__ void Set(float& to, float x) { to = x; }
-__device__ void Set(Element& to, float x) { to = __float2bfloat16_rn(x); }
-template <typename T>
-__global__ void FillKernel(T* to, int64_t count, float scale, uint32_t seed) {
-  for (int64_t i = blockIdx.x * int64_t{blockDim.x} + threadIdx.x; i < count;
-       i += int64_t{gridDim.x} * blockDim.x) {
-    Set(to[i], Noise(i, seed) * scale);
-  }
-}
-void* Allocate(int64_t bytes) {
-  void* p = nullptr;
-  MUST(cudaMalloc(&p, bytes));
-  return p;
-}
 template <typename T>
 T* Filled(int64_t count, float scale, uint32_t seed) {
   T* const p = static_cast<T*>(Allocate(count * int64_t{sizeof(T)}));
@@ -489,13 +454,7 @@ int TimeAll(std::vector<int> all, const LaunchContext& context) {
 
 int Main(int argc, char** argv) {
   const std::string what = argc > 1 ? argv[1] : "";
-  cudaDeviceProp properties;
-  MUST(cudaGetDeviceProperties(&properties, 0));
-  LaunchContext context;
-  MUST(cudaStreamCreate(&context.stream));
-  context.multiprocessors = properties.multiProcessorCount;
-  context.programmatic = true;
-  std::printf("%s, %d multiprocessors\n", properties.name, properties.multiProcessorCount);
+  const LaunchContext context = MakeContext();
   std::vector<int> rows;
   for (int i = 2; i < argc; ++i) rows.push_back(std::atoi(argv[i]));
   if (what == "check") return CheckAll(context);

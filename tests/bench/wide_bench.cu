@@ -330,7 +330,7 @@ class StreamNorms {
     end_.delta = {end_.delta.data, DType::kFloat32, width};
     end_.normed = {end_.normed.data, DType::kBFloat16, width};
     weight_ = static_cast<float*>(Allocate(width * 4));
-    FillFloatsKernel<<<64, 256>>>(weight_, width, 6);
+    FillKernel<<<64, 256>>>(weight_, width, 1.0f, 6);
     LayerParams layer;
     layer.mlp_post_norm = post ? weight_ : nullptr;
     layer.norm_epsilon = 1e-6f;
@@ -500,13 +500,7 @@ int ChainAll(std::vector<int> all, const LaunchContext& context) {
 
 int Main(int argc, char** argv) {
   const std::string what = argc > 1 ? argv[1] : "";
-  cudaDeviceProp properties;
-  MUST(cudaGetDeviceProperties(&properties, 0));
-  LaunchContext context;
-  MUST(cudaStreamCreate(&context.stream));
-  context.multiprocessors = properties.multiProcessorCount;
-  context.programmatic = true;
-  std::printf("%s, %d multiprocessors\n", properties.name, properties.multiProcessorCount);
+  const LaunchContext context = MakeContext();
   std::vector<int> rows;
   const bool of_model = what == "rows" || what == "stream";
   for (int i = of_model ? 3 : 2; i < argc; ++i) rows.push_back(std::atoi(argv[i]));

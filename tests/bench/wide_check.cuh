@@ -98,7 +98,7 @@ inline Verdict Check(const Work& work, const WideProductParams& p, const Variant
   float* const before = static_cast<float*>(Allocate(bytes));
   const auto begin = [&] {
     MUST(cudaMemset(work.out(), 0xff, work.out_bytes()));
-    if (p.add) FillFloatsKernel<<<512, 256>>>(static_cast<float*>(work.out()), elements, 5);
+    if (p.add) FillKernel<<<512, 256>>>(static_cast<float*>(work.out()), elements, 1.0f, 5);
   };
   begin();
   if (p.add) MUST(cudaMemcpy(before, work.out(), bytes, cudaMemcpyDeviceToDevice));

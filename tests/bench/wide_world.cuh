@@ -14,15 +14,7 @@
 
 #include "kernels/cuda/kernels.h"
 #include "kernels/cuda/wide_product.cuh"
-
-#define MUST(call)                                                                         \
-  do {                                                                                     \
-    const auto error_ = (call);                                                            \
-    if (static_cast<int>(error_) != 0) {                                                   \
-      std::printf("%s:%d: %s: %d\n", __FILE__, __LINE__, #call, static_cast<int>(error_)); \
-      std::exit(1);                                                                        \
-    }                                                                                      \
-  } while (false)
+#include "tests/bench/wide_data.cuh"
 
 namespace sirocco {
 
@@ -32,7 +24,6 @@ using cuda::WideProductParams;
 using cuda::hopper::LaunchWide;
 using cuda::hopper::WideEnd;
 using cuda::hopper::WideShape;
-using Element = __nv_bfloat16;
 
 using Launcher = cudaError_t (*)(const WideProductParams&, const WideChoice&, const LaunchContext&);
 
@@ -65,36 +56,6 @@ inline constexpr Variant kVariants[] = {
     {"192x128,1x2", LaunchShape<WideShape<3, 128, 1, 2>>, 192},
     {"192x128,1x1", LaunchShape<WideShape<3, 128, 1, 1>>, 192},
 };
-
-inline __device__ float Noise(uint64_t i, uint32_t seed) {
-  uint64_t x = i * 0x9e3779b97f4a7c15u + seed * 0xd1b54a32d192ed03u + 1;
-  x ^= x >> 30;
-  x *= 0xbf58476d1ce4e5b9u;
-  x ^= x >> 27;
-  x *= 0x94d049bb133111ebu;
-  x ^= x >> 31;
-  return (static_cast<float>(x & 0xffff) + static_cast<float>(x >> 16 & 0xffff) +
-          static_cast<float>(x >> 32 & 0xffff)) /
-             65536.0f -
-         1.5f;
-}
-__global__ void FillKernel(Element* to, int64_t count, float scale, uint32_t seed) {
-  for (int64_t i = blockIdx.x * int64_t{blockDim.x} + threadIdx.x; i < count;
-       i += int64_t{gridDim.x} * blockDim.x) {
-    to[i] = __float2bfloat16_rn(Noise(i, seed) * scale);
-  }
-}
-__global__ void FillFloatsKernel(float* to, int64_t count, uint32_t seed) {
-  for (int64_t i = blockIdx.x * int64_t{blockDim.x} + threadIdx.x; i < count;
-       i += int64_t{gridDim.x} * blockDim.x) {
-    to[i] = Noise(i, seed);
-  }
-}
-inline void* Allocate(int64_t bytes) {
-  void* p = nullptr;
-  MUST(cudaMalloc(&p, bytes));
-  return p;
-}
 
 struct Product {
   const char* name;
@@ -146,8 +107,8 @@ class Work {
                               2.0f / std::sqrt(static_cast<float>(product.inputs)), 1);
     FillKernel<<<1024, 256>>>(static_cast<Element*>(in_), int64_t{most_rows} * product.inputs, 2.0f,
                               2);
-    FillFloatsKernel<<<64, 256>>>(bias_, product.outputs, 3);
-    FillFloatsKernel<<<64, 256>>>(up_bias_, product.outputs, 4);
+    FillKernel<<<64, 256>>>(bias_, product.outputs, 1.0f, 3);
+    FillKernel<<<64, 256>>>(up_bias_, product.outputs, 1.0f, 4);
     MUST(cudaGetLastError());
     MUST(cudaDeviceSynchronize());
   }

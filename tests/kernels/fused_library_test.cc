@@ -13,7 +13,30 @@ namespace {
 
 using Floats = std::vector<float>;
 
-class FusedLibraryTest : public FusedOpsTest {};
+class FusedLibraryTest : public FusedOpsTest {
+ protected:
+  // A recording of the operation leaves what issuing it does. Returns that: the stream, and normed.
+  std::vector<Floats> ExpectReplayedAsIssued(const LayerWorld& w, const DownNormParams& p) {
+    EXPECT_TRUE(device().BeginRecord().ok());
+    EXPECT_TRUE(ops().Run(p).ok());
+    const auto recording = device().EndRecord();
+    EXPECT_TRUE(recording.ok()) << recording.status();
+    if (!recording.ok()) return {};
+    const auto outcome = [&](const auto& run) {
+      const size_t bytes = w.hidden_values.size() * sizeof(float);
+      EXPECT_TRUE(device().CopyToDevice(p.hidden.data, w.hidden_values.data(), bytes).ok());
+      run();
+      EXPECT_TRUE(device().Synchronize().ok());
+      std::vector<Floats> out = {Get(w, p.hidden), Get(w, p.normed)};
+      for (Floats& values : out) values.resize(static_cast<size_t>(p.rows) * p.hidden.width);
+      return out;
+    };
+    const auto issued = outcome([&] { EXPECT_TRUE(ops().Run(p).ok()); });
+    const auto replayed = outcome([&] { EXPECT_TRUE(device().Launch(**recording).ok()); });
+    EXPECT_EQ(replayed, issued) << p.rows << " rows";
+    return issued;
+  }
+};
 
 // A layer's operations as a step's plan has them: prepared for most rows, recorded for fewer.
 TEST_P(FusedLibraryTest, RecordingsOfManyRowsDoWhatIssuingDoes) {
@@ -89,23 +112,10 @@ TEST_P(FusedLibraryTest, DownNormOfManyColumns) {
     ASSERT_TRUE(ops().Run(p).ok());
     ASSERT_TRUE(device().EndPrepare().ok());
     ExpectDownNorm(w, p);
-    const size_t bytes = w.hidden_values.size() * sizeof(float);
     for (const int32_t rows : {17, 16, 5, 4}) {
       p.rows = rows;
       // One step after the other, as graphs are replayed.
-      ASSERT_TRUE(device().BeginRecord().ok());
-      ASSERT_TRUE(ops().Run(p).ok());
-      const auto recording = device().EndRecord();
-      ASSERT_TRUE(recording.ok()) << recording.status();
-      const auto outcome = [&](const auto& run) {
-        EXPECT_TRUE(device().CopyToDevice(p.hidden.data, w.hidden_values.data(), bytes).ok());
-        run();
-        EXPECT_TRUE(device().Synchronize().ok());
-        return std::vector{Get(w, p.hidden), Get(w, p.normed)};
-      };
-      const auto issued = outcome([&] { EXPECT_TRUE(ops().Run(p).ok()); });
-      const auto replayed = outcome([&] { EXPECT_TRUE(device().Launch(**recording).ok()); });
-      EXPECT_EQ(replayed, issued) << rows << " rows";
+      ExpectReplayedAsIssued(w, p);
     }
   }
 }
@@ -189,25 +199,11 @@ TEST_P(FusedLibraryTest, DownNormOfManyRows) {
           EagerAdd(w, EagerDelta(w, p.in, w.layer.down, w.layer.down_bias), w.layer.mlp_post_norm);
       const std::vector<Floats> want = {Get(w, stream), Get(w, Norm(w, stream, w.next_norm))};
       const uint64_t of_test = device().counters().allocations - allocations;
-      const size_t bytes = w.hidden_values.size() * sizeof(float);
       for (const int32_t rows : {300, 256, 200, 192, 129, 128, 65, 64, 4}) {
         if (rows > most) continue;
         p.rows = rows;
-        ASSERT_TRUE(device().BeginRecord().ok());
-        ASSERT_TRUE(ops().Run(p).ok());
-        const auto recording = device().EndRecord();
-        ASSERT_TRUE(recording.ok()) << recording.status();
-        const auto outcome = [&](const auto& run) {
-          EXPECT_TRUE(device().CopyToDevice(p.hidden.data, w.hidden_values.data(), bytes).ok());
-          run();
-          EXPECT_TRUE(device().Synchronize().ok());
-          std::vector<Floats> out = {Get(w, p.hidden), Get(w, p.normed)};
-          for (Floats& values : out) values.resize(static_cast<size_t>(rows) * hidden);
-          return out;
-        };
-        const auto issued = outcome([&] { EXPECT_TRUE(ops().Run(p).ok()); });
-        const auto replayed = outcome([&] { EXPECT_TRUE(device().Launch(**recording).ok()); });
-        EXPECT_EQ(replayed, issued) << rows << " rows";
+        const std::vector<Floats> issued = ExpectReplayedAsIssued(w, p);
+        ASSERT_EQ(issued.size(), want.size());
         for (size_t i = 0; i < want.size(); ++i) {
           ExpectSame(issued[i],
                      {want[i].begin(), want[i].begin() + static_cast<int64_t>(issued[i].size())});
