@@ -24,10 +24,10 @@
 //
 // Bytes: each key and value once, q and out once; where a row has several clusters their parts,
 // (head_dim + 2) float32 a head, written and read once.
-// Grid: (blocks of the row's clusters, groups of query heads, rows), 128 or 256 threads; blocks without
-// slots end at once. Shared memory: 10 parts of head_dim + 2 floats a query head, and 16 bytes a
-// dimension for queries as operands; of more than four queries 32. With a ring 96 or 192 KiB for it
-// and the parts in its place, and none for operands.
+// Grid: (blocks of the row's clusters, groups of query heads, rows), with a ring (groups, rows, blocks of a
+// row); 128 or 256 threads; blocks without slots end at once. Shared memory: 10 parts of head_dim + 2
+// floats a query head, and 16 bytes a dimension for queries as operands; of more than four queries 32.
+// With a ring 96 or 192 KiB for it and the parts in its place.
 //
 // Assumes: head_dim 64, 128 or 256; slots that begin at multiples of 16 bytes.
 //
@@ -141,46 +141,46 @@ __global__ void __launch_bounds__(kWarps* kWarp,
   constexpr int kDim = 8 * kLanes;
   using Batch = SlotBatch<Kv, kQueries, kLanes, kWarps>;
   using Shared = ClusterShared<Kv, kQueries, kDim, kWarps, kTiling>;
+  constexpr bool kRing = kTiling == Tiling::kRing;
+  using Ends = BlockEnds<Kv, kQueries, kDim, kWarps, false, kRing>;
   Shared& shared = *reinterpret_cast<Shared*>(DynamicShared());
+  if constexpr (kEnds && kRing) Ends::InitBarriers(shared);
   const bool tabled = kEnds || args.p.layer.table != nullptr;
   const LayerParams* const layer = tabled ? &LayerOf(args.p.layer) : nullptr;
   const AttentionShape shape = tabled ? layer->attention : args.p.shape;
   const KvLayer kv = tabled ? layer->kv : args.p.kv;
   // All blocks have begun when its second part is over.
-  if constexpr (kTiling != Tiling::kRing) ArriveCluster();
+  if constexpr (!kRing) ArriveCluster();
   if (!kEnds) {  // the kernel before writes the cache
     WaitForDependency();
     LaunchDependents();
   }
-  const int position = __ldcg(args.p.map.position + blockIdx.z);
+  const BlockPlace place = kRing ? PlaceInParts() : PlaceInClusters();
+  const int position = __ldcg(args.p.map.position + place.row);
   const int32_t* const block_table =
-      args.p.lanes.BlockTable(__ldcg(args.p.map.lane + blockIdx.z), kv.group);
-  const ClusterItem item = ItemOf<kQueries, kDim>(args, shape, kv.block_size, position);
+      args.p.lanes.BlockTable(__ldcg(args.p.map.lane + place.row), kv.group);
+  const ClusterItem item = ItemOf<kQueries, kDim>(args, shape, kv.block_size, place, position);
   // All blocks of a cluster or none.
   if (item.part >> args.cluster_bits >= item.clusters) {
     if (kEnds) WaitForDependency();
     return;
   }
 
-  // Ends q, k and v, once what may be loaded before is on its way.
-  const auto end_heads = [&] {
-    if constexpr (kEnds) {
-      constexpr bool kEarly = kTiling == Tiling::kRing && kDim == 256;
-      const BlockEnds<Kv, kQueries, kDim, kWarps, false, kEarly> ends(args.p.layer, *layer, item,
-                                                                     position);
-      const int block = __ldcg(block_table + DividedBy(kv.block_size)(position));
-      Kv* const slot = static_cast<Kv*>(kv.data) + OffsetInBlock(kv, block, item.kv_head, position);
-      uint8_t* scales = nullptr;
-      if constexpr (kIsScaled<Kv>) {
-        scales = static_cast<uint8_t*>(kv.data) +
-                 KvScaleOffset(kv, block, item.kv_head, position % kv.block_size);
-      }
-      WaitForDependency();
-      LaunchDependents();
-      ends(static_cast<const float*>(args.p.qkv.data) + int64_t{item.row} * args.p.qkv.width, slot,
-           kv.value_offset, scales, shared);
-      __syncthreads();
+  // Ends q, k and v, where `ends` and the block of the cache that has the row's own slot are found, and what
+  // else may be loaded before is on its way. store: of BlockEnds.
+  const auto own_block = [&] { return __ldcg(block_table + DividedBy(kv.block_size)(position)); };
+  const auto end_heads = [&](const Ends& ends, int block, const auto&... store) {
+    Kv* const slot = static_cast<Kv*>(kv.data) + OffsetInBlock(kv, block, item.kv_head, position);
+    uint8_t* scales = nullptr;
+    if constexpr (kIsScaled<Kv>) {
+      scales = static_cast<uint8_t*>(kv.data) +
+               KvScaleOffset(kv, block, item.kv_head, position % kv.block_size);
     }
+    WaitForDependency();
+    LaunchDependents();
+    ends(static_cast<const float*>(args.p.qkv.data) + int64_t{item.row} * args.p.qkv.width, slot,
+         kv.value_offset, scales, shared, store...);
+    __syncthreads();
   };
   const auto load_query = [&](int query, int dim, float(&x)[8]) {
     const int head = min(query, item.head_count - 1);
@@ -195,7 +195,9 @@ __global__ void __launch_bounds__(kWarps* kWarp,
   if constexpr (kTiling == Tiling::kRegisters) {
     if (is_tiled) {
       TileWarp<Kv, kQueries, kDim, kWarps> warp(kv, block_table, item.kv_head, item.slots);
-      end_heads();
+      if constexpr (kEnds) {
+        end_heads(Ends(args.p.layer, *layer, item, position), own_block());
+      }
       warp.ShareQueries(shape, shared.queries, load_query);
       __syncthreads();
       warp.Run(shape, shared.queries, [&](int slot, auto& tile) {
@@ -204,23 +206,37 @@ __global__ void __launch_bounds__(kWarps* kWarp,
       warp.Store(own_memory.part);
     }
   }
-  if constexpr (kTiling == Tiling::kRing) {
+  if constexpr (kRing) {
+    static_assert(kQueries <= kWarps);
     if (is_tiled) {
-      RingWarp<Kv, kQueries, kDim> warp(kv, block_table, item.kv_head, item.slots,
-                                                WarpOfBlock<kWarps>(), DividedBy(kv.block_size),
-                                        own_memory.ring);
-      end_heads();
-      const int head = min(warp.Query(), item.head_count - 1);
-      warp.TakeQueries(shape, [&](int i) {
-        const int dim = warp.FirstTwo() + warp.TwoAt(i);
-        if constexpr (kEnds) {
-          return *reinterpret_cast<const float2*>(&shared.heads[head][dim]);
-        } else {
-          return LoadTwo(args.p.q, item.out + head * kDim + dim);
-        }
-      });
-      warp.Run(shape, kEnds ? position : -1, shared.kv);
-      warp.Store(own_memory.part);
+      // Loads come back in the order they were issued in: before the ring's tiles whatever can be.
+      const int query = static_cast<int>(threadIdx.x) / kWarp;  // of the warp
+      typename Ends::Head::Half q[2] = {};
+      const auto store = [&](int place, const auto& x) { shared.queries.Store(shape, place, x); };
+      const auto ask = [&] {
+        return RingWarp<Kv, kQueries, kDim>(kv, block_table, item.kv_head, item.slots,
+                                            WarpOfBlock<kWarps>(), DividedBy(kv.block_size),
+                                            own_memory.ring);
+      };
+      const auto attend = [&](auto& warp) {
+        warp.TakeQueries(shared.queries);
+        warp.Run(shape, kEnds ? position : -1, shared.kv);
+        warp.Store(own_memory.part);
+      };
+      if constexpr (kEnds) {
+        const Ends ends(args.p.layer, *layer, item, position);
+        const int block = own_block();
+        auto warp = ask();
+        if (query >= item.head_count && query < kQueries) store(query, q);  // multiplied for nothing
+        end_heads(ends, block, store);
+        attend(warp);
+      } else {
+        if (query < item.head_count) LoadHead<kDim>(args.p.q, item.out + query * kDim, q);
+        auto warp = ask();
+        if (query < kQueries) store(query, q);
+        __syncthreads();
+        attend(warp);
+      }
     }
   }
   if (!is_tiled) {
@@ -238,7 +254,7 @@ __global__ void __launch_bounds__(kWarps* kWarp,
       if (some) batch.Load(kv, block_table, item.kv_head, base, item.slots, block_of);
       if (first) {
         first = false;
-        end_heads();
+        if constexpr (kEnds) end_heads(Ends(args.p.layer, *layer, item, position), own_block());
 #pragma unroll
         for (int h = 0; h < kQueries; ++h) load_query(h, dim, q[h]);
       }
@@ -249,7 +265,7 @@ __global__ void __launch_bounds__(kWarps* kWarp,
     StoreWarp(sums, own_memory.part);
   }
   __syncthreads();
-  if constexpr (kTiling == Tiling::kRing) {
+  if constexpr (kRing) {
     MergeRow<kQueries, kDim, kWarps>(args, item, shared);
   } else {
     MergeThroughCluster<kQueries, kDim, kWarps>(args, item, shared);
@@ -425,9 +441,11 @@ cudaError_t Launch(const ClusterArgs& args, const LaunchContext& context) {
   constexpr size_t kShared = sizeof(ClusterShared<Kv, kQueries, 8 * kLanes, kWarps, kTiling>);
   const auto kernel = ClusterAttentionKernel<kEnds, kTiling, Kv, kQueries, kLanes, kWarps>;
   if (const cudaError_t error = AllowShared(kernel, kShared); error != cudaSuccess) return error;
-  const dim3 grid(static_cast<unsigned>(args.cluster * args.most_clusters),
-                  static_cast<unsigned>(args.kv_heads * args.passes),
-                  static_cast<unsigned>(args.p.rows));
+  const auto parts = static_cast<unsigned>(args.cluster * args.most_clusters);
+  const auto groups = static_cast<unsigned>(args.kv_heads * args.passes);
+  const auto rows = static_cast<unsigned>(args.p.rows);
+  const dim3 grid =
+      kTiling == Tiling::kRing ? dim3(groups, rows, parts) : dim3(parts, groups, rows);
   return LaunchClusters(kernel, grid, dim3(kWarps * kWarp), static_cast<unsigned>(args.cluster),
                         kShared, context, args);
 }

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 
+#include "kernels/cuda/barriers.cuh"
 #include "kernels/cuda/cluster_item.cuh"
 #include "kernels/cuda/cluster_slots.cuh"
 #include "kernels/cuda/common.cuh"
@@ -25,6 +26,29 @@ __device__ __forceinline__ void LoadEight(const Rows& rows, int64_t at, float (&
       break;
   }
   LoadFloats<float, 8>(static_cast<const float*>(rows.data) + at, to);
+}
+
+// A lane's elements of a head of q that stands in memory as it is (HeadEnd).
+template <int kDim>
+__device__ __forceinline__ void LoadHead(const Rows& rows, int64_t at,
+                                         typename HeadEnd<kDim>::Half (&to)[2]) {
+  constexpr int kVec = HeadEnd<kDim>::kVec;
+#pragma unroll
+  for (int half = 0; half < 2; ++half) {
+    const int64_t own = at + HeadEnd<kDim>::Begin(half);
+    switch (rows.dtype) {
+      case DType::kBFloat16:
+        LoadFloats<__nv_bfloat16, kVec>(static_cast<const __nv_bfloat16*>(rows.data) + own,
+                                        to[half].at);
+        break;
+      case DType::kFloat16:
+        LoadFloats<__half, kVec>(static_cast<const __half*>(rows.data) + own, to[half].at);
+        break;
+      default:  // float32
+        LoadFloats<float, kVec>(static_cast<const float*>(rows.data) + own, to[half].at);
+        break;
+    }
+  }
 }
 
 // Two elements as float32; `at` is even.
@@ -59,19 +83,34 @@ __device__ __forceinline__ float RoundedTo(DType dtype, float x) {
 
 // The ends of the heads that a block needs: its query heads, then k and v, dealt out to the warps.
 // Of a block of kWarps. kRounds: q as `q_type` would hold it, as it is where an operation of its own ends
-// the heads. kEarly: what no kernel writes is in registers before the wait, not on its way to the L2 cache
-// alone: one load less to wait for after it, where there are registers.
+// the heads. kCopied: for a block that asks for a ring of tiles, in which loads would then stand in line.
+// What no kernel writes is in registers before, and products come by the copy engine (barriers.cuh).
 template <typename Kv, int kQueries, int kDim, int kWarps, bool kRounds = false,
-          bool kEarly = false>
+          bool kCopied = false>
 class BlockEnds {
  public:
+  using Head = HeadEnd<kDim>;
+
+  // Where kCopied, before all else that the block does: its `came`, a barrier a place.
+  template <typename Shared>
+  __device__ __forceinline__ static void InitBarriers(Shared& shared) {
+    if (threadIdx.x % kWarp == 0) {
+      for (int place = static_cast<int>(threadIdx.x) / kWarp; place < kQueries + 2;
+           place += kWarps) {
+        InitBarrier(&shared.came[place], 1);
+      }
+      PublishBarriers();
+    }
+    __syncwarp();
+  }
+
   // Before the wait.
   __device__ __forceinline__ BlockEnds(const LayerRef& ref, const LayerParams& layer,
                                        const ClusterItem& item, int position,
                                        DType q_type = DType::kFloat32)
       : ref_(ref), layer_(layer), item_(item), position_(position), q_type_(q_type) {
     ForEachHead([&](int place) {
-      if constexpr (kEarly) {
+      if constexpr (kCopied) {
         if (place < kWarps) {
           first_ = HeadAt(place);
           constants_ = first_.LoadConstants();
@@ -86,13 +125,34 @@ class BlockEnds {
   // cache, at `slot` (of k) and, in float8, `scales`; visible after the next barrier.
   template <typename Shared>
   __device__ __forceinline__ void operator()(const float* row, Kv* slot, int64_t value_offset,
-                                             [[maybe_unused]] uint8_t* scales,
-                                             Shared& shared) const {
+                                             uint8_t* scales, Shared& shared) const {
+    (*this)(row, slot, value_offset, scales, shared, [&](int query, const auto& x) {
+#pragma unroll
+      for (int half = 0; half < 2; ++half) {
+        StoreFloats<float, Head::kVec>(x[half].at, shared.heads[query] + Head::Begin(half));
+      }
+    });
+  }
+  // The same, where the block's query heads go to store(query, x) in place of `heads`: by a warp each, of
+  // which a lane has x (HeadEnd).
+  template <typename Shared, typename Store>
+  __device__ __forceinline__ void operator()(const float* row, Kv* slot, int64_t value_offset,
+                                             [[maybe_unused]] uint8_t* scales, Shared& shared,
+                                             const Store& store) const {
+    if constexpr (kCopied) {
+      ForEachHead([&](int place) {
+        if (threadIdx.x % kWarp != 0) return;
+        constexpr uint32_t kBytes = kDim * sizeof(float);
+        ArriveExpecting(&shared.came[place], kBytes);
+        CopyBytes(shared.heads[place], row + SumsOf(place), kBytes, &shared.came[place]);
+      });
+    }
     ForEachHead([&](int place) {
       float* const head = shared.heads[place];
       typename Head::Half x[2];
-      if constexpr (kEarly) {
-        Head::Load(row + SumsOf(place), x);
+      if constexpr (kCopied) {
+        WaitBarrier(&shared.came[place], 0);
+        Head::Load(head, x);
         const bool is_first = place < kWarps;
         const Head end = is_first ? first_ : HeadAt(place);
         end.End(is_first ? constants_ : end.LoadConstants(), head, x);
@@ -107,18 +167,21 @@ class BlockEnds {
           if (item_.pass == 0) scales[is_v] = scale;
         }
       }
+      constexpr int kVec = Head::kVec;
+      if (place < kQueries) {
+        if constexpr (kRounds) {
+#pragma unroll
+          for (int i = 0; i < 2 * kVec; ++i) {
+            float& element = x[i / kVec].at[i % kVec];
+            element = RoundedTo(q_type_, element);
+          }
+        }
+        store(place, x);
+        return;
+      }
 #pragma unroll
       for (int half = 0; half < 2; ++half) {
-        constexpr int kVec = Head::kVec;
         const int begin = Head::Begin(half);
-        if (place < kQueries) {
-          if constexpr (kRounds) {
-#pragma unroll
-            for (int i = 0; i < kVec; ++i) x[half].at[i] = RoundedTo(q_type_, x[half].at[i]);
-          }
-          StoreFloats<float, kVec>(x[half].at, head + begin);
-          continue;
-        }
         const int is_v = place - kQueries;
         StoreFloats<Kv, kVec>(x[half].at, &shared.kv[is_v][begin]);
         if (item_.pass == 0) {
@@ -129,8 +192,6 @@ class BlockEnds {
   }
 
  private:
-  using Head = HeadEnd<kDim>;
-
   // Of this warp: places below kQueries are query heads, then k, then v, which the block ends that
   // has the row's own slot.
   template <typename Body>

@@ -52,20 +52,35 @@ struct ClusterItem {
   bool is_tiled;  // as all blocks of the row are: parts begin with tiles
 };
 
+// Whose part a block is.
+struct BlockPlace {
+  int row, group, part;
+};
+// Grids of clusters, which are of a row's parts.
+__device__ __forceinline__ BlockPlace PlaceInClusters() {
+  return {static_cast<int>(blockIdx.z), static_cast<int>(blockIdx.y), static_cast<int>(blockIdx.x)};
+}
+// Others. Blocks begin in the grid's order: those without slots last, and of each row the one that merges,
+// which is where the kernel before ended last.
+__device__ __forceinline__ BlockPlace PlaceInParts() {
+  return {static_cast<int>(blockIdx.y), static_cast<int>(blockIdx.x), static_cast<int>(blockIdx.z)};
+}
+
 // A block without slots has first >= end. Divisions are many instructions: none where numbers are
 // powers of two, or one.
 template <int kQueries, int kDim>
 __device__ __forceinline__ ClusterItem ItemOf(const ClusterArgs& args, const AttentionShape& shape,
-                                              int block_size, int position) {
+                                              int block_size, const BlockPlace& place,
+                                              int position) {
   ClusterItem item;
-  item.row = blockIdx.z;
-  item.kv_head = blockIdx.y;
+  item.row = place.row;
+  item.kv_head = place.group;
   item.pass = 0;
   if (args.passes > 1) {
-    item.kv_head = blockIdx.y / args.passes;
-    item.pass = blockIdx.y - item.kv_head * args.passes;
+    item.kv_head = place.group / args.passes;
+    item.pass = place.group - item.kv_head * args.passes;
   }
-  item.pair = item.row * static_cast<int>(gridDim.y) + static_cast<int>(blockIdx.y);
+  item.pair = item.row * args.kv_heads * args.passes + place.group;
   item.head_count = min(kQueries, args.heads_a_kv_head - item.pass * kQueries);
   item.first_head = item.kv_head * args.heads_a_kv_head + item.pass * kQueries;
   item.out = int64_t{item.row} * args.p.out.width + int64_t{item.first_head} * kDim;
@@ -78,7 +93,7 @@ __device__ __forceinline__ ClusterItem ItemOf(const ClusterArgs& args, const Att
     const int parts = item.clusters << args.cluster_bits;
     size = (slots + parts - 1) / parts;
   }
-  item.part = blockIdx.x;
+  item.part = place.part;
   item.is_tiled = size >= args.least_tiled && block_size % kTileSlots == 0;
   int begin = first_slot;  // of the first part
   if (item.is_tiled) {

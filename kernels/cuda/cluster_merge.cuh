@@ -42,7 +42,13 @@ union WarpMemory<Kv, kQueries, kDim, Tiling::kRing> {
   WarpRing<Kv, kDim> ring;
   Part<kQueries, kDim> part;
 };
-struct NoQueries {};
+// Queries as operands, of a block that takes tiles.
+template <typename Kv, int kQueries, int kDim, Tiling kTiling>
+struct BlockQueries {};
+template <typename Kv, int kQueries, int kDim>
+struct BlockQueries<Kv, kQueries, kDim, Tiling::kRegisters> : TileQueries<kQueries, kDim> {};
+template <typename Kv, int kQueries, int kDim>
+struct BlockQueries<Kv, kQueries, kDim, Tiling::kRing> : RingQueries<Kv, kQueries, kDim> {};
 
 template <typename Kv, int kQueries, int kDim, int kWarps, Tiling kTiling>
 struct ClusterShared {
@@ -51,12 +57,13 @@ struct ClusterShared {
   // What the cluster's blocks have of this block's share of the quads: of its `cluster` blocks
   // [kQuads / cluster] each.
   QuadPart quads[kTiling == Tiling::kRing ? 1 : kQuads];
-  // Ended; the last two places are of k and v, on their way to `kv`.
-  float heads[kQueries + 2][kDim];
+  // Ended; the last two places are of k and v, on their way to `kv`. With a ring also as products, which
+  // `came` counts.
+  alignas(16) float heads[kQueries + 2][kDim];
+  uint64_t came[kTiling == Tiling::kRing ? kQueries + 2 : 1];
   // Of the row's own slot, as the cache has them; in float8 each with its scale behind it.
   alignas(16) Kv kv[2][kDim + (kIsScaled<Kv> ? 16 : 0)];
-  // Of a block that takes tiles in registers.
-  std::conditional_t<kTiling == Tiling::kRegisters, TileQueries<kQueries, kDim>, NoQueries> queries;
+  BlockQueries<Kv, kQueries, kDim, kTiling> queries;
 };
 
 // ---- Merging parts -------------------------------------------------------------------------------

@@ -13,7 +13,8 @@
 // float8 is 16 dims: a lane's word of keys is then two registers of an operand, and one of values two
 // slots of dims 2 g, 2 g + 1.
 //
-// Queries are made operands by every warp for itself, and stay in registers.
+// Queries stay in registers as operands: a warp that has queries of its own makes them itself, for the
+// warps of a block that share some it is done once (RingQueries).
 //
 // Assumes: blocks of a multiple of 16 slots; slots that begin at multiples of 16 bytes.
 #pragma once
@@ -24,6 +25,7 @@
 #include "kernels/cuda/attention.cuh"
 #include "kernels/cuda/cluster_slots.cuh"
 #include "kernels/cuda/common.cuh"
+#include "kernels/cuda/head_end.cuh"
 #include "kernels/cuda/kv_slots.cuh"
 #include "kernels/cuda/path.h"
 #include "kernels/cuda/tile_sums.cuh"
@@ -67,6 +69,74 @@ struct alignas(128) WarpRing {
   unsigned char units[kUnits][Unit::kBytes];
   // In float8, of units of keys: LoadScales of the slots.
   uint16_t scales[kIsScaled<Kv> ? kUnits : 1][Unit::kTiles * kTileSlots];
+};
+
+// Queries that all warps of a block share, as operands: every warp making them of float32 for itself takes
+// two microseconds, before which none of its ring is asked for again.
+template <typename Kv, int kQueries, int kDim>
+class RingQueries {
+ public:
+  static constexpr int kColumns = 8;
+  static constexpr bool kPacked = kQueries <= 4;
+  // Elements from a column to the next: an odd number of 16 bytes, so that those of a matrix are in all
+  // banks.
+  static constexpr int kStride = kDim + 8;
+
+  // By a warp: one of the queries, of which a lane has as much as of a head (HeadEnd).
+  __device__ __forceinline__ void Store(const AttentionShape& shape, int query,
+                                        const typename HeadEnd<kDim>::Half (&x)[2]) {
+    constexpr int kVec = HeadEnd<kDim>::kVec;
+    float scale = shape.scale * (shape.soft_cap > 0 ? 1.0f : kLog2E);
+    float inverse = 1;
+    // float16 has no room for other magnitudes than about one.
+    if constexpr (std::is_same_v<Element, __half>) {
+      uint32_t largest = 0;
+#pragma unroll
+      for (int i = 0; i < 2 * kVec; ++i) {
+        largest = max(largest, MagnitudeBits(x[i / kVec].at[i % kVec]));
+      }
+      largest = __reduce_max_sync(kAllLanes, largest);
+      const uint32_t exponent = min(max(largest >> 23, 1u), 253u);
+      inverse = __uint_as_float((254 - exponent) << 23);
+      scale *= __uint_as_float(exponent << 23);
+    }
+    if (threadIdx.x % kWarp == 0) factor[query] = scale;
+    Element* const rounded = operands[0][query];
+    Element* const lost = kPacked ? operands[0][query + 4] : operands[kOperands - 1][query];
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      const int begin = HeadEnd<kDim>::Begin(half);
+      if constexpr (kVec == 1) {
+        const float own = x[half].at[0] * inverse;
+        rounded[Place(begin)] = FromFloat<Element>(own);
+        lost[Place(begin)] = FromFloat<Element>(LostOf<Element>(own));
+      } else {
+#pragma unroll
+        for (int i = 0; i < kVec; i += 2) {
+          const float low = x[half].at[i] * inverse, high = x[half].at[i + 1] * inverse;
+          const int place = Place(begin + i);
+          *reinterpret_cast<uint32_t*>(rounded + place) = WordOfTwo<Element>(low, high);
+          *reinterpret_cast<uint32_t*>(lost + place) =
+              WordOfTwo<Element>(LostOf<Element>(low), LostOf<Element>(high));
+        }
+      }
+    }
+  }
+
+ private:
+  template <typename, int, int>
+  friend class RingWarp;
+  using Element = TileElement<Kv>;
+  static constexpr int kOperands = kQueryOperands<kQueries>;
+
+  // Where a dimension stands, two after each other: in float8 a lane's four are two pairs of an operand.
+  __device__ __forceinline__ static int Place(int dim) {
+    if constexpr (!kIsScaled<Kv>) return dim;
+    return dim / 16 * 16 + dim / 2 % 2 * 8 + dim % 16 / 4 * 2 + dim % 2;
+  }
+
+  alignas(16) Element operands[kOperands][kColumns][kStride];
+  float factor[kQueries];  // what makes scores of products, in powers of two without a cap
 };
 
 // A warp, which may share slots with others of its block.
@@ -118,7 +188,29 @@ class RingWarp {
     return i / 2 * 16 + i % 2 * (kIsScaled<Kv> ? 2 : 8);
   }
 
-  // By every warp. load(i): q[Query()][FirstTwo() + TwoAt(i)] and the next one.
+  // Those that the block has stored, after its barrier.
+  __device__ __forceinline__ void TakeQueries(const RingQueries<Kv, kQueries, kDim>& queries) {
+    using Queries = RingQueries<Kv, kQueries, kDim>;
+#pragma unroll
+    for (int i = 0; i < 2; ++i) {
+      factor_[i] = queries.factor[(2 * LaneInGroup() + i) % kQueries];
+    }
+    const int lane = static_cast<int>(threadIdx.x) % kWarp;
+#pragma unroll
+    for (int part = 0; part < kOperands; ++part) {
+      const uint32_t lane_at = SharedAddress(&queries.operands[part][lane % 8][lane / 8 * 8]);
+#pragma unroll
+      for (int step = 0; step < kSteps; step += 2) {
+        uint32_t m[4];
+        LoadMatrix4At(m, lane_at + step * 32);
+#pragma unroll
+        for (int i = 0; i < 4; ++i) queries_[step + i / 2][part][i % 2] = m[i];
+      }
+    }
+    static_assert(Queries::kColumns == 8 && kSteps % 2 == 0);
+  }
+
+  // By every warp for itself. load(i): q[Query()][FirstTwo() + TwoAt(i)] and the next one.
   template <typename Load>
   __device__ __forceinline__ void TakeQueries(const AttentionShape& shape, const Load& load) {
     const float scale = shape.scale * (shape.soft_cap > 0 ? 1.0f : kLog2E);
@@ -176,6 +268,8 @@ class RingWarp {
   __device__ __forceinline__ void Store(Part<kQueries, kDim>& part) {
     sums_.Close(part);
     if (kPacked && LaneInGroup() >= 2) return;
+    // Heads begin in the same bank: neighbours store different halves of a step.
+    const int twist = LaneInGroup() % 2;
 #pragma unroll
     for (int i = 0; i < 2; ++i) {
       const int query = 2 * LaneInGroup() + i;
@@ -183,10 +277,12 @@ class RingWarp {
       float* const to = reinterpret_cast<float*>(part.values[query]);
 #pragma unroll
       for (int step = 0; step < kSteps; ++step) {
+        const float(&of_step)[4] = sums_.values[step];
 #pragma unroll
         for (int half = 0; half < 2; ++half) {
-          const int in_step = kIsScaled<Kv> ? 2 * LaneGroup() + half : LaneGroup() + 8 * half;
-          to[16 * step + in_step] = sums_.values[step][i + 2 * half];
+          const int own = half ^ twist;
+          const int in_step = kIsScaled<Kv> ? 2 * LaneGroup() + own : LaneGroup() + 8 * own;
+          to[16 * step + in_step] = own == 0 ? of_step[i] : of_step[i + 2];
         }
       }
     }

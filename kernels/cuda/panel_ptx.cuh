@@ -1,6 +1,6 @@
-// What panels need beside wgmma.cuh, single instructions as functions: barriers that count bytes,
-// stores to other blocks of a cluster, copies of boxes of a tensor, and products of few columns (PTX
-// ISA 8.x: mbarrier, st.async, cp.async.bulk.tensor, wgmma). For sm_90a alone.
+// What panels need beside wgmma.cuh and barriers.cuh, single instructions as functions: stores to other
+// blocks of a cluster, copies of boxes of a tensor, and products of few columns (PTX ISA 8.x: st.async,
+// cp.async.bulk.tensor, wgmma). For sm_90a alone.
 #pragma once
 
 #include <cuda.h>
@@ -10,26 +10,12 @@
 #include <cstdint>
 #include <type_traits>
 
+#include "kernels/cuda/barriers.cuh"
 #include "kernels/cuda/path.h"
 #include "kernels/cuda/ptx.cuh"
 #include "kernels/cuda/wgmma.cuh"
 
 namespace sirocco::cuda::SIROCCO_CUDA_PATH {
-
-// ---- Barriers -----------------------------------------------------------------------------------
-
-// After the last InitBarrier of a thread: copies see them.
-__device__ __forceinline__ void PublishBarriers() {
-  asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
-  asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
-}
-// Arrives, and has the phase end no earlier than when copies have brought so many bytes.
-__device__ __forceinline__ void ArriveExpecting(uint64_t* barrier, uint32_t bytes) {
-  asm volatile(
-      "mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(SharedAddress(barrier)),
-      "r"(bytes)
-      : "memory");
-}
 
 // ---- Clusters -----------------------------------------------------------------------------------
 

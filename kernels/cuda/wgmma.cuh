@@ -1,5 +1,5 @@
-// Hopper's matrix units and what feeds them, single instructions as functions (PTX ISA 8.x, "wgmma"
-// and "mbarrier"): a warpgroup of four warps multiplies 64 rows at once, with operands in shared
+// Hopper's matrix units and what feeds them beside barriers.cuh, single instructions as functions (PTX
+// ISA 8.x, "wgmma"): a warpgroup of four warps multiplies 64 rows at once, with operands in shared
 // memory that nobody loads into registers. For code that is compiled for sm_90a alone.
 #pragma once
 
@@ -9,6 +9,7 @@
 #include <cstdint>
 #include <type_traits>
 
+#include "kernels/cuda/barriers.cuh"
 #include "kernels/cuda/path.h"
 #include "kernels/cuda/ptx.cuh"
 
@@ -19,29 +20,10 @@ inline constexpr int kWarpgroup = 128;  // threads
 
 // ---- Barriers in shared memory ------------------------------------------------------------------
 
-__device__ __forceinline__ void InitBarrier(uint64_t* barrier, int arrivals) {
-  asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(SharedAddress(barrier)),
-               "r"(arrivals)
-               : "memory");
-}
-
-__device__ __forceinline__ void ArriveBarrier(uint64_t* barrier) {
-  asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(SharedAddress(barrier)) : "memory");
-}
-
-// Arrives, as one of those that were counted, when the copies that this thread has begun are done.
+// Arrives, as one of those that InitBarrier counted, when the copies that this thread has begun are done.
 __device__ __forceinline__ void ArriveBarrierAfterCopies(uint64_t* barrier) {
   asm volatile("cp.async.mbarrier.arrive.noinc.shared::cta.b64 [%0];" ::"r"(SharedAddress(barrier))
                : "memory");
-}
-
-// Waits for the end of the barrier's phase of this parity: of 0, the first, then 1, 0, ...
-__device__ __forceinline__ void WaitBarrier(uint64_t* barrier, uint32_t parity) {
-  asm volatile(
-      "{.reg .pred done; AGAIN: mbarrier.try_wait.parity.shared::cta.b64 done, [%0], %1; "
-      "@done bra DONE; bra AGAIN; DONE:}" ::"r"(SharedAddress(barrier)),
-      "r"(parity)
-      : "memory");
 }
 
 // A barrier of `threads` threads of the block, by number: 1 ... 15.

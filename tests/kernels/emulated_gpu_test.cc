@@ -79,6 +79,26 @@ TEST(EmulatedGpuTest, CopiesAreMadeWhenTheyAreWaitedFor) {
   });
 }
 
+TEST(EmulatedGpuTest, CopiesOfBytesCountForABarrier) {
+  alignas(16) const float from[8] = {1, 2, 3, 4, 5, 6, 7, 8};
+  RunBlocks([&] {
+    float* const to = SharedFloats() + 8;
+    auto* const barrier = reinterpret_cast<uint64_t*>(emulated::Shared());
+    if (Thread() == 0) {
+      InitBarrier(barrier, 1);
+      PublishBarriers();
+      ArriveExpecting(barrier, 48);
+      CopyBytes(to, from, 32, barrier);
+      CopyBytes(to + 8, from + 4, 16, barrier);
+    }
+    __syncthreads();
+    WaitBarrier(barrier, 0);
+    EXPECT_EQ(to[7], 8);
+    EXPECT_EQ(to[8], 5);
+    EXPECT_TRUE(std::isnan(to[12]));
+  });
+}
+
 TEST(EmulatedGpuDeathTest, WhereNobodyCanGoOn) {
   for (const unsigned blocks : {1, 2}) {
     // Half of the block at a barrier of all.
@@ -102,6 +122,21 @@ TEST(EmulatedGpuDeathTest, WhereNobodyCanGoOn) {
                        if (Thread() == 0) InitBarrier(barrier, 2);
                        __syncthreads();
                        if (Thread() == 0) ArriveBarrier(barrier);
+                       WaitBarrier(barrier, 0);
+                     },
+                     blocks),
+                 "nobody can go on");
+    // Of more bytes than come.
+    alignas(16) const float from[4] = {};
+    EXPECT_DEATH(RunBlocks(
+                     [&] {
+                       auto* const barrier = reinterpret_cast<uint64_t*>(emulated::Shared());
+                       if (Thread() == 0) {
+                         InitBarrier(barrier, 1);
+                         ArriveExpecting(barrier, 32);
+                         CopyBytes(SharedFloats() + 4, from, 16, barrier);
+                       }
+                       __syncthreads();
                        WaitBarrier(barrier, 0);
                      },
                      blocks),
@@ -138,6 +173,12 @@ TEST(EmulatedGpuDeathTest, WhatTheKernelBeforeMayStillWrite) {
   EXPECT_DEATH(run([&] { SharedFloats()[0] = values[3]; }), early);
   EXPECT_DEATH(run([&] { values[3] = 1; }), early);
   EXPECT_DEATH(run([&] { CopyAsync16(SharedFloats(), values.data()); }), early);
+  EXPECT_DEATH(run([&] {
+                 auto* const barrier = reinterpret_cast<uint64_t*>(emulated::Shared());
+                 InitBarrier(barrier, 1);
+                 CopyBytes(SharedFloats() + 4, values.data(), 16, barrier);
+               }),
+               early);
   run([&] {
     WaitForDependency();
     values[3] = 1;
@@ -153,6 +194,17 @@ TEST(EmulatedGpuDeathTest, SharedMemory) {
   EXPECT_DEATH(RunBlocks([&] { CopyAsync16(SharedFloats() + kShared / 4, from); }),
                "outside of its shared memory");
   EXPECT_DEATH(RunBlocks([&] { CopyAsync16(SharedFloats() + 1, from); }), "not aligned");
+  const auto copy = [&](int to, uint32_t bytes) {
+    RunBlocks([&] {
+      auto* const barrier = reinterpret_cast<uint64_t*>(emulated::Shared());
+      if (Thread() == 0) InitBarrier(barrier, 1);
+      if (Thread() == 0) CopyBytes(SharedFloats() + to, from, bytes, barrier);
+    });
+  };
+  EXPECT_DEATH(copy(kShared / 4, 16), "outside of its shared memory");
+  EXPECT_DEATH(copy(kShared / 4 - 4, 32), "outside of its shared memory");
+  EXPECT_DEATH(copy(5, 16), "not aligned");
+  EXPECT_DEATH(copy(4, 8), "not aligned");
   EXPECT_DEATH(RunBlocks([&] {
                  CopyAsync16(SharedFloats(), from);
                  CommitCopies();

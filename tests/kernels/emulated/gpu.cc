@@ -410,6 +410,21 @@ void CopyBox(void* to, const CUtensorMap& map, int column, int row, uint64_t* ba
     phases->EndIfDone();
   });
 }
+void CopyBytes(void* to, const void* from, uint32_t bytes, uint64_t* barrier) {
+  if (bytes % 16 != 0 || reinterpret_cast<uintptr_t>(to) % 16 != 0 ||
+      reinterpret_cast<uintptr_t>(from) % 16 != 0) {
+    Fail("a copy is not aligned");
+  }
+  if (!block->own->waited && memory.Has(from)) Fail(kTooEarly);
+  Phases* const phases = &block->phases.at(barrier);
+  void* const there = SharedAt(SharedAddress(to), 16);
+  SharedAt(SharedAddress(to) + bytes - 16, 16);
+  block->copies.push_back([=] {
+    std::memcpy(there, from, bytes);
+    phases->bytes -= bytes;
+    phases->EndIfDone();
+  });
+}
 
 void Do(Later kind, std::function<void()> work) {
   block->own->groups[static_cast<int>(kind)].open.push_back(std::move(work));

@@ -73,6 +73,7 @@ void InitCount(uint64_t* barrier, int arrivals);
 void Arrive(uint64_t* barrier, uint32_t bytes);
 void WaitPhase(uint64_t* barrier, uint32_t parity);
 void CopyBox(void* to, const CUtensorMap& map, int column, int row, uint64_t* barrier);
+void CopyBytes(void* to, const void* from, uint32_t bytes, uint64_t* barrier);
 
 // Work that is done when its group is waited for: copies, and products of the matrix units.
 enum class Later { kCopies, kProducts };

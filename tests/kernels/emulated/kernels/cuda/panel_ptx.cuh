@@ -12,8 +12,6 @@
 
 namespace sirocco::cuda::SIROCCO_CUDA_PATH {
 
-inline void PublishBarriers() {}
-inline void ArriveExpecting(uint64_t* barrier, uint32_t bytes) { emulated::Arrive(barrier, bytes); }
 inline void ArriveClusterRelaxed() { emulated::ClusterArrive(); }
 inline void StoreToBlock(const float (&value)[4], float* place, uint64_t* barrier, int rank) {
   emulated::StoreToBlock(value, sizeof(value), place, barrier, rank);

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 
+#include "kernels/cuda/barriers.cuh"
 #include "kernels/cuda/path.h"
 #include "tests/kernels/emulated/gpu.h"
 
@@ -11,11 +12,6 @@ namespace sirocco::cuda::SIROCCO_CUDA_PATH {
 
 inline constexpr int kWarpgroup = 128;
 
-inline void InitBarrier(uint64_t* barrier, int arrivals) { emulated::InitCount(barrier, arrivals); }
-inline void ArriveBarrier(uint64_t* barrier) { emulated::Arrive(barrier, 0); }
-inline void WaitBarrier(uint64_t* barrier, uint32_t parity) {
-  emulated::WaitPhase(barrier, parity);
-}
 inline void SyncNamed(int barrier, int threads) { emulated::Barrier(barrier, threads, true); }
 inline void ArriveNamed(int barrier, int threads) { emulated::Barrier(barrier, threads, false); }
 inline uint64_t Operand(const void* at) { return reinterpret_cast<uintptr_t>(at) / 16; }
