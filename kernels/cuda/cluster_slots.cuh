@@ -136,14 +136,14 @@ struct LaneSums {
   }
 };
 
-// Sums each of kCount values over kLanes lanes by halves: a lane gives away one half of what it has
-// and gets the other's part of the half it keeps. It ends with those that LaneSums says, at the
-// front.
-template <int kCount, int kLanes>
+// Sums each of kCount values over kLanes lanes, kApart from each other, by halves: a lane gives away one
+// half of what it has and gets the other's part of the half it keeps. It ends with those that LaneSums
+// says, at the front.
+template <int kCount, int kLanes, int kApart = 1>
 __device__ __forceinline__ void SumByHalves(float (&x)[kCount]) {
   int count = kCount;
 #pragma unroll
-  for (int offset = kLanes / 2; offset > 0; offset /= 2) {
+  for (int offset = kLanes / 2 * kApart; offset >= kApart; offset /= 2) {
     if (count == 1) {
       x[0] += __shfl_xor_sync(kAllLanes, x[0], offset);
       continue;

@@ -9,7 +9,8 @@
 //
 // What does hang on the number of rows is who does it: a split is one or more blocks', a cluster,
 // up to one a group, and a row's clusters take its splits in turn. Of the query heads of a KV head
-// a block takes one, two or four, which changes no sum.
+// a block takes one, two or four, which changes no sum. Where rows are many, heads of 64 or 128
+// dimensions are the work of another kernel (ordered_block.cuh), which makes the same sums.
 //
 // Where q, k and v come as bare products (QkvAttentionParams) blocks end them as in
 // cluster_attention.cu, and q is rounded as QkvEndParams leaves it: DecodeAttentionParams after
@@ -37,40 +38,22 @@
 #include "kernels/cuda/kernels.h"
 #include "kernels/cuda/launch.cuh"
 #include "kernels/cuda/ordered.h"
+#include "kernels/cuda/ordered_block.cuh"
+#include "kernels/cuda/ordered_parts.cuh"
 
 namespace sirocco::cuda::SIROCCO_CUDA_PATH {
 namespace {
 
 constexpr int kWarps = kClusterWarps;
 constexpr int kThreads = kWarps * kWarp;
-// Longer groups are less to merge, shorter ones more blocks where there are few rows. Where heads
-// are of 64 dimensions 128 slots are what the warps take at once. Measured on an H200 at groups of
-// 64, 128 and 256, one layer's bare products in steps of 150 slots, in us: gemma3-1b (256
-// dimensions) 1 row 4.2, 5.9, 6.5, 64 rows 11.7, 10.9, 10.1; llama3.2-1b (64) 3.7, 3.3, 4.1 and
-// 31.2, 23.1, 20.5; llama3.1-8b (128) 3.9, 4.6, 5.6, 4 rows 10.3, 5.5, 6.5, 64 rows 35.9, 31.8,
-// 27.9.
-constexpr int GroupBits(int head_dim) { return head_dim <= 128 ? 7 : 6; }
-constexpr int kMostQueries = 4;                          // of a block: more change the order
+constexpr int kMostQueries = kOrderedQueries;  // of a block: more change the order
 // Of the parts of one launch's rows.
 constexpr int64_t kMostPartBytes = int64_t{32} << 20;
-
-struct OrderedArgs {
-  DecodeRows p;
-  int32_t kv_heads;
-  int32_t heads_a_kv_head;
-  int32_t passes;        // groups of query heads of a KV head
-  int32_t cluster_bits;  // blocks of a split: 1, 2 or 4, no more than groups
-  int32_t clusters;      // of a row: each takes every clusters-th split
-  int32_t most_splits;   // of a row
-  float4* values;        // [rows * groups of heads][most_splits][queries][head_dim]
-  float2* statistics;    // [rows * groups of heads][most_splits][queries]: maximum, sum
-  uint32_t* arrived;     // [rows * groups of heads]
-};
 
 template <typename Kv, int kQueries, int kDim>
 struct OrderedShared {
   static constexpr int kQuads = kQueries * kDim / 4;
-  static constexpr int kGroups = 1 << (kSplitBits - GroupBits(kDim));  // of a split
+  static constexpr int kGroups = GroupsOfSplit(kDim);
   Part<kQueries, kDim> warps[kWarps];
   // Of the split's groups this block's share of the quads: [kGroups][kQuads / blocks].
   QuadPart groups[kGroups * kQuads];
@@ -102,52 +85,6 @@ struct RowSplits {
     return {max(low, first_slot), min(low + (1 << kGroupBits), position + 1)};
   }
 };
-
-template <int kQueries, int kDim>
-__device__ __forceinline__ ClusterItem ItemOf(const OrderedArgs& args) {
-  ClusterItem item = {};
-  item.row = blockIdx.z;
-  item.kv_head = blockIdx.y;
-  if (args.passes > 1) {
-    item.kv_head = blockIdx.y / args.passes;
-    item.pass = blockIdx.y - item.kv_head * args.passes;
-  }
-  item.pair = item.row * static_cast<int>(gridDim.y) + static_cast<int>(blockIdx.y);
-  item.head_count = min(kQueries, args.heads_a_kv_head - item.pass * kQueries);
-  item.first_head = item.kv_head * args.heads_a_kv_head + item.pass * kQueries;
-  item.out = int64_t{item.row} * args.p.out.width + int64_t{item.first_head} * kDim;
-  return item;
-}
-
-// The row's splits, by the last of its blocks.
-template <int kQueries, int kDim>
-__device__ void MergeSplits(const OrderedArgs& args, const ClusterItem& item, int splits) {
-  constexpr int kQuads = kDim / 4;
-  const int64_t first = int64_t{item.pair} * args.most_splits * kQueries;
-  for (int i = threadIdx.x; i < item.head_count * kQuads; i += kThreads) {
-    const int head = i / kQuads;
-    const int quad = i % kQuads;
-    const float2* const statistics = args.statistics + first + head;
-    const float4* const values = args.values + (first + head) * kQuads + quad;
-    float maximum = kLowest;
-#pragma unroll 4
-    for (int s = 0; s < splits; ++s) maximum = fmaxf(maximum, __ldcg(statistics + s * kQueries).x);
-    float4 total = make_float4(0, 0, 0, 0);
-    float sum = 0;
-#pragma unroll 4
-    for (int s = 0; s < splits; ++s) {
-      const float2 of_split = __ldcg(statistics + s * kQueries);
-      const float4 part = __ldcg(values + int64_t{s} * kQueries * kQuads);
-      const float factor = Exp2(of_split.x - maximum);
-      sum = fmaf(factor, of_split.y, sum);
-      total.x = fmaf(factor, part.x, total.x);
-      total.y = fmaf(factor, part.y, total.y);
-      total.z = fmaf(factor, part.z, total.z);
-      total.w = fmaf(factor, part.w, total.w);
-    }
-    StoreOut<kDim>(args.p.out, item, head, quad, total, sum);
-  }
-}
 
 // kEnds: q, k and v come as bare products.
 template <bool kEnds, typename Kv, int kQueries, int kLanes>
@@ -296,7 +233,7 @@ __global__ void __launch_bounds__(kThreads, 2)
   if (splits.count == 1) return;
   const int arriving = min(splits.count, args.clusters) << args.cluster_bits;
   if (LastToArrive(&args.arrived[item.pair], static_cast<uint32_t>(arriving))) {
-    MergeSplits<kQueries, kDim>(args, item, splits.count);
+    MergeSplits<kQueries, kDim, kThreads>(args, item, splits.count);
   }
 }
 
@@ -364,6 +301,37 @@ cudaError_t Launch(const OrderedArgs& args, int head_dim, const LaunchContext& c
   }
 }
 
+// Where a row and a KV head are one block's. Heads are of 64 or 128 dimensions, of 16 bits or float8.
+template <bool kEnds, typename Kv, int kDim>
+cudaError_t LaunchBlocks(const OrderedArgs& args, const LaunchContext& context) {
+  using Block = OrderedBlock<Kv, kDim>;
+  constexpr size_t kShared = sizeof(typename Block::Shared);
+  const auto kernel = OrderedBlockKernel<kEnds, Kv, kDim>;
+  if (const cudaError_t error = AllowShared(kernel, kShared); error != cudaSuccess) return error;
+  const dim3 grid(1, static_cast<unsigned>(args.kv_heads * args.passes),
+                  static_cast<unsigned>(args.p.rows));
+  return LaunchClusters(kernel, grid, dim3(Block::kThreads), 1, kShared, context, args);
+}
+template <bool kEnds, typename Kv>
+cudaError_t LaunchBlocks(const OrderedArgs& args, int head_dim, const LaunchContext& context) {
+  return head_dim == 64 ? LaunchBlocks<kEnds, Kv, 64>(args, context)
+                        : LaunchBlocks<kEnds, Kv, 128>(args, context);
+}
+template <bool kEnds>
+cudaError_t LaunchBlocks(const OrderedArgs& args, int head_dim, const LaunchContext& context) {
+  switch (KvTypeOf(args.p)) {
+    case DType::kBFloat16:
+      return LaunchBlocks<kEnds, __nv_bfloat16>(args, head_dim, context);
+    case DType::kFloat16:
+      return LaunchBlocks<kEnds, __half>(args, head_dim, context);
+    case DType::kFloat8:
+      return LaunchBlocks<kEnds, Float8>(args, head_dim, context);
+    default:  // float32: BlocksCanTake
+      break;
+  }
+  return cudaErrorInvalidValue;
+}
+
 template <bool kEnds>
 cudaError_t Launch(const OrderedArgs& args, int queries, int head_dim,
                    const LaunchContext& context) {
@@ -401,9 +369,18 @@ DecodeRows PartOf(const DecodeRows& p, int64_t first, int64_t rows) {
   return part;
 }
 
-cudaError_t LaunchRows(const DecodeRows& p, const LaunchContext& context) {
-  const AttentionHeads heads = HeadsOf(p);
-  const int queries = QueriesOf(p, heads);
+// Whether OrderedBlockKernel can do it. Where a row's cluster would have two blocks or one, it does: from
+// half as many pairs of a row and a KV head on as there are multiprocessors. Measured on an H200, of
+// products, us a layer of llama3.2-1b, with clusters and by blocks: 8 rows (64 pairs) of 150 slots 6.1
+// and 6.1, of 2,048 28.4 and 41.6; 12 rows 7.2 and 6.3, 50.5 and 43.1; 64 rows 22.7 and 11.5, 152.7 and
+// 79.5.
+bool BlocksCanTake(const DecodeRows& p, const AttentionHeads& heads) {
+  return heads.head_dim <= 128 && heads.heads_a_kv_head > 2 && KvTypeOf(p) != DType::kFloat32;
+}
+
+// With `queries` query heads of a block.
+OrderedArgs ArgsOf(const DecodeRows& p, const AttentionHeads& heads, int queries,
+                   const LaunchContext& context) {
   OrderedArgs args = {};
   args.p = p;
   args.kv_heads = heads.kv_heads;
@@ -421,8 +398,23 @@ cudaError_t LaunchRows(const DecodeRows& p, const LaunchContext& context) {
   args.statistics = reinterpret_cast<float2*>(args.values + pairs * args.most_splits * queries *
                                                                 (heads.head_dim / 4));
   args.arrived = context.counters;
-  return p.qkv.data != nullptr ? Launch<true>(args, queries, heads.head_dim, context)
-                               : Launch<false>(args, queries, heads.head_dim, context);
+  return args;
+}
+
+template <bool kEnds>
+cudaError_t LaunchRows(const DecodeRows& p, const LaunchContext& context) {
+  const AttentionHeads heads = HeadsOf(p);
+  if (BlocksCanTake(p, heads)) {
+    const OrderedArgs args = ArgsOf(p, heads, kOrderedQueries, context);
+    const int64_t pairs = int64_t{p.rows} * args.kv_heads * args.passes;
+    const bool takes = 2 * pairs > context.multiprocessors;
+    if (context.load_only || takes) {
+      const cudaError_t error = LaunchBlocks<kEnds>(args, heads.head_dim, context);
+      if (!context.load_only || error != cudaSuccess) return error;
+    }
+  }
+  const int queries = QueriesOf(p, heads);
+  return Launch<kEnds>(ArgsOf(p, heads, queries, context), queries, heads.head_dim, context);
 }
 
 }  // namespace
@@ -447,7 +439,9 @@ cudaError_t LaunchOrderedAttention(const DecodeRows& p, const LaunchContext& con
   const int64_t most = RowsALaunch(p);
   cudaError_t error = cudaSuccess;
   for (int64_t first = 0; first < p.rows && error == cudaSuccess; first += most) {
-    error = LaunchRows(PartOf(p, first, std::min(most, p.rows - first)), context);
+    const DecodeRows part = PartOf(p, first, std::min(most, p.rows - first));
+    error = p.qkv.data != nullptr ? LaunchRows<true>(part, context)
+                                  : LaunchRows<false>(part, context);
   }
   return error;
 }

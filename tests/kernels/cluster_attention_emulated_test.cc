@@ -16,6 +16,7 @@
 
 #include "kernels/cuda/kernels.h"
 #include "kernels/cuda/launch.h"
+#include "kernels/cuda/ordered.h"
 #include "kernels/cuda/pair_attention.h"
 #include "kernels/kv_scale.h"
 #include "kernels/params.h"
@@ -39,6 +40,7 @@ struct Case {
   float soft_cap = 0;
   int max_length = 8192;  // where a block has four queries or more, long enough for a ring
   bool pairs = false;     // pair_attention.cu takes it
+  bool ordered = false;   // ordered_attention.cu does it, by its blocks and by its clusters
   int turned = 0;         // elements of a head
   bool normed = false;    // q and k
   bool biased = false;    // q
@@ -172,6 +174,7 @@ class ClusterAttentionTest : public ::testing::TestWithParam<Case> {
     return shape;
   }
   void Launch(const DecodeRows& p) {
+    if (GetParam().ordered) return LaunchOrdered(p);
     ASSERT_TRUE(cuda::hopper::ClusterAttentionTakes(p));
     ASSERT_EQ(cuda::hopper::PairAttentionTakes(p, GetParam().multiprocessors), GetParam().pairs);
     const Guarded<unsigned char> scratch(cuda::hopper::ClusterAttentionScratch(p));
@@ -183,6 +186,28 @@ class ClusterAttentionTest : public ::testing::TestWithParam<Case> {
     context.counters = counters.data();
     ASSERT_EQ(cuda::hopper::LaunchClusterAttention(p, context), cudaSuccess);
     EXPECT_EQ(std::ranges::count(counters, 0u), cuda::kCounters);
+  }
+
+  // A row and a KV head as one block's, and then, with room for more, as a cluster's: the same
+  // bits.
+  void LaunchOrdered(const DecodeRows& p) {
+    ASSERT_TRUE(cuda::hopper::OrderedAttentionTakes(p));
+    std::vector<std::vector<float>> outs;
+    for (const int multiprocessors : {GetParam().multiprocessors, 132, 4096}) {
+      const Guarded<unsigned char> scratch(cuda::hopper::OrderedAttentionScratch(p));
+      const Guarded<uint32_t> counters(cuda::kCounters);
+      std::ranges::fill(counters, 0u);
+      std::ranges::fill(*out_, std::nanf(""));
+      cuda::LaunchContext context;
+      context.multiprocessors = multiprocessors;
+      context.scratch = scratch.data();
+      context.counters = counters.data();
+      ASSERT_EQ(cuda::hopper::LaunchOrderedAttention(p, context), cudaSuccess);
+      EXPECT_EQ(std::ranges::count(counters, 0u), cuda::kCounters);
+      outs.emplace_back(out_->begin(), out_->end());
+      EXPECT_EQ(std::memcmp(outs.back().data(), outs[0].data(), outs[0].size() * sizeof(float)), 0)
+          << multiprocessors << " multiprocessors";
+    }
   }
 
   // What becomes of the products of a head of the row.
@@ -492,6 +517,62 @@ std::vector<Case> PairCases() {
   return cases;
 }
 INSTANTIATE_TEST_SUITE_P(OfPairs, ClusterAttentionTest, ::testing::ValuesIn(PairCases()),
+                         [](const auto& of) { return of.param.name; });
+
+// By blocks where there are few multiprocessors.
+const Case kOrderedCases[] = {
+    {.name = "Of64", .heads = 8, .kv_heads = 2, .head_dim = 64, .rows = 9, .turned = 64},
+    {.name = "Of64Window",
+     .heads = 3,
+     .kv_heads = 1,
+     .head_dim = 64,
+     .window = 301,
+     .block_size = 24,
+     .soft_cap = 3,
+     .turned = 32,
+     .biased = true},
+    {.name = "Of64ShortWindow",
+     .heads = 4,
+     .kv_heads = 1,
+     .head_dim = 64,
+     .window = 40,
+     .turned = 64},
+    {.name = "Of64Float8",
+     .dtype = DType::kFloat8,
+     .heads = 7,
+     .kv_heads = 1,
+     .head_dim = 64,
+     .window = 500,
+     .turned = 64,
+     .normed = true},
+    {.name = "Of128", .heads = 8, .kv_heads = 2, .head_dim = 128, .turned = 128, .normed = true},
+    {.name = "Of128Window",
+     .dtype = DType::kFloat16,
+     .heads = 6,
+     .kv_heads = 2,
+     .head_dim = 128,
+     .window = 290,
+     .block_size = 32,
+     .turned = 64},
+    {.name = "Of128Float8",
+     .dtype = DType::kFloat8,
+     .heads = 4,
+     .kv_heads = 1,
+     .head_dim = 128,
+     .window = 123,
+     .soft_cap = 5,
+     .turned = 128},
+};
+std::vector<Case> OrderedCases() {
+  std::vector<Case> cases(std::begin(kOrderedCases), std::end(kOrderedCases));
+  for (Case& of : cases) {
+    of.multiprocessors = 1;
+    of.max_length = 1024;
+    of.ordered = true;
+  }
+  return cases;
+}
+INSTANTIATE_TEST_SUITE_P(Ordered, ClusterAttentionTest, ::testing::ValuesIn(OrderedCases()),
                          [](const auto& of) { return of.param.name; });
 
 }  // namespace
