@@ -81,7 +81,8 @@ struct OrderedBlock {
     Part<kQueries, kDim> warps[kParts];
     QuadPart groups[kGroups * kQuads];
     // As ClusterShared's.
-    float heads[kQueries + 2][kDim];
+    alignas(16) float heads[kQueries + 2][kDim];
+    uint64_t came[kQueries + 2];
     alignas(16) Kv kv[2][kDim + (kIsScaled<Kv> ? 16 : 0)];
   };
 
@@ -353,7 +354,9 @@ __global__ void __launch_bounds__(OrderedBlock<Kv, kDim>::kThreads,
   constexpr int kQueries = Block::kQueries;
   constexpr int kThreads = Block::kThreads;
   constexpr int kBits = GroupBits(kDim);
+  using Ends = BlockEnds<Kv, kQueries, kDim, Block::kWarps, true, true>;
   Shared& shared = *reinterpret_cast<Shared*>(DynamicShared());
+  if constexpr (kEnds) Ends::InitBarriers(shared);
   const bool tabled = kEnds || args.p.layer.table != nullptr;
   const LayerParams* const layer = tabled ? &LayerOf(args.p.layer) : nullptr;
   const AttentionShape shape = tabled ? layer->attention : args.p.shape;
@@ -405,8 +408,7 @@ __global__ void __launch_bounds__(OrderedBlock<Kv, kDim>::kThreads,
   copy_keys(first);
   copy_values(first);
   if constexpr (kEnds) {
-    const BlockEnds<Kv, kQueries, kDim, Block::kWarps, true, true> ends(
-        args.p.layer, *layer, item, position, args.p.q.dtype);
+    const Ends ends(args.p.layer, *layer, item, position, args.p.q.dtype);
     const int index = block_of(position);
     const int64_t block = __ldcg(block_table + index);
     const int in_block = position - index * kv.block_size;
