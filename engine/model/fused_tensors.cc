@@ -65,7 +65,6 @@ absl::Status Split(const StoredTensor& whole, std::string_view prefix, const Fus
     StoredTensor part = whole;
     part.name = std::move(name);
     part.shape = std::move(shape);
-    part.data = whole.data + done;
     part.offset = whole.offset + done;
     part.bytes = *bytes;
     done += *bytes;
@@ -126,7 +125,6 @@ absl::StatusOr<std::vector<StoredTensor>> SplitExperts(int32_t experts,
       part.name = absl::StrCat(prefix, i, ".", name);
       part.shape.erase(part.shape.begin());
       part.bytes = tensor.bytes / static_cast<uint64_t>(experts);  // rows are whole blocks
-      part.data = tensor.data + part.bytes * static_cast<uint64_t>(i);
       part.offset = tensor.offset + part.bytes * static_cast<uint64_t>(i);
       out.push_back(std::move(part));
     }

@@ -13,7 +13,7 @@
 
 namespace sirocco {
 
-// The same tensors, each fused one as its parts: views of the same bytes. Names are Hugging
+// The same tensors, each fused one as its parts: places in the same bytes. Names are Hugging
 // Face's. INVALID_ARGUMENT: a fused tensor has another shape than its parts together.
 absl::StatusOr<std::vector<StoredTensor>> SplitFused(const ModelDescriptor& descriptor,
                                                      std::span<const FusedTensor> fused,

@@ -304,7 +304,7 @@ absl::Status GgufFileImpl::PlaceTensors(uint64_t header_end) {
                                   " with ", tensor.bytes, " bytes runs past the file's end"));
     }
     tensor.offset = *begin;
-    tensor.data = file_->bytes().data() + *begin;
+    tensor.reader = file_.get();
     tensor.file = path();
   }
   return CheckDistinct(path(), tensors_);

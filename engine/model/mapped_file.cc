@@ -63,8 +63,26 @@ absl::StatusOr<std::unique_ptr<MappedFile>> MappedFile::Open(const std::string& 
     }
     bytes = {static_cast<const std::byte*>(data), size};
   }
-  close(fd);
-  return std::unique_ptr<MappedFile>(new MappedFile(path, bytes));
+  return std::unique_ptr<MappedFile>(new MappedFile(path, fd, bytes));
+}
+
+absl::Status MappedFile::Read(uint64_t offset, std::span<std::byte> out) const {
+  for (size_t done = 0; done < out.size();) {
+    const uint64_t at = offset + done;
+    const ssize_t count = pread(fd_, out.data() + done, out.size() - done, static_cast<off_t>(at));
+    if (count > 0) {
+      done += static_cast<size_t>(count);
+    } else if (count == 0) {
+      return InvalidFile(path_, absl::StrCat("has been cut short: of ", out.size(),
+                                             " bytes from byte ", offset, " on it holds ", done));
+    } else if (errno != EINTR) {
+      const absl::Status status = FileStatus(errno, path_);
+      return absl::Status(status.code(),
+                          absl::StrCat(status.message(), ", reading ", out.size() - done,
+                                       " bytes from byte ", at, " on"));
+    }
+  }
+  return absl::OkStatus();
 }
 
 void MappedFile::ForgetPages() const {
@@ -74,6 +92,7 @@ void MappedFile::ForgetPages() const {
 }
 
 MappedFile::~MappedFile() {
+  close(fd_);
   if (!bytes_.empty()) munmap(const_cast<std::byte*>(bytes_.data()), bytes_.size());
 }
 

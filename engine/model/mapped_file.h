@@ -1,4 +1,4 @@
-// A file's bytes, mapped read-only.
+// A file's bytes: mapped read-only for headers and texts, and read where there are many.
 #pragma once
 
 #include <cstddef>
@@ -8,16 +8,17 @@
 #include <string_view>
 
 #include "absl/status/statusor.h"
+#include "engine/model/tensor_source.h"
 
 namespace sirocco {
 
-// Immutable; any thread. The bytes live as long as the object. A file must not be cut short while
-// it is mapped: reading past its new end raises SIGBUS, as with every mapping.
-class MappedFile {
+// Immutable; any thread. The bytes live as long as the object. Of a file that is cut short while it
+// is open `bytes` past its new end raise SIGBUS, as with every mapping; Read returns a status.
+class MappedFile final : public ByteReader {
  public:
   // NOT_FOUND, PERMISSION_DENIED; INVALID_ARGUMENT for what is no regular file. Links are followed.
   static absl::StatusOr<std::unique_ptr<MappedFile>> Open(const std::string& path);
-  ~MappedFile();
+  ~MappedFile() override;
   MappedFile(const MappedFile&) = delete;
   MappedFile& operator=(const MappedFile&) = delete;
 
@@ -26,15 +27,19 @@ class MappedFile {
   std::string_view text() const {
     return {reinterpret_cast<const char*>(bytes_.data()), bytes_.size()};
   }
+  // Without the mapping: no page is mapped for it, which takes longer than copying what it holds.
+  // INVALID_ARGUMENT: the file ends before the last byte; else as FileStatus.
+  absl::Status Read(uint64_t offset, std::span<std::byte> out) const override;
   // Pages that were read count no longer as this process's memory; they come back when they are
   // read again.
   void ForgetPages() const;
 
  private:
-  MappedFile(std::string path, std::span<const std::byte> bytes)
-      : path_(std::move(path)), bytes_(bytes) {}
+  MappedFile(std::string path, int fd, std::span<const std::byte> bytes)
+      : path_(std::move(path)), fd_(fd), bytes_(bytes) {}
 
   std::string path_;
+  int fd_;
   std::span<const std::byte> bytes_;
 };
 

@@ -94,7 +94,7 @@ absl::StatusOr<StoredTensor> ParseTensor(const std::string& name, const json& en
                                           DescribeTensor(tensor), ", data_offsets span ", span));
   }
   tensor.offset = data_begin + begin;  // inside the file
-  tensor.data = file.bytes().data() + tensor.offset;
+  tensor.reader = &file;
   return tensor;
 }
 

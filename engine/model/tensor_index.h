@@ -1,4 +1,4 @@
-// A TensorSource over tensors that lie in mapped files.
+// A TensorSource over tensors that lie in files.
 #pragma once
 
 #include <memory>

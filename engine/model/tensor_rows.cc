@@ -1,6 +1,7 @@
 #include "engine/model/tensor_rows.h"
 
 #include <cstring>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "engine/model/dequantise.h"
@@ -31,10 +32,15 @@ void Convert(StoredType type, const std::byte* data, int64_t count, float* out) 
   }
 }
 
-// Where the row `row`, as stored, begins.
-const std::byte* StoredAt(const StoredTensor& tensor, int64_t row) {
+// What `count` values, whole blocks, take as they are stored.
+size_t StoredBytesOf(const StoredTensor& tensor, int64_t count) {
   const BlockLayout layout = LayoutOf(tensor.type);
-  return tensor.data + row * RowElements(tensor) / layout.elements * layout.bytes;
+  return static_cast<size_t>(count / layout.elements * layout.bytes);
+}
+
+// Reads as they are stored, from the row `row` as stored on, as many values as fill `out`.
+absl::Status ReadStored(const StoredTensor& tensor, int64_t row, std::span<std::byte> out) {
+  return tensor.reader->Read(tensor.offset + StoredBytesOf(tensor, row * RowElements(tensor)), out);
 }
 
 // The stored row that is row `row` once unpermuted: of each head, stored rows 2i and 2i + 1 are a
@@ -76,13 +82,14 @@ absl::Status ReadRows(const StoredTensor& tensor, int64_t first_row, std::span<f
   const int64_t width = RowElements(tensor);
   const int64_t count = static_cast<int64_t>(out.size());
   if (absl::Status s = CheckRange(tensor, first_row, count); !s.ok()) return s;
-  if (tensor.permuted_heads == 0) {
-    Convert(tensor.type, StoredAt(tensor, first_row), count, out.data());
-  } else {
-    for (int64_t i = 0; i < count / width; ++i) {
-      Convert(tensor.type, StoredAt(tensor, StoredRow(tensor, first_row + i)), width,
-              &out[i * width]);
-    }
+  // All at once, or a row at a time from where it is stored.
+  const int64_t piece = tensor.permuted_heads == 0 ? count : width;
+  std::vector<std::byte> stored(StoredBytesOf(tensor, piece));
+  for (int64_t done = 0; done < count; done += piece) {
+    const int64_t row =
+        tensor.permuted_heads == 0 ? first_row : StoredRow(tensor, first_row + done / width);
+    if (absl::Status s = ReadStored(tensor, row, stored); !s.ok()) return s;
+    Convert(tensor.type, stored.data(), piece, &out[done]);
   }
   if (tensor.added != 0) {
     for (float& value : out) value += tensor.added;
@@ -114,13 +121,11 @@ absl::Status CopyRows(const StoredTensor& tensor, int64_t first_row, std::span<s
   }
   const int64_t rows = bytes / row_bytes;
   if (absl::Status s = CheckRange(tensor, first_row, rows * width); !s.ok()) return s;
-  if (tensor.permuted_heads == 0) {
-    std::memcpy(out.data(), StoredAt(tensor, first_row), out.size());
-    return absl::OkStatus();
-  }
+  if (tensor.permuted_heads == 0) return ReadStored(tensor, first_row, out);
   for (int64_t i = 0; i < rows; ++i) {
-    std::memcpy(&out[i * row_bytes], StoredAt(tensor, StoredRow(tensor, first_row + i)),
-                static_cast<size_t>(row_bytes));
+    absl::Status s =
+        ReadStored(tensor, StoredRow(tensor, first_row + i), out.subspan(i * row_bytes, row_bytes));
+    if (!s.ok()) return s;
   }
   return absl::OkStatus();
 }

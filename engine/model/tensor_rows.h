@@ -16,7 +16,7 @@ int64_t RowElements(const StoredTensor& tensor);
 
 // Converts rows [first_row, first_row + out.size() / RowElements): dequantised, q and k
 // unpermuted, `added` added. INVALID_ARGUMENT where the range is not one of whole rows and blocks
-// of the tensor.
+// of the tensor; the reader's errors.
 absl::Status ReadRows(const StoredTensor& tensor, int64_t first_row, std::span<float> out);
 
 // Writes each value as a `dtype`, rounded to the nearest.

@@ -34,14 +34,23 @@ std::string_view NameOf(StoredType type);  // "F32", ..., "Q6_K"
 std::optional<DType> DTypeOf(StoredType type);
 BlockLayout LayoutOf(StoredType type);
 
+// What tensors' bytes are read from. Any thread.
+class ByteReader {
+ public:
+  virtual ~ByteReader() = default;
+  // Fills `out` with the bytes from `offset` on. What cannot be read, or is not there any more, is
+  // a status of one line that says where.
+  virtual absl::Status Read(uint64_t offset, std::span<std::byte> out) const = 0;
+};
+
 struct StoredTensor {
   std::string name;
   StoredType type = StoredType::kF32;
-  std::vector<int64_t> shape;       // outermost first: [rows, cols] of a matrix
-  const std::byte* data = nullptr;  // mapped; as long as the source lives
-  uint64_t bytes = 0;               // checked to lie inside the file
-  std::string file;                 // where it lies, for people
-  uint64_t offset = 0;
+  std::vector<int64_t> shape;          // outermost first: [rows, cols] of a matrix
+  const ByteReader* reader = nullptr;  // of the file; as long as the source lives
+  uint64_t offset = 0;                 // in the file
+  uint64_t bytes = 0;                  // was checked to lie inside it
+  std::string file;                    // its path, for people
   // GGUF's llama keeps the rows of q and k for interleaved rotary pairs; heads to unpermute, or 0.
   int32_t permuted_heads = 0;
   float added = 0;  // to each value on reading: where the file holds a norm's weight less 1

@@ -73,6 +73,7 @@ absl::StatusOr<std::unique_ptr<CudaContext>> CudaContext::Create(int ordinal) {
   context->name_ = properties.name;
   context->multiprocessors_ = properties.multiProcessorCount;
   context->compute_capability_ = properties.major * 10 + properties.minor;
+  context->same_address_where_pinned_ = properties.canUseHostPointerForRegisteredMem != 0;
   if (context->compute_capability_ < kMinComputeCapability) {
     return absl::FailedPreconditionError(absl::StrCat(context->name_, " has compute capability ",
                                                       properties.major, ".", properties.minor,

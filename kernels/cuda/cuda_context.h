@@ -29,6 +29,8 @@ class CudaContext {
   int multiprocessors() const { return multiprocessors_; }
   int compute_capability() const { return compute_capability_; }  // 90: 9.0
   const std::string& name() const { return name_; }
+  // The device reaches memory that this process pins where it lies at the host's address.
+  bool same_address_where_pinned() const { return same_address_where_pinned_; }
 
   // Makes this the calling thread's device. After a fault, the fault: nothing more is asked of the
   // device, whose state nobody knows. FAILED_PRECONDITION while recording.
@@ -53,6 +55,7 @@ class CudaContext {
   int multiprocessors_ = 0;
   int compute_capability_ = 0;
   std::string name_;
+  bool same_address_where_pinned_ = false;
   bool recording_ = false;
   absl::Status fault_;
 };

@@ -1,7 +1,5 @@
-// Copies of large pageable memory to the device, through two pinned buffers: while one is on its
-// way the next is filled, so that reading a file's pages, converting and copying overlap. Several
-// threads fill a buffer: one alone reads a file that is in the page cache at a tenth of the rate of
-// the link to the device.
+// Copies of pageable memory to the device, through two pinned buffers: while one is on its way the
+// next is filled. For tables of a few MiB; weights have pinned buffers of their own.
 #pragma once
 
 #include <cuda_runtime_api.h>
@@ -12,7 +10,6 @@
 #include "absl/status/status.h"
 #include "kernels/cuda/cuda_context.h"
 #include "kernels/device.h"
-#include "kernels/thread_pool.h"
 
 namespace sirocco::cuda {
 
@@ -25,7 +22,7 @@ class StagedCopy {
   StagedCopy& operator=(const StagedCopy&) = delete;
 
   // When it returns `host` has been read; the copy is ordered on the stream. RESOURCE_EXHAUSTED
-  // where the system has no memory to pin, or no threads.
+  // where the system has no memory to pin.
   absl::Status Copy(void* device, const void* host, size_t bytes);
 
  private:
@@ -38,7 +35,6 @@ class StagedCopy {
 
   CudaContext& context_;
   DeviceCounters& counters_;
-  std::unique_ptr<ThreadPool> threads_;
   Half halves_[2];
   int next_ = 0;
 };

@@ -12,6 +12,7 @@
 #include "server/bench/floor.h"
 #include "server/bench/tune.h"
 #include "server/log/log.h"
+#include "server/model/huge_page_heap.h"
 #include "server/model/memory.h"
 #include "server/model/open_device.h"
 #include "server/model/plan_executor.h"
@@ -37,7 +38,11 @@ class Bench {
     absl::Status status = Open();
     if (status.ok() && !options_.tune) status = MeasureStream();
     if (status.ok()) status = Plan();
-    if (status.ok()) status = Load();
+    if (!status.ok()) return status;
+    // As a server's start has.
+    const bool graphs = std::ranges::any_of(options_.modes, UsesGraphs);
+    const HugePageHeap heap(device_->backend() == "cuda" && graphs ? kGraphHeapBytes : 0);
+    status = Load();
     if (status.ok()) status = options_.tune ? Tune() : RunModes();
     if (!status.ok()) return status;
     return std::move(report_);

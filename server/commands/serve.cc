@@ -36,40 +36,20 @@ constexpr std::chrono::seconds kLastWrites{2};
 // And of the engine a step at most.
 constexpr std::chrono::seconds kLastStep{5};
 
-// Loads on a thread of its own, so that signals are heard meanwhile.
-class Loader {
- public:
-  Loader(const Config& config, ServedModel& model, Metrics& metrics, Wakeups& wakeups)
-      : thread_([this, &config, &model, &metrics, &wakeups] {
-          status_ = Load(config, model, metrics);
-          wakeups.Post(Wakeups::kLoaded);
-        }) {}
-
-  // After kLoaded.
-  absl::Status Join() {
-    thread_.join();
-    return status_;
-  }
-
- private:
-  static absl::Status Load(const Config& config, ServedModel& model, Metrics& metrics) {
-    const ModelFacts& facts = model.facts;
-    LogInfo("loading", {{"model", config.model},
-                        {"backend", absl::StrCat(facts.backend, " (", facts.device, ")")},
-                        {"dtype", facts.dtype},
-                        {"mode", std::string(NameOf(facts.mode))}});
-    ProgressBar bar;
-    return StartServedModel(
-        config, &metrics,
-        [&](std::string_view phase, uint64_t done, uint64_t total) {
-          bar.Update(phase, done, total);
-        },
-        model);
-  }
-
-  absl::Status status_;
-  std::thread thread_;
-};
+absl::Status Load(const Config& config, ServedModel& model, Metrics& metrics) {
+  const ModelFacts& facts = model.facts;
+  LogInfo("loading", {{"model", config.model},
+                      {"backend", absl::StrCat(facts.backend, " (", facts.device, ")")},
+                      {"dtype", facts.dtype},
+                      {"mode", std::string(NameOf(facts.mode))}});
+  ProgressBar bar;
+  return StartServedModel(
+      config, &metrics,
+      [&](std::string_view phase, uint64_t done, uint64_t total) {
+        bar.Update(phase, done, total);
+      },
+      model);
+}
 
 void LogReady(const ServedModel& model) {
   const ExecutorStats& stats = model.engine->executor().stats();
@@ -82,6 +62,23 @@ void LogReady(const ServedModel& model) {
 }
 
 void LogDeaf() { LogError("no connection can come in any more: there were too many open files"); }
+
+// Until kLoaded. Nothing runs yet that could be lost, and loading cannot be cut short: a signal
+// ends the process.
+void ListenWhileLoading(Wakeups& wakeups) {
+  uint32_t events = 0;
+  while ((events & Wakeups::kLoaded) == 0) {
+    events = wakeups.Wait();
+    if ((events & Wakeups::kSignal) != 0) {
+      LogInfo("stopped while loading");
+      std::_Exit(0);
+    }
+    if ((events & Wakeups::kDeaf) != 0) {
+      LogDeaf();
+      std::_Exit(kFailed);
+    }
+  }
+}
 
 // Lets what runs end, within the configured time. What ended the wait: kDrained or kFault, or
 // kSignal where a second signal asks to stop at once.
@@ -201,18 +198,13 @@ int Serve(const ConfigFlags& flags) {
   LogInfo(absl::StrCat("sirocco ", kVersion, " listens"),
           {{"grpc", (*server)->address()}, {"metrics", (*http)->address()}});
 
-  Loader loader(*config, **model, metrics, wakeups);
-  // Nothing runs yet that could be lost, and loading cannot be cut short.
-  const uint32_t events = wakeups.Wait();
-  if ((events & Wakeups::kSignal) != 0) {
-    LogInfo("stopped while loading");
-    std::_Exit(0);
-  }
-  if ((events & Wakeups::kDeaf) != 0) {
-    LogDeaf();
-    std::_Exit(kFailed);
-  }
-  if (absl::Status loaded = loader.Join(); !loaded.ok()) return Fail(loaded);
+  // The first thread loads, whose heap has room for it (huge_page_heap.h); events are heard
+  // meanwhile.
+  std::thread listener([&] { ListenWhileLoading(wakeups); });
+  const absl::Status loaded = Load(*config, **model, metrics);
+  wakeups.Post(Wakeups::kLoaded);
+  listener.join();
+  if (!loaded.ok()) return Fail(loaded);
   return ServeModel(*config, **model, metrics, **server, **http, wakeups);
 }
 

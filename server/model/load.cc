@@ -10,6 +10,7 @@
 #include "graphs/stopwatch.h"
 #include "server/log/log.h"
 #include "server/model/dtypes.h"
+#include "server/model/huge_page_heap.h"
 #include "server/model/memory.h"
 #include "server/model/open_device.h"
 #include "server/model/plan_executor.h"
@@ -128,6 +129,9 @@ absl::Status StartServedModel(const Config& config, EngineObserver* observer,
                            .max_length = model.facts.max_length});
   if (!options.ok()) return options.status();
 
+  const bool driver_keeps_graphs = model.facts.backend == "cuda" && UsesGraphs(config.mode);
+  const HugePageHeap heap(driver_keeps_graphs ? kGraphHeapBytes : 0);
+
   const Stopwatch watch;
   absl::StatusOr<ModelWeights> weights =
       LoadWeights(model.files, types, *model.device,
@@ -136,6 +140,11 @@ absl::Status StartServedModel(const Config& config, EngineObserver* observer,
   model.weights = *std::move(weights);
   model.facts.parameter_count = model.weights.parameter_count;
   model.load_seconds = watch.Seconds();
+  const uint64_t bytes = WeightBytes(model.files.descriptor, types);
+  LogInfo("weights loaded",
+          {{"bytes", BytesForPeople(bytes)},
+           {"seconds", absl::StrFormat("%.3f", model.load_seconds)},
+           {"gigabytes_per_second", absl::StrFormat("%.1f", bytes / model.load_seconds * 1e-9)}});
 
   absl::StatusOr<std::unique_ptr<Executor>> executor =
       Executor::Create(*model.device, model.files.descriptor, model.weights, *options,

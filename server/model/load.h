@@ -21,7 +21,8 @@ using StartProgress = std::function<void(std::string_view phase, uint64_t done, 
 absl::StatusOr<std::unique_ptr<ServedModel>> OpenServedModel(const Config& config);
 
 // Plans the memory (and refuses what cannot fit, with the figures), loads weights, captures,
-// starts the engine. `observer` outlives the model.
+// starts the engine. `observer` outlives the model. Fastest on the process's first thread
+// (huge_page_heap.h).
 absl::Status StartServedModel(const Config& config, EngineObserver* observer,
                               const StartProgress& progress, ServedModel& model);
 

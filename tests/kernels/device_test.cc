@@ -96,26 +96,38 @@ TEST_P(DeviceTest, AReservationIsMappedOnceAndNotBeyondItsEnd) {
   EXPECT_EQ((*reservation)->Map(100).code(), absl::StatusCode::kFailedPrecondition);
 }
 
+// Small, and of several huge pages and a part of one.
 TEST_P(DeviceTest, HostMemoryIsZeroCountedAndCopiedBothWays) {
-  const uint64_t allocations = device().counters().allocations.load();
-  const uint64_t held = device().counters().host_bytes.load();
-  const auto host = device().AllocateHost(1000);
-  ASSERT_TRUE(host.ok()) << host.status();
-  EXPECT_EQ(device().counters().allocations.load(), allocations + 1);
-  EXPECT_EQ(device().counters().host_bytes.load(), held + 1000);
-  EXPECT_EQ((*host)->bytes(), 1000u);
-  uint8_t* bytes = (*host)->as<uint8_t>();
-  EXPECT_EQ(std::vector<uint8_t>(bytes, bytes + 1000), std::vector<uint8_t>(1000, 0));
-  std::fill(bytes, bytes + 1000, uint8_t{7});
-  void* on_device = memory().Raw(nullptr, 1000);
-  ASSERT_TRUE(device().CopyToDevice(on_device, bytes, 1000).ok());
-  auto mark = device().Mark();
-  ASSERT_TRUE(mark.ok() && device().Wait(*mark).ok());
-  std::fill(bytes, bytes + 1000, uint8_t{0});
-  ASSERT_TRUE(device().CopyToHost(bytes, on_device, 1000).ok());
-  mark = device().Mark();
-  ASSERT_TRUE(mark.ok() && device().Wait(*mark).ok());
-  EXPECT_EQ(std::vector<uint8_t>(bytes, bytes + 1000), std::vector<uint8_t>(1000, 7));
+  for (const size_t size : {size_t{1000}, (size_t{5} << 20) + 3}) {
+    const uint64_t allocations = device().counters().allocations.load();
+    const uint64_t held = device().counters().host_bytes.load();
+    const auto host = device().AllocateHost(size);
+    ASSERT_TRUE(host.ok()) << host.status();
+    EXPECT_EQ(device().counters().allocations.load(), allocations + 1);
+    EXPECT_EQ(device().counters().host_bytes.load(), held + size);
+    EXPECT_EQ((*host)->bytes(), size);
+    uint8_t* bytes = (*host)->as<uint8_t>();
+    const auto all = [&](uint8_t value) {
+      return std::count(bytes, bytes + size, value) == static_cast<ptrdiff_t>(size);
+    };
+    EXPECT_TRUE(all(0));
+    std::fill(bytes, bytes + size, uint8_t{7});
+    void* on_device = memory().Raw(nullptr, size);
+    ASSERT_TRUE(device().CopyToDevice(on_device, bytes, size).ok());
+    auto mark = device().Mark();
+    ASSERT_TRUE(mark.ok() && device().Wait(*mark).ok());
+    std::fill(bytes, bytes + size, uint8_t{0});
+    ASSERT_TRUE(device().CopyToHost(bytes, on_device, size).ok());
+    mark = device().Mark();
+    ASSERT_TRUE(mark.ok() && device().Wait(*mark).ok());
+    EXPECT_TRUE(all(7));
+  }
+}
+
+TEST_P(DeviceTest, MoreHostMemoryThanThereIsIsRefused) {
+  for (const size_t bytes : {size_t{1} << 50, ~size_t{0} >> 1}) {
+    EXPECT_EQ(device().AllocateHost(bytes).status().code(), absl::StatusCode::kResourceExhausted);
+  }
 }
 
 // Small, large, odd: backends copy them by different ways. The two halves of the largest differ, so

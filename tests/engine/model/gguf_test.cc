@@ -9,6 +9,7 @@
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "tests/engine/model/gguf_writer.h"
+#include "tests/engine/model/stored_bytes.h"
 #include "tests/engine/model/test_files.h"
 
 namespace sirocco {
@@ -116,11 +117,11 @@ TEST_F(GgufTest, TensorsHaveTheirShapesAndBytes) {
     EXPECT_THAT(tensors[0].shape, ElementsAre(2, 3));
     EXPECT_EQ(tensors[0].bytes, 24u);
     float last;
-    std::memcpy(&last, tensors[0].data + 20, sizeof(last));
+    std::memcpy(&last, BytesOfTensor(tensors[0]).data() + 20, sizeof(last));
     EXPECT_EQ(last, 6);
     EXPECT_EQ(tensors[1].type, StoredType::kQ8_0);
     EXPECT_EQ(tensors[1].bytes, 34u);
-    EXPECT_EQ(std::to_integer<char>(tensors[1].data[33]), 'x');
+    EXPECT_EQ(BytesOfTensor(tensors[1])[33], 'x');
     EXPECT_EQ(tensors[1].offset, writer.Bytes().size() - 34);
   }
 }
@@ -134,7 +135,7 @@ TEST_F(GgufTest, AnotherAlignment) {
   ASSERT_TRUE(file.ok()) << file.status();
   EXPECT_EQ((*file)->tensors()[1].offset % 128, 0u);
   float value;
-  std::memcpy(&value, (*file)->tensors()[1].data, sizeof(value));
+  std::memcpy(&value, BytesOfTensor((*file)->tensors()[1]).data(), sizeof(value));
   EXPECT_EQ(value, 3);
 }
 

@@ -245,6 +245,32 @@ TEST(LoadWeightsChunkTest, LargeTensors) {
   }
 }
 
+// Files that are cut short, or taken away, while their weights are read.
+TEST(LoadWeightsErrorTest, AFileCutShort) {
+  const TestFolder folder;
+  const std::string path = folder.Write("m.gguf", MakeGgufModel("qwen2", kGgmlF16).writer.Bytes());
+  for (const DType dtype : {DType::kFloat16, DType::kBFloat16}) {  // copied; converted
+    const auto files = OpenModel(path);
+    ASSERT_TRUE(files.ok()) << files.status();
+    const std::string whole = ReadBytes(path);
+    // The last tensor's last byte; a page and more.
+    for (const size_t missing : {size_t{1}, size_t{70000}}) {
+      ASSERT_LT(missing, whole.size());
+      std::filesystem::resize_file(path, whole.size() - missing);
+      HostDevice device;
+      EXPECT_ERROR(LoadWeights(*files, dtype, device, nullptr), absl::StatusCode::kInvalidArgument,
+                   path + ": has been cut short: of ");
+    }
+    folder.Write("m.gguf", whole);
+  }
+  // The file is open, whatever becomes of its name.
+  const auto files = OpenModel(path);
+  ASSERT_TRUE(files.ok()) << files.status();
+  std::filesystem::remove(path);
+  HostDevice device;
+  EXPECT_TRUE(LoadWeights(*files, DType::kFloat16, device, nullptr).ok());
+}
+
 TEST(LoadWeightsErrorTest, TheDevicesErrorsComeBack) {
   const auto files = OpenModel(GoldenPath("qwen2"));
   ASSERT_TRUE(files.ok());

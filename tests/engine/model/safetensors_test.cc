@@ -3,6 +3,7 @@
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "tests/engine/model/gguf_writer.h"
+#include "tests/engine/model/stored_bytes.h"
 #include "tests/engine/model/test_files.h"
 #include "tests/testing/paths.h"
 
@@ -41,12 +42,12 @@ TEST_F(SafetensorsTest, Tensors) {
   const StoredTensor* b = (*source)->Find("b");
   ASSERT_TRUE(a && b);
   float value;
-  std::memcpy(&value, a->data, sizeof(value));
+  std::memcpy(&value, BytesOfTensor(*a).data(), sizeof(value));
   EXPECT_EQ(value, 2.5f);
   EXPECT_EQ(b->type, StoredType::kBF16);
   EXPECT_THAT(b->shape, ElementsAre(2, 3));
   EXPECT_EQ(b->bytes, 12u);
-  EXPECT_EQ(std::to_integer<char>(b->data[11]), 'x');
+  EXPECT_EQ(BytesOfTensor(*b)[11], 'x');
   EXPECT_EQ((*source)->Find("c"), nullptr);
 }
 
@@ -142,7 +143,7 @@ TEST_F(ShardedTest, TensorsOfAllFiles) {
   const auto source = OpenIndex(R"({"a":"one.safetensors","b":"two.safetensors"})");
   ASSERT_TRUE(source.ok()) << source.status();
   float value;
-  std::memcpy(&value, (*source)->Find("b")->data, sizeof(value));
+  std::memcpy(&value, BytesOfTensor(*(*source)->Find("b")).data(), sizeof(value));
   EXPECT_EQ(value, 2);
   EXPECT_EQ((*source)->Find("b")->file, folder_.File("two.safetensors"));
 }

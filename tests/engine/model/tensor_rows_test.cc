@@ -1,9 +1,11 @@
 #include "engine/model/tensor_rows.h"
 
 #include <cmath>
+#include <cstring>
 #include <limits>
 #include <numeric>
 #include <string>
+#include <utility>
 
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
@@ -18,15 +20,33 @@ namespace {
 using ::testing::ElementsAre;
 using ::testing::ElementsAreArray;
 
-StoredTensor View(StoredType type, std::vector<int64_t> shape, const std::string& bytes) {
+// Bytes in memory.
+class StringReader final : public ByteReader {
+ public:
+  explicit StringReader(std::string bytes) : bytes_(std::move(bytes)) {}
+  uint64_t size() const { return bytes_.size(); }
+  absl::Status Read(uint64_t offset, std::span<std::byte> out) const override {
+    if (offset > size() || out.size() > size() - offset) return absl::DataLossError("cut short");
+    std::memcpy(out.data(), bytes_.data() + offset, out.size());
+    return absl::OkStatus();
+  }
+
+ private:
+  const std::string bytes_;
+};
+
+// All that the reader reads from byte `offset` on.
+StoredTensor View(StoredType type, std::vector<int64_t> shape, const StringReader& reader,
+                  uint64_t offset = 0) {
   StoredTensor tensor;
   tensor.name = "t";
   tensor.file = "f";
   tensor.type = type;
   tensor.bytes = *StoredBytes(type, shape);
   tensor.shape = std::move(shape);
-  EXPECT_EQ(tensor.bytes, bytes.size());
-  tensor.data = reinterpret_cast<const std::byte*>(bytes.data());
+  tensor.reader = &reader;
+  tensor.offset = offset;
+  EXPECT_EQ(tensor.bytes, reader.size() - offset);
   return tensor;
 }
 
@@ -38,7 +58,7 @@ std::vector<float> Read(const StoredTensor& tensor, int64_t first, int64_t rows)
 }
 
 TEST(TensorRowsTest, WhatTheFileLeavesOutIsAdded) {
-  const std::string bytes = Raw(0.5f) + Raw(-1.0f) + Raw(0.0f);
+  const StringReader bytes(Raw(0.5f) + Raw(-1.0f) + Raw(0.0f));
   StoredTensor tensor = View(StoredType::kF32, {3}, bytes);
   tensor.added = 1;
   EXPECT_THAT(Read(tensor, 0, 3), ElementsAre(1.5f, 0.0f, 1.0f));
@@ -55,10 +75,11 @@ TEST(TensorRowsTest, BlocksAsThePythonPackage) {
     const std::string name(NameOf(type));
     SCOPED_TRACE(name);
     ASSERT_EQ(tensors->count(name + ".bytes"), 1u);
-    std::string bytes;
+    std::string stored;
     for (const int64_t byte : tensors->at(name + ".bytes").ints) {
-      bytes += static_cast<char>(byte);
+      stored += static_cast<char>(byte);
     }
+    const StringReader bytes(std::move(stored));
     const std::vector<float>& expected = tensors->at(name + ".values").floats;
     const int64_t width = static_cast<int64_t>(expected.size());
     const int64_t block = LayoutOf(type).elements;
@@ -70,26 +91,35 @@ TEST(TensorRowsTest, BlocksAsThePythonPackage) {
   }
 }
 
-TEST(TensorRowsTest, PlainTypesAtAnyAddress) {
+TEST(TensorRowsTest, PlainTypesAtAnyOffset) {
   // One byte in, so that no element is aligned.
-  const std::string f32 = "x" + Raw(1.5f) + Raw(-2.0f);
-  StoredTensor tensor = View(StoredType::kF32, {2, 1}, f32.substr(1));
-  tensor.data = reinterpret_cast<const std::byte*>(f32.data()) + 1;
-  EXPECT_THAT(Read(tensor, 0, 2), ElementsAre(1.5f, -2.0f));
-  const std::string f16 = "x" + Raw<uint16_t>(0x3c00) + Raw<uint16_t>(0x0001);
-  tensor = View(StoredType::kF16, {2}, f16.substr(1));
-  tensor.data = reinterpret_cast<const std::byte*>(f16.data()) + 1;
-  EXPECT_THAT(Read(tensor, 0, 2), ElementsAre(1.0f, 0x1p-24f));
-  const std::string bf16 = "x" + Raw<uint16_t>(0x3f80) + Raw<uint16_t>(0xc040);
-  tensor = View(StoredType::kBF16, {1, 2}, bf16.substr(1));
-  tensor.data = reinterpret_cast<const std::byte*>(bf16.data()) + 1;
-  EXPECT_THAT(Read(tensor, 0, 1), ElementsAre(1.0f, -3.0f));
+  const StringReader f32("x" + Raw(1.5f) + Raw(-2.0f));
+  EXPECT_THAT(Read(View(StoredType::kF32, {2, 1}, f32, 1), 0, 2), ElementsAre(1.5f, -2.0f));
+  const StringReader f16("x" + Raw<uint16_t>(0x3c00) + Raw<uint16_t>(0x0001));
+  EXPECT_THAT(Read(View(StoredType::kF16, {2}, f16, 1), 0, 2), ElementsAre(1.0f, 0x1p-24f));
+  const StringReader bf16("x" + Raw<uint16_t>(0x3f80) + Raw<uint16_t>(0xc040));
+  EXPECT_THAT(Read(View(StoredType::kBF16, {1, 2}, bf16, 1), 0, 1), ElementsAre(1.0f, -3.0f));
+}
+
+// Whichever way rows are read.
+TEST(TensorRowsTest, TheReadersErrorsComeBack) {
+  const StringReader bytes(Raw(1.0f) + Raw(2.0f));
+  StoredTensor matrix = View(StoredType::kF32, {2, 1}, bytes);
+  matrix.offset = 4;
+  for (const int32_t heads : {0, 1}) {
+    matrix.permuted_heads = heads;
+    std::vector<float> values(2);
+    EXPECT_EQ(ReadRows(matrix, 0, values).code(), absl::StatusCode::kDataLoss) << heads;
+    std::vector<std::byte> rows(8);
+    EXPECT_EQ(CopyRows(matrix, 0, rows).code(), absl::StatusCode::kDataLoss) << heads;
+  }
 }
 
 // Two heads of four rows: stored 0 1 2 3 are the pairs (0, 1), (2, 3), which become rows 0 2 1 3.
 TEST(TensorRowsTest, PermutedRowsAreReadInHuggingFacesOrder) {
-  std::string bytes;
-  for (int i = 0; i < 8; ++i) bytes += Raw<float>(i);
+  std::string stored;
+  for (int i = 0; i < 8; ++i) stored += Raw<float>(i);
+  const StringReader bytes(std::move(stored));
   StoredTensor matrix = View(StoredType::kF32, {8, 1}, bytes);
   matrix.permuted_heads = 2;
   EXPECT_THAT(Read(matrix, 0, 8), ElementsAre(0, 2, 1, 3, 4, 6, 5, 7));
@@ -100,7 +130,7 @@ TEST(TensorRowsTest, PermutedRowsAreReadInHuggingFacesOrder) {
 }
 
 TEST(TensorRowsTest, RangesOutsideTheTensor) {
-  const std::string bytes(2 * 64 / 32 * 34, '\0');
+  const StringReader bytes(std::string(2 * 64 / 32 * 34, '\0'));
   const StoredTensor tensor = View(StoredType::kQ8_0, {2, 64}, bytes);
   std::vector<float> out(128);
   EXPECT_TRUE(ReadRows(tensor, 0, out).ok());
