@@ -47,7 +47,10 @@ DecodePlan ComposeDecode(Mode mode, const ComposeContext& context) {
 DecoderLayersOffer OfferOf(const Device& device, const ModelDescriptor& descriptor, Mode mode,
                            const ModelWeights& weights, DType activations, DType kv) {
   if (mode == Mode::kEager) return {};
-  return device.OfferDecoderLayers(MakeDecoderLayersShape(descriptor, weights, activations, kv));
+  const DecoderLayersOffer offer =
+      device.OfferDecoderLayers(MakeDecoderLayersShape(descriptor, weights, activations, kv));
+  const bool by_layer = mode == Mode::kLayer || mode == Mode::kLayerGraph;
+  return by_layer && !offer.counted ? DecoderLayersOffer() : offer;
 }
 
 std::vector<PlanEntry> DescribeDecodePlan(const ModelDescriptor& descriptor, Mode mode,

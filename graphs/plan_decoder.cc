@@ -169,9 +169,13 @@ Plan ComposeDecoder(const ComposeContext& context) {
   const int32_t whole = context.decoder_layers.rows;
   const int32_t read = std::max(context.norms_where_read_rows, whole);
   if (read == 0 && context.paired_rows == 0) return ComposeWritten(context, false);
-  if (read == INT32_MAX) return ComposeChain(context);
+  if (read == INT32_MAX && whole == 0) return ComposeChain(context);
   Plan plan;
   if (whole > 0) plan.Append(ComposeWhole(context), {.least = 1, .most = whole});
+  if (read == INT32_MAX) {
+    plan.Append(ComposeChain(context), {.least = whole + 1});
+    return plan;
+  }
   if (read > whole) plan.Append(ComposeChain(context), {.least = whole + 1, .most = read});
   const int32_t paired = std::max(context.paired_rows, read);
   if (paired > read) {

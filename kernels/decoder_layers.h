@@ -34,6 +34,7 @@ struct DecoderLayersOffer {
   int32_t rows = 0;           // steps of 1 ... `rows` rows; 0: none
   int32_t longest = 0;        // whose contexts have at most so many tokens
   size_t exchange_bytes = 0;  // DecoderLayersParams::exchange
+  bool counted = true;        // layers by a counter, too
 };
 
 // Without a counter all layers: normed = norm(all layers(hidden)) * final_norm, and keys and values

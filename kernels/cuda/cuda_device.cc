@@ -41,6 +41,8 @@ KernelSet KernelsOf(bool portable, bool batch_invariant, LtMatMul* library) {
   if (batch_invariant) {
     return {.launchers = portable ? portable::OrderedLaunchers() : hopper::OrderedLaunchers(),
             .panels = portable ? nullptr : LaunchPanels,
+            .layers = portable ? nullptr : KernelSet::LayersLauncher(hopper::LaunchOrderedLayers),
+            .offer_layers = portable ? nullptr : hopper::OfferOrderedLayers,
             .panels_for_any_rows = true};
   }
   return {.launchers = portable ? portable::KernelLaunchers() : hopper::KernelLaunchers(),
@@ -50,6 +52,7 @@ KernelSet KernelsOf(bool portable, bool batch_invariant, LtMatMul* library) {
                              ? KernelSet::WideNormedLauncher(hopper::LaunchWideNormed)
                              : nullptr,
           .layers = portable ? nullptr : KernelSet::LayersLauncher(hopper::LaunchLayers),
+          .offer_layers = portable ? nullptr : hopper::OfferLayers,
           .library = library};
 }
 
@@ -96,8 +99,8 @@ class CudaDevice final : public Device, private OpSink {
   bool prefill_as_decode() const override { return batch_invariant_; }
   bool fills_prefill() const override { return true; }
   DecoderLayersOffer OfferDecoderLayers(const DecoderLayersShape& shape) const override {
-    if (kernels_.layers == nullptr || !context_->Enter().ok()) return {};
-    return hopper::OfferLayers(shape, context_->multiprocessors());
+    if (kernels_.offer_layers == nullptr || !context_->Enter().ok()) return {};
+    return kernels_.offer_layers(shape, context_->multiprocessors());
   }
 
   absl::StatusOr<std::unique_ptr<Buffer>> Allocate(size_t bytes, MemoryUse use) override {

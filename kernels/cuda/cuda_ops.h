@@ -52,7 +52,9 @@ struct KernelSet {
   WideLauncher wide = nullptr;               // null: no wide products
   WideNormedLauncher wide_normed = nullptr;  // null: no output with the norms behind it
   LayersLauncher layers = nullptr;           // null: no layers as one kernel
-  LtMatMul* library = nullptr;               // null: all products are our own kernels'
+  // Of what `layers` are; null where it is.
+  DecoderLayersOffer (*offer_layers)(const DecoderLayersShape&, int multiprocessors) = nullptr;
+  LtMatMul* library = nullptr;  // null: all products are our own kernels'
   // Panels make all products that they can (FitsPanels), so that one kernel makes a matrix's for
   // any number of rows; else those that they make fastest (TakesPanels). Then rows are always
   // normed: a norm that is left to the product's end makes other bits, and takes few rows alone.

@@ -23,6 +23,7 @@ struct Norms {
   const float* post;    // [width] or null
   const float* weight;  // [width] or null
   int width;
+  float inverse_width;
   float epsilon;
   int parts = 1;
 
@@ -53,7 +54,7 @@ struct Norms {
     return all % 16 == 0 && width % 4 == 0;
   }
   __device__ __forceinline__ float InverseRms(float squares) const {
-    return 1.0f / sqrtf(squares / width + epsilon);
+    return rsqrtf(fmaf(squares, inverse_width, epsilon));
   }
 
  private:
@@ -66,6 +67,7 @@ struct Norms {
         post(delta.data != nullptr ? post : nullptr),
         weight(weight),
         width(hidden.width),
+        inverse_width(1.0f / static_cast<float>(hidden.width)),
         epsilon(epsilon) {}
 };
 

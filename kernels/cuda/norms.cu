@@ -13,7 +13,7 @@ namespace {
 constexpr int kKept = 4;
 
 __device__ __forceinline__ float InverseRms(float squares, int width, float epsilon) {
-  return 1.0f / sqrtf(squares / static_cast<float>(width) + epsilon);
+  return rsqrtf(fmaf(squares, 1.0f / static_cast<float>(width), epsilon));
 }
 
 // A row of kCount elements at a time, for the thread whose turn it is: body(i, k) for group k at

@@ -8,8 +8,8 @@
 // ring is filled with weights before WaitForDependency, while the kernel before still runs. Where
 // outputs are few, a cluster of blocks shares them: each multiplies a run of the columns, and the
 // sums meet in shared memory. How many do hangs on the shape and the GPU, not on the rows, and each
-// block multiplies 16 columns after the other: so a row's sums are the same bits in a tile of any
-// number of rows, in any place of it.
+// block multiplies in an order that does not either (panel_order.h): so a normed row's sums are the
+// same bits in a tile of any number of rows, in any place of it.
 //
 // Bytes: weights once a tile of rows (of 8 to 64, or kManyRows; from memory once, since blocks of
 // the same outputs stand side by side), activations once a block (from the L2 cache), outputs once.
@@ -24,7 +24,9 @@
 #include "kernels/cuda/common.cuh"
 #include "kernels/cuda/epilogue.cuh"
 #include "kernels/cuda/launch.cuh"
+#include "kernels/cuda/panel_gate.cuh"
 #include "kernels/cuda/panel_maps.h"
+#include "kernels/cuda/panel_order.h"
 #include "kernels/cuda/panel_product.h"
 #include "kernels/cuda/panel_ptx.cuh"
 #include "kernels/cuda/panel_stages.cuh"
@@ -91,26 +93,17 @@ __device__ __forceinline__ void StoreOut(const PanelArgs& p, int row, int output
   }
 }
 
-// Activate (epilogue.cuh) of a block's last work, in a third of its instructions: both activations
-// are x / (1 + exp(-y)), and (1 + tanh(y / 2)) / 2 = 1 / (1 + exp(-y)). Within 2e-6 of x.
-__device__ __forceinline__ float Gate(Activation activation, float x) {
-  constexpr float kTwoSqrt2OverPi = 1.5957691216057308f;
-  const float y =
-      activation == Activation::kSilu ? x : kTwoSqrt2OverPi * fmaf(0.044715f * x * x, x, x);
-  const float e = __expf(-fabsf(y));  // which cannot overflow
-  return x * __fdividef(y < 0 ? e : 1.0f, 1.0f + e);
-}
-
 // Where a block finds the sums that the cluster's blocks have of its share: they write there, and
-// nobody waits for all of a cluster's threads. A barrier of these would cost half a microsecond: what
-// it orders is all memory.
+// nobody waits for all of a cluster's threads. A barrier of these would cost half a microsecond:
+// what it orders is all memory.
 struct Inbox {
   static constexpr int kBarrierBytes = 16;
   uint64_t* full;  // when all are there
   float* fours;    // [kSplit, a block's share], and as many of second rows where two stand for one
 
   __device__ __forceinline__ explicit Inbox(unsigned char* at)
-      : full(reinterpret_cast<uint64_t*>(at)), fours(reinterpret_cast<float*>(at + kBarrierBytes)) {}
+      : full(reinterpret_cast<uint64_t*>(at)),
+        fours(reinterpret_cast<float*>(at + kBarrierBytes)) {}
 };
 
 // Whether there may be more rows than a tile has.
@@ -195,7 +188,7 @@ __global__ void __launch_bounds__(Threads(kUnnormed), TiledRows(kRows, kUnnormed
   using Leaves = std::conditional_t<kLeaves, Leaver, NoLeaver>;
   const Leaves leave(p, tile, output_of(item_at(0)));
   // What is added to the sums: loaded at once, or where registers are few at the end.
-  constexpr bool kEarly = kPair != Pair::kGateUp;
+  constexpr bool kEarly = kPair != Pair::kGateUp && !TiledRows(kRows, kUnnormed);
   Four before[kEarly ? kItems : 1];
   Four hidden[kLeaves ? kItems : 1];
   if constexpr (kEarly) {
@@ -221,7 +214,11 @@ __global__ void __launch_bounds__(Threads(kUnnormed), TiledRows(kRows, kUnnormed
   }
 
   float sums[Shape::kSets][Shape::kSums];
-  MultiplyStages<T, kRows, kPair>(p, first, last, ring, full, empty, sums);
+  if constexpr (kUnnormed) {
+    MultiplyInOneChain<T, kRows, kPair>(p, first, last, ring, full, empty, sums);
+  } else {
+    MultiplyStages<T, kRows, kPair>(p, first, last, ring, full, empty, sums);
+  }
   // What the ring held has been multiplied, by all warps of the group.
   if constexpr (kUnnormed) {
     TakeFactors();
@@ -306,10 +303,12 @@ __global__ void __launch_bounds__(Threads(kUnnormed), TiledRows(kRows, kUnnormed
       AddTo(BiasesAt(p, p.up_bias, output), up);
 #pragma unroll
       for (int e = 0; e < kWide; ++e) {
-        total.at[e] = Gate(p.activation, total.at[e]) * up.at[e];
+        total.at[e] = PanelGate(p.activation, total.at[e]) * up.at[e];
       }
     } else {
-      AddTo(kEarly ? before[kEarly ? i : 0] : BiasesAt(p, p.bias, output), total);
+      Four more = kEarly ? before[kEarly ? i : 0] : BiasesAt(p, p.bias, output);
+      if (!kEarly && p.add && item.exists) AddOut(p, first_row + item.row, output, more);
+      AddTo(more, total);
       if constexpr (kLeaves) {
         leave(item.row, item.exists, hidden[i], total);
         if (!item.exists) continue;
@@ -319,38 +318,25 @@ __global__ void __launch_bounds__(Threads(kUnnormed), TiledRows(kRows, kUnnormed
   }
 }
 
-// So many blocks share a tile's columns that all blocks together are about one a multiprocessor; of
-// unnormed rows more, where each block's share waits in its ring as a whole.
-int32_t SplitOf(int32_t tiles, int32_t stages, int multiprocessors, bool unnormed) {
-  int32_t split = 1;
-  while (split < kMostSplit && 4 * split <= stages) {
-    const int32_t share = stages / (2 * split);
-    const bool whole = unnormed && share >= 4 && share <= 6;
-    const int room = multiprocessors + multiprocessors / (whole ? 2 : 8);
-    if (2 * split * tiles > room) break;
-    split *= 2;
-  }
-  return split;
-}
-
 // KiB. What counts is whose blocks find room side by side: a block waits with its ring full while
 // kernels before it run, but where its ring leaves the next kernel's blocks no room, their weights
 // wait for it to end. Measured on an H200 as a chain of all layers (panel_bench), us a layer:
 //
 // Normed. gemma3-1b's gate and up (108 blocks) beside its down (144): 124 and 104 KiB 25.1 with 4
 // rows, 28.7 with 16, 38.9 with 64; 124 and 112, which do not fit, 28.3, 28.7, 38.8; 208 and 112
-// 27.5, 29.5, 40.7; 208 and 208 28.4, 30.8, 39.5. llama3.2-1b's (128 and 128): 124 and 104 41.6, 45.8,
-// -; 208 and 208 42.3, 43.1, -. Down of llama3.1-8b (56 stages a block): 208 117.7 to 120 with 4 and 16
-// rows, 112 126 to 137. q, k and v 160, 112: llama3.2-1b with 4 rows 41.5, 43.7, with 64 56.4, 59.7;
-// gemma3-1b with 64 38.1, 38.8.
+// 27.5, 29.5, 40.7; 208 and 208 28.4, 30.8, 39.5. llama3.2-1b's (128 and 128): 124 and
+// 104 41.6, 45.8,
+// -; 208 and 208 42.3, 43.1, -. Down of llama3.1-8b (56 stages a block): 208 117.7 to 120 with 4
+// and 16 rows, 112 126 to 137. q, k and v 160, 112: llama3.2-1b with 4 rows 41.5, 43.7, with
+// 64 56.4, 59.7; gemma3-1b with 64 38.1, 38.8.
 //
-// Unnormed, where no norm is between kernels: gate and up and the others 104 and 112 KiB, 208 and 112:
-// llama3.2-1b with 4 rows 40.9, 41.7, with 16 42.0, 43.1, with 32 47.0, 46.7; gemma3-1b 26.4, 24.5,
-// with 16 29.4, 27.9. llama3.1-8b 104 and, of long shares, 208: 117.4, 119.3, 126.2; 208 and 208
-// 119.6, 121.6, 126.5. But whole steps of llama3.2-1b, whose attention reads beside a gate and up
-// that is there early: 104 KiB 867 with 4 rows, 888 with 16, 953 with 32; 144 823, 859, 937; 208 812,
-// 849, 929. Of llama3.1-8b 4,059 and 4,219 with 104, 4,107 and 4,224 with 208: its 224 blocks take
-// turns, two at a time.
+// Unnormed, where no norm is between kernels: gate and up and the others 104 and 112 KiB, 208 and
+// 112: llama3.2-1b with 4 rows 40.9, 41.7, with 16 42.0, 43.1, with 32 47.0, 46.7;
+// gemma3-1b 26.4, 24.5, with 16 29.4, 27.9. llama3.1-8b 104 and, of long shares, 208: 117.4, 119.3,
+// 126.2; 208 and 208 119.6, 121.6, 126.5. But whole steps of llama3.2-1b, whose attention reads
+// beside a gate and up that is there early: 104 KiB 867 with 4 rows, 888 with 16, 953 with 32; 144
+// 823, 859, 937; 208 812, 849, 929. Of llama3.1-8b 4,059 and 4,219 with 104, 4,107 and 4,224 with
+// 208: its 224 blocks take turns, two at a time.
 template <int kRows, Pair kPair, bool kUnnormed>
 int32_t RingOf(int32_t blocks, int32_t columns, int32_t stages, int multiprocessors) {
   if (kRows == kManyRows) return 208;
@@ -393,10 +379,10 @@ cudaError_t Launch(const PanelProductParams& p, PanelMaps& maps, const LaunchCon
   args.activation = p.activation;
   const int32_t tiles = static_cast<int32_t>(CeilDiv(p.weight.rows, kPanelOutputs));
   const int32_t ring =
-      1024 * (tuning.ring > 0 ? tuning.ring
-                              : RingOf<kRows, kPair, kUnnormed>(tiles * kSplit, p.in.width,
-                                                         args.stages / kSplit,
-                                                         context.multiprocessors));
+      1024 * (tuning.ring > 0
+                  ? tuning.ring
+                  : RingOf<kRows, kPair, kUnnormed>(tiles * kSplit, p.in.width,
+                                                    args.stages / kSplit, context.multiprocessors));
   const bool two = p.unnormed.squares != nullptr && p.unnormed.post;
   const int32_t inbox_bytes =
       kSplit == 1 ? 0 : Inbox::kBarrierBytes + (two ? 2 : 1) * Shape::kFoursBytes;
@@ -426,7 +412,8 @@ cudaError_t LaunchSplit(const PanelProductParams& p, PanelMaps& maps, const Laun
                         const PanelTuning& tuning) {
   const int32_t tiles = static_cast<int32_t>(CeilDiv(p.weight.rows, kPanelOutputs));
   const int32_t stages = static_cast<int32_t>(CeilDiv(p.weight.cols, StageColumns<kPair>()));
-  switch (tuning.split > 0 ? tuning.split : SplitOf(tiles, stages, context.multiprocessors, kUnnormed)) {
+  switch (tuning.split > 0 ? tuning.split
+                           : PanelSplitOf(tiles, stages, context.multiprocessors, kUnnormed)) {
     case 1:
       return Launch<T, kRows, kPair, 1, kUnnormed>(p, maps, context, tuning);
     case 2:

@@ -8,6 +8,7 @@
 #include <type_traits>
 
 #include "kernels/cuda/common.cuh"
+#include "kernels/cuda/panel_order.h"
 #include "kernels/cuda/panel_product.h"
 #include "kernels/cuda/panel_ptx.cuh"
 #include "kernels/cuda/path.h"
@@ -22,13 +23,12 @@ inline constexpr int kColumns = kMapColumns;
 inline constexpr int kPanelBytes = kPanelOutputs * kColumns * 2;
 inline constexpr int kPanels = 2;          // of weights, a stage
 inline constexpr int kGroup = kWarpgroup;  // threads that multiply
-inline constexpr int kJoiners = kWarp;     // that make factors and join the stream, with unnormed rows
+inline constexpr int kJoiners = kWarp;  // that make factors and join the stream, with unnormed rows
 // And a warp that copies.
 constexpr int Threads(bool unnormed) { return kGroup + kWarp + (unnormed ? kJoiners : 0); }
 inline constexpr int kManyRows = 128;  // of a tile, where there are more than kPanelRows
-constexpr int kMostSplit = 8;
 inline constexpr int kMostStages = 12;
-inline constexpr int kWide = 4;            // sums that are ended and stored at once
+inline constexpr int kWide = 4;  // sums that are ended and stored at once
 using Four = Pack<float, kWide>;
 inline constexpr int kStaticBytes = 1024;  // of shared memory, at most: barriers and factors
 
@@ -142,9 +142,71 @@ __device__ __forceinline__ void CopyStages(const PanelArgs& p, int tile, int fir
   }
 }
 
-// Multiplies stages [first, last) as they come.
+// Multiplies stages [first, last) as they come: each panel is a chain of its own (panel_order.h).
 template <typename T, int kRows, Pair kPair>
 __device__ __forceinline__ void MultiplyStages(
+    const PanelArgs& p, int first, int last, const unsigned char* ring, uint64_t* full,
+    uint64_t* empty,
+    float (&sums)[PanelShape<kRows, kPair>::kSets][PanelShape<kRows, kPair>::kSums]) {
+  using Shape = PanelShape<kRows, kPair>;
+  static_assert(kColumns == kOrderChain);
+  // Chains that are multiplied side by side. Of gate's and up's many rows there are no registers for
+  // two.
+  constexpr int kChains = kRows == kManyRows && kPair == Pair::kGateUp ? 1 : kPanels;
+  float chains[kChains][Shape::kSums];
+#pragma unroll
+  for (int m = 0; m < Shape::kSets; ++m) {
+#pragma unroll
+    for (int i = 0; i < Shape::kSums; ++i) sums[m][i] = 0;
+  }
+  Slot slot;
+  for (int stage = first; stage < last; ++stage) {
+    WaitBarrier(&full[slot.at], slot.parity);
+    const unsigned char* const at = ring + slot.at * Shape::kStageBytes;
+    const uint64_t weights = Operand(at);
+    const uint64_t in = Operand(at + kPanels * kPanelBytes);
+#pragma unroll
+    for (int panel = 0; panel < kPanels; panel += kChains) {
+#pragma unroll
+      for (int c = 0; c < kChains; ++c) {
+#pragma unroll
+        for (int i = 0; i < Shape::kSums; ++i) chains[c][i] = 0;
+        Settle(chains[c]);
+      }
+      BeginProducts();
+#pragma unroll
+      for (int c = 0; c < kChains; ++c) {
+        const uint64_t a = weights + (panel + c) * (kPanelBytes / 16);
+        const uint64_t b = in + (kPair == Pair::kColumns ? (panel + c) * (Shape::kInBytes / 16) : 0);
+#pragma unroll
+        for (int k = 0; k < kColumns / 16; ++k) {
+          MultiplyPanel<T, kRows>(chains[c], a + 2 * k, b + 2 * k);
+        }
+      }
+      CommitProducts();
+      WaitForProducts<0>();
+#pragma unroll
+      for (int c = 0; c < kChains; ++c) Settle(chains[c]);
+      if (panel + kChains == kPanels && threadIdx.x % kWarp == 0) ArriveBarrier(&empty[slot.at]);
+      if constexpr (kPair == Pair::kColumns) {
+#pragma unroll
+        for (int i = 0; i < Shape::kSums; ++i) sums[0][i] += chains[0][i] + chains[1][i];
+      } else {
+#pragma unroll
+        for (int c = 0; c < kChains; ++c) {
+#pragma unroll
+          for (int i = 0; i < Shape::kSums; ++i) sums[panel + c][i] += chains[c][i];
+        }
+      }
+    }
+    slot.Next(p.slots);
+  }
+}
+
+// Multiplies stages [first, last) as they come, all in one chain: a little faster, for steps whose rows
+// nobody compares with those of others.
+template <typename T, int kRows, Pair kPair>
+__device__ __forceinline__ void MultiplyInOneChain(
     const PanelArgs& p, int first, int last, const unsigned char* ring, uint64_t* full,
     uint64_t* empty,
     float (&sums)[PanelShape<kRows, kPair>::kSets][PanelShape<kRows, kPair>::kSums]) {

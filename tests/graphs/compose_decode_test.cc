@@ -292,6 +292,15 @@ TEST_F(ComposeTest, ProductsMayComeInPairs) {
   }
 }
 
+// Of the entries that a step of so many rows runs.
+std::vector<std::string> Names(const Plan& plan, int32_t rows) {
+  std::vector<std::string> names;
+  for (const Plan::Entry& entry : plan.entries()) {
+    if (entry.rows.Has(rows)) names.emplace_back(NameOf(entry.operation));
+  }
+  return names;
+}
+
 // Where a device offers all layers as one operation, steps of the fewest rows are that, the others
 // what they were.
 TEST_F(ComposeTest, AllLayersMayBeOneOperation) {
@@ -310,18 +319,25 @@ TEST_F(ComposeTest, AllLayersMayBeOneOperation) {
   EXPECT_EQ(whole[0].normed.data, buffers_.normed.data);
   EXPECT_EQ(whole[0].final_norm, model_.weights.final_norm);
   EXPECT_EQ(whole[0].exchange, &exchange);
-  std::vector<std::string> one, two, three;
-  for (const Plan::Entry& entry : plan.entries()) {
-    const std::string name(NameOf(entry.operation));
-    if (entry.rows.Has(1)) one.push_back(name);
-    if (entry.rows.Has(2)) two.push_back(name);
-    if (entry.rows.Has(3)) three.push_back(name);
-  }
+  const std::vector<std::string> one = Names(plan, 1), two = Names(plan, 2), three = Names(plan, 3);
   EXPECT_THAT(one, ElementsAre("begin_step", "embed", "decoder_layers", "matmul", "sample"));
   EXPECT_THAT(two, testing::Contains("down_residual"));
   EXPECT_THAT(two, Not(testing::Contains("decoder_layers")));
   EXPECT_THAT(three, testing::Contains("down_norm"));
   EXPECT_THAT(three, Not(testing::Contains("decoder_layers")));
+}
+
+// Where norms are computed where they are read for any number of rows, as batch-invariant devices
+// want it, all others are the chain.
+TEST_F(ComposeTest, AllLayersMayBeOneOperationBesideAChainForAllOtherRows) {
+  ComposeContext context = Context();
+  context.norms_where_read_rows = INT32_MAX;
+  const std::vector<std::string> chain = Names(ComposeDecoder(context), 1);
+  context.decoder_layers = {.rows = 1, .exchange_bytes = 64, .counted = false};
+  const Plan plan = ComposeDecoder(context);
+  EXPECT_THAT(Names(plan, 1),
+              ElementsAre("begin_step", "embed", "decoder_layers", "matmul", "sample"));
+  for (const int32_t rows : {2, 3, 1000}) EXPECT_EQ(Names(plan, rows), chain) << rows;
 }
 
 // More rows than norms are computed for where they are read: then no chain is left.
@@ -356,20 +372,13 @@ TEST_F(ComposeTest, ALayerMayBeOneOperation) {
     EXPECT_EQ(one[0].hidden.data, buffers_.hidden.data);
     EXPECT_EQ(one[0].delta.data, buffers_.delta.data);
     EXPECT_EQ(one[0].exchange, &exchange);
-    const auto names = [](const Plan& of, int32_t rows) {
-      std::vector<std::string> found;
-      for (const Plan::Entry& entry : of.entries()) {
-        if (entry.rows.Has(rows)) found.emplace_back(NameOf(entry.operation));
-      }
-      return found;
-    };
-    EXPECT_THAT(names(plan.parts[0], 2), ElementsAre("begin_step", "embed"));
-    EXPECT_THAT(names(plan.parts[1], 1), ElementsAre("decoder_layers"));
-    EXPECT_THAT(names(plan.parts[1], 2), ElementsAre("decoder_layers"));
-    EXPECT_THAT(names(plan.parts[1], 3), ElementsAre("norm_qkv", "qkv_attention", "output_residual",
+    EXPECT_THAT(Names(plan.parts[0], 2), ElementsAre("begin_step", "embed"));
+    EXPECT_THAT(Names(plan.parts[1], 1), ElementsAre("decoder_layers"));
+    EXPECT_THAT(Names(plan.parts[1], 2), ElementsAre("decoder_layers"));
+    EXPECT_THAT(Names(plan.parts[1], 3), ElementsAre("norm_qkv", "qkv_attention", "output_residual",
                                                      "norm_gate_up", "down_residual"));
-    EXPECT_THAT(names(plan.parts[2], 2), ElementsAre("add_norm", "matmul", "sample"));
-    EXPECT_THAT(names(plan.parts[2], 3),
+    EXPECT_THAT(Names(plan.parts[2], 2), ElementsAre("add_norm", "matmul", "sample"));
+    EXPECT_THAT(Names(plan.parts[2], 3),
                 ElementsAre(post_norms ? "add_norm" : "rms_norm", "matmul", "sample"));
     const auto last = All<AddNormParams>(plan.parts[2]);
     ASSERT_EQ(last.size(), 1u);

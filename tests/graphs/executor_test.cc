@@ -134,6 +134,21 @@ TEST_P(ExecutorTest, TheDevicesOfferIsTakenForFewRowsAndShortContexts) {
   }
 }
 
+// An offer without layers by a counter is none where a layer is all that a plan knows.
+TEST_P(ExecutorTest, AnOfferWithoutCountersIsForAllLayersAtOnce) {
+  device_.offer = {.rows = 2, .longest = 5, .exchange_bytes = 512, .counted = false};
+  ASSERT_TRUE(Create(SmallOptions(GetParam())).ok());
+  StartLane(0, 4);
+  device_.run.clear();
+  Step step;
+  const std::vector<int32_t> lanes = {0};
+  step.decode.lanes = lanes;
+  ASSERT_TRUE(executor_->Launch(step).ok());
+  ASSERT_TRUE(executor_->Collect().ok());
+  const bool whole = GetParam() == Mode::kDecoder || GetParam() == Mode::kDecoderGraph;
+  EXPECT_EQ(device_.Ran<DecoderLayersParams>().empty(), !whole);
+}
+
 TEST_P(ExecutorTest, TheMemoryPlanIsWhatIsAllocated) {
   for (const bool keep : {false, true}) {
     FakeDevice device;

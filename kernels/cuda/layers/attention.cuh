@@ -11,14 +11,13 @@
 #include "kernels/cuda/cluster_slots.cuh"
 #include "kernels/cuda/common.cuh"
 #include "kernels/cuda/kv_slots.cuh"
+#include "kernels/cuda/layers/exchange.cuh"
 #include "kernels/cuda/layers/multiply.cuh"
 #include "kernels/cuda/layers/shape.h"
 #include "kernels/cuda/layers/words.cuh"
 #include "kernels/lanes.h"
 
 namespace sirocco::cuda::SIROCCO_CUDA_PATH {
-
-constexpr int kLayersCachedBlocks = 128;  // of a layer group's block table
 
 template <typename S>
 struct AttentionShared {

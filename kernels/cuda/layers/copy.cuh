@@ -4,9 +4,9 @@
 #include <cstdint>
 #include <type_traits>
 
+#include "kernels/cuda/layers/exchange.cuh"
 #include "kernels/cuda/layers/ring.cuh"
 #include "kernels/cuda/layers/shape.h"
-#include "kernels/cuda/layers/shared.cuh"
 
 namespace sirocco::cuda::SIROCCO_CUDA_PATH {
 
@@ -16,7 +16,7 @@ __device__ __noinline__ void CopyWeights(const LayersArgs& args, const LayerPara
                                          int layers, const BlockRun (&runs)[4], RingShared& shared,
                                          unsigned char* ring) {
   using T = Element;
-  RingWriter writer(shared, ring, args.ring_bytes, args.tuning.under_way);
+  RingWriter<S::kRowsPad> writer(shared, ring, args.ring_bytes, args.tuning.under_way);
   const int lane = static_cast<int>(threadIdx.x) % kWarp;
   const BlockRun qkv = runs[0], output = runs[1], gate_up = runs[2], down = runs[3];
   struct Pointers {
@@ -34,7 +34,7 @@ __device__ __noinline__ void CopyWeights(const LayersArgs& args, const LayerPara
   const auto chunk = [&]<int kProduct>(std::integral_constant<int, kProduct>, int piece,
                                        const T* from, int rows) {
     constexpr int kColumns = S::Columns(kProduct);
-    writer.Begin(rows, 2 * S::PieceColumns(kProduct));
+    writer.Begin(rows, S::RowBytes(kProduct));
     if constexpr (kColumns <= S::kPiece) {
       writer.PutRun(from, 0, rows);
     } else {
@@ -45,9 +45,9 @@ __device__ __noinline__ void CopyWeights(const LayersArgs& args, const LayerPara
   const auto plain = [&](auto product, const BlockRun& run, const T* from) {
     constexpr int kColumns = S::Columns(product);
     for (int piece = 0; piece < S::Pieces(kColumns); ++piece) {
-      for (int unit = 0; unit < run.units; unit += kLayersRows) {
+      for (int unit = 0; unit < run.units; unit += S::kTileRows) {
         chunk(product, piece, from + int64_t{run.first + unit} * kColumns,
-              min(kLayersRows, run.units - unit));
+              min(S::kTileRows, run.units - unit));
       }
     }
   };
@@ -65,12 +65,13 @@ __device__ __noinline__ void CopyWeights(const LayersArgs& args, const LayerPara
     // Piece after piece of a tile.
     for (int tile = 0; tile < qkv.units; tile += 2 * kLayersRows) {
       for (int piece = 0; piece < S::Pieces(S::kHidden); ++piece) {
-        for (int unit = tile; unit < min(tile + 2 * kLayersRows, qkv.units); unit += kLayersRows) {
+        for (int unit = tile; unit < min(tile + 2 * kLayersRows, qkv.units);
+             unit += S::kTileRows) {
           const int first = qkv.first + unit;
-          const int count = min(kLayersRows, qkv.units - unit);
-          writer.Begin(count, 2 * S::PieceColumns(0));
+          const int count = min(S::kTileRows, qkv.units - unit);
+          writer.Begin(count, S::RowBytes(0));
           int begin, rows;
-          if constexpr (S::kHidden <= S::kPiece) {
+          if constexpr (S::kHidden <= S::kPiece && S::kRowsPad == 0) {
             for (int at = first; at < first + count; at += rows) {
               const T* const matrix = matrix_of(at, begin, rows);
               rows = min(first + count, begin + rows) - at;

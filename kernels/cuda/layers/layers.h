@@ -30,5 +30,12 @@ cudaError_t LaunchLayers(const DecoderLayersParams& p, const LaunchContext& cont
                          const LayersTuning& tuning);
 cudaError_t LaunchLayers(const DecoderLayersParams& p, const LaunchContext& context);
 
+// The same with the bits of batch_invariant's chain of kernels (ordered_layers.cu), which has no
+// counters. For one row.
+DecoderLayersOffer OfferOrderedLayers(const DecoderLayersShape& shape, int multiprocessors);
+cudaError_t LaunchOrderedLayers(const DecoderLayersParams& p, const LaunchContext& context,
+                                const LayersTuning& tuning);
+cudaError_t LaunchOrderedLayers(const DecoderLayersParams& p, const LaunchContext& context);
+
 }  // namespace hopper
 }  // namespace sirocco::cuda

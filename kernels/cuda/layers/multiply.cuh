@@ -4,22 +4,12 @@
 #include <cstdint>
 
 #include "kernels/cuda/common.cuh"
+#include "kernels/cuda/layers/reader.cuh"
 #include "kernels/cuda/layers/ring.cuh"
 #include "kernels/cuda/layers/shape.h"
 #include "kernels/cuda/ptx.cuh"
 
 namespace sirocco::cuda::SIROCCO_CUDA_PATH {
-
-template <int kThreads>
-__device__ __forceinline__ void BarrierOf(int id) {
-  asm volatile("bar.sync %0, %1;" ::"r"(id), "n"(kThreads) : "memory");
-}
-
-// Arrives at that barrier, and goes on.
-template <int kThreads>
-__device__ __forceinline__ void ArriveBarrierOf(int id) {
-  asm volatile("bar.arrive %0, %1;" ::"r"(id), "n"(kThreads) : "memory");
-}
 
 // In the places where they are written: the compiler would else wait for each before the next, to
 // save registers.
@@ -85,11 +75,11 @@ __device__ __forceinline__ void StoreShare(T* share, int lane, const uint2& pair
 // pairs h and h + 2. In shared memory pairs stand in the order 0, 2, 1, 3. With more columns the
 // other chunk's row g is the instruction's row g + 8: n = p + 2 c.
 template <typename T, typename S>
-class Multiplier {
+class Multiplier : public ChunkReader {
  public:
   // x: the warp's, [pieces][columns][kLayersShare].
   __device__ __forceinline__ Multiplier(RingShared& shared, const unsigned char* ring, const T* x)
-      : shared_(shared),
+      : ChunkReader(shared),
         g_(threadIdx.x % kWarp / 4),
         t_(threadIdx.x % 4),
         swap_(g_ % 2 == 0 ? 64 : -64) {
@@ -98,23 +88,11 @@ class Multiplier {
     x_ = SharedAddress(x);
   }
 
-  // The next chunk, and, with `both`, the one after it, are there.
-  __device__ __forceinline__ bool Ready(bool both) const {
-    bool ready = Landed(sequence_);
-    if (both) ready = ready && Landed(sequence_ + 1);
-    return __all_sync(kAllLanes, ready);
-  }
   // Loads the next chunk (the next two: rows_b > 0).
   __device__ __forceinline__ void Load(ChunkWeights& to, int rows_a, int rows_b, int row_bytes) {
-    const int slot_a = sequence_ % kLayersSlots;
-    const int slot_b = (sequence_ + 1) % kLayersSlots;
-    WaitCopyBarrier(&shared_.full[slot_a], sequence_ / kLayersSlots & 1);
-    const uint32_t a = ring_ + shared_.places[slot_a].Row(min(g_, rows_a - 1), row_bytes);
+    const uint32_t a = ring_ + Wait(0).Row(min(g_, rows_a - 1), row_bytes);
     uint32_t b = a;
-    if (rows_b > 0) {
-      WaitCopyBarrier(&shared_.full[slot_b], (sequence_ + 1) / kLayersSlots & 1);
-      b = ring_ + shared_.places[slot_b].Row(min(g_, rows_b - 1), row_bytes);
-    }
+    if (rows_b > 0) b = ring_ + Wait(1).Row(min(g_, rows_b - 1), row_bytes);
 #pragma unroll
     for (int j = 0; j < 2; ++j) {
 #pragma unroll
@@ -125,18 +103,6 @@ class Multiplier {
     }
     Skip(rows_b > 0);
   }
-  // Of chunks that the warp has no columns of.
-  __device__ __forceinline__ void Skip(bool both) { sequence_ += both ? 2 : 1; }
-  // Lets the copying warp have a chunk, or two: after what was loaded has been used.
-  __device__ __forceinline__ void Release(bool both) {
-    __syncwarp();
-    if (threadIdx.x % kWarp == 0) {
-      ArriveCopyBarrier(&shared_.empty[released_ % kLayersSlots], 1);
-      if (both) ArriveCopyBarrier(&shared_.empty[(released_ + 1) % kLayersSlots], 1);
-    }
-    released_ += both ? 2 : 1;
-  }
-
   // Piece `piece` of x.
   template <int kColumns>
   __device__ __forceinline__ void LoadX(PieceX<kColumns>& to, int piece) const {
@@ -244,15 +210,8 @@ class Multiplier {
  private:
   static constexpr int kShareBytes = 2 * kLayersShare;
 
-  __device__ __forceinline__ bool Landed(uint32_t sequence) const {
-    return TestCopyBarrier(&shared_.full[sequence % kLayersSlots], sequence / kLayersSlots & 1);
-  }
-
-  RingShared& shared_;
   const int g_, t_, swap_;
-  uint32_t ring_, x_;      // the lane's places in shared memory
-  uint32_t sequence_ = 0;  // the next to load
-  uint32_t released_ = 0;  // the next to let go
+  uint32_t ring_, x_;  // the lane's places in shared memory
 };
 
 }  // namespace sirocco::cuda::SIROCCO_CUDA_PATH

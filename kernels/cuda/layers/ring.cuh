@@ -72,6 +72,13 @@ struct ChunkPlace {
   }
 };
 
+// The bytes from the ring's first to a chunk's row, where each two rows have a pad behind them.
+template <int kPad>
+__device__ __forceinline__ int RowAt(const ChunkPlace& place, int row, int row_bytes) {
+  if constexpr (kPad == 0) return place.Row(row, row_bytes);
+  return place.Row(row / 2, 2 * row_bytes + kPad) + row % 2 * row_bytes;
+}
+
 struct RingShared {
   uint64_t full[kLayersSlots];
   uint64_t empty[kLayersSlots];
@@ -79,7 +86,9 @@ struct RingShared {
   int32_t sizes[kLayersSlots];  // the copying warp's
 };
 
-// The copying warp's: all its lanes call all of it alike.
+// The copying warp's: all its lanes call all of it alike. kPad: 0, or bytes behind each two rows of
+// a chunk that nothing is copied to.
+template <int kPad>
 class RingWriter {
  public:
   // under_way: bytes that are asked for and not there, at most, but for a chunk that is larger.
@@ -93,17 +102,52 @@ class RingWriter {
 
   // Begins a chunk of `rows` rows when there is room; then PutRun or PutRows give them.
   __device__ __forceinline__ void Begin(int rows, int row_bytes) {
-    const int all = rows * row_bytes;
+    row_bytes_ = row_bytes;
+    if constexpr (kPad == 0) {
+      Begin(rows, row_bytes, rows * row_bytes);
+    } else {
+      Begin((rows + 1) / 2, 2 * row_bytes + kPad, rows * row_bytes);
+    }
+  }
+  // Rows `row` ... `row + rows - 1` of the chunk, which follow each other at `from`; with a pad, `row`
+  // is 0.
+  __device__ __forceinline__ void PutRun(const void* from, int row, int rows) {
+    if constexpr (kPad > 0) {
+      const int first = 2 * lane_;
+      if (first < rows) {
+        CopyBulk(ring_ + RowAt<kPad>(place_, first, row_bytes_),
+                 static_cast<const unsigned char*>(from) + first * row_bytes_,
+                 static_cast<uint32_t>(min(2, rows - first) * row_bytes_), &shared_.full[slot_],
+                 policy_);
+      }
+      return;
+    }
+    const int before = min(max(place_.before - row, 0), rows);
+    const unsigned char* const at = static_cast<const unsigned char*>(from);
+    if (lane_ == 0 && before > 0) Copy(row, at, before);
+    if (lane_ == 1 && rows > before) {
+      Copy(row + before, at + before * row_bytes_, rows - before);
+    }
+  }
+  // The chunk's rows, each where its lane says.
+  __device__ __forceinline__ void PutRows(const void* from, int rows) {
+    if (lane_ < rows) Copy(lane_, from, 1);
+  }
+
+ private:
+  // The same of units of one row, or of two and a pad.
+  __device__ __forceinline__ void Begin(int units, int unit_bytes, int bytes) {
+    const int all = units * unit_bytes;
     int size = all;
-    if (at_ + row_bytes > capacity_) {
+    if (at_ + unit_bytes > capacity_) {
       size += capacity_ - at_;
       at_ = 0;
     }
-    place_ = {at_, rows};
+    place_ = {at_, units};
     if (at_ + all > capacity_) {
-      place_.before = (capacity_ - at_) / row_bytes;
-      size += capacity_ - at_ - place_.before * row_bytes;
-      at_ = all - place_.before * row_bytes;
+      place_.before = (capacity_ - at_) / unit_bytes;
+      size += capacity_ - at_ - place_.before * unit_bytes;
+      at_ = all - place_.before * unit_bytes;
     } else {
       at_ += all;
     }
@@ -121,37 +165,21 @@ class RingWriter {
     flying_ += size;
     slot_ = sequence_ % kLayersSlots;
     used_ += size;
-    row_bytes_ = row_bytes;
     ++sequence_;
     if (lane_ == 0) {
       shared_.sizes[slot_] = size;
       shared_.places[slot_] = place_;
-      ExpectCopies(&shared_.full[slot_], static_cast<uint32_t>(all));
+      ExpectCopies(&shared_.full[slot_], static_cast<uint32_t>(bytes));
     }
     __syncwarp();
   }
-  // Rows `row` ... `row + rows - 1` of the chunk, which follow each other at `from`.
-  __device__ __forceinline__ void PutRun(const void* from, int row, int rows) {
-    const int before = min(max(place_.before - row, 0), rows);
-    const unsigned char* const at = static_cast<const unsigned char*>(from);
-    if (lane_ == 0 && before > 0) Copy(row, at, before);
-    if (lane_ == 1 && rows > before) {
-      Copy(row + before, at + before * row_bytes_, rows - before);
-    }
-  }
-  // The chunk's rows, each where its lane says.
-  __device__ __forceinline__ void PutRows(const void* from, int rows) {
-    if (lane_ < rows) Copy(lane_, from, 1);
-  }
-
- private:
   __device__ __forceinline__ void Landed() {
     flying_ -= shared_.sizes[landed_ % kLayersSlots];
     ++landed_;
   }
   __device__ __forceinline__ void Copy(int row, const void* from, int rows) {
-    CopyBulk(ring_ + place_.Row(row, row_bytes_), from, static_cast<uint32_t>(rows * row_bytes_),
-             &shared_.full[slot_], policy_);
+    CopyBulk(ring_ + RowAt<kPad>(place_, row, row_bytes_), from,
+             static_cast<uint32_t>(rows * row_bytes_), &shared_.full[slot_], policy_);
   }
 
   RingShared& shared_;

@@ -45,6 +45,9 @@ struct LayersShape {
   static constexpr int PieceColumns(int product) {
     return Columns(product) < kPiece ? Columns(product) : kPiece + 0;
   }
+  static constexpr int kRowsPad = 0;             // RingWriter's
+  static constexpr int kTileRows = kLayersRows;  // of a chunk, but of gate and up
+  static constexpr int RowBytes(int product) { return 2 * PieceColumns(product); }
 
   // Columns of activations that a matrix instruction multiplies at once: of the stream, and, where
   // there are post-norms, of what is added to it.

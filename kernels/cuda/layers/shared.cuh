@@ -1,33 +1,15 @@
-// What the warps of a block of layers.cu share, and what the blocks do.
+// What the warps of a block of layers.cu share.
 #pragma once
 
 #include <cstdint>
 
 #include "kernels/cuda/common.cuh"
 #include "kernels/cuda/layers/attention.cuh"
-#include "kernels/cuda/layers/layers.h"
+#include "kernels/cuda/layers/exchange.cuh"
 #include "kernels/cuda/layers/ring.cuh"
 #include "kernels/cuda/layers/shape.h"
 
 namespace sirocco::cuda::SIROCCO_CUDA_PATH {
-
-using Element = __nv_bfloat16;
-
-// [2][words] after it, of which the first half is even layers'.
-struct LayersExchange {
-  uint32_t layers;  // so far, of all launches: of all layers, or of one
-  uint32_t unused[31];
-  // Blocks that have left their words, of all layers so far; a line of the cache each.
-  uint32_t counts[5][32];
-};
-enum Exchange : int { kQkvCount, kPartsCount, kOutputCount, kActivatedCount, kDownCount };
-
-struct LayersArgs {
-  DecoderLayersParams p;
-  LayersTuning tuning;
-  int32_t blocks;
-  int32_t ring_bytes;
-};
 
 // Warps that multiply and attend, one that adds up, one that copies.
 template <typename S>

@@ -35,6 +35,13 @@ __device__ __forceinline__ TwoWords LoadTwoWords(const uint64_t* from) {
   return words;
 }
 
+__device__ __forceinline__ void StoreTwoWords(uint64_t* to, float a, float b, uint32_t tag) {
+  const uint64_t low = uint64_t{tag} << 32 | __float_as_uint(a);
+  const uint64_t high = uint64_t{tag} << 32 | __float_as_uint(b);
+  asm volatile("st.relaxed.gpu.global.v2.b64 [%0], {%1, %2};" ::"l"(to), "l"(low), "l"(high)
+               : "memory");
+}
+
 // 16 bytes as one: three values of 32 bits and a tag.
 struct WideWord {
   uint64_t at[2];

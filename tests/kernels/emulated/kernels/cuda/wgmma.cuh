@@ -21,5 +21,7 @@ template <int kPending>
 void WaitForProducts() {
   emulated::WaitGroups(emulated::Later::kProducts, kPending);
 }
+template <int kCount>
+void Settle(float (&)[kCount]) {}
 
 }  // namespace sirocco::cuda::SIROCCO_CUDA_PATH
