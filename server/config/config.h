@@ -28,7 +28,7 @@ struct Config {
   std::optional<int64_t> kv_cache_memory;  // bytes
   double memory_fraction = 0.9;
   int64_t block_size = 16;
-  int64_t prefill_chunk_size = 512;
+  int64_t prefill_chunk_size = 1024;
   double itl_factor = 3;
   int64_t max_queue_size = 1024;
   std::optional<int64_t> max_queue_tokens;

@@ -118,7 +118,7 @@ class TestKeys:
         assert effective["max_batch_size"].split()[0] == "5"
         assert effective["max_length"].split()[0] == "200"
         assert effective["block_size"].split()[0] == "32"
-        assert effective["prefill_chunk_size"].split()[0] == "512"
+        assert effective["prefill_chunk_size"].split()[0] == "1024"
 
     def test_effective_configuration_is_a_configuration(self, bare_model, tmp_path):
         first = run_cli("check-config", *bare_model, "--max-batch-size", 5)
