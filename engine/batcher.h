@@ -8,7 +8,8 @@
 // both they take turns. So who comes waits for no more than what is launched, a first token does
 // not wait for the others' next ones, and of each two steps together itl_factor bounds the time:
 // of each two, or, for the prompt of a client that was given less than those who decode, of a dozen
-// on average (prompt_turns.h).
+// on average (prompt_turns.h). What is bounded so is measured by steps of the batch that is soon
+// there (StepCost::Beside), so that hundreds who come at once are read in few groups.
 //
 // A client has no more of its prompts in lanes than a step may take, so that the prompt of another,
 // who comes now, waits for no more than that; and where it has more lanes than its weight gives it,
@@ -67,7 +68,10 @@ namespace sirocco {
 struct BatcherOptions {
   int32_t max_batch_size = 1;        // lanes
   int32_t prefill_chunk_size = 512;  // prompt tokens a step
-  double itl_factor = 3;             // while others decode, no round longer than so many of theirs
+  // Rows that the executor fills a step of prompts up to, ascending; with more tokens, or where
+  // there are none, it has as many rows as tokens.
+  std::vector<int32_t> prefill_sizes = {};
+  double itl_factor = 3;  // while others decode, no round longer than so many of theirs
   int32_t block_size = 16;
   std::vector<int32_t> kv_blocks;                     // of each layer group
   std::vector<LayerGroup> groups = {};                // as EngineOptions'
@@ -290,8 +294,10 @@ class Batcher {
   // Those that decode, when a step is planned.
   struct {
     bool any = false;
-    int32_t priority = 0;  // the highest
-    double served = 0;     // of their clients the least
+    int32_t priority = 0;    // the highest
+    double served = 0;       // of their clients the least
+    int32_t joined = 0;      // rows, with those whose prompts a few steps might end
+    int32_t first_left = 0;  // prompt tokens of the oldest that has some
   } batch_;
   // A lane comes back from a sequence in flight, or was taken from one, for the queue's head, whose
   // client has fewer than its share: the next step is planned when it can have it.

@@ -8,6 +8,9 @@
 namespace sirocco {
 namespace {
 
+// Steps of prompts that are soon, to those that decode.
+constexpr int64_t kSoon = 8;
+
 absl::Status CheckSize(const char* what, size_t got, size_t planned) {
   if (got == planned) return absl::OkStatus();
   return absl::InternalError(
@@ -77,13 +80,25 @@ Sequence* Batcher::NextToPrefill() {
 
 void Batcher::LookAtBatch() {
   batch_ = {};
+  int64_t left = kSoon * options_.prefill_chunk_size;  // in the order of age
   for (const std::unique_ptr<Sequence>& sequence : running_) {
+    if (sequence->prefilling() && left > 0) {
+      if (batch_.first_left == 0) batch_.first_left = sequence->left_to_prefill();
+      left -= sequence->left_to_prefill();
+      batch_.joined += left >= 0 ? 1 : 0;
+    }
     if (!sequence->decoding()) continue;
+    ++batch_.joined;
     const int32_t priority = sequence->context().request.priority;
     const double served = sequence->share()->served;
     batch_.priority = batch_.any ? std::max(batch_.priority, priority) : priority;
     batch_.served = batch_.any ? std::min(batch_.served, served) : served;
     batch_.any = true;
+  }
+  if (waiting_tokens_ > 0 && left > 0) {
+    const int64_t ended = left * waiting_requests_ / waiting_tokens_;  // by their mean length
+    const int64_t start = std::min<int64_t>(waiting_requests_, free_lanes_.size());
+    batch_.joined += static_cast<int32_t>(std::min(ended, start));
   }
 }
 
@@ -96,7 +111,9 @@ bool Batcher::IsBehind(const Sequence& sequence) const {
 PrefillBudget Batcher::BudgetFor(const Sequence* next) const {
   const int32_t most = options_.prefill_chunk_size;
   if (!batch_.any) return cost_.Alone(most);
-  PrefillBudget budget = cost_.Beside(options_.itl_factor, most);
+  PrefillBudget budget = cost_.Beside(options_.itl_factor, most, batch_.joined);
+  // Where not even the first prompt ends in it, a step brings nobody into the batch.
+  if (budget.TokensFrom(0) < batch_.first_left) budget = cost_.Beside(options_.itl_factor, most);
   if (next != nullptr && IsBehind(*next)) {
     budget.Lend(turns_.Loan(budget.allowed()), turns_.had());
   }
@@ -196,7 +213,11 @@ bool Batcher::PlanChunk(Sequence& sequence, PrefillBudget& budget, PlannedStep& 
     // More may be there than when it was admitted.
     sequence.BeginAt(kv_.Share(sequence.blocks(), sequence.SharableNames()));
   }
-  const int32_t most = budget.TokensFrom(sequence.prefilled());
+  int32_t most = budget.TokensFrom(sequence.prefilled());
+  if (most < sequence.left_to_prefill() && !budget.lends()) {
+    budget.FillUp(options_.prefill_sizes, sequence.prefilled());
+    most = budget.TokensFrom(sequence.prefilled());
+  }
   step.full = most == 0;
   if (step.full) return true;
   const int32_t count = IsBehind(sequence) ? PartOf(sequence, most, budget)

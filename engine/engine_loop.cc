@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "graphs/prefill_sizes.h"
 
 namespace sirocco {
 namespace {
@@ -19,8 +20,10 @@ std::optional<PrefixHasher> MakeHasher(const Executor& executor, const EngineOpt
 BatcherOptions ToBatcherOptions(const Executor& executor, const EngineOptions& options,
                                 const std::optional<PrefixHasher>& hasher) {
   const ExecutorOptions& limits = executor.options();
+  const PrefillSizes sizes(limits);
   return {.max_batch_size = limits.max_batch_size,
           .prefill_chunk_size = options.prefill_chunk_size,
+          .prefill_sizes = {sizes.all().begin(), sizes.all().end()},
           .itl_factor = options.itl_factor,
           .block_size = limits.block_size,
           .kv_blocks = limits.kv_blocks,

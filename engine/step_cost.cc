@@ -41,6 +41,9 @@ constexpr double kCautionStep = 0.04;
 constexpr double kHardlySlower = 0.01;
 constexpr double kSlowShare = 0.01;
 constexpr double kMostCaution = 1.4;
+// Of the first steps so many may be slower: the fit knows little then, and what it did not know is
+// not how much steps vary.
+constexpr double kFirstSlow = 3;
 
 }  // namespace
 
@@ -54,6 +57,14 @@ int32_t PrefillBudget::TokensFrom(int32_t position) const {
   return std::max(std::min(least_, tokens_), static_cast<int32_t>(tokens));
 }
 
+void PrefillBudget::FillUp(std::span<const int32_t> sizes, int32_t position) {
+  const int32_t rows = had_ + TokensFrom(position);
+  const auto size = std::lower_bound(sizes.begin(), sizes.end(), rows);
+  if (rows == 0 || size == sizes.end()) return;
+  tokens_ = std::min(tokens_, *size - had_);
+  least_ = tokens_;
+}
+
 void PrefillBudget::Take(int32_t position, int32_t count) {
   PrefillWork work;
   work.Add(position, count);
@@ -61,6 +72,7 @@ void PrefillBudget::Take(int32_t position, int32_t count) {
   seconds_ -= cost;
   taken_ += cost;
   tokens_ -= count;
+  had_ += count;
   least_ = std::max(0, least_ - count);
 }
 
@@ -82,7 +94,7 @@ void PrefillBudget::Reclaim() { seconds_ -= std::exchange(lent_, 0); }
 void StepCost::Add(const PrefillWork& prefill, double prefill_seconds, int32_t decode_rows,
                    double decode_seconds) {
   if (decode_rows > 0 && prefill.tokens > 0) {
-    LearnCaution(prefill, prefill_seconds + decode_seconds);
+    LearnCaution(prefill, decode_rows, prefill_seconds + decode_seconds);
   }
   if (decode_rows > 0) LearnDecode(prefill.tokens > 0, decode_rows, decode_seconds);
   if (prefill.tokens == 0) return;
@@ -110,6 +122,10 @@ void StepCost::LearnDecode(bool beside, int32_t rows, double seconds) {
       slowdown_ += kSlowdownShare * (ratio - slowdown_);
     }
   }
+  // What is known goes along with a batch that grows or shrinks.
+  const double ratio = times_.Ratio(last_decode_.rows, rows);
+  decode_ *= ratio;
+  alone_ *= ratio;
   last_decode_ = {rows, beside, seconds};
   const double slowdown = std::max(1.0, slowdown_);
   const double alone = beside ? seconds / slowdown : seconds;
@@ -120,17 +136,20 @@ void StepCost::LearnDecode(bool beside, int32_t rows, double seconds) {
   }
   decode_ += kDecodeShare * (held_up - decode_);
   alone_ += (beside && alone > alone_ ? kLongerShare : kDecodeShare) * (alone - alone_);
+  times_.Add(rows, alone, /*clear=*/!beside);
 }
 
-void StepCost::LearnCaution(const PrefillWork& prefill, double seconds) {
+void StepCost::LearnCaution(const PrefillWork& prefill, int32_t decode_rows, double seconds) {
   // Of steps that are far from any bound it would only tell how the fit errs where it matters not.
   if (decode_ <= 0 || largest_ == 0 || prefill.tokens < kLeast) return;
   const Terms terms = TermsOf(prefill);
-  double expected = decode_;
+  double expected = decode_ * times_.Ratio(last_decode_.rows, decode_rows);
   for (int i = 0; i < kTerms; ++i) expected += cost_[i] * terms[i];
   const double beyond = seconds / expected - caution_;
-  caution_ += kCautionStep *
-              (beyond > 0 ? std::min(1.0, beyond / kHardlySlower) : -kSlowShare / (1 - kSlowShare));
+  ++cautious_steps_;
+  const double share = std::max(kSlowShare, kFirstSlow / (cautious_steps_ + kFirstSlow));
+  caution_ +=
+      kCautionStep * (beyond > 0 ? std::min(1.0, beyond / kHardlySlower) : -share / (1 - share));
   caution_ = std::clamp(caution_, 1.0, kMostCaution);
 }
 
@@ -173,16 +192,18 @@ void StepCost::Fit() {
   }
 }
 
-PrefillBudget StepCost::Beside(double factor, int32_t most) const {
+PrefillBudget StepCost::Beside(double factor, int32_t most, int32_t joined) const {
   PrefillBudget budget(std::min(kLeast, most));
   budget.least_ = budget.tokens_;
   if (decode_ < 0 || largest_ == 0) return budget;
   const double believed = std::max<double>(kLeast, kReach * largest_);
-  const double bound = factor * alone_ * std::min(1.0, kTail / caution_);
-  const double least = decode_ + small_;
+  const double growth = std::max(1.0, times_.Ratio(last_decode_.rows, joined));
+  const double decode = decode_ * growth;
+  const double bound = factor * alone_ * growth * std::min(1.0, kTail / caution_);
+  const double least = decode + small_;
   budget.seconds_ = small_ > 0 && least > bound
                         ? (kTail - 1) * least + kLeast * cost_[1]  // on top of the start
-                        : bound - decode_ - cost_[0];
+                        : bound - decode - cost_[0];
   if (budget.seconds_ <= 0) return budget;
   budget.tokens_ = static_cast<int32_t>(std::min<double>(most, believed));
   budget.a_token_ = cost_[1];

@@ -14,6 +14,9 @@
 
 #include <array>
 #include <cstdint>
+#include <span>
+
+#include "engine/decode_times.h"
 
 namespace sirocco {
 
@@ -43,6 +46,10 @@ class PrefillBudget {
   // Somebody waits for the step's end: from now on it may become a quarter longer than it is.
   void HoldUpNoMore();
 
+  // It may take no more from this position on than it says, but for what makes the step as large
+  // as the next of `sizes`, which ascend: rows that the device computes anyway.
+  void FillUp(std::span<const int32_t> sizes, int32_t position);
+
   // That it may take at any cost.
   int32_t tokens() const { return tokens_; }
 
@@ -61,6 +68,7 @@ class PrefillBudget {
   friend class StepCost;
 
   int32_t tokens_;
+  int32_t had_ = 0;    // tokens taken
   int32_t least_ = 0;  // tokens that it may take whatever they cost
   // A tokens_'s cost; 0: nothing.
   double a_token_ = 0, a_pair_ = 0;
@@ -87,7 +95,13 @@ class StepCost {
   // step with the least tokens is already longer, as many as make it kTail times as long as that,
   // however much such steps vary: a prefill's start is then most of its cost, and fewer tokens
   // would not make a step shorter, but more steps.
-  PrefillBudget Beside(double factor, int32_t most) const;
+  //
+  // `joined`: rows of the batch when those have come to it whose prompts are soon read; where it
+  // is more than the present batch, its steps are what counts. They are what all will have then,
+  // and where a few decode and hundreds are to be read, each of their own short steps would leave
+  // time for a few prompts, with a start of their own: groups that come and go one after the other
+  // for as long as their clients ask again.
+  PrefillBudget Beside(double factor, int32_t most, int32_t joined = 0) const;
 
   // What a step without a decode batch may take of `most` tokens: who comes meanwhile waits for its
   // end, so it takes kLongest seconds by what is known, or kStarts times a prefill's start, where
@@ -112,12 +126,13 @@ class StepCost {
   static Terms TermsOf(const PrefillWork& work) { return {1, work.tokens, work.pairs}; }
 
   void LearnDecode(bool beside, int32_t rows, double seconds);
-  void LearnCaution(const PrefillWork& prefill, double seconds);
+  void LearnCaution(const PrefillWork& prefill, int32_t decode_rows, double seconds);
   void Fit();
   bool Solve(const std::array<bool, kTerms>& used, Terms* out) const;
 
-  // Of a decode batch, beside prompts and alone; negative: none has ended.
+  // Of a decode batch of last_decode_.rows, beside prompts and alone; negative: none has ended.
   double decode_ = -1, alone_ = -1;
+  DecodeTimes times_;
   double slowdown_ = 1;
   // The decode part of the step before, for its ratio to one of as many rows; 0 rows: none.
   struct {
@@ -132,6 +147,7 @@ class StepCost {
   double largest_ = 0;  // prefill of late, in tokens; 0: there was none
   double small_ = 0;    // seconds of a prefill of few tokens; 0: not known
   double caution_ = 1;
+  int64_t cautious_steps_ = 0;  // that it was learned of
 };
 
 }  // namespace sirocco

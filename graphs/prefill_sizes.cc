@@ -8,12 +8,19 @@ namespace sirocco {
 namespace {
 
 // Up to the second, products read their weights once whatever the rows (CUDA: panels of 32 and of
-// 64 rows), so filling up costs next to nothing. Beyond, a row is 1 to 2 us of a model of 1B, so
-// sizes lie as close as their memory allows.
+// 64 rows), so filling up costs next to nothing. Beyond, a row is 2 to 5 us of a model of 1B, so
+// sizes lie as close as their memory allows; further apart from kDense on, where steps are read
+// full and only the last of many is filled up.
 constexpr int32_t kFirst = 32;
 constexpr int32_t kStep = 64;
+constexpr int32_t kDense = 512;
 // With more rows the device takes longer than the host does to launch them.
-constexpr int32_t kLast = 512;
+constexpr int32_t kLast = 1024;
+
+int32_t After(int32_t size) {
+  if (size < kStep) return kStep;
+  return size + (size < kDense ? kStep : 2 * kStep);
+}
 
 }  // namespace
 
@@ -22,7 +29,7 @@ PrefillSizes::PrefillSizes(const ExecutorOptions& options) : max_length_(options
     return;
   }
   const int32_t last = std::min(kLast, options.prefill_chunk_size);
-  for (int32_t size = kFirst; size < last; size = size < kStep ? kStep : size + kStep) {
+  for (int32_t size = kFirst; size < last; size = After(size)) {
     sizes_.push_back(size);
   }
   sizes_.push_back(last);

@@ -253,63 +253,6 @@ TEST_F(BatcherTest, FewPromptTokensWaitForCompany) {
   ExpectEmpty();
 }
 
-// Connections that send a short prompt as soon as they have an answer of 256 tokens, with what a
-// model of a billion parameters takes on a large GPU: they all begin at once, and by and by come
-// one after the other. What prompts take of the time between tokens is little.
-TEST_F(BatcherTest, PromptsOfAClosedLoopTakeLittleOfTheBatchsTime) {
-  constexpr int kConnections = 64, kRounds = 4, kTokens = 256;
-  seconds_a_prefill_ = 0.0015;
-  seconds_a_prompt_token_ = 0.0000048;
-  seconds_a_decode_ = 0.00115;
-  seconds_a_row_ = 0.0000047;
-  batcher_ = std::make_unique<Batcher>(BatcherOptions{.max_batch_size = kConnections,
-                                                      .prefill_chunk_size = 512,
-                                                      .block_size = 16,
-                                                      .kv_blocks = {kConnections * 20},
-                                                      .run_ahead = 1});
-  std::multiset<double> sends;
-  for (int i = 0; i < kConnections; ++i) sends.insert(0.006 * i / kConnections);
-  struct Asked {
-    double sent = 0, first = 0;
-  };
-  std::map<uint64_t, Asked> asked;
-  std::vector<double> waited, between;  // seconds: for the first token, a token
-  int left = kConnections * (kRounds - 1);
-  int prompt_steps = 0;
-  double now = 0;
-  while (!sends.empty() || !batcher_->empty()) {
-    for (; !sends.empty() && *sends.begin() <= now; sends.erase(sends.begin())) {
-      asked[Enqueue(20, kTokens)->number].sent = *sends.begin();
-    }
-    batcher_->Admit();
-    const std::pair planned = Plan();
-    prompt_steps += planned.first > 0 ? 1 : 0;
-    if (batcher_->in_flight() == 0) {
-      now = *sends.begin();
-    } else if (batcher_->in_flight() > 1 || planned == std::pair(0, 0)) {
-      ASSERT_TRUE(Finish().ok());
-      now += took_;
-      for (const auto& [which, role] : Tokens()) {
-        Asked& request = asked[which.first];
-        if (request.first == 0) {
-          request.first = now;
-          waited.push_back(now - request.sent);
-        } else if (role == TokenRole::kLast) {
-          between.push_back((now - request.first) / (kTokens - 1));
-          if (left-- > 0) sends.insert(now + 0.0005);
-        }
-      }
-    }
-  }
-  ASSERT_EQ(between.size(), size_t{kConnections * kRounds});
-  std::sort(between.begin(), between.end());
-  std::sort(waited.begin(), waited.end());
-  const double alone = seconds_a_decode_ + kConnections * seconds_a_row_;
-  EXPECT_LE(between[between.size() / 2], alone / 0.964);
-  EXPECT_LE(waited[waited.size() / 2], 0.008);
-  EXPECT_LE(prompt_steps, 38);  // 42 if nothing waited for company
-}
-
 TEST_F(BatcherTest, ALaneIsTakenBackForAClientThatHasFewer) {
   Make(4, 100);
   const auto enqueue = [&](const char* client) {

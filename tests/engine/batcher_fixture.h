@@ -58,17 +58,16 @@ class BatcherTest : public testing::Test {
     score.token_id = token;
     size_t samples = 0;
     size_t scores = 0;
-    double prefill_seconds = 0;
+    int32_t prompt_tokens = 0;
     for (const PrefillChunk& chunk : plans_.front().prefill.chunks) {
       samples += chunk.sample ? 1 : 0;
       scores += chunk.score_count;
-      prefill_seconds += chunk.count * seconds_a_prompt_token_;
+      prompt_tokens += chunk.count;
     }
-    if (prefill_seconds > 0) prefill_seconds += seconds_a_prefill_;
+    const double prefill_seconds = prompt_tokens == 0 ? 0 : PrefillSeconds(prompt_tokens);
     const std::vector<TokenScore> sampled(samples, score), scored(scores, score);
     const std::vector<TokenScore> decoded(plans_.front().decode.lanes.size(), score);
-    const double decode_seconds =
-        decoded.empty() ? 0 : seconds_a_decode_ + decoded.size() * seconds_a_row_;
+    const double decode_seconds = decoded.empty() ? 0 : DecodeSeconds(decoded.size());
     took_ = prefill_seconds + decode_seconds;
     plans_.pop_front();
     events_.clear();
@@ -105,8 +104,16 @@ class BatcherTest : public testing::Test {
     EXPECT_EQ(gauges.kv_blocks_used, 0);
   }
 
-  using Ids = std::vector<std::pair<uint64_t, int32_t>>;
   // What steps take.
+  virtual double PrefillSeconds(int32_t tokens) const {
+    const double seconds = tokens * seconds_a_prompt_token_;
+    return seconds > 0 ? seconds + seconds_a_prefill_ : 0;
+  }
+  virtual double DecodeSeconds(size_t rows) const {
+    return seconds_a_decode_ + rows * seconds_a_row_;
+  }
+
+  using Ids = std::vector<std::pair<uint64_t, int32_t>>;
   double seconds_a_prefill_ = 0, seconds_a_prompt_token_ = 0;
   double seconds_a_decode_ = 0, seconds_a_row_ = 0;
   double took_ = 0;  // the last step

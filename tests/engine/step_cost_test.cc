@@ -290,6 +290,62 @@ TEST_F(StepCostTest, ABatchThatHasGrownIsBelieved) {
   EXPECT_GE(cost_.Beside(kFactor, kMost).TokensFrom(0), 300);
 }
 
+// Where many prompts are soon read, the batch that it will be counts, as far as such were seen.
+TEST_F(StepCostTest, ABatchThatOthersJoinAllowsWhatItWillHave) {
+  device_.a_token = 0.0001;
+  const PrefillWork work = Device::WorkOf(0, 200);
+  cost_.Add(work, device_.Prefill(work), 0, 0);
+  for (int i = 0; i < 60; ++i) cost_.Add({}, 0, 64, 2 * kDecode);
+  for (int i = 0; i < 60; ++i) cost_.Add({}, 0, 4, kDecode);
+  const auto tokens = [&](int32_t joined) {
+    return cost_.Beside(kFactor, 1024, joined).TokensFrom(0);
+  };
+  EXPECT_NEAR(tokens(0), 200, 2);
+  EXPECT_EQ(tokens(1), tokens(0));
+  EXPECT_EQ(tokens(4), tokens(0));
+  EXPECT_NEAR(tokens(34), 300, 3);
+  EXPECT_NEAR(tokens(64), 400, 4);
+  EXPECT_EQ(tokens(500), tokens(64));
+}
+
+// What is known of the sizes that a batch had before is believed at once, prompts beside or not.
+TEST_F(StepCostTest, ABatchOfASizeThatWasSeenIsKnown) {
+  device_.a_token = 0.0001;
+  const PrefillWork work = Device::WorkOf(0, 200);
+  cost_.Add(work, device_.Prefill(work), 0, 0);
+  for (int i = 0; i < 60; ++i) cost_.Add({}, 0, 64, 2 * kDecode);
+  for (int i = 0; i < 60; ++i) cost_.Add({}, 0, 4, kDecode);
+  cost_.Add(work, device_.Prefill(work), 64, 2 * kDecode);
+  EXPECT_NEAR(cost_.Beside(kFactor, 1024).TokensFrom(0), 400, 4);
+  EXPECT_NEAR(cost_.caution(), 1, 0.001);  // it was foreseen
+  cost_.Add(work, device_.Prefill(work), 4, kDecode);
+  EXPECT_NEAR(cost_.Beside(kFactor, 1024).TokensFrom(0), 200, 2);
+}
+
+// Rows that the device computes anyway are taken, and no more than there may be.
+TEST_F(StepCostTest, AStepIsFilledUpWithTokens) {
+  device_.a_token = 0.0001;
+  Prompt(2000);
+  DecodeAlone(20);
+  const std::vector<int32_t> sizes = {32, 64, 128, 256, 384};
+  PrefillBudget budget = cost_.Beside(kFactor, kMost);
+  EXPECT_NEAR(budget.TokensFrom(0), 200, 4);
+  budget.Take(0, 100);
+  budget.FillUp(sizes, 0);
+  EXPECT_EQ(budget.TokensFrom(0), 156);
+  budget.Take(0, 150);
+  EXPECT_EQ(budget.TokensFrom(1000), 6);
+  budget.Take(0, 6);
+  EXPECT_EQ(budget.TokensFrom(0), 0);
+
+  PrefillBudget full = cost_.Beside(kFactor, 220);
+  full.FillUp(sizes, 0);
+  EXPECT_EQ(full.TokensFrom(0), 220);
+  PrefillBudget beyond = cost_.Beside(kFactor, kMost);
+  beyond.FillUp({}, 0);
+  EXPECT_NEAR(beyond.TokensFrom(0), 200, 4);
+}
+
 // One step in 100 may be slower than the bound with its tail says, half of them are not slower than
 // the bound itself: whatever the noise, and whatever its tail.
 TEST_F(StepCostTest, NoiseIsAllowedFor) {
@@ -344,6 +400,17 @@ TEST_F(StepCostTest, CautionGoesWithTheNoise) {
   device_.noise = [] { return 1.0; };
   for (int prompt = 0; prompt < 15; ++prompt) Prompt(8000);
   EXPECT_LT(cost_.caution(), 1.01);
+}
+
+// Of the first steps some are slower than a fit that knows little expects: it soon counts no more.
+TEST_F(StepCostTest, WhatTheFirstStepsRaiseIsForgotten) {
+  device_.a_token = 0.0001;
+  cost_.Add(Device::WorkOf(0, 16), 0.0001, 0, 0);  // an estimate far too low
+  DecodeAlone(5);
+  for (int step = 0; step < 7; ++step) Step(0);
+  EXPECT_GT(cost_.caution(), 1.2);
+  for (int step = 0; step < 80; ++step) Step(0);
+  EXPECT_LT(cost_.caution(), StepCost::kTail);
 }
 
 TEST_F(StepCostTest, ItFollowsADeviceWhoseTimesChange) {

@@ -276,13 +276,15 @@ TEST_P(ExecutorTest, WhatIsNotRecordedIsLaunchedAndCounted) {
   ExecutorOptions options = SmallOptions(GetParam());
   options.fill_prefill = true;
   options.max_length = 1000;
-  options.prefill_chunk_size = 800;
+  options.prefill_chunk_size = 1200;
   ASSERT_TRUE(Create(options).ok());
   StartLane(0, 600);
+  StartLane(1, 500);
   device_.run.clear();
-  const std::vector<PrefillChunk> chunks = {{.lane = 0, .count = 600, .sample = true}};
+  const std::vector<PrefillChunk> chunks = {{.lane = 0, .count = 600, .sample = true},
+                                            {.lane = 1, .count = 500, .sample = true}};
   ASSERT_TRUE(executor_->Prefill({.chunks = chunks}).ok());
-  EXPECT_EQ(device_.Ran<PrefillAttentionParams>().at(0).rows, 600);
+  EXPECT_EQ(device_.Ran<PrefillAttentionParams>().at(0).rows, 1100);
   EXPECT_EQ(executor_->stats().prefill_launches, 1u);
   EXPECT_EQ(executor_->stats().prefill_replays, 0u);
   EXPECT_EQ(executor_->stats().prefill_filling_rows, 0u);

@@ -29,6 +29,20 @@ TEST(PrefillSizesTest, AStepIsFilledUpToTheNextOne) {
   EXPECT_EQ(sizes.most_filling(), 63);
 }
 
+TEST(PrefillSizesTest, ManyRowsLieFurtherApart) {
+  ExecutorOptions options = Options();
+  options.prefill_chunk_size = 1024;
+  const PrefillSizes sizes(options);
+  EXPECT_THAT(sizes.all(),
+              ElementsAre(32, 64, 128, 192, 256, 320, 384, 448, 512, 640, 768, 896, 1024));
+  EXPECT_EQ(sizes.Of(513), 640);
+  EXPECT_EQ(sizes.Of(1025), 1025);
+  EXPECT_EQ(sizes.most_filling(), 127);
+  options.prefill_chunk_size = 700;
+  EXPECT_EQ(PrefillSizes(options).all().back(), 700);
+  EXPECT_EQ(PrefillSizes(options).Of(641), 700);
+}
+
 TEST(PrefillSizesTest, TheLastIsTheLargestStep) {
   ExecutorOptions options = Options();
   options.prefill_chunk_size = 100;
@@ -42,7 +56,7 @@ TEST(PrefillSizesTest, TheLastIsTheLargestStep) {
   EXPECT_THAT(PrefillSizes(options).all(), ElementsAre(1));
   EXPECT_EQ(PrefillSizes(options).most_filling(), 0);
   options.prefill_chunk_size = 65536;
-  EXPECT_EQ(PrefillSizes(options).all().back(), 512);
+  EXPECT_EQ(PrefillSizes(options).all().back(), 1024);
 }
 
 // Of a lane's positions there are no more.
