@@ -144,6 +144,7 @@ cudaError_t Launch(const DecoderLayersParams& p, const LaunchContext& context,
     attributes[config.numAttrs++].val.programmaticStreamSerializationAllowed = 1;
   }
   LayersArgs args{p, tuning, blocks, kRing};
+  if (tuning.under_way < 0) args.tuning.under_way = S::kUnderWay;
   if (tuning.missing < 0) args.tuning.missing = S::kMissing;
   return cudaLaunchKernelEx(&config, kernel, args);
 }
