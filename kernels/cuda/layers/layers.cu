@@ -121,8 +121,8 @@ cudaError_t Launch(const DecoderLayersParams& p, const LaunchContext& context,
   static_assert(kRing >= 4 * kLayersRows * 2 * S::kPiece);
   const int blocks = context.multiprocessors;
   if (!Fits<S>(blocks)) return cudaErrorNotSupported;
-  const auto kernel =
-      p.layer.counter != nullptr ? LayersKernel<S, true> : LayersKernel<S, false>;
+  const bool one = p.layer.counter != nullptr;
+  const auto kernel = one ? LayersKernel<S, true> : LayersKernel<S, false>;
   if (const cudaError_t error = AllowShared(kernel, kMostShared); error != cudaSuccess) {
     return error;
   }
@@ -144,6 +144,9 @@ cudaError_t Launch(const DecoderLayersParams& p, const LaunchContext& context,
     attributes[config.numAttrs++].val.programmaticStreamSerializationAllowed = 1;
   }
   LayersArgs args{p, tuning, blocks, kRing};
+  if (tuning.under_way < 0) {
+    args.tuning.under_way = one ? S::kUnderWayOfOne : S::kUnderWay;
+  }
   if (tuning.missing < 0) args.tuning.missing = S::kMissing;
   return cudaLaunchKernelEx(&config, kernel, args);
 }

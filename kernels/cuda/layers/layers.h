@@ -11,8 +11,8 @@ namespace sirocco::cuda {
 // What may be tuned.
 struct LayersTuning {
   // Bytes of weights that a block has asked for and not got, at most: what waits for words waits
-  // behind them.
-  int32_t under_way = 40 * 1024;
+  // behind them. -1: the shape's own.
+  int32_t under_way = -1;
   // How many of the blocks that leave words need not have done so when others begin to look for
   // them. The fewer, the later; the more, the more often all words are read. -1: the shape's own.
   int32_t missing = -1;

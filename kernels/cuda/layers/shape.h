@@ -30,7 +30,11 @@ struct LayersShape {
                        kIntermediate = kIntermediate_, kRows = kRows_, kWarps = kWarps_,
                        kParts = kParts_;
   static constexpr bool kPost = kPost_;
-  static constexpr int kMissing = kPost ? 16 : 32;  // LayersTuning::missing, as measured
+  // LayersTuning's, as measured. Under way: two chunks, or all that the ring holds.
+  static constexpr int kMissing = kPost ? 16 : 32;
+  static constexpr int kUnderWayOfOne =  // layer
+      std::max(40 * 1024, 2 * kLayersRows * 2 * kWarps * kLayersShare);
+  static constexpr int kUnderWay = kPost ? 1 << 20 : kUnderWayOfOne;
   static constexpr int kQRows = kHeads * kDim, kKvRows = kKvHeads * kDim;
   static constexpr int kQkvRows = kQRows + 2 * kKvRows;
   static constexpr int kPiece = kWarps * kLayersShare;

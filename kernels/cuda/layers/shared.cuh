@@ -20,7 +20,7 @@ template <typename S>
 struct BlockShared {
   alignas(128) Element x[S::kWarps][S::kXPieces * kLayersShare];
   alignas(16) float partials[kLayersPartials][S::kWarps][16 * S::kStreamColumns];
-  float stats[S::kWarps][S::kStats];
+  alignas(16) float stats[S::kWarps][kWarp][S::kStats];
   float2 factors[2][S::kRows];  // of what is added; of the sums
   BlockRun runs[4];
   LayerParams layers[2];

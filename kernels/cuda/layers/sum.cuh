@@ -12,6 +12,38 @@
 
 namespace sirocco::cuda::SIROCCO_CUDA_PATH {
 
+// Sums over the warp of kCount values, of which lane l < kCount has one afterwards: which one,
+// PlaceOf.
+template <int kCount>
+__device__ __forceinline__ float SumEach(float (&values)[kCount]) {
+  const int lane = static_cast<int>(threadIdx.x) % kWarp;
+  int bit = 1;
+#pragma unroll
+  for (int count = kCount; count > 1; count /= 2) {
+    const bool upper = lane & bit;
+#pragma unroll
+    for (int i = 0; i < count / 2; ++i) {
+      const float send = upper ? values[i] : values[i + count / 2];
+      const float keep = upper ? values[i + count / 2] : values[i];
+      values[i] = keep + __shfl_xor_sync(kAllLanes, send, bit);
+    }
+    bit *= 2;
+  }
+  float sum = values[0];
+#pragma unroll
+  for (; bit < kWarp; bit *= 2) sum += __shfl_xor_sync(kAllLanes, sum, bit);
+  return sum;
+}
+template <int kCount>
+__device__ __forceinline__ int PlaceOf(int lane) {
+  int place = 0;
+#pragma unroll
+  for (int count = kCount, bit = 1; count > 1; count /= 2, bit *= 2) {
+    if (lane & bit) place += count / 2;
+  }
+  return place;
+}
+
 template <typename S, bool kOne>
 struct Summer {
   const LayersArgs& args;
@@ -82,35 +114,46 @@ struct Summer {
     }
   }
 
-  // What norms divide by, from the warps' sums of squares; the k-th time.
+  // What norms divide by, from the lanes' sums of squares; the k-th time. Added up here, beside the
+  // workers' products, not before them.
   __device__ __forceinline__ void TakeStats(int k) {
     WaitCopyBarrier(&shared.stats_full, k & 1);
     constexpr int kStats = S::kStats;
-    float sum = 0;
-    const int of = lane % kStats;
+    float values[kStats] = {};
 #pragma unroll
-    for (int w = 0; w < S::kWarps; w += kWarp / kStats) {
-      const int from = w + lane / kStats;
-      if (from < S::kWarps) sum += shared.stats[from][of];
-    }
+    for (int w = 0; w < S::kWarps; ++w) {
+      const auto& of = shared.stats[w][lane];
+      if constexpr (kStats % 4 == 0) {
 #pragma unroll
-    for (int offset = kStats; offset < kWarp; offset *= 2) {
-      sum += __shfl_xor_sync(kAllLanes, sum, offset);
+        for (int i = 0; i < kStats; i += 4) {
+          const float4 four = *reinterpret_cast<const float4*>(&of[i]);
+          values[i] += four.x;
+          values[i + 1] += four.y;
+          values[i + 2] += four.z;
+          values[i + 3] += four.w;
+        }
+      } else {
+#pragma unroll
+        for (int i = 0; i < kStats; ++i) values[i] += of[i];
+      }
     }
+    const float own = SumEach<kStats>(values);
+    // PlaceOf is its own inverse.
+    const auto sum = [&](int i) { return __shfl_sync(kAllLanes, own, PlaceOf<kStats>(i)); };
     constexpr float kInverseWidth = 1.0f / S::kHidden;
 #pragma unroll
     for (int r = 0; r < S::kRows; ++r) {
       if constexpr (S::kPost) {
-        const float dd = __shfl_sync(kAllLanes, sum, 4 * r);
-        const float aa = __shfl_sync(kAllLanes, sum, 4 * r + 1);
-        const float hh = __shfl_sync(kAllLanes, sum, 4 * r + 2);
-        const float ha = __shfl_sync(kAllLanes, sum, 4 * r + 3);
+        const float dd = sum(4 * r);
+        const float aa = sum(4 * r + 1);
+        const float hh = sum(4 * r + 2);
+        const float ha = sum(4 * r + 3);
         factor[r] = rsqrtf(fmaf(dd, kInverseWidth, args.p.epsilon));
         const float all = fmaxf(hh + factor[r] * (2 * ha + factor[r] * aa), 0);
         inverse[r] = rsqrtf(fmaf(all, kInverseWidth, args.p.epsilon));
       } else {
         factor[r] = 1;
-        inverse[r] = rsqrtf(fmaf(__shfl_sync(kAllLanes, sum, r), kInverseWidth, args.p.epsilon));
+        inverse[r] = rsqrtf(fmaf(sum(r), kInverseWidth, args.p.epsilon));
       }
       if (lane == 0) shared.factors[k & 1][r] = make_float2(factor[r], inverse[r]);
     }

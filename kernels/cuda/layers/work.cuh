@@ -12,38 +12,6 @@
 
 namespace sirocco::cuda::SIROCCO_CUDA_PATH {
 
-// Sums over the warp of kCount values, of which lane l < kCount has one afterwards: which one,
-// PlaceOf.
-template <int kCount>
-__device__ __forceinline__ float SumEach(float (&values)[kCount]) {
-  const int lane = static_cast<int>(threadIdx.x) % kWarp;
-  int bit = 1;
-#pragma unroll
-  for (int count = kCount; count > 1; count /= 2) {
-    const bool upper = lane & bit;
-#pragma unroll
-    for (int i = 0; i < count / 2; ++i) {
-      const float send = upper ? values[i] : values[i + count / 2];
-      const float keep = upper ? values[i + count / 2] : values[i];
-      values[i] = keep + __shfl_xor_sync(kAllLanes, send, bit);
-    }
-    bit *= 2;
-  }
-  float sum = values[0];
-#pragma unroll
-  for (; bit < kWarp; bit *= 2) sum += __shfl_xor_sync(kAllLanes, sum, bit);
-  return sum;
-}
-template <int kCount>
-__device__ __forceinline__ int PlaceOf(int lane) {
-  int place = 0;
-#pragma unroll
-  for (int count = kCount, bit = 1; count > 1; count /= 2, bit *= 2) {
-    if (lane & bit) place += count / 2;
-  }
-  return place;
-}
-
 // kOne: a launch is one layer, else all.
 template <typename S, bool kOne>
 struct Worker {
@@ -208,8 +176,17 @@ struct Worker {
         }
       }
     }
-    const float sum = SumEach<S::kStats>(stats);
-    if (lane < S::kStats) shared.stats[warp][PlaceOf<S::kStats>(lane)] = sum;
+    auto& to = shared.stats[warp][lane];
+    if constexpr (S::kStats % 4 == 0) {
+#pragma unroll
+      for (int i = 0; i < S::kStats; i += 4) {
+        *reinterpret_cast<float4*>(&to[i]) =
+            make_float4(stats[i], stats[i + 1], stats[i + 2], stats[i + 3]);
+      }
+    } else {
+#pragma unroll
+      for (int i = 0; i < S::kStats; ++i) to[i] = stats[i];
+    }
     __syncwarp();
     if (lane == 0) ArriveCopyBarrier(&shared.stats_full, 1);
   }
