@@ -172,6 +172,7 @@ cudaError_t LaunchOrderedLayers(const DecoderLayersParams& p, const LaunchContex
   constexpr int kRing = (kMostShared - kBefore<S>) / 128 * 128;
   static_assert(kRing >= 4 * kLayersRows * S::RowBytes(2));
   LayersArgs args{p, tuning, context.multiprocessors, kRing};
+  if (tuning.under_way < 0) args.tuning.under_way = S::kUnderWay;
   if (tuning.missing < 0) args.tuning.missing = S::kMissing;
   return cudaLaunchKernelEx(&config, kernel, args);
 }
