@@ -51,6 +51,9 @@ struct PairArgs {
   // By the pairs of a row and by the slots of a block: a division in the kernel would keep back all
   // that is asked for after it.
   DividedBy row_of, block_of;
+  // The layer as the host has it, without which PairAttentionTakes no rows: once other blocks' rings
+  // are on their way, a load takes 1 to 3 us, and where the slots are waits for it.
+  LayerParams layer;
 };
 
 // What a warp ends for itself.
@@ -74,20 +77,21 @@ class PairEnds {
  public:
   using Ring = RingWarp<Kv, kQueries, kDim>;
 
-  __device__ __forceinline__ PairEnds(const PairArgs& args, const LayerParams& layer,
-                                      const ClusterItem& item, int position, bool has_own)
+  __device__ __forceinline__ PairEnds(const PairArgs& args, const ClusterItem& item, int position,
+                                      bool has_own)
       : ref_(args.p.layer),
         item_(item),
         row_(static_cast<const float*>(args.p.qkv.data) + int64_t{item.row} * args.p.qkv.width),
-        turn_(layer.rotary.cos_sin + int64_t{position} * layer.rotary.dim),
-        q_bias_(layer.q_bias),
-        q_norm_(layer.q_norm),
-        turned_(layer.rotary.dim),
-        epsilon_(layer.norm_epsilon) {
+        turn_(args.layer.rotary.cos_sin + int64_t{position} * args.layer.rotary.dim),
+        q_bias_(args.layer.q_bias),
+        q_norm_(args.layer.q_norm),
+        turned_(args.layer.rotary.dim),
+        epsilon_(args.layer.norm_epsilon) {
     if constexpr (kEarlyTurn) {
       if (turned_ == kDim) LoadTurn(turns_);
     }
     if (!has_own) return;
+    const LayerParams& layer = args.layer;
     const int own = item.kv_head * kDim;
     k_ = {layer.k_bias != nullptr ? layer.k_bias + own : nullptr, layer.k_norm, turn_, turned_,
           epsilon_};
@@ -313,10 +317,8 @@ __global__ void __launch_bounds__(kPairWarps* kWarp, (kPairBlocks<kQueries, kLan
   if (ClusterItem item = PairItem<kQueries, kDim>(args); item.head_count > 0) {
     const int position = __ldcg(args.p.map.position + item.row);
     const int lane_of_row = __ldcg(args.p.map.lane + item.row);
-    const bool tabled = kEnds || args.p.layer.table != nullptr;
-    const LayerParams* const layer = tabled ? &LayerOf(args.p.layer) : nullptr;
-    const AttentionShape shape = tabled ? layer->attention : args.p.shape;
-    const KvLayer kv = tabled ? layer->kv : args.p.kv;
+    const AttentionShape& shape = args.layer.attention;
+    const KvLayer& kv = args.layer.kv;
     const int32_t* const block_table = args.p.lanes.BlockTable(lane_of_row, kv.group);
     item.slots = {FirstSlot(shape, position), position + 1};
     WarpEnds<Kv, kDim>& ends = shared.ends[warp];
@@ -325,7 +327,7 @@ __global__ void __launch_bounds__(kPairWarps* kWarp, (kPairBlocks<kQueries, kLan
     if constexpr (kEnds) {
       using Ends = PairEnds<Kv, kQueries, kDim>;
       const bool has_own = ring.Has(position);
-      const Ends of_heads(args, *layer, item, position, has_own);
+      const Ends of_heads(args, item, position, has_own);
       const int block = __ldcg(block_table + args.block_of(position));
       WaitForDependency();
       LaunchDependents();
@@ -393,6 +395,12 @@ PairLayout PairLayoutOf(const DecodeRows& p, const KvLayer& kv, int multiprocess
   layout.resident = kPairWarps * (heads.head_dim == 256 || layout.queries > 4 ? 2 : 4);
   PairArgs& args = layout.args;
   args.p = p;
+  if (p.layer.table != nullptr) {
+    args.layer = *p.layer.host;
+  } else {
+    args.layer.attention = p.shape;
+    args.layer.kv = p.kv;
+  }
   args.kv_heads = heads.kv_heads;
   args.heads_a_kv_head = heads.heads_a_kv_head;
   args.passes = static_cast<int32_t>(CeilDiv(heads.heads_a_kv_head, layout.queries));
