@@ -20,7 +20,7 @@
 // of them at once: launched cooperatively. Shared memory: all that a block may have; most of it is
 // the ring. Assumes what OfferLayers takes; pointers that are multiples of 16 bytes. What each way
 // to do it was worth: tests/bench/results/decode-log.md.
-#include "kernels/cuda/launch.cuh"
+#include "kernels/cuda/layers/cooperative.h"
 #include "kernels/cuda/layers/copy.cuh"
 #include "kernels/cuda/layers/layers.h"
 #include "kernels/cuda/layers/shared.cuh"
@@ -92,26 +92,12 @@ __global__ void __launch_bounds__(kLayersThreads<S>, 1)
 
 template <typename S>
 constexpr int kBefore = static_cast<int>(CeilDiv(sizeof(BlockShared<S>), 128) * 128);
-constexpr int kMostShared = 227 * 1024;
 
 template <typename S>
 constexpr bool Fits(int blocks) {
   // Each block has a part of every product, and no more tiles than its warps have sums for.
   return S::kItems <= blocks && S::kHidden >= blocks && S::kQkvRows >= blocks &&
          S::kIntermediate / 2 >= blocks && CeilDiv(S::kHidden, blocks) <= 16 * Worker<S, false>::kTiles;
-}
-
-// Whether the current device has room for every block of a kernel at once.
-bool HasRoom(void (*kernel)(LayersArgs), int threads) {
-  int device = 0, cooperative = 0, blocks = 0;
-  const bool known =
-      cudaGetDevice(&device) == cudaSuccess &&
-      cudaDeviceGetAttribute(&cooperative, cudaDevAttrCooperativeLaunch, device) == cudaSuccess &&
-      AllowShared(kernel, kMostShared) == cudaSuccess &&
-      cudaOccupancyMaxActiveBlocksPerMultiprocessor(&blocks, kernel, threads, kMostShared) ==
-          cudaSuccess;
-  if (!known) cudaGetLastError();  // no fault of the device: it just does not offer this
-  return known && cooperative != 0 && blocks > 0;
 }
 
 template <typename S>
@@ -123,32 +109,12 @@ cudaError_t Launch(const DecoderLayersParams& p, const LaunchContext& context,
   if (!Fits<S>(blocks)) return cudaErrorNotSupported;
   const bool one = p.layer.counter != nullptr;
   const auto kernel = one ? LayersKernel<S, true> : LayersKernel<S, false>;
-  if (const cudaError_t error = AllowShared(kernel, kMostShared); error != cudaSuccess) {
-    return error;
-  }
-  if (context.load_only) {
-    cudaFuncAttributes attributes;
-    return cudaFuncGetAttributes(&attributes, kernel);
-  }
-  cudaLaunchConfig_t config = {};
-  config.gridDim = dim3(static_cast<unsigned>(blocks));
-  config.blockDim = dim3(kLayersThreads<S>);
-  config.dynamicSmemBytes = kMostShared;
-  config.stream = context.stream;
-  cudaLaunchAttribute attributes[2];
-  config.attrs = attributes;
-  attributes[config.numAttrs].id = cudaLaunchAttributeCooperative;
-  attributes[config.numAttrs++].val.cooperative = 1;
-  if (context.programmatic) {
-    attributes[config.numAttrs].id = cudaLaunchAttributeProgrammaticStreamSerialization;
-    attributes[config.numAttrs++].val.programmaticStreamSerializationAllowed = 1;
-  }
   LayersArgs args{p, tuning, blocks, kRing};
   if (tuning.under_way < 0) {
-    args.tuning.under_way = one ? S::kUnderWayOfOne : S::kUnderWay;
+    args.tuning.under_way = UnderWay(one ? S::kUnderWayOfOne : S::kUnderWay);
   }
   if (tuning.missing < 0) args.tuning.missing = S::kMissing;
-  return cudaLaunchKernelEx(&config, kernel, args);
+  return LaunchAtOnce(kernel, args, kLayersThreads<S>, context);
 }
 
 // What the kernel is compiled for: where it is faster than a kernel an operation, one row. Hidden

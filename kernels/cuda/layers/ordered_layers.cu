@@ -19,7 +19,7 @@
 // Bytes: every weight once, keys and values once a query head. Grid: a block a multiprocessor, all
 // of them at once: launched cooperatively. Shared memory: all that a block may have; most of it is
 // the ring. Assumes what OfferOrderedLayers takes; pointers that are multiples of 16 bytes.
-#include "kernels/cuda/launch.cuh"
+#include "kernels/cuda/layers/cooperative.h"
 #include "kernels/cuda/layers/copy.cuh"
 #include "kernels/cuda/layers/layers.h"
 #include "kernels/cuda/layers/ordered_shape.h"
@@ -84,7 +84,6 @@ __global__ void __launch_bounds__(kOrderedThreads<S>, 1)
   }
 }
 
-constexpr int kMostShared = 227 * 1024;
 
 // That each block has a part of every product, of output and down one tile, and that panels cut
 // products as the kernel does.
@@ -103,19 +102,6 @@ bool Fits(int blocks) {
     }
   }
   return fits;
-}
-
-// Whether the current device has room for every block of a kernel at once.
-bool HasRoom(void (*kernel)(LayersArgs), int threads) {
-  int device = 0, cooperative = 0, blocks = 0;
-  const bool known =
-      cudaGetDevice(&device) == cudaSuccess &&
-      cudaDeviceGetAttribute(&cooperative, cudaDevAttrCooperativeLaunch, device) == cudaSuccess &&
-      AllowShared(kernel, kMostShared) == cudaSuccess &&
-      cudaOccupancyMaxActiveBlocksPerMultiprocessor(&blocks, kernel, threads, kMostShared) ==
-          cudaSuccess;
-  if (!known) cudaGetLastError();  // no fault of the device: it just does not offer this
-  return known && cooperative != 0 && blocks > 0;
 }
 
 using Gemma3OfOneBillion = OrderedLayersShape<1152, 4, 1, 256, 6912>;
@@ -149,32 +135,12 @@ cudaError_t LaunchOrderedLayers(const DecoderLayersParams& p, const LaunchContex
     return cudaErrorNotSupported;
   }
   const auto kernel = OrderedLayersKernel<S>;
-  if (const cudaError_t error = AllowShared(kernel, kMostShared); error != cudaSuccess) {
-    return error;
-  }
-  if (context.load_only) {
-    cudaFuncAttributes attributes;
-    return cudaFuncGetAttributes(&attributes, kernel);
-  }
-  cudaLaunchConfig_t config = {};
-  config.gridDim = dim3(static_cast<unsigned>(context.multiprocessors));
-  config.blockDim = dim3(kOrderedThreads<S>);
-  config.dynamicSmemBytes = kMostShared;
-  config.stream = context.stream;
-  cudaLaunchAttribute attributes[2];
-  config.attrs = attributes;
-  attributes[config.numAttrs].id = cudaLaunchAttributeCooperative;
-  attributes[config.numAttrs++].val.cooperative = 1;
-  if (context.programmatic) {
-    attributes[config.numAttrs].id = cudaLaunchAttributeProgrammaticStreamSerialization;
-    attributes[config.numAttrs++].val.programmaticStreamSerializationAllowed = 1;
-  }
   constexpr int kRing = (kMostShared - kBefore<S>) / 128 * 128;
   static_assert(kRing >= 4 * kLayersRows * S::RowBytes(2));
   LayersArgs args{p, tuning, context.multiprocessors, kRing};
-  if (tuning.under_way < 0) args.tuning.under_way = S::kUnderWay;
+  if (tuning.under_way < 0) args.tuning.under_way = UnderWay(S::kUnderWay);
   if (tuning.missing < 0) args.tuning.missing = S::kMissing;
-  return cudaLaunchKernelEx(&config, kernel, args);
+  return LaunchAtOnce(kernel, args, kOrderedThreads<S>, context);
 }
 cudaError_t LaunchOrderedLayers(const DecoderLayersParams& p, const LaunchContext& context) {
   return LaunchOrderedLayers(p, context, LayersTuning());

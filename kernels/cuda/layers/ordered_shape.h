@@ -22,7 +22,7 @@ struct OrderedLayersShape {
   static constexpr int kWarps = kHidden / kLayersShare;  // that multiply and norm
   static constexpr int kAttending = 8;                   // of them
   // LayersTuning's, as measured.
-  static constexpr int kMissing = 4, kUnderWay = 40 * 1024;
+  static constexpr int kMissing = 8, kUnderWay = 56 * 1024;
   static constexpr int kQRows = kHeads * kDim, kKvRows = kKvHeads * kDim;
   static constexpr int kQkvRows = kQRows + 2 * kKvRows;
   static constexpr int kPiece = kWarps * kLayersShare;

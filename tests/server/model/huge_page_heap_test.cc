@@ -58,7 +58,9 @@ TEST_F(HugePageHeapTest, WhatIsAskedForLiesInTheRoomAndTheRestGoesBack) {
     }
     EXPECT_EQ(HeapEnd(), end);
     // Of 4 KiB 24,400; of 2 MiB 48, and some where there are not enough free.
-    if (HasHugePages()) EXPECT_LT(Faults() - faults, 12000);
+    if (HasHugePages()) {
+      EXPECT_LT(Faults() - faults, 12000);
+    }
   }
   EXPECT_LT(HeapEnd(), before + kRoom);
   EXPECT_EQ(kept.front()[0] + kept.back()[99999], 0);
