@@ -126,13 +126,6 @@ void DeviceStream::GiveBack(std::byte* buffer) {
 }
 
 absl::Status DeviceStream::Send(std::byte* memory, const Sent& sent) {
-  absl::Status status = SendParts(memory, sent);
-  // Where parts failed copies of others may still read buffers, which go away with this.
-  const absl::Status ended = device_.Synchronize();
-  return status.ok() ? ended : status;
-}
-
-absl::Status DeviceStream::SendParts(std::byte* memory, const Sent& sent) {
   struct Copy {
     std::byte* buffer;
     DeviceMark end;
@@ -153,7 +146,7 @@ absl::Status DeviceStream::SendParts(std::byte* memory, const Sent& sent) {
     GiveBack(on_their_way.front().buffer);
     on_their_way.pop_front();
   }
-  return absl::OkStatus();
+  return device_.Synchronize();
 }
 
 }  // namespace sirocco

@@ -54,7 +54,6 @@ class DeviceStream {
   DeviceStream(Device& device, std::vector<Part> parts, Make make);
   absl::Status Begin();
   void MakeParts();
-  absl::Status SendParts(std::byte* memory, const Sent& sent);
   absl::StatusOr<Made> NextMade();
   absl::Status AddBuffer();
   void GiveBack(std::byte* buffer);
