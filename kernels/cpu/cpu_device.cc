@@ -16,8 +16,8 @@
 #include "kernels/cpu/pack.h"
 #include "kernels/cpu/read_bandwidth.h"
 #include "kernels/cpu/rows.h"
+#include "kernels/cpu/thread_pool.h"
 #include "kernels/cpu/types.h"
-#include "kernels/thread_pool.h"
 
 namespace sirocco {
 namespace cpu {

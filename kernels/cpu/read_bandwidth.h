@@ -3,7 +3,7 @@
 
 #include <cstddef>
 
-#include "kernels/thread_pool.h"
+#include "kernels/cpu/thread_pool.h"
 
 namespace sirocco::cpu {
 

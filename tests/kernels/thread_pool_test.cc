@@ -1,4 +1,4 @@
-#include "kernels/thread_pool.h"
+#include "kernels/cpu/thread_pool.h"
 
 #include <gtest/gtest.h>
 
@@ -8,7 +8,7 @@
 #include <thread>
 #include <vector>
 
-namespace sirocco {
+namespace sirocco::cpu {
 namespace {
 
 struct Tally {
@@ -106,4 +106,4 @@ TEST_P(ThreadPoolTest, IdleWorkersSleep) {
 INSTANTIATE_TEST_SUITE_P(Threads, ThreadPoolTest, ::testing::Values(1, 2, 3, 7));
 
 }  // namespace
-}  // namespace sirocco
+}  // namespace sirocco::cpu

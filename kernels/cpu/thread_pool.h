@@ -6,7 +6,7 @@
 #include <thread>
 #include <vector>
 
-namespace sirocco {
+namespace sirocco::cpu {
 
 class ThreadPool {
  public:
@@ -53,4 +53,4 @@ class ThreadPool {
   std::vector<std::thread> workers_;
 };
 
-}  // namespace sirocco
+}  // namespace sirocco::cpu

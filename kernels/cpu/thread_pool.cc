@@ -1,10 +1,10 @@
-#include "kernels/thread_pool.h"
+#include "kernels/cpu/thread_pool.h"
 
 #include <algorithm>
 
 #include "hwy/cache_control.h"
 
-namespace sirocco {
+namespace sirocco::cpu {
 namespace {
 
 constexpr uint32_t kMaxTasks = 0xffff;
@@ -129,4 +129,4 @@ void ThreadPool::Loop(int worker) {
   }
 }
 
-}  // namespace sirocco
+}  // namespace sirocco::cpu
