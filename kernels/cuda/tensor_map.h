@@ -30,6 +30,10 @@ inline constexpr int kMapColumns = 64;  // of a box: 128 bytes, of 16-bit elemen
 // Boxes of `kDimensions` dimensions in rows of 128 bytes, swizzled as wgmma.cuh's Operand wants
 // them; what is beyond the tensor comes as zeros. size, box: from the innermost dimension, of
 // elements; stride: of all dimensions but that, in bytes.
+//
+// The L2 cache is not asked for more than the box: with twice as much, which the next box wants,
+// steps of 4 rows took 2% to 4% longer on an H200 (gemma3-1b 775 -> 797 us, llama3.2-1b 791 -> 815,
+// llama3.1-8b 3,907 -> 4,058).
 template <int kDimensions>
 cudaError_t DescribeTensor(EncodeTensor encode, const void* data, DType dtype,
                            const cuuint64_t (&size)[kDimensions],
@@ -43,7 +47,7 @@ cudaError_t DescribeTensor(EncodeTensor encode, const void* data, DType dtype,
                                        : CU_TENSOR_MAP_DATA_TYPE_FLOAT16,
              kDimensions, const_cast<void*>(data), size, stride, box, step,
              CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
-             CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+             CU_TENSOR_MAP_L2_PROMOTION_L2_128B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
   return result == CUDA_SUCCESS ? cudaSuccess : cudaErrorInvalidValue;
 }
 
