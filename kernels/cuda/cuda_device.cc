@@ -48,6 +48,7 @@ KernelSet KernelsOf(bool portable, bool batch_invariant, LtMatMul* library) {
   return {.launchers = portable ? portable::KernelLaunchers() : hopper::KernelLaunchers(),
           .panels = portable ? nullptr : LaunchPanels,
           .wide = portable ? nullptr : KernelSet::WideLauncher(hopper::LaunchWideProduct),
+          .wide_clusters = portable ? 0 : hopper::RoomOfWidePairs(),
           .wide_normed = !portable && hopper::FitsWideNormed()
                              ? KernelSet::WideNormedLauncher(hopper::LaunchWideNormed)
                              : nullptr,

@@ -17,6 +17,7 @@
 #include "kernels/cuda/lt_matmul.h"
 #include "kernels/cuda/panel_product.h"
 #include "kernels/cuda/wide_normed.h"
+#include "kernels/cuda/wide_pair.h"
 #include "kernels/cuda/wide_product.h"
 #include "kernels/ops.h"
 
@@ -50,6 +51,7 @@ struct KernelSet {
   const Launchers& launchers;
   PanelLauncher panels = nullptr;            // null: no products by panels
   WideLauncher wide = nullptr;               // null: no wide products
+  int32_t wide_clusters = 0;                 // of wide pairs that find room (wide_pair.h); 0: none
   WideNormedLauncher wide_normed = nullptr;  // null: no output with the norms behind it
   LayersLauncher layers = nullptr;           // null: no layers as one kernel
   // Of what `layers` are; null where it is.
@@ -68,6 +70,7 @@ class CudaOps final : public Ops {
         panels_(kernels.panels),
         panels_for_any_rows_(kernels.panels_for_any_rows),
         wide_(kernels.wide),
+        wide_clusters_(kernels.wide_clusters),
         wide_normed_(kernels.wide_normed),
         layers_(kernels.layers),
         sink_(sink),
@@ -82,6 +85,7 @@ class CudaOps final : public Ops {
   // Of pairs (Device::paired_rows).
   int32_t paired_rows() const {
     if (panels_for_any_rows_) return 0;
+    if (wide_clusters_ > 0) return kMostWidePairRows;
     return wide_normed_ != nullptr ? kMostNormedRows : panels_ != nullptr ? kMostUnnormedRows : 0;
   }
 
@@ -163,6 +167,11 @@ class CudaOps final : public Ops {
   cudaError_t LaunchWide(const WideChoice& choice, const LaunchContext& context,
                          WideProductParams& product);
   void* ScratchIn(const LaunchContext& context) const;
+  // Two wide products without a norm between them.
+  template <typename Pair>
+  bool IsWidePair(const Pair& p) const;
+  template <typename Pair>
+  absl::Status RunWidePair(std::string_view operation, const Pair& p);
   // Output with the norms behind it, and gate and up, which begin with none then.
   template <typename Pair>
   bool IsWideNormed(const Pair& p) const;
@@ -173,6 +182,7 @@ class CudaOps final : public Ops {
   const KernelSet::PanelLauncher panels_;
   const bool panels_for_any_rows_;
   const KernelSet::WideLauncher wide_;
+  const int32_t wide_clusters_;
   const KernelSet::WideNormedLauncher wide_normed_;
   const KernelSet::LayersLauncher layers_;
   PanelMaps maps_;

@@ -173,6 +173,33 @@ WideNormedParams WideNormedOf(const OutputResidualParams& first, const NormGateU
   return normed;
 }
 
+// Two products as wide ones, and how each is made.
+struct WidePair {
+  WideProductParams first, second;
+  WideChoice first_choice, second_choice;
+};
+
+// False: they are not to be made so. `clusters`: ChooseWideInPair. `scratch`, aligned to 256 bytes,
+// holds what is between them. The host knows their layers, and they HasRows.
+template <typename First, typename Second>
+bool WidePairOf(const First& first, const Second& second, int32_t clusters, void* scratch,
+                WidePair& pair) {
+  const BetweenNorms norms = NormsOf(first, second);
+  if (norms.post != nullptr || norms.next == nullptr) return false;
+  pair.first = WideOf(PanelsOf(first));
+  pair.second = WideOf(PanelsOf(second));
+  const size_t rows_bytes = UnnormedRowsBytes(first.rows, norms.hidden.width, /*post=*/false);
+  float* const squares = reinterpret_cast<float*>(static_cast<char*>(scratch) + rows_bytes);
+  pair.first.leaves = {norms.next, scratch, squares};
+  pair.second.in.data = scratch;
+  if (pair.second.in.width != pair.first.weight.rows ||
+      !ChooseWideInPair(pair.first, clusters, pair.first_choice)) {
+    return false;
+  }
+  pair.second.unnormed = {squares, RunsOf(pair.first, pair.first_choice), norms.epsilon};
+  return ChooseWideInPair(pair.second, clusters, pair.second_choice);
+}
+
 struct UnnormedPair {
   PanelProductParams first, second;
 };
@@ -334,18 +361,57 @@ bool CudaOps::IsUnnormed(const Pair& p) const {
 }
 
 template <typename Pair>
+bool CudaOps::IsWidePair(const Pair& p) const {
+  const auto first = FirstOf(p);
+  const auto second = SecondOf(p);
+  if (wide_clusters_ == 0 || first.layer.host == nullptr || second.layer.host == nullptr) {
+    return false;
+  }
+  if (first.layer.counter != nullptr || second.layer.counter != nullptr) return false;
+  // Where panels have few weights to bring they are faster with a norm behind them.
+  if (IsPanels(first) || !HasRows(first, second)) return false;
+  void* const anywhere = reinterpret_cast<void*>(uintptr_t{256});  // as aligned as the scratch
+  WidePair pair;
+  return WidePairOf(first, second, wide_clusters_, anywhere, pair);
+}
+
+// Of a pair that IsWidePair.
+template <typename Pair>
+absl::Status CudaOps::RunWidePair(std::string_view operation, const Pair& p) {
+  const auto first = FirstOf(p);
+  const auto second = SecondOf(p);
+  const size_t bytes = WidePairBytes(p.rows, first.hidden.width);
+  if (absl::Status s = sink_.NeedScratch(operation, bytes); !s.ok()) return s;
+  const absl::StatusOr<LaunchContext> context = sink_.Context(true);
+  if (!context.ok()) return context.status();
+  WidePair pair;
+  if (!WidePairOf(first, second, wide_clusters_, ScratchIn(*context), pair)) {
+    return sink_.Launched(operation, cudaErrorNotSupported);
+  }
+  cudaError_t error = wide_(pair.first, pair.first_choice, *context);
+  if (error == cudaSuccess) error = wide_(pair.second, pair.second_choice, *context);
+  return sink_.Launched(operation, error);
+}
+
+template <typename Pair>
 absl::Status CudaOps::EnqueuePair(const Pair& p) {
   const Checks checks = CheckParams(p, kTypes);
   if (!checks.ok()) return checks.status();
   const std::string_view operation = checks.operation();
   if (!sink_.preparing()) {
     return IsUnnormed(p)     ? PanelPair(operation, p)
+           : IsWidePair(p)   ? RunWidePair(operation, p)
            : IsWideNormed(p) ? WideNormedPair(operation, p)
                              : RunInTurn(*this, p);
   }
-  // Later operations of this shape may have fewer rows: the most of either kind.
+  // Later operations of this shape may have fewer rows: the most of each kind.
   if (absl::Status status = RunInTurn(*this, p); !status.ok()) return status;
   Pair few = p;
+  few.rows = std::min(p.rows, kMostWidePairRows);
+  while (few.rows > 0 && !IsWidePair(few)) --few.rows;
+  if (few.rows > 0) {
+    if (absl::Status status = RunWidePair(operation, few); !status.ok()) return status;
+  }
   few.rows = std::min(p.rows, kMostNormedRows);
   while (few.rows > 0 && !IsWideNormed(few)) --few.rows;
   if (few.rows > 0) {
@@ -437,7 +503,7 @@ std::vector<MatMulParams> CudaOps::ProductsOf(const Operation& operation) {
       return {products.all().begin(), products.all().end()};
     }
     if constexpr (IsPair<decltype(p)>) {
-      if (IsUnnormed(p) || IsWideNormed(p)) return {};
+      if (IsUnnormed(p) || IsWidePair(p) || IsWideNormed(p)) return {};
       std::vector<MatMulParams> products = ProductsOf(FirstOf(p));
       for (const MatMulParams& product : ProductsOf(SecondOf(p))) products.push_back(product);
       return products;

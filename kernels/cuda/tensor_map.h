@@ -7,6 +7,7 @@
 #include <cstdint>
 
 #include "kernels/dtype.h"
+#include "kernels/params.h"
 
 namespace sirocco::cuda {
 
@@ -58,6 +59,20 @@ inline cudaError_t DescribeMatrix(EncodeTensor encode, const void* data, DType d
   const cuuint64_t stride[1] = {static_cast<cuuint64_t>(columns) * 2};
   const cuuint32_t box[2] = {kMapColumns, static_cast<cuuint32_t>(box_rows)};
   return DescribeTensor<2>(encode, data, dtype, size, stride, box, map);
+}
+
+// Of gate and up, alike: columns, 8 rows, gate and up, groups of 8 rows. Boxes of `box_rows` rows
+// of both by kMapColumns columns.
+inline cudaError_t DescribeGateUp(EncodeTensor encode, const Matrix& gate, const Matrix& up,
+                                  int32_t box_rows, CUtensorMap& map) {
+  const cuuint64_t row_bytes = static_cast<cuuint64_t>(gate.cols) * 2;
+  const cuuint64_t between = static_cast<cuuint64_t>(static_cast<const char*>(up.data) -
+                                                     static_cast<const char*>(gate.data));
+  const cuuint64_t size[4] = {static_cast<cuuint64_t>(gate.cols), 8, 2,
+                              static_cast<cuuint64_t>(gate.rows / 8)};
+  const cuuint64_t stride[3] = {row_bytes, between, 8 * row_bytes};
+  const cuuint32_t box[4] = {kMapColumns, 8, 2, static_cast<cuuint32_t>(box_rows / 16)};
+  return DescribeTensor<4>(encode, gate.data, gate.dtype, size, stride, box, map);
 }
 
 }  // namespace sirocco::cuda

@@ -45,7 +45,12 @@ inline constexpr int32_t kMostNormedRows = 256;
 // holds one node for two, of which one is the library's.
 inline bool TakesWideNormed(const WideNormedParams& p) {
   const auto aligned = [](const void* data) { return reinterpret_cast<uintptr_t>(data) % 16 == 0; };
-  const WideProductParams product = {p.rows, p.in, p.weight, p.bias, p.hidden};
+  WideProductParams product;
+  product.rows = p.rows;
+  product.in = p.in;
+  product.weight = p.weight;
+  product.bias = p.bias;
+  product.out = p.hidden;
   return p.rows >= kWideRows && p.rows <= kMostNormedRows && CanBeWide(product) &&
          p.weight.rows <= kNormedBlocks / 2 * kNormedOutputs && p.weight.cols <= kNormedInputs &&
          p.hidden.dtype == DType::kFloat32 && p.hidden.width == p.weight.rows &&

@@ -8,10 +8,20 @@
 // the ring is filled for the next while one is ended. Its first weights are asked for before
 // WaitForDependency.
 //
+// With kSplit 2 a cluster has each tile twice, for half of the inputs each: then few outputs are
+// blocks for all multiprocessors, of which none brings as many rows as whole tiles would want. The
+// two exchange sums, and each ends half of the outputs. They do that once, so all clusters find room
+// at once.
+//
 // Bytes: weights from memory once a group of row tiles, and between L2 and multiprocessors, of a
-// stage, (kRows / kShareRows + kOutputs / kShareOutputs) * 128 a block. Grid: as many clusters as
+// stage, (kRows / kAcross + kOutputs / kDown) * 128 a block. A multiprocessor takes 64 bytes a clock
+// of the (kRows + kOutputs) * 128 of a stage: what bounds small tiles. Grid: as many clusters as
 // find room at once, or as there are items. (kGroups + 1) * 128 threads, all registers. Shared
 // memory: 196 to 227 KiB.
+//
+// Measured on an H200 (wide_pair_bench products), us, cuBLASLt's best -> this: llama3.1-8b's down of
+// 64 rows (117 MB) 34.7 -> 32.1, 3,660 GB/s; of 128 37.9 -> 36.7; gate and up of 64 rows (235 MB) 61.7
+// -> 59.2, 3,970 GB/s. Others: wide_product.h.
 //
 // Assumes rows of 16-bit elements that begin at multiples of 16 bytes, and outputs in eights.
 #pragma once
@@ -29,6 +39,7 @@
 #include "kernels/cuda/ptx.cuh"
 #include "kernels/cuda/tensor_map.h"
 #include "kernels/cuda/wgmma.cuh"
+#include "kernels/cuda/wide_ends.cuh"
 #include "kernels/cuda/wide_grid.h"
 #include "kernels/cuda/wide_product.h"
 #include "kernels/cuda/wide_ptx.cuh"
@@ -38,18 +49,18 @@ namespace sirocco::cuda::SIROCCO_CUDA_PATH {
 // Warps that copy.
 inline constexpr int kWideProducers = kWarpgroup / kWarp;
 
-// What becomes of the sums.
-enum class WideEnd { kStore, kAdd, kGateUp };
-
-// kDown, kAcross: row tiles and output tiles of a cluster.
-template <int kGroupCount, int kOutputCount, int kDownCount, int kAcrossCount>
+// kDown, kAcross: row tiles and output tiles of a cluster. kSplit: blocks that share a tile's inputs,
+// 1 or 2.
+template <int kGroupCount, int kOutputCount, int kDownCount, int kAcrossCount, int kSplitCount = 1>
 struct WideShape {
   static constexpr int kGroups = kGroupCount;  // warpgroups that multiply
   static constexpr int kRows = 64 * kGroups;
   static constexpr int kOutputs = kOutputCount;
   static constexpr int kDown = kDownCount;
   static constexpr int kAcross = kAcrossCount;
-  static constexpr int kBlocks = kDown * kAcross;
+  static constexpr int kSplit = kSplitCount;
+  static constexpr int kSharing = kDown * kAcross;  // blocks that copy for each other
+  static constexpr int kBlocks = kSharing * kSplit;
   static constexpr int kThreads = (kGroups + 1) * kWarpgroup;
   static constexpr int kRowBytes = 2 * kMapColumns;  // of a stage
   static constexpr int kInBytes = kRows * kRowBytes;
@@ -58,17 +69,24 @@ struct WideShape {
   static constexpr int kOwnRows = kRows / kAcross;
   static constexpr int kOwnOutputs = kOutputs / kDown;
   static constexpr int kMostShared = 227 * 1024 - 1024;  // what is static and what aligns left out
-  static constexpr int kSlots = (kMostShared - 1024) / kStageBytes;
-  static constexpr int kSharedBytes = 1024 + kSlots * kStageBytes;
-  static constexpr int kArrivals = kGroups * (kWarpgroup / kWarp) * kBlocks;  // that empty a slot
-  static constexpr int kSums = kOutputs / 2;                                  // a thread's
+  static constexpr int kSums = kOutputs / 2;         // a thread's
+  static constexpr int kEights = kOutputs / 8;       // of outputs
+  // Eights that the first of two blocks ends, and the second at most.
+  static constexpr int kEnded = (kEights + kSplit - 1) / kSplit;
+  static constexpr int kExchangeBytes = kSplit == 1 ? 0 : kGroups * kWarpgroup * kEnded * 16;
+  static constexpr int kMostSlots = 16;
+  static constexpr int kFitSlots = (kMostShared - 1024 - kExchangeBytes) / kStageBytes;
+  static constexpr int kSlots = kFitSlots < kMostSlots ? kFitSlots : kMostSlots;
+  static constexpr int kRingBytes = kSlots * kStageBytes;
+  static constexpr int kSharedBytes = 1024 + kRingBytes + kExchangeBytes;
+  static constexpr int kArrivals = kGroups * (kWarpgroup / kWarp) * kSharing;  // that empty a slot
   // Registers a thread; at first all have the same.
-  static constexpr int kGive = kGroups == 2 ? 40 : 32;
-  static constexpr int kTake = kGroups == 2 ? 232 : 160;
+  static constexpr int kGive = kGroups == 1 ? 56 : kGroups == 2 ? 40 : 32;
+  static constexpr int kTake = kGroups == 1 ? 248 : kGroups == 2 ? 232 : 160;
   // Rows of a copy where rows end within a tile: those that do not exist are not asked for, since
   // the copy engine takes longer over them than over others.
-  static constexpr int kFewRows = 32;
-  static_assert(kOwnRows % kFewRows == 0 && kOwnOutputs % 16 == 0 && kSlots >= kWideProducers);
+  static constexpr int kFewRows = kOwnRows < 32 ? kOwnRows : 32;
+  static_assert(kOwnRows % kFewRows == 0 && kOwnOutputs % 8 == 0 && kSlots >= kWideProducers);
 };
 
 struct WideArgs {
@@ -82,9 +100,12 @@ struct WideArgs {
   int32_t outputs;  // of `out`
   int32_t depth;    // stages of all inputs
   int32_t box;      // rows of a copy of `in`
-  bool wide;        // out is float32
   bool once;        // each weight is read once
   Activation activation;
+  RowSquares unnormed;
+  float of_one;  // 1 / inputs
+  WideLeaves leaves;
+  int32_t tiles, runs;  // of the outputs, that leave squares: tiles, filled up to a multiple of 4
 };
 
 // A place in the ring, for each thread that goes through it.
@@ -103,26 +124,40 @@ struct WideSlot {
 // A block's place in its cluster, and its tile of an item.
 template <typename Shape>
 struct WideTilePlace {
-  int row_rank, output_rank;
+  int row_rank, output_rank, part_rank;
 
-  __device__ WideTilePlace()
-      : row_rank(static_cast<int>(blockIdx.x) % Shape::kBlocks % Shape::kDown),
-        output_rank(static_cast<int>(blockIdx.x) % Shape::kBlocks / Shape::kDown) {}
+  __device__ WideTilePlace() {
+    const int rank = static_cast<int>(blockIdx.x) % Shape::kBlocks;
+    row_rank = rank % Shape::kDown;
+    output_rank = rank / Shape::kDown % Shape::kAcross;
+    part_rank = rank / Shape::kSharing;
+  }
   __device__ __forceinline__ int RowTile(const WideItem& item) const {
     return item.rows * Shape::kDown + row_rank;
   }
   __device__ __forceinline__ int OutputTile(const WideItem& item) const {
     return item.outputs * Shape::kAcross + output_rank;
   }
-  // Of the cluster those that have this block's rows; its outputs.
+  __device__ __forceinline__ WideStages Stages(const WideItem& item, const WideArgs& p) const {
+    return Shape::kSplit > 1 ? StagesOf(p.depth, part_rank, Shape::kSplit)
+                             : StagesOf(p.depth, item.part, p.grid.parts);
+  }
+  // Of the cluster's blocks the first that copies for this one.
+  __device__ __forceinline__ int FirstSharing() const { return part_rank * Shape::kSharing; }
+  // Those that have this block's rows; its outputs.
   __device__ __forceinline__ uint16_t SameRows() const {
     uint32_t mask = 0;
 #pragma unroll
     for (int i = 0; i < Shape::kAcross; ++i) mask |= 1u << (row_rank + i * Shape::kDown);
-    return static_cast<uint16_t>(mask);
+    return static_cast<uint16_t>(mask << FirstSharing());
   }
   __device__ __forceinline__ uint16_t SameOutputs() const {
-    return static_cast<uint16_t>(((1u << Shape::kDown) - 1) << (output_rank * Shape::kDown));
+    return static_cast<uint16_t>(((1u << Shape::kDown) - 1)
+                                 << (output_rank * Shape::kDown + FirstSharing()));
+  }
+  // That with the tile's other inputs.
+  __device__ __forceinline__ int Peer() const {
+    return row_rank + output_rank * Shape::kDown + (1 - part_rank) * Shape::kSharing;
   }
 };
 
@@ -173,7 +208,7 @@ class WideProducer {
  private:
   __device__ __forceinline__ void Begin(int index) {
     const WideItem item = p_.grid.At(index);
-    stages_ = StagesOf(p_.depth, item.part, p_.grid.parts);
+    stages_ = place_.Stages(item, p_);
     row_ = place_.RowTile(item) * Shape::kRows;
     output_ = place_.OutputTile(item) * Shape::kOutputs;
     // Those that exist, up to whole copies.
@@ -261,169 +296,170 @@ class WideProducer {
 
 // ---- Ends ---------------------------------------------------------------------------------------
 
-// A thread's place in a tile: rows `row` and row + 8, outputs `output` and output + 1 of each
-// eight.
+__device__ __forceinline__ WideEndRows EndOf(const WideArgs& p) {
+  return {p.out, p.bias, p.up_bias, p.rows, p.outputs, p.activation};
+}
+
+// What a thread ends: of rows `row` and row + 8, of the eights from output `first` to `last`, outputs
+// `own` and own + 1. `first` and `last` are the same for all threads, which the compiler is to see:
+// loops that it takes for divergent cost those after them their uniform registers.
 struct WidePlace {
-  int row, output;
+  int row, own, first, last;
+  bool exists[2];  // the rows
+
+  // outputs: of the tile; of these `part` of those that kSplit blocks share.
+  template <typename Shape>
+  __device__ static WidePlace Of(const Shape&, int row_tile, int output_tile, int outputs, int part,
+                                 const WideArgs& p) {
+    const int thread = static_cast<int>(threadIdx.x);
+    const int row = row_tile * Shape::kRows + thread / kWarp * 16 + thread % kWarp / 4;
+    const int first = output_tile * outputs + part * Shape::kEnded * 8;
+    const int last = part + 1 < Shape::kSplit ? first + Shape::kEnded * 8
+                                              : (output_tile + 1) * outputs;
+    return {row, thread % 4 * 2, first, min(last, p.outputs), {row < p.rows, row + 8 < p.rows}};
+  }
 };
 
-__device__ __forceinline__ float2 TwoBiases(const float* bias, int output) {
-  return bias != nullptr ? *reinterpret_cast<const float2*>(bias + output) : float2{0, 0};
-}
+// What a thread adds to and multiplies with, asked for before it is wanted.
+template <int kEights>
+struct WideStream {
+  float2 at[kEights][2];
+  float2 next[kEights];
+};
 
-// x * sigmoid of what the activation takes of it: both activations are of this form, since
-// (1 + tanh(u)) / 2 is the sigmoid of 2u. Within a few units in the last place, by two special
-// instructions in place of a division. Large negative x give -0, as x * 0 does.
-template <Activation kActivation>
-__device__ __forceinline__ float ActivateWide(float x) {
-  constexpr float kLog2E = 1.4426950408889634f;
-  constexpr float kTwoSqrt2OverPi = 2 * 0.79788456080286535588f;
-  if constexpr (kActivation == Activation::kSilu) {
-    return x * Reciprocal(1.0f + Exp2(-kLog2E * x));
-  } else {
-    const float inner = fmaf(0.044715f * x * x, x, x);
-    return x * Reciprocal(1.0f + Exp2(-kLog2E * kTwoSqrt2OverPi * inner));
+template <int kEights>
+__device__ __forceinline__ void LoadStream(const WideArgs& p, const WidePlace& place,
+                                           WideStream<kEights>& stream) {
+#pragma unroll
+  for (int j = 0; j < kEights; ++j) {
+    const bool exists = place.first + 8 * j < place.last;
+    stream.next[j] = TwoBiases(exists ? p.leaves.next : nullptr, place.first + 8 * j + place.own);
+  }
+#pragma unroll
+  for (int h = 0; h < 2; ++h) {
+    const float* const row = static_cast<const float*>(p.out) +
+                             static_cast<int64_t>(place.row + 8 * h) * p.outputs + place.first +
+                             place.own;
+#pragma unroll
+    for (int j = 0; j < kEights; ++j) {
+      const bool exists = place.exists[h] && place.first + 8 * j < place.last;
+      stream.at[j][h] = exists ? *reinterpret_cast<const float2*>(row + 8 * j) : float2{0, 0};
+    }
   }
 }
 
-template <typename T>
-__device__ __forceinline__ uint32_t PackTwo(float low, float high) {
-  const Pack<T, 2> two = {{FromFloat<T>(low), FromFloat<T>(high)}};
-  return *reinterpret_cast<const uint32_t*>(&two);
-}
-
-// Two eights of a row at once, `first` and `second` being this thread's two elements of each:
-// neighbouring threads exchange theirs, so that each stores four and all of them whole sectors.
-template <typename T>
-__device__ __forceinline__ void StoreEights(T* eights, uint32_t first, uint32_t second,
-                                            bool row_exists, bool second_exists) {
-  const bool odd = threadIdx.x % 2 != 0;
-  const uint32_t other = __shfl_xor_sync(kAllLanes, odd ? first : second, 1);
-  const uint2 four = odd ? uint2{other, second} : uint2{first, other};
-  T* const to = eights + (odd ? 8 : 0) + threadIdx.x % 4 / 2 * 4;
-  if (row_exists && (!odd || second_exists)) *reinterpret_cast<uint2*>(to) = four;
-}
-
-// Ends rows of 16-bit elements: pair(j, h) are the thread's two elements of eight j, row + 8 * h.
-template <typename T, int kEights, typename Pair>
-__device__ __forceinline__ void StoreHalves(const WideArgs& p, int row, int first_output,
-                                            const Pair& pair) {
+// The stream + sums; and what is left of it (WideLeaves). Of the runs beyond the last tile's, which
+// fill up a multiple of four, that tile's blocks leave zeros.
+template <int kEights>
+__device__ __forceinline__ void EndStream(const WideArgs& p, const WidePlace& place, int run,
+                                          const float (&sums)[4 * kEights],
+                                          const WideStream<kEights>& stream) {
+  float squares[2] = {0, 0};
 #pragma unroll
   for (int j = 0; j < kEights; j += 2) {
-    const int output = first_output + 8 * j;
-    if (output >= p.outputs) break;  // for all threads: outputs come in eights
-    const bool second = j + 1 < kEights && output + 8 < p.outputs;
+    if (place.first + 8 * j >= place.last) break;
+    const bool second = j + 1 < kEights && place.first + 8 * (j + 1) < place.last;
+    uint32_t left[2][2] = {};
 #pragma unroll
-    for (int h = 0; h < 2; ++h) {
-      const uint32_t a = pair(j, h);
-      const uint32_t b = j + 1 < kEights ? pair(j + 1 < kEights ? j + 1 : j, h) : 0;
-      T* const eights =
-          static_cast<T*>(p.out) + static_cast<int64_t>(row + 8 * h) * p.outputs + output;
-      StoreEights<T>(eights, a, b, row + 8 * h < p.rows, second);
-    }
-  }
-}
-
-template <typename Shape, typename T, WideEnd kEnd>
-__device__ __forceinline__ void EndTile(const WideArgs& p, const WideItem& item, int row_tile,
-                                        int output_tile, const float (&sums)[Shape::kSums]) {
-  const int thread = static_cast<int>(threadIdx.x);
-  const int lane = thread % kWarp;
-  const int row = row_tile * Shape::kRows + thread / kWarp * 16 + lane / 4;
-  const int own = lane % 4 * 2;
-  constexpr int kEights = Shape::kOutputs / 8;
-  if constexpr (kEnd == WideEnd::kGateUp) {
-    const int first = output_tile * (Shape::kOutputs / 2);
-    // What is the same for all outputs is asked once.
-    const auto end = [&](auto activation, auto biased) {
-      StoreHalves<T, kEights / 2>(p, row, first, [&](int j, int h) {
-        constexpr Activation kActivation = decltype(activation)::value;
-        const float* const gate = sums + 8 * j + 2 * h;
-        const float* const up = gate + 4;
-        float2 gate_bias = {0, 0}, up_bias = {0, 0};
-        if constexpr (decltype(biased)::value) {
-          const bool exists = first + 8 * j < p.outputs;
-          gate_bias = TwoBiases(exists ? p.bias : nullptr, first + 8 * j + own);
-          up_bias = TwoBiases(exists ? p.up_bias : nullptr, first + 8 * j + own);
-        }
-        return PackTwo<T>(ActivateWide<kActivation>(gate[0] + gate_bias.x) * (up[0] + up_bias.x),
-                          ActivateWide<kActivation>(gate[1] + gate_bias.y) * (up[1] + up_bias.y));
-      });
-    };
-    const auto with = [&](auto activation) {
-      if (p.bias == nullptr && p.up_bias == nullptr) {
-        end(activation, std::false_type());
-      } else {
-        end(activation, std::true_type());
-      }
-    };
-    if (p.activation == Activation::kSilu) {
-      with(std::integral_constant<Activation, Activation::kSilu>());
-    } else {
-      with(std::integral_constant<Activation, Activation::kGeluTanh>());
-    }
-    return;
-  }
-  const int first = output_tile * Shape::kOutputs;
-  if (kEnd == WideEnd::kStore && !p.wide) {
-    StoreHalves<T, kEights>(p, row, first, [&](int j, int h) {
-      const int output = first + 8 * j + own;
-      const float2 bias = TwoBiases(first + 8 * j < p.outputs ? p.bias : nullptr, output);
-      const float* const two = sums + 4 * j + 2 * h;
-      return PackTwo<T>(two[0] + bias.x, two[1] + bias.y);
-    });
-    return;
-  }
-  float* const out =
-      static_cast<float*>(p.out) + int64_t{item.part} * p.rows * p.outputs + first + own;
-  // Eights whose residuals are on their way at once: as many as registers allow.
-  constexpr int kAtOnce = Shape::kGroups == 2 ? 8 : 4;
-#pragma unroll
-  for (int j = 0; j < kEights; j += kAtOnce) {
-    float2 before[kAtOnce][2];
-#pragma unroll
-    for (int i = 0; i < kAtOnce; ++i) {
-#pragma unroll
-      for (int h = 0; h < 2; ++h) {
-        before[i][h] = {0, 0};
-        if constexpr (kEnd == WideEnd::kAdd) {
-          if (j + i < kEights && first + 8 * (j + i) < p.outputs && row + 8 * h < p.rows) {
-            before[i][h] = *reinterpret_cast<const float2*>(
-                out + static_cast<int64_t>(row + 8 * h) * p.outputs + 8 * (j + i));
-          }
-        }
-      }
-    }
-#pragma unroll
-    for (int i = 0; i < kAtOnce; ++i) {
-      if (j + i >= kEights || first + 8 * (j + i) >= p.outputs) break;
-      const float2 bias = TwoBiases(p.bias, first + 8 * (j + i) + own);
+    for (int i = 0; i < 2; ++i) {
+      if (i == 1 && !second) break;
+      const int output = place.first + 8 * (j + i) + place.own;
+      const float2 bias = TwoBiases(p.bias, output);
+      const float2 next = stream.next[j + i];
 #pragma unroll
       for (int h = 0; h < 2; ++h) {
         const float* const two = sums + 4 * (j + i) + 2 * h;
-        if (row + 8 * h < p.rows) {
-          *reinterpret_cast<float2*>(out + static_cast<int64_t>(row + 8 * h) * p.outputs +
-                                     8 * (j + i)) =
-              float2{before[i][h].x + (two[0] + bias.x), before[i][h].y + (two[1] + bias.y)};
+        float2 s = stream.at[j + i][h];
+        s.x += two[0] + bias.x;
+        s.y += two[1] + bias.y;
+        squares[h] = fmaf(s.y, s.y, fmaf(s.x, s.x, squares[h]));
+        left[h][i] = PackTwo<__nv_bfloat16>(s.x * next.x, s.y * next.y);
+        if (place.exists[h]) {
+          *reinterpret_cast<float2*>(static_cast<float*>(p.out) +
+                                     static_cast<int64_t>(place.row + 8 * h) * p.outputs + output) =
+              s;
         }
+      }
+    }
+#pragma unroll
+    for (int h = 0; h < 2; ++h) {
+      auto* const eights = static_cast<__nv_bfloat16*>(p.leaves.rows) +
+                           static_cast<int64_t>(place.row + 8 * h) * p.outputs + place.first +
+                           8 * j;
+      StoreEights<__nv_bfloat16>(eights, left[h][0], left[h][1], place.exists[h], second);
+    }
+  }
+#pragma unroll
+  for (int far = 1; far < 4; far *= 2) {
+    squares[0] += __shfl_xor_sync(kAllLanes, squares[0], far);
+    squares[1] += __shfl_xor_sync(kAllLanes, squares[1], far);
+  }
+  const int lane = static_cast<int>(threadIdx.x) % 4;
+  const bool last = run + 1 == p.tiles;
+#pragma unroll
+  for (int h = 0; h < 2; ++h) {
+    float* const of_row = p.leaves.squares + static_cast<int64_t>(place.row + 8 * h) * p.runs;
+    if (!place.exists[h]) continue;
+    if (lane == 0 && run < p.tiles) of_row[run] = squares[h];
+    if (lane > 0 && last && run + lane < p.runs) of_row[run + lane] = 0;
+  }
+}
+
+// inverse: what the sums of rows `row` and row + 8 are multiplied by.
+template <int kEights>
+__device__ __forceinline__ void EndStore(const WideArgs& p, const WidePlace& place, int part,
+                                         float2 inverse, const float (&sums)[4 * kEights]) {
+  float* const out = static_cast<float*>(p.out) + int64_t{part} * p.rows * p.outputs;
+#pragma unroll
+  for (int j = 0; j < kEights; ++j) {
+    if (place.first + 8 * j >= place.last) break;
+    const int output = place.first + 8 * j + place.own;
+    const float2 bias = TwoBiases(p.bias, output);
+#pragma unroll
+    for (int h = 0; h < 2; ++h) {
+      const float* const two = sums + 4 * j + 2 * h;
+      const float scale = h == 0 ? inverse.x : inverse.y;
+      if (place.exists[h]) {
+        *reinterpret_cast<float2*>(out + static_cast<int64_t>(place.row + 8 * h) * p.outputs +
+                                   output) =
+            float2{fmaf(two[0], scale, bias.x), fmaf(two[1], scale, bias.y)};
       }
     }
   }
 }
 
-// Asks the L2 cache for what a tile's sums will be added to.
-template <typename Shape>
-__device__ __forceinline__ void PrefetchTile(const WideArgs& p, int row_tile, int output_tile) {
-  constexpr int kLine = 32;  // elements
-  constexpr int kLines = Shape::kOutputs / kLine;
-  constexpr int kThreads = Shape::kGroups * kWarpgroup;
-  for (int i = static_cast<int>(threadIdx.x); i < Shape::kRows * kLines; i += kThreads) {
-    const int row = row_tile * Shape::kRows + i / kLines;
-    const int output = output_tile * Shape::kOutputs + i % kLines * kLine;
-    if (row < p.rows && output < p.outputs) {
-      PrefetchL2(static_cast<const float*>(p.out) + int64_t{row} * p.outputs + output);
-    }
+// ---- Sums of two blocks -------------------------------------------------------------------------
+
+// Sends the sums of the outputs that the peer ends, and adds up those of the own. `received`: the
+// block's place for them, [groups][eights][threads] of four.
+template <typename Shape, int kPart>
+__device__ __forceinline__ void ExchangeSums(const float (&sums)[Shape::kSums], int peer,
+                                             float* received, uint64_t* arrived,
+                                             float (&own)[4 * Shape::kEnded]) {
+  constexpr int kFirst = kPart == 0 ? 0 : Shape::kEnded;  // of the own eights
+  constexpr int kOwn = kPart == 0 ? Shape::kEnded : Shape::kEights - Shape::kEnded;
+  constexpr int kSent = kPart == 0 ? Shape::kEnded : 0;
+  const int thread = static_cast<int>(threadIdx.x);
+  float* const at = received + (thread / kWarpgroup * Shape::kEnded * kWarpgroup +
+                                thread % kWarpgroup) * 4;
+#pragma unroll
+  for (int j = 0; j < Shape::kEights - kOwn; ++j) {
+    const float* const from = sums + 4 * (kSent + j);
+    const float four[4] = {from[0], from[1], from[2], from[3]};
+    StoreToBlock(four, at + j * kWarpgroup * 4, arrived, peer);
   }
+  WaitBarrierOfCluster(arrived, 0);
+#pragma unroll
+  for (int j = 0; j < kOwn; ++j) {
+    const float4 four = *reinterpret_cast<const float4*>(at + j * kWarpgroup * 4);
+    const float* const to = sums + 4 * (kFirst + j);
+    own[4 * j] = to[0] + four.x;
+    own[4 * j + 1] = to[1] + four.y;
+    own[4 * j + 2] = to[2] + four.z;
+    own[4 * j + 3] = to[3] + four.w;
+  }
+#pragma unroll
+  for (int i = 4 * kOwn; i < 4 * Shape::kEnded; ++i) own[i] = 0;
 }
 
 // ---- The kernel ---------------------------------------------------------------------------------
@@ -431,15 +467,15 @@ __device__ __forceinline__ void PrefetchTile(const WideArgs& p, int row_tile, in
 // By one warpgroup: its 64 rows of all tiles of the block.
 template <typename Shape, typename T, WideEnd kEnd>
 __device__ __forceinline__ void MultiplyTiles(const WideArgs& p, int cluster, int clusters,
-                                              const unsigned char* ring, uint64_t* full,
-                                              uint64_t* empty) {
+                                              unsigned char* ring, uint64_t* full, uint64_t* empty,
+                                              uint64_t* arrived) {
   const WideTilePlace<Shape> place;
   const int group = __shfl_sync(kAllLanes, static_cast<int>(threadIdx.x) / kWarpgroup, 0);
   const int lane = static_cast<int>(threadIdx.x) % kWarp;
   const uint64_t first_in = Operand(ring + group * 64 * Shape::kRowBytes);
   const uint64_t first_weights = Operand(ring + Shape::kInBytes);
   const auto leave = [&](int slot) {
-    if (lane < Shape::kBlocks) ArriveAtBlock(&empty[slot], lane);
+    if (lane < Shape::kSharing) ArriveAtBlock(&empty[slot], place.FirstSharing() + lane);
   };
   float sums[Shape::kSums] = {};
   WideSlot<Shape::kSlots> slot;
@@ -447,7 +483,7 @@ __device__ __forceinline__ void MultiplyTiles(const WideArgs& p, int cluster, in
 #pragma unroll 1
   for (int i = cluster; i < p.grid.items(); i += clusters) {
     const WideItem item = p.grid.At(i);
-    const WideStages stages = StagesOf(p.depth, item.part, p.grid.parts);
+    const WideStages stages = place.Stages(item, p);
     if (place.RowTile(item) * Shape::kRows + group * 64 >= p.rows) {
       // Nothing of this warpgroup's.
       for (int stage = stages.first; stage < stages.last; ++stage) {
@@ -457,9 +493,19 @@ __device__ __forceinline__ void MultiplyTiles(const WideArgs& p, int cluster, in
       }
       continue;
     }
-    if constexpr (kEnd == WideEnd::kAdd) {
-      PrefetchTile<Shape>(p, place.RowTile(item), place.OutputTile(item));
+    constexpr int kOwn = kEnd == WideEnd::kGateUp ? Shape::kOutputs / 2 : Shape::kOutputs;
+    const WidePlace of_thread = WidePlace::Of(Shape(), place.RowTile(item), place.OutputTile(item),
+                                              kOwn, place.part_rank, p);
+    // While the first stages are on their way.
+    float2 inverse = {1, 1};
+    constexpr int kEnded = Shape::kEnded;
+    WideStream<kEnd == WideEnd::kLeave ? kEnded : 1> stream;
+    if constexpr (kEnd == WideEnd::kLeave) {
+      LoadStream<kEnded>(p, of_thread, stream);
+    } else {
+      inverse = RowInverses(p.unnormed, p.of_one, of_thread.row, p.rows);
     }
+    __syncwarp();   // together again, for all that the compiler knows: descriptors stay uniform
     int used = -1;  // the slot of the stage before
 #pragma unroll 1
     for (int stage = stages.first; stage < stages.last; ++stage) {
@@ -480,14 +526,39 @@ __device__ __forceinline__ void MultiplyTiles(const WideArgs& p, int cluster, in
     WaitForProducts<0>();
     Settle(sums);
     if (used >= 0) leave(used);
-    EndTile<Shape, T, kEnd>(p, item, place.RowTile(item), place.OutputTile(item), sums);
+    if constexpr (kEnd == WideEnd::kGateUp) {
+      static_assert(Shape::kSplit == 1);
+      EndGateUp<T, kEnded / 2>(EndOf(p), of_thread.row, place.OutputTile(item) * kOwn, inverse,
+                               sums);
+    } else {
+      const auto end = [&](const float (&own)[4 * kEnded]) {
+        if constexpr (kEnd == WideEnd::kLeave) {
+          EndStream<kEnded>(p, of_thread, place.OutputTile(item) * Shape::kSplit + place.part_rank,
+                            own, stream);
+        } else {
+          EndStore<kEnded>(p, of_thread, item.part, inverse, own);
+        }
+      };
+      if constexpr (Shape::kSplit == 1) {
+        end(sums);
+      } else {
+        float own[4 * kEnded];
+        float* const received = reinterpret_cast<float*>(ring + Shape::kRingBytes);
+        if (place.part_rank == 0) {
+          ExchangeSums<Shape, 0>(sums, place.Peer(), received, arrived, own);
+        } else {
+          ExchangeSums<Shape, 1>(sums, place.Peer(), received, arrived, own);
+        }
+        end(own);
+      }
+    }
   }
 }
 
 template <typename Shape, typename T, WideEnd kEnd>
 __global__ void __launch_bounds__(Shape::kThreads, 1)
     WideKernel(const __grid_constant__ WideArgs p) {
-  __shared__ uint64_t full[Shape::kSlots], empty[Shape::kSlots];
+  __shared__ uint64_t full[Shape::kSlots], empty[Shape::kSlots], arrived;
   unsigned char* const dynamic = DynamicShared();
   // The same place in every block of a cluster: what is static and what is not are alike in all.
   unsigned char* const ring = dynamic + (-SharedAddress(dynamic) & 1023);
@@ -499,7 +570,17 @@ __global__ void __launch_bounds__(Shape::kThreads, 1)
       InitBarrier(&full[i], 1);
       InitBarrier(&empty[i], Shape::kArrivals);
     }
+    if constexpr (Shape::kSplit > 1) InitBarrier(&arrived, 1);
     PublishBarriers();
+    if constexpr (Shape::kSplit > 1) {
+      // The one item's sums: of the groups that have rows, the eights that this block ends.
+      const WideTilePlace<Shape> place;
+      const int rows = p.rows - place.RowTile(p.grid.At(cluster)) * Shape::kRows;
+      const int groups = max(0, min((rows + 63) / 64, Shape::kGroups));
+      const int eights =
+          place.part_rank == 0 ? Shape::kEnded : Shape::kEights - Shape::kEnded;
+      ArriveExpecting(&arrived, static_cast<uint32_t>(groups * kWarpgroup * eights * 16));
+    }
   }
   __syncthreads();
   if constexpr (Shape::kBlocks > 1) {
@@ -516,7 +597,7 @@ __global__ void __launch_bounds__(Shape::kThreads, 1)
     __syncwarp();
   } else {
     TakeRegisters<Shape::kTake>();
-    MultiplyTiles<Shape, T, kEnd>(p, cluster, clusters, ring, full, empty);
+    MultiplyTiles<Shape, T, kEnd>(p, cluster, clusters, ring, full, empty, &arrived);
   }
   if constexpr (Shape::kBlocks > 1) {
     // No block ends while another may still copy to it or arrive there.
@@ -564,8 +645,12 @@ cudaError_t LaunchWide(const WideProductParams& p, const WideChoice& choice,
   args.outputs = p.weight.rows;
   args.depth = static_cast<int32_t>(CeilDiv(p.weight.cols, kMapColumns));
   args.box = p.rows % Shape::kOwnRows == 0 ? Shape::kOwnRows : Shape::kFewRows;
-  args.wide = p.out.dtype == DType::kFloat32;
   args.activation = p.activation;
+  args.unnormed = p.unnormed;
+  args.of_one = 1.0f / static_cast<float>(p.in.width);
+  args.leaves = p.leaves;
+  args.tiles = static_cast<int32_t>(CeilDiv(p.weight.rows, Shape::kOutputs)) * Shape::kSplit;
+  args.runs = RunsOf(p.weight.rows, Shape::kOutputs, Shape::kSplit);
   args.grid.rows = static_cast<int32_t>(CeilDiv(p.rows, Shape::kRows * Shape::kDown));
   args.grid.outputs = static_cast<int32_t>(
       CeilDiv(p.weight.rows * (both ? 2 : 1), Shape::kOutputs * Shape::kAcross));
@@ -580,17 +665,13 @@ cudaError_t LaunchWide(const WideProductParams& p, const WideChoice& choice,
                              Shape::kOwnOutputs, args.weight);
     }
     if (error == cudaSuccess && both) {
-      const cuuint64_t row_bytes = static_cast<cuuint64_t>(p.weight.cols) * 2;
-      const cuuint64_t between = static_cast<cuuint64_t>(static_cast<const char*>(p.up.data) -
-                                                         static_cast<const char*>(p.weight.data));
-      const cuuint64_t size[4] = {static_cast<cuuint64_t>(p.weight.cols), 8, 2,
-                                  static_cast<cuuint64_t>(p.weight.rows / 8)};
-      const cuuint64_t stride[3] = {row_bytes, between, 8 * row_bytes};
-      const cuuint32_t box[4] = {kMapColumns, 8, 2, Shape::kOwnOutputs / 16};
-      error =
-          DescribeTensor<4>(encode, p.weight.data, p.weight.dtype, size, stride, box, args.weight);
+      error = DescribeGateUp(encode, p.weight, p.up, Shape::kOwnOutputs, args.weight);
     }
     if (error != cudaSuccess) return error;
+  }
+  // Blocks that share inputs exchange their sums once.
+  if (Shape::kSplit > 1 && !context.load_only && args.grid.items() > room) {
+    return cudaErrorNotSupported;
   }
   const int clusters = std::min<int>(room, args.grid.items());
   return LaunchClusters(kernel, dim3(static_cast<unsigned>(clusters * Shape::kBlocks)),

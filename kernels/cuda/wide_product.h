@@ -14,6 +14,22 @@
 
 namespace sirocco::cuda {
 
+// Of rows that are not normed before they are multiplied (panel_product.h, "Products without norms
+// between them"): their squares, by which the sums are normed. Null `squares`: the rows are normed.
+struct RowSquares {
+  const float* squares = nullptr;  // [R, runs]: of each run of the stream's outputs
+  int32_t runs = 0;                // a multiple of 4
+  float epsilon = 0;
+};
+
+// What a product of the stream leaves beside it for one that reads unnormed rows; null `rows`:
+// nothing.
+struct WideLeaves {
+  const float* next = nullptr;  // [outputs]
+  void* rows = nullptr;         // [R, outputs] bfloat16: the stream * next
+  float* squares = nullptr;     // RowSquares::squares
+};
+
 // out[R, outputs] = in[R, inputs] * weight^T + bias, onto what `out` holds where `add` is set; or,
 // where `up` has data, activation(in * weight^T + bias) * (in * up^T + up_bias).
 struct WideProductParams {
@@ -29,7 +45,14 @@ struct WideProductParams {
   // More than 1: the inputs are multiplied in so many parts side by side, and `out` is float32,
   // with neither a bias nor `add` nor `up`.
   int32_t parts = 1;
+  RowSquares unnormed;  // of `in`, where it is not normed
+  WideLeaves leaves;    // where `add` is set
 };
+
+// Runs of outputs that a product leaves squares of (RowSquares): one a block and tile.
+constexpr int32_t RunsOf(int32_t outputs, int32_t tile_outputs, int32_t split) {
+  return ((outputs + tile_outputs - 1) / tile_outputs * split + 3) / 4 * 4;
+}
 
 // What a product must be for this kernel to make it, whether or not it should.
 inline bool CanBeWide(const WideProductParams& p) {
@@ -51,6 +74,13 @@ enum class WideTile : int32_t {
   kShared224,  // 128 by 224
   kShared128,  // 128 by 128
   kPairs128,   // 128 by 128
+  // Of products without norms between them (wide_pair.h). Halves are of four blocks: two by two
+  // have half of the inputs each.
+  kSharedHalves72,   // 64 by 72
+  kSharedHalves104,  // 64 by 104
+  kPairsHalves144,   // 64 by 144
+  kPairsHalves208,   // 64 by 208
+  kLowPairs128,      // 64 by 128
 };
 // Of gate and up; of products in parts.
 inline constexpr WideTile kGateUpTiles[] = {WideTile::kPairs256, WideTile::kPairs224,
@@ -62,6 +92,7 @@ inline constexpr WideTile kPartTiles[] = {WideTile::kShared128, WideTile::kPairs
 struct WideTileSize {
   int32_t rows, outputs;  // of a block
   int32_t down, across;   // row tiles and output tiles of a cluster
+  int32_t split = 1;      // blocks that share a tile's inputs
 };
 constexpr WideTileSize SizeOf(WideTile tile) {
   switch (tile) {
@@ -77,6 +108,16 @@ constexpr WideTileSize SizeOf(WideTile tile) {
       return {128, 128, 1, 2};
     case WideTile::kPairs128:
       return {128, 128, 2, 1};
+    case WideTile::kSharedHalves72:
+      return {64, 72, 1, 2, 2};
+    case WideTile::kSharedHalves104:
+      return {64, 104, 1, 2, 2};
+    case WideTile::kPairsHalves144:
+      return {64, 144, 2, 1, 2};
+    case WideTile::kPairsHalves208:
+      return {64, 208, 2, 1, 2};
+    case WideTile::kLowPairs128:
+      return {64, 128, 2, 1};
   }
   return {};
 }
@@ -186,8 +227,8 @@ inline bool ChooseWide(const WideProductParams& p, bool adds_parts, WideChoice& 
 }
 
 namespace hopper {
-// Only what ChooseWide takes, as it says. Sums are float32, in one order for one number of rows.
-// Where kernels are only loaded, those of all tiles are.
+// Only what ChooseWide or ChooseWideInPair (wide_pair.h) takes, as it says. Sums are float32, in
+// one order for one number of rows. Where kernels are only loaded, those of all tiles are.
 cudaError_t LaunchWideProduct(const WideProductParams& p, const WideChoice& choice,
                               const LaunchContext& context);
 }  // namespace hopper

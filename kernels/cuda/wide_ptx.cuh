@@ -103,42 +103,56 @@ __device__ __forceinline__ float Reciprocal(float x) {
       "+f"(d[i + 6]), "+f"(d[i + 7])
 #define SIROCCO_SUMS_32(i) \
   SIROCCO_SUMS_8(i), SIROCCO_SUMS_8(i + 8), SIROCCO_SUMS_8(i + 16), SIROCCO_SUMS_8(i + 24)
-#define SIROCCO_SUMS_36(i) \
-  SIROCCO_SUMS_32(i), "+f"(d[i + 32]), "+f"(d[i + 33]), "+f"(d[i + 34]), "+f"(d[i + 35])
+#define SIROCCO_SUMS_4(i) "+f"(d[i]), "+f"(d[i + 1]), "+f"(d[i + 2]), "+f"(d[i + 3])
+#define SIROCCO_SUMS_36(i) SIROCCO_SUMS_32(i), SIROCCO_SUMS_4(i + 32)
+#define SIROCCO_SUMS_40(i) SIROCCO_SUMS_32(i), SIROCCO_SUMS_8(i + 32)
+#define SIROCCO_SUMS_48(i) SIROCCO_SUMS_40(i), SIROCCO_SUMS_8(i + 40)
+#define SIROCCO_SUMS_52(i) SIROCCO_SUMS_48(i), SIROCCO_SUMS_4(i + 48)
 #define SIROCCO_SUMS_64(i) SIROCCO_SUMS_32(i), SIROCCO_SUMS_32(i + 32)
+#define SIROCCO_SUMS_72(i) SIROCCO_SUMS_64(i), SIROCCO_SUMS_8(i + 64)
 #define SIROCCO_SUMS_96(i) SIROCCO_SUMS_64(i), SIROCCO_SUMS_32(i + 64)
-#define SIROCCO_SUMS_112(i) SIROCCO_SUMS_96(i), SIROCCO_SUMS_8(i + 96), SIROCCO_SUMS_8(i + 104)
+#define SIROCCO_SUMS_104(i) SIROCCO_SUMS_96(i), SIROCCO_SUMS_8(i + 96)
+#define SIROCCO_SUMS_112(i) SIROCCO_SUMS_104(i), SIROCCO_SUMS_8(i + 104)
 #define SIROCCO_SUMS_128(i) SIROCCO_SUMS_64(i), SIROCCO_SUMS_64(i + 64)
-#define SIROCCO_NAMES_36             \
+#define SIROCCO_NAMES_32             \
   "%0,%1,%2,%3,%4,%5,%6,%7,"         \
   "%8,%9,%10,%11,%12,%13,%14,%15,"   \
   "%16,%17,%18,%19,%20,%21,%22,%23," \
-  "%24,%25,%26,%27,%28,%29,%30,%31," \
-  "%32,%33,%34,%35"
-#define SIROCCO_NAMES_64             \
-  SIROCCO_NAMES_36                   \
-  ","                                \
-  "%36,%37,%38,%39,"                 \
-  "%40,%41,%42,%43,%44,%45,%46,%47," \
-  "%48,%49,%50,%51,%52,%53,%54,%55," \
-  "%56,%57,%58,%59,%60,%61,%62,%63"
-#define SIROCCO_NAMES_96             \
-  SIROCCO_NAMES_64                   \
-  ","                                \
-  "%64,%65,%66,%67,%68,%69,%70,%71," \
-  "%72,%73,%74,%75,%76,%77,%78,%79," \
-  "%80,%81,%82,%83,%84,%85,%86,%87," \
-  "%88,%89,%90,%91,%92,%93,%94,%95"
-#define SIROCCO_NAMES_112                \
-  SIROCCO_NAMES_96                       \
-  ","                                    \
-  "%96,%97,%98,%99,%100,%101,%102,%103," \
-  "%104,%105,%106,%107,%108,%109,%110,%111"
-#define SIROCCO_NAMES_128                    \
-  SIROCCO_NAMES_112                          \
-  ","                                        \
-  "%112,%113,%114,%115,%116,%117,%118,%119," \
-  "%120,%121,%122,%123,%124,%125,%126,%127"
+  "%24,%25,%26,%27,%28,%29,%30,%31"
+#define SIROCCO_NAMES_36 \
+  SIROCCO_NAMES_32       \
+  ",%32,%33,%34,%35"
+#define SIROCCO_NAMES_40 \
+  SIROCCO_NAMES_36       \
+  ",%36,%37,%38,%39"
+#define SIROCCO_NAMES_48 \
+  SIROCCO_NAMES_40       \
+  ",%40,%41,%42,%43,%44,%45,%46,%47"
+#define SIROCCO_NAMES_52 \
+  SIROCCO_NAMES_48 \
+  ",%48,%49,%50,%51"
+#define SIROCCO_NAMES_64 \
+  SIROCCO_NAMES_52 \
+  ",%52,%53,%54,%55,%56,%57,%58,%59" \
+  ",%60,%61,%62,%63"
+#define SIROCCO_NAMES_72 \
+  SIROCCO_NAMES_64 \
+  ",%64,%65,%66,%67,%68,%69,%70,%71"
+#define SIROCCO_NAMES_96 \
+  SIROCCO_NAMES_72 \
+  ",%72,%73,%74,%75,%76,%77,%78,%79" \
+  ",%80,%81,%82,%83,%84,%85,%86,%87" \
+  ",%88,%89,%90,%91,%92,%93,%94,%95"
+#define SIROCCO_NAMES_104 \
+  SIROCCO_NAMES_96 \
+  ",%96,%97,%98,%99,%100,%101,%102,%103"
+#define SIROCCO_NAMES_112 \
+  SIROCCO_NAMES_104 \
+  ",%104,%105,%106,%107,%108,%109,%110,%111"
+#define SIROCCO_NAMES_128 \
+  SIROCCO_NAMES_112 \
+  ",%112,%113,%114,%115,%116,%117,%118,%119" \
+  ",%120,%121,%122,%123,%124,%125,%126,%127"
 // Both operands in shared memory, their inputs along rows. a0: the number of sums.
 #define SIROCCO_PRODUCT(n, sums, type, a0, a1, a2)                                               \
   asm volatile("{.reg .pred p; setp.ne.b32 p, %" #a2 ", 0; wgmma.mma_async.sync.aligned.m64n" #n \
@@ -147,7 +161,13 @@ __device__ __forceinline__ float Reciprocal(float x) {
                : SIROCCO_SUMS_##sums(0)                                                          \
                : "l"(a), "l"(b), "r"(static_cast<int>(add)))
 #define SIROCCO_PRODUCTS(type)                                                   \
+  if constexpr (kOutputs == 64) SIROCCO_PRODUCT(64, 32, type, 32, 33, 34);       \
   if constexpr (kOutputs == 72) SIROCCO_PRODUCT(72, 36, type, 36, 37, 38);       \
+  if constexpr (kOutputs == 80) SIROCCO_PRODUCT(80, 40, type, 40, 41, 42);       \
+  if constexpr (kOutputs == 96) SIROCCO_PRODUCT(96, 48, type, 48, 49, 50);       \
+  if constexpr (kOutputs == 104) SIROCCO_PRODUCT(104, 52, type, 52, 53, 54);     \
+  if constexpr (kOutputs == 144) SIROCCO_PRODUCT(144, 72, type, 72, 73, 74);     \
+  if constexpr (kOutputs == 208) SIROCCO_PRODUCT(208, 104, type, 104, 105, 106); \
   if constexpr (kOutputs == 128) SIROCCO_PRODUCT(128, 64, type, 64, 65, 66);     \
   if constexpr (kOutputs == 192) SIROCCO_PRODUCT(192, 96, type, 96, 97, 98);     \
   if constexpr (kOutputs == 224) SIROCCO_PRODUCT(224, 112, type, 112, 113, 114); \
@@ -159,8 +179,9 @@ __device__ __forceinline__ float Reciprocal(float x) {
 template <typename T, int kOutputs>
 __device__ __forceinline__ void MultiplyWide(float (&d)[kOutputs / 2], uint64_t a, uint64_t b,
                                              bool add) {
-  static_assert(kOutputs == 72 || kOutputs == 128 || kOutputs == 192 || kOutputs == 224 ||
-                kOutputs == 256);
+  static_assert(kOutputs == 64 || kOutputs == 72 || kOutputs == 80 || kOutputs == 96 ||
+                kOutputs == 104 || kOutputs == 128 || kOutputs == 144 || kOutputs == 192 ||
+                kOutputs == 208 || kOutputs == 224 || kOutputs == 256);
   if constexpr (std::is_same_v<T, __nv_bfloat16>) {
     SIROCCO_PRODUCTS("bf16");
   } else {
@@ -173,14 +194,26 @@ __device__ __forceinline__ void MultiplyWide(float (&d)[kOutputs / 2], uint64_t 
 #undef SIROCCO_PRODUCT
 #undef SIROCCO_NAMES_128
 #undef SIROCCO_NAMES_112
+#undef SIROCCO_NAMES_104
 #undef SIROCCO_NAMES_96
+#undef SIROCCO_NAMES_72
 #undef SIROCCO_NAMES_64
+#undef SIROCCO_NAMES_52
+#undef SIROCCO_NAMES_48
+#undef SIROCCO_NAMES_40
 #undef SIROCCO_NAMES_36
+#undef SIROCCO_NAMES_32
 #undef SIROCCO_SUMS_128
 #undef SIROCCO_SUMS_112
+#undef SIROCCO_SUMS_104
 #undef SIROCCO_SUMS_96
+#undef SIROCCO_SUMS_72
 #undef SIROCCO_SUMS_64
+#undef SIROCCO_SUMS_52
+#undef SIROCCO_SUMS_48
+#undef SIROCCO_SUMS_40
 #undef SIROCCO_SUMS_36
+#undef SIROCCO_SUMS_4
 #undef SIROCCO_SUMS_32
 #undef SIROCCO_SUMS_8
 

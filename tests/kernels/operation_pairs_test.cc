@@ -5,6 +5,7 @@
 
 #include <memory>
 #include <tuple>
+#include <utility>
 #include <vector>
 
 #include "tests/kernels/fused_ops_test.h"
@@ -32,6 +33,43 @@ class OperationPairsTest : public FusedOpsTest {
     // Rows are rounded before they are divided, not after.
     ExpectNear(pair.out, reference::Wide(in_turn.out), 2 * tolerance());
     ExpectNear(pair.stream, reference::Wide(in_turn.stream), tolerance());
+  }
+
+  // `p` prepared for all of the world's rows and recorded for fewer against `in_turn`.
+  // outputs(pair): what the second product and the stream are left in.
+  template <typename Pair, typename Outputs>
+  void ExpectManyRows(const LayerWorld& w, Pair p, const Pair& in_turn, const Outputs& outputs) {
+    ASSERT_TRUE(device().BeginPrepare().ok());
+    ASSERT_TRUE(ops().Run(p).ok());
+    ASSERT_TRUE(device().EndPrepare().ok());
+    Execute(FirstOf(in_turn));
+    Execute(SecondOf(in_turn));
+    const auto left = [&](const Pair& pair, int32_t rows) {
+      const auto [out, stream] = outputs(pair);
+      Left all = {Get(w, out), Get(w, stream)};
+      all.out.resize(static_cast<size_t>(rows) * out.width);
+      all.stream.resize(static_cast<size_t>(rows) * stream.width);
+      return all;
+    };
+    const Rows hidden = FirstOf(p).hidden;
+    const size_t bytes = w.hidden_values.size() * sizeof(float);
+    for (const int32_t rows : {200, 192, 150, 128, 65, 64, 33}) {
+      SCOPED_TRACE(rows);
+      p.rows = rows;
+      ASSERT_TRUE(device().BeginRecord().ok());
+      ASSERT_TRUE(ops().Run(p).ok());
+      const absl::StatusOr<std::unique_ptr<Recording>> recording = device().EndRecord();
+      ASSERT_TRUE(recording.ok()) << recording.status();
+      const auto outcome = [&](const auto& run) {
+        EXPECT_TRUE(device().CopyToDevice(hidden.data, w.hidden_values.data(), bytes).ok());
+        run();
+        EXPECT_TRUE(device().Synchronize().ok());
+        return left(p, rows);
+      };
+      const Left replayed = outcome([&] { EXPECT_TRUE(device().Launch(**recording).ok()); });
+      const Left issued = outcome([&] { EXPECT_TRUE(ops().Run(p).ok()); });
+      ExpectPair(issued, replayed, left(in_turn, rows));
+    }
   }
 
   OutputGateUpParams OutputGateUpOf(const LayerWorld& w) {
@@ -97,56 +135,38 @@ TEST_P(OperationPairsTest, DownQkvIsTheTwoInTurn) {
   });
 }
 
-// Rows of which a device may make the first product with the norms behind it; prepared for most
-// rows, recorded for fewer. Few outputs of many inputs; as many as there may be, of few; and more.
+// Rows that a device may make of its own way: by products that end in norms, or without norms
+// between them; prepared for most rows, recorded for fewer. Few outputs of many inputs; as many as
+// there may be with norms, of few; more; and, for who makes more of pairs, as many weights as
+// decide it beyond 128 rows, and where panels are for few.
 TEST_P(OperationPairsTest, ManyRowsAreTheTwoInTurn) {
   if (InBlocks(dtype())) GTEST_SKIP() << "no products of so many rows";
+  std::vector<LayerShape> shapes;
   for (const auto& [hidden, head_dim, post_norms] :
        {std::tuple{136, 256, false}, std::tuple{136, 66, true}, std::tuple{1152, 34, true},
         std::tuple{1160, 34, false}}) {
-    const LayerShape shape{.hidden = hidden,
-                           .heads = 4,
-                           .kv_heads = 1,
-                           .head_dim = head_dim,
-                           .intermediate = 264,
-                           .biases = !post_norms,
-                           .post_norms = post_norms,
-                           .on_host = true,
-                           .adjacent = true};
+    shapes.push_back(LayerShape{.hidden = hidden,
+                                .heads = 4,
+                                .kv_heads = 1,
+                                .head_dim = head_dim,
+                                .intermediate = 264,
+                                .biases = !post_norms,
+                                .post_norms = post_norms});
+  }
+  if (device().paired_rows() > 0 && dtype() == DType::kBFloat16) {
+    shapes.push_back(LayerShape{
+        .hidden = 4104, .heads = 32, .kv_heads = 1, .head_dim = 128, .intermediate = 2056});
+  }
+  for (LayerShape& shape : shapes) {
+    SCOPED_TRACE(shape.hidden);
+    shape.on_host = shape.adjacent = true;
     const LayerWorld w(memory(), shape, 200, activations(), dtype());
-    const OutputGateUpParams in_turn = OutputGateUpOf(w);
-    OutputGateUpParams p = OutputGateUpOf(w);
-    ASSERT_TRUE(device().BeginPrepare().ok());
-    ASSERT_TRUE(ops().Run(p).ok());
-    ASSERT_TRUE(device().EndPrepare().ok());
-    Execute(FirstOf(in_turn));
-    Execute(SecondOf(in_turn));
-    const auto left = [&](const OutputGateUpParams& pair, int32_t rows) {
-      Left all = {Get(w, pair.gate_up.out),
-                  Get(w, post_norms ? pair.gate_up.sum : pair.gate_up.hidden)};
-      all.out.resize(static_cast<size_t>(rows) * shape.intermediate);
-      all.stream.resize(static_cast<size_t>(rows) * shape.hidden);
-      return all;
-    };
-    const size_t bytes = w.hidden_values.size() * sizeof(float);
-    for (const int32_t rows : {200, 192, 150, 128, 65, 64, 33}) {
-      SCOPED_TRACE(rows);
-      p.rows = rows;
-      ASSERT_TRUE(device().BeginRecord().ok());
-      ASSERT_TRUE(ops().Run(p).ok());
-      const absl::StatusOr<std::unique_ptr<Recording>> recording = device().EndRecord();
-      ASSERT_TRUE(recording.ok()) << recording.status();
-      const auto outcome = [&](const auto& run) {
-        EXPECT_TRUE(
-            device().CopyToDevice(p.gate_up.hidden.data, w.hidden_values.data(), bytes).ok());
-        run();
-        EXPECT_TRUE(device().Synchronize().ok());
-        return left(p, rows);
-      };
-      const Left replayed = outcome([&] { EXPECT_TRUE(device().Launch(**recording).ok()); });
-      const Left issued = outcome([&] { EXPECT_TRUE(ops().Run(p).ok()); });
-      ExpectPair(issued, replayed, left(in_turn, rows));
-    }
+    ExpectManyRows(w, OutputGateUpOf(w), OutputGateUpOf(w), [&](const OutputGateUpParams& p) {
+      return std::pair{p.gate_up.out, shape.post_norms ? p.gate_up.sum : p.gate_up.hidden};
+    });
+    ExpectManyRows(w, DownQkvOf(w), DownQkvOf(w), [](const DownQkvParams& p) {
+      return std::pair{p.qkv.qkv, p.down.hidden};
+    });
   }
 }
 
@@ -182,9 +202,9 @@ TEST_P(OperationPairsTest, PreparedWithManyRowsFewerAllocateNothing) {
   }
 }
 
-// For the table of kernels: with so many rows the two are made in turn.
+// For the table of kernels: with so many rows and post-norms the two are made in turn.
 TEST_P(OperationPairsTest, ManyRowsHaveTheProductsOfBoth) {
-  LayerShape shape = Shape();
+  LayerShape shape = Shape(/*post_norms=*/true);
   shape.on_host = shape.adjacent = true;
   const LayerWorld w(memory(), shape, 70, activations(), dtype());
   const auto expect = [&](const auto& pair) {

@@ -5,6 +5,7 @@
 
 #include "kernels/cuda/wide_grid.h"
 #include "kernels/cuda/wide_normed.h"
+#include "kernels/cuda/wide_pair.h"
 #include "kernels/cuda/wide_product.h"
 
 namespace sirocco::cuda {
@@ -169,6 +170,117 @@ TEST(WideChoiceTest, OutputsWithNorms) {
   p = Normed(128, 1152, 1024);
   p.sum.data = reinterpret_cast<void*>(uintptr_t{0x40008});
   EXPECT_FALSE(TakesWideNormed(p));
+}
+
+// What leaves unnormed rows, and what reads them.
+WideProductParams Leaves(int32_t rows, int32_t outputs, int32_t inputs) {
+  WideProductParams p = Stream(rows, outputs, inputs);
+  p.leaves.next = reinterpret_cast<const float*>(uintptr_t{0x50000});
+  p.leaves.rows = reinterpret_cast<void*>(uintptr_t{0x60000});
+  p.leaves.squares = reinterpret_cast<float*>(uintptr_t{0x70000});
+  return p;
+}
+WideProductParams Reads(int32_t rows, int32_t outputs, int32_t inputs) {
+  WideProductParams p = Stream(rows, outputs, inputs);
+  p.add = false;
+  return p;
+}
+
+constexpr int32_t kClusters = 30;  // of four blocks on an H200
+
+// The fastest of those that wide_pair_bench measured.
+TEST(WideChoiceTest, TilesInPairs) {
+  const auto tile_of = [](const WideProductParams& p) {
+    WideChoice choice;
+    EXPECT_TRUE(ChooseWideInPair(p, kClusters, choice)) << p.rows << " rows";
+    EXPECT_EQ(choice.parts, 1);
+    return choice.tile;
+  };
+  // llama3.1-8b: down and output, q, k and v, gate and up
+  for (const int32_t rows : {33, 64}) {
+    EXPECT_EQ(tile_of(Leaves(rows, 4096, 14336)), WideTile::kSharedHalves72);
+    EXPECT_EQ(tile_of(Leaves(rows, 4096, 4096)), WideTile::kSharedHalves72);
+    EXPECT_EQ(tile_of(Reads(rows, 6144, 4096)), WideTile::kSharedHalves104);
+    EXPECT_EQ(tile_of(GateUp(rows, 14336, 4096)), WideTile::kShared224);
+  }
+  for (const int32_t rows : {65, 128}) {
+    EXPECT_EQ(tile_of(Leaves(rows, 4096, 14336)), WideTile::kPairsHalves144);
+    EXPECT_EQ(tile_of(Reads(rows, 6144, 4096)), WideTile::kPairsHalves208);
+    EXPECT_EQ(tile_of(GateUp(rows, 14336, 4096)), WideTile::kShared224);
+  }
+  for (const int32_t rows : {129, 256}) {
+    EXPECT_EQ(tile_of(Leaves(rows, 4096, 4096)), WideTile::kLowPairs128);
+  }
+  EXPECT_EQ(tile_of(GateUp(256, 14336, 4096)), WideTile::kPairs224);
+}
+
+TEST(WideChoiceTest, RowsInPairs) {
+  WideChoice choice;
+  for (int32_t rows = 1; rows <= 300; ++rows) {
+    EXPECT_EQ(ChooseWideInPair(Leaves(rows, 2048, 2048), kClusters, choice),
+              rows > kMostUnnormedRows && rows <= 128)
+        << rows;
+    EXPECT_EQ(ChooseWideInPair(Leaves(rows, 4096, 4096), kClusters, choice),
+              rows > kMostUnnormedRows && rows <= 256)
+        << rows;
+    EXPECT_EQ(ChooseWideInPair(Reads(rows, 6144, 4096), kClusters, choice),
+              rows > kMostUnnormedRows && rows <= 128)
+        << rows;
+    EXPECT_EQ(ChooseWideInPair(GateUp(rows, 8192, 2048), kClusters, choice),
+              rows > kMostUnnormedRows && rows <= 256)
+        << rows;
+  }
+}
+
+// All clusters of a product that exchange sums are there at once.
+TEST(WideChoiceTest, PairsFindRoom) {
+  for (const int32_t rows : {33, 64, 65, 128}) {
+    for (int32_t outputs = 8; outputs <= 8192; outputs += 8) {
+      for (const int32_t clusters : {0, 1, 15, 30, 33}) {
+        WideChoice choice;
+        const bool chosen = ChooseWideInPair(Reads(rows, outputs, 512), clusters, choice);
+        const WideTileSize size = SizeOf(choice.tile);
+        const int32_t needed = (outputs + size.outputs * size.across - 1) /
+                               (size.outputs * size.across) *
+                               ((rows + size.rows * size.down - 1) / (size.rows * size.down));
+        EXPECT_EQ(chosen, needed <= clusters) << outputs << " outputs, " << rows << " rows";
+      }
+    }
+  }
+}
+
+// A number of each run, filled up to fours; none beyond what the two products' memory has.
+TEST(WideChoiceTest, RunsOfSquares) {
+  for (const int32_t rows : {33, 65, 256}) {
+    for (const int32_t outputs : {8, 136, 2048, 4096, 4104}) {
+      WideChoice choice;
+      if (!ChooseWideInPair(Leaves(rows, outputs, 4096), kClusters, choice)) continue;
+      const WideTileSize size = SizeOf(choice.tile);
+      const int32_t runs = RunsOf(Leaves(rows, outputs, 4096), choice);
+      EXPECT_EQ(runs % 4, 0);
+      EXPECT_GE(runs, (outputs + size.outputs - 1) / size.outputs * size.split);
+      EXPECT_LE(UnnormedRowsBytes(rows, outputs, false) + sizeof(float) * rows * runs,
+                WidePairBytes(rows, outputs));
+    }
+  }
+}
+
+TEST(WideChoiceTest, WhatIsInNoPair) {
+  WideChoice choice;
+  EXPECT_TRUE(ChooseWideInPair(Leaves(64, 136, 256), kClusters, choice));
+  WideProductParams p = Leaves(64, 136, 256);
+  p.weight.dtype = p.in.dtype = DType::kFloat16;
+  EXPECT_FALSE(ChooseWideInPair(p, kClusters, choice));
+  p = Leaves(64, 136, 256);
+  p.leaves.squares = reinterpret_cast<float*>(uintptr_t{0x70004});
+  EXPECT_FALSE(ChooseWideInPair(p, kClusters, choice));
+  p = Leaves(64, 136, 256);
+  p.parts = 4;
+  EXPECT_FALSE(ChooseWideInPair(p, kClusters, choice));
+  EXPECT_FALSE(ChooseWideInPair(Leaves(64, 132, 256), kClusters, choice));
+  p = Reads(64, 136, 256);
+  p.out.dtype = DType::kBFloat16;
+  EXPECT_FALSE(ChooseWideInPair(p, kClusters, choice));
 }
 
 TEST(WideChoiceTest, WhatIsNot) {
