@@ -3,13 +3,12 @@
 // from memory: there are several copies, taken in turn. Needs no Bazel, from the repository's root:
 //
 //   nvcc -std=c++20 -O3 -gencode=arch=compute_90a,code=sm_90a -DSIROCCO_HOPPER=1 -I.
-//     tests/bench/normed_bench.cu kernels/cuda/wide_normed.cu kernels/cuda/fused_norm.cu
+//     tests/bench/normed_bench.cu kernels/cuda/{wide_normed,fused_norm,gate_up_end}.cu
 //     kernels/cuda/kernel_attributes.cc -o normed_bench -lcublasLt
 //   normed_bench check | time [ROWS ...]
 //
 // check: against float64. time: in a graph, alone (each behind the one before) and behind kernels
 // that read as attention does, on all multiprocessors, and write the rows: what is added to these.
-#include <cublasLt.h>
 #include <cuda_runtime.h>
 
 #include <algorithm>
@@ -28,6 +27,7 @@
 #include "kernels/cuda/launch.cuh"
 #include "kernels/cuda/ptx.cuh"
 #include "kernels/cuda/wide_normed.h"
+#include "tests/bench/library.cuh"
 #include "tests/bench/wide_data.cuh"
 
 namespace sirocco {
@@ -236,61 +236,27 @@ int CheckAll(const LaunchContext& context) {
 
 // ---- Time ---------------------------------------------------------------------------------------
 
-struct Answers {
-  static constexpr int kMost = 8;
-  cublasLtMatmulAlgo_t at[kMost];
-  int count = 0;
-};
-
 // The product by cuBLASLt, and the norms' kernel.
-class Library {
+class InTwo {
  public:
-  Library(const Work& w, int rows, int parts) : w_(w), rows_(rows), parts_(parts) {
-    MUST(cublasLtCreate(&handle_));
-    MUST(cublasLtMatmulDescCreate(&product_, CUBLAS_COMPUTE_32F, CUDA_R_32F));
-    const cublasOperation_t transposed = CUBLAS_OP_T;
-    MUST(cublasLtMatmulDescSetAttribute(product_, CUBLASLT_MATMUL_DESC_TRANSA, &transposed,
-                                        sizeof(transposed)));
-    MUST(cublasLtMatrixLayoutCreate(&a_, CUDA_R_16BF, w.inputs / parts, w.outputs, w.inputs));
-    MUST(cublasLtMatrixLayoutCreate(&b_, CUDA_R_16BF, w.inputs / parts, rows, w.inputs));
-    MUST(cublasLtMatrixLayoutCreate(&d_, CUDA_R_32F, w.outputs, rows, w.outputs));
-    if (parts > 1) {
-      InParts(a_, w.inputs / parts);
-      InParts(b_, w.inputs / parts);
-      InParts(d_, int64_t{rows} * w.outputs);
-    }
+  InTwo(Library& library, const Work& w, int rows, int parts)
+      : library_(library), w_(w), rows_(rows), parts_(parts) {
     out_ = static_cast<float*>(Allocate(int64_t{parts} * rows * w.outputs * 4));
-    workspace_ = Allocate(kWorkspace);
     LayerParams layer;
     layer.mlp_post_norm = w.posts;
     layer.norm_epsilon = 1e-6f;
     layer_ = static_cast<LayerParams*>(Allocate(sizeof(layer)));
     MUST(cudaMemcpy(layer_, &layer, sizeof(layer), cudaMemcpyHostToDevice));
-    cublasLtMatmulPreference_t preference;
-    MUST(cublasLtMatmulPreferenceCreate(&preference));
-    const uint64_t bytes = kWorkspace;
-    const uint32_t reductions = CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE;
-    MUST(cublasLtMatmulPreferenceSetAttribute(preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES,
-                                              &bytes, sizeof(bytes)));
-    MUST(cublasLtMatmulPreferenceSetAttribute(
-        preference, CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK, &reductions, sizeof(reductions)));
-    cublasLtMatmulHeuristicResult_t results[Answers::kMost];
-    int found = 0;
-    MUST(cublasLtMatmulAlgoGetHeuristic(handle_, product_, a_, b_, d_, d_, preference,
-                                        Answers::kMost, results, &found));
-    for (int i = 0; i < found; ++i) answers_.at[answers_.count++] = results[i].algo;
+    answers_ = library.AnswersOf(Product(0));
   }
   const Answers& answers() const { return answers_; }
   void Run(int answer, int copy, const LaunchContext& context) const {
-    const WideNormedParams p = w_.Params(rows_, copy);
-    const float one = 1, zero = 0;
-    MUST(cublasLtMatmul(handle_, product_, &one, p.weight.data, a_, p.in.data, b_, &zero, out_, d_,
-                        out_, d_, &answers_.at[answer], workspace_, kWorkspace, context.stream));
+    library_.Run(Product(copy), answers_.at[answer], context);
     cuda::DownEndParams end;
     end.rows = rows_;
     end.hidden = {w_.sum, DType::kFloat32, w_.outputs};
     end.delta = {out_, DType::kFloat32, w_.outputs};
-    end.normed = p.normed;
+    end.normed = w_.Params(rows_, copy).normed;
     end.layer.table = layer_;
     end.next_norm = w_.nexts;
     if (parts_ > 1) {
@@ -301,22 +267,22 @@ class Library {
   }
 
  private:
-  static constexpr size_t kWorkspace = size_t{32} << 20;
-  void InParts(cublasLtMatrixLayout_t layout, int64_t between) const {
-    MUST(cublasLtMatrixLayoutSetAttribute(layout, CUBLASLT_MATRIX_LAYOUT_BATCH_COUNT, &parts_,
-                                          sizeof(parts_)));
-    MUST(cublasLtMatrixLayoutSetAttribute(layout, CUBLASLT_MATRIX_LAYOUT_STRIDED_BATCH_OFFSET,
-                                          &between, sizeof(between)));
+  cuda::WideProductParams Product(int copy) const {
+    const WideNormedParams normed = w_.Params(rows_, copy);
+    cuda::WideProductParams p;
+    p.rows = rows_;
+    p.in = normed.in;
+    p.weight = normed.weight;
+    p.out = {out_, DType::kFloat32, w_.outputs};
+    p.parts = parts_;
+    return p;
   }
+  Library& library_;
   const Work& w_;
   const int rows_;
   const int32_t parts_;
-  cublasLtHandle_t handle_;
-  cublasLtMatmulDesc_t product_;
-  cublasLtMatrixLayout_t a_, b_, d_;
   Answers answers_;
   float* out_;
-  void* workspace_;
   LayerParams* layer_;
 };
 
@@ -399,8 +365,9 @@ int TimeAll(std::vector<int> all, const LaunchContext& context) {
   const uint4* const twin =
       reinterpret_cast<const uint4*>(Filled<Element>(int64_t{w.most} * w.inputs, 2.0f, 2));
   MUST(cuda::hopper::AllowShared(ReadKernel, 96 * 1024));
+  Library library(0);  // of no gate and up
   for (const int rows : all) {
-    const Library one(w, rows, 1), four(w, rows, 4);
+    const InTwo one(library, w, rows, 1), four(library, w, rows, 4);
     const auto read = [&](int i) {
       const ReadParams p = {cache + int64_t{i} * blocks * kRead,
                             kRead,
@@ -420,9 +387,9 @@ int TimeAll(std::vector<int> all, const LaunchContext& context) {
                           run(i);
                         }});
       };
-      for (const Library* library : {&one, &four}) {
-        for (int a = 0; a < library->answers().count; ++a) {
-          add(kKinds[library == &four], [=](int i) { library->Run(a, i, context); });
+      for (const InTwo* two : {&one, &four}) {
+        for (int a = 0; a < two->answers().count; ++a) {
+          add(kKinds[two == &four], [=](int i) { two->Run(a, i, context); });
         }
       }
       add(kKinds[2],

@@ -13,7 +13,6 @@
 // the four products of all layers of llama3.1-8b one after the other, for 150 ms a turn, the
 // library's and ours: what a GPU that is held to its power gives; with few rows also beside reads of
 // a KV cache. All by turns.
-#include <cublasLt.h>
 #include <cuda_runtime.h>
 
 #include <algorithm>
@@ -27,102 +26,12 @@
 
 #include "kernels/cuda/fused_norm.h"
 #include "kernels/cuda/kernels.h"
+#include "tests/bench/library.cuh"
 #include "tests/bench/wide_check.cuh"
 #include "tests/bench/wide_world.cuh"
 
 namespace sirocco {
 namespace {
-
-// ---- The library ----------------------------------------------------------------------------
-
-// Plain arrays: vectors of the library's types crash nvcc 13.0.
-struct Answers {
-  static constexpr int kMost = 8;
-  cublasLtMatmulAlgo_t at[kMost];
-  int count = 0;
-};
-
-class Library {
- public:
-  Library() {
-    MUST(cublasLtCreate(&handle_));
-    MUST(cublasLtMatmulDescCreate(&product_, CUBLAS_COMPUTE_32F, CUDA_R_32F));
-    const cublasOperation_t transposed = CUBLAS_OP_T;
-    MUST(cublasLtMatmulDescSetAttribute(product_, CUBLASLT_MATMUL_DESC_TRANSA, &transposed,
-                                        sizeof(transposed)));
-    workspace_ = Allocate(kWorkspace);
-  }
-  Answers AnswersOf(const Work& work, int rows, int parts = 1) {
-    Layouts l(work, rows, parts);
-    cublasLtMatmulPreference_t preference;
-    MUST(cublasLtMatmulPreferenceCreate(&preference));
-    const uint64_t bytes = kWorkspace;
-    const uint32_t reductions = CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE;
-    MUST(cublasLtMatmulPreferenceSetAttribute(preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES,
-                                              &bytes, sizeof(bytes)));
-    MUST(cublasLtMatmulPreferenceSetAttribute(
-        preference, CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK, &reductions, sizeof(reductions)));
-    cublasLtMatmulHeuristicResult_t results[Answers::kMost];
-    int found = 0;
-    MUST(cublasLtMatmulAlgoGetHeuristic(handle_, product_, l.a, l.b, l.d, l.d, preference,
-                                        Answers::kMost, results, &found));
-    Answers answers;
-    for (int i = 0; i < found; ++i) answers.at[answers.count++] = results[i].algo;
-    MUST(cublasLtMatmulPreferenceDestroy(preference));
-    return answers;
-  }
-  // With the activation that the program has behind it.
-  void Run(const Work& work, int rows, int copy, const cublasLtMatmulAlgo_t& algorithm,
-           const LaunchContext& context, int parts = 1) {
-    const WideProductParams p = work.Params(rows, copy, parts);
-    Layouts l(work, rows, parts);
-    const float one = 1, beta = p.add ? 1 : 0;
-    void* const out = work.product().both ? work.scratch() : p.out.data;
-    MUST(cublasLtMatmul(handle_, product_, &one, p.weight.data, l.a, p.in.data, l.b, &beta, out,
-                        l.d, out, l.d, &algorithm, workspace_, kWorkspace, context.stream));
-    if (!work.product().both) return;
-    cuda::GateUpEndParams end;
-    end.rows = rows;
-    end.gate = {out, 2 * p.weight.rows};
-    end.up = {static_cast<Element*>(out) + p.weight.rows, 2 * p.weight.rows};
-    end.activation = p.activation;
-    end.out = p.out;
-    MUST(cuda::hopper::LaunchGateUpEnd(end, context));
-  }
-
- private:
-  static constexpr size_t kWorkspace = size_t{32} << 20;
-  struct Layouts {
-    cublasLtMatrixLayout_t a, b, d;
-    Layouts(const Work& work, int rows, int parts) {
-      const Product& p = work.product();
-      const int outputs = p.outputs * (p.both ? 2 : 1);
-      const int inputs = p.inputs / parts;
-      MUST(cublasLtMatrixLayoutCreate(&a, CUDA_R_16BF, inputs, outputs, p.inputs));
-      MUST(cublasLtMatrixLayoutCreate(&b, CUDA_R_16BF, inputs, rows, p.inputs));
-      MUST(cublasLtMatrixLayoutCreate(&d, p.both ? CUDA_R_16BF : CUDA_R_32F, outputs, rows,
-                                      outputs));
-      if (parts == 1) return;
-      InParts(a, parts, inputs);
-      InParts(b, parts, inputs);
-      InParts(d, parts, int64_t{rows} * outputs);
-    }
-    static void InParts(cublasLtMatrixLayout_t layout, int32_t parts, int64_t between) {
-      MUST(cublasLtMatrixLayoutSetAttribute(layout, CUBLASLT_MATRIX_LAYOUT_BATCH_COUNT, &parts,
-                                            sizeof(parts)));
-      MUST(cublasLtMatrixLayoutSetAttribute(layout, CUBLASLT_MATRIX_LAYOUT_STRIDED_BATCH_OFFSET,
-                                            &between, sizeof(between)));
-    }
-    ~Layouts() {
-      cublasLtMatrixLayoutDestroy(a);
-      cublasLtMatrixLayoutDestroy(b);
-      cublasLtMatrixLayoutDestroy(d);
-    }
-  };
-  cublasLtHandle_t handle_;
-  cublasLtMatmulDesc_t product_;
-  void* workspace_;
-};
 
 // ---- Time -----------------------------------------------------------------------------------
 
@@ -227,7 +136,7 @@ Way Librarys(Library& library, const Work& work, int rows, const cublasLtMatmulA
   way.library = true;
   way.count = work.copies();
   way.enqueue = [&library, &work, rows, algorithm, context](int i) {
-    library.Run(work, rows, i, algorithm, context);
+    library.Run(work.Params(rows, i), algorithm, context);
   };
   return way;
 }
@@ -263,7 +172,7 @@ std::vector<Choice> ChoicesOf(const Work& work, int rows) {
 // The ways there are at so many rows, the library's first.
 void AllWays(Library& library, const Work& work, int rows, const LaunchContext& context,
              std::vector<Way>& ways) {
-  const Answers answers = library.AnswersOf(work, rows);
+  const Answers answers = library.AnswersOf(work.Params(rows, 0));
   for (int a = 0; a < answers.count; ++a) {
     ways.push_back(Librarys(library, work, rows, answers.at[a], context));
   }
@@ -280,12 +189,17 @@ const Way* Best(const std::vector<Way>& ways, bool library) {
   return best;
 }
 
+// Of gate and up's sums.
+int64_t LibraryScratch(const Model& model, int rows) {
+  return int64_t{4} * rows * model.products[2].outputs;
+}
+
 int RowsAll(const std::string& wanted, std::vector<int> all, const LaunchContext& context) {
-  Library library;
   if (all.empty()) all = {128, 192, 256, 512, 1024, 2048, 4096};
   const int most = *std::max_element(all.begin(), all.end());
   for (const Model& model : Models()) {
     if (model.name != wanted) continue;
+    Library library(LibraryScratch(model, most));
     for (const Product& product : model.products) {
       const bool head = std::strcmp(product.name, "head") == 0;
       const Work work(product, head ? std::min(most, 256) : most, 0);
@@ -369,11 +283,11 @@ class StreamNorms {
 };
 
 int StreamAll(const std::string& wanted, std::vector<int> all, const LaunchContext& context) {
-  Library library;
   if (all.empty()) all = {65, 80, 96, 128, 160, 192, 224, 256};
   const int most = *std::max_element(all.begin(), all.end());
   for (const Model& model : Models()) {
     if (model.name != wanted) continue;
+    Library library(LibraryScratch(model, most));
     const bool post = wanted == "gemma3-1b";
     for (const int at : {1, 3}) {
       Product product = model.products[at];
@@ -383,14 +297,14 @@ int StreamAll(const std::string& wanted, std::vector<int> all, const LaunchConte
       for (const int rows : all) {
         std::vector<Way> ways;
         for (const int parts : {1, kMostParts}) {
-          const Answers answers = library.AnswersOf(work, rows, parts);
+          const Answers answers = library.AnswersOf(work.Params(rows, 0, parts));
           for (int a = 0; a < answers.count; ++a) {
             Way way;
             way.name = parts > 1 ? "library p4" : "library";
             way.library = true;
             way.count = work.copies();
             way.enqueue = [&, rows, parts, algorithm = answers.at[a]](int i) {
-              library.Run(work, rows, i, algorithm, context, parts);
+              library.Run(work.Params(rows, i, parts), algorithm, context);
               norms.Run(work.Params(rows, i, parts), context);
             };
             ways.push_back(way);
@@ -443,9 +357,9 @@ __global__ void ReadKernel(const uint4* from, int64_t count, uint32_t* to) {
 }
 
 int ChainAll(std::vector<int> all, const LaunchContext& context) {
-  Library library;
   if (all.empty()) all = {256, 2048, 4096, 8192};
   const Model model = Models()[0];
+  Library library(LibraryScratch(model, *std::max_element(all.begin(), all.end())));
   constexpr int kLayers = 32;
   // What attention of 256 rows reads in a layer, 150 tokens each; not for prompts.
   constexpr int64_t kRead = int64_t{160} << 20;

@@ -31,7 +31,7 @@ template <typename Shape>
 cudaError_t LaunchShape(const WideProductParams& p, const WideChoice& choice,
                         const LaunchContext& context) {
   if (p.up.data != nullptr) return LaunchWide<Shape, Element, WideEnd::kGateUp>(p, choice, context);
-  if (p.add) return LaunchWide<Shape, Element, WideEnd::kAdd>(p, choice, context);
+  if (p.add) return LaunchWide<Shape, Element, WideEnd::kLeave>(p, choice, context);
   return LaunchWide<Shape, Element, WideEnd::kStore>(p, choice, context);
 }
 
@@ -100,7 +100,10 @@ class Work {
     out_bytes_ = std::max<int64_t>(out, std::min(most_rows, 512) * int64_t{product.outputs} * 4 *
                                             (product.add ? kMostParts : 1));
     out_ = Allocate(out_bytes_);
-    if (product.both) scratch_ = Allocate(int64_t{most_rows} * rows * 2);
+    if (product.add) {
+      left_ = Allocate(int64_t{most_rows} * product.outputs * 2);
+      squares_ = static_cast<float*>(Allocate(int64_t{most_rows} * product.outputs * 4));
+    }
     bias_ = static_cast<float*>(Allocate(product.outputs * 4));
     up_bias_ = static_cast<float*>(Allocate(product.outputs * 4));
     FillKernel<<<1024, 256>>>(reinterpret_cast<Element*>(weights_), weight_bytes_ / 2 * copies_,
@@ -113,8 +116,8 @@ class Work {
     MUST(cudaDeviceSynchronize());
   }
   ~Work() {
-    for (void* p : {static_cast<void*>(weights_), in_, out_, scratch_, static_cast<void*>(bias_),
-                    static_cast<void*>(up_bias_)}) {
+    for (void* p : {static_cast<void*>(weights_), in_, out_, left_, static_cast<void*>(squares_),
+                    static_cast<void*>(bias_), static_cast<void*>(up_bias_)}) {
       cudaFree(p);
     }
   }
@@ -130,6 +133,7 @@ class Work {
     p.weight = {weights, DType::kBFloat16, outputs, inputs};
     p.out = {out_, product_.both ? DType::kBFloat16 : DType::kFloat32, outputs};
     p.add = product_.add && !product_.post && parts == 1;
+    if (p.add) p.leaves = {up_bias_, left_, squares_};  // with any numbers
     if (product_.both) {
       p.up = {weights + weight_bytes_ / 2, DType::kBFloat16, outputs, inputs};
     }
@@ -145,7 +149,6 @@ class Work {
   int copies() const { return copies_; }
   void* out() const { return out_; }
   int64_t out_bytes() const { return out_bytes_; }
-  void* scratch() const { return scratch_; }
   double Flop(int rows) const { return double(weight_bytes_) * rows; }
   double weight_bytes() const { return double(weight_bytes_); }
 
@@ -154,7 +157,8 @@ class Work {
   int64_t weight_bytes_ = 0, out_bytes_ = 0;
   int copies_ = 0;
   char* weights_ = nullptr;
-  void *in_ = nullptr, *out_ = nullptr, *scratch_ = nullptr;
+  void *in_ = nullptr, *out_ = nullptr, *left_ = nullptr;
+  float* squares_ = nullptr;
   float *bias_ = nullptr, *up_bias_ = nullptr;
 };
 
