@@ -368,8 +368,8 @@ bool CudaOps::IsWidePair(const Pair& p) const {
     return false;
   }
   if (first.layer.counter != nullptr || second.layer.counter != nullptr) return false;
-  // Where panels have few weights to bring they are faster with a norm behind them.
-  if (IsPanels(first) || !HasRows(first, second)) return false;
+  // Where panels have few weights to bring they are faster, with norms between them.
+  if (IsPanels(first) || IsPanels(second) || !HasRows(first, second)) return false;
   void* const anywhere = reinterpret_cast<void*>(uintptr_t{256});  // as aligned as the scratch
   WidePair pair;
   return WidePairOf(first, second, wide_clusters_, anywhere, pair);

@@ -335,18 +335,21 @@ __global__ void __launch_bounds__(Threads(kUnnormed), TiledRows(kRows, kUnnormed
 // gemma3-1b 26.4, 24.5, with 16 29.4, 27.9. llama3.1-8b 104 and, of long shares, 208: 117.4, 119.3,
 // 126.2; 208 and 208 119.6, 121.6, 126.5. But whole steps of llama3.2-1b, whose attention reads
 // beside a gate and up that is there early: 104 KiB 867 with 4 rows, 888 with 16, 953 with 32; 144
-// 823, 859, 937; 208 812, 849, 929. Of llama3.1-8b 4,059 and 4,219 with 104, 4,107 and 4,224 with
-// 208: its 224 blocks take turns, two at a time.
+// 823, 859, 937; 208 812, 849, 929. Whole steps of llama3.1-8b, gate and up in more blocks than
+// multiprocessors, and q, k, v and output: 104 and 112 KiB 3,849, 4,068, 4,340; 144 and 112 3,806,
+// 3,981, 4,292; 144 and 160 3,786, 3,940, 4,217; 192 and 112 3,863, 4,015, 4,299; of qwen3-4b 104
+// and 112 2,852, 2,769, 3,046; 144 and 160 2,502, 2,691, 3,043. Of llama3.2-1b 112 and 144 for q, k,
+// v and output 785, 826, 906; 827, 870, 948.
 template <int kRows, Pair kPair, bool kUnnormed>
 int32_t RingOf(int32_t blocks, int32_t columns, int32_t stages, int multiprocessors) {
   if (kRows == kManyRows) return 208;
   if (kPair == Pair::kGateUp) {
-    if (kUnnormed) return blocks <= multiprocessors ? 208 : 104;
+    if (kUnnormed) return blocks <= multiprocessors ? 208 : 144;
     return columns <= 1536 ? 124 : 208;
   }
   // What waits is little beside what is still to come.
   if (stages >= (kUnnormed ? 32 : 16)) return 208;
-  if (kUnnormed) return 112;
+  if (kUnnormed) return columns > 2048 ? 160 : 112;
   return blocks <= multiprocessors * 3 / 4 ? 160 : 104;
 }
 
