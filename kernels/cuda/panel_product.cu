@@ -338,18 +338,20 @@ __global__ void __launch_bounds__(Threads(kUnnormed), TiledRows(kRows, kUnnormed
 // 823, 859, 937; 208 812, 849, 929. Whole steps of llama3.1-8b, gate and up in more blocks than
 // multiprocessors, and q, k, v and output: 104 and 112 KiB 3,849, 4,068, 4,340; 144 and 112 3,806,
 // 3,981, 4,292; 144 and 160 3,786, 3,940, 4,217; 192 and 112 3,863, 4,015, 4,299; of qwen3-4b 104
-// and 112 2,852, 2,769, 3,046; 144 and 160 2,502, 2,691, 3,043. Of llama3.2-1b 112 and 144 for q, k,
-// v and output 785, 826, 906; 827, 870, 948.
+// and 112 2,852, 2,769, 3,046; 144 and 160 2,502, 2,691, 3,043.
+//
+// Where down of few outputs would have 144 or 160 too, 4 rows of llama3.2-1b take 822, of gemma3-1b
+// 798 us in place of 785 and 770.
 template <int kRows, Pair kPair, bool kUnnormed>
-int32_t RingOf(int32_t blocks, int32_t columns, int32_t stages, int multiprocessors) {
+int32_t RingOf(int32_t blocks, const Matrix& weight, int32_t stages, int multiprocessors) {
   if (kRows == kManyRows) return 208;
   if (kPair == Pair::kGateUp) {
     if (kUnnormed) return blocks <= multiprocessors ? 208 : 144;
-    return columns <= 1536 ? 124 : 208;
+    return weight.cols <= 1536 ? 124 : 208;
   }
   // What waits is little beside what is still to come.
   if (stages >= (kUnnormed ? 32 : 16)) return 208;
-  if (kUnnormed) return columns > 2048 ? 160 : 112;
+  if (kUnnormed) return std::min(weight.rows, weight.cols) > 2048 ? 160 : 112;
   return blocks <= multiprocessors * 3 / 4 ? 160 : 104;
 }
 
@@ -384,7 +386,7 @@ cudaError_t Launch(const PanelProductParams& p, PanelMaps& maps, const LaunchCon
   const int32_t ring =
       1024 * (tuning.ring > 0
                   ? tuning.ring
-                  : RingOf<kRows, kPair, kUnnormed>(tiles * kSplit, p.in.width,
+                  : RingOf<kRows, kPair, kUnnormed>(tiles * kSplit, p.weight,
                                                     args.stages / kSplit, context.multiprocessors));
   const bool two = p.unnormed.squares != nullptr && p.unnormed.post;
   const int32_t inbox_bytes =

@@ -68,10 +68,11 @@ struct PanelProductParams {
 };
 
 inline constexpr int32_t kPanelRows = 64;  // at most, unless it is to be panels anyhow
-// Of so few rows the streamed products of stream_product.cuh are faster. Measured on an H100 with
-// 2, 3 and 4 rows, in us: gemma3-1b streamed 1,083, 1,165, 1,193, by panels 1,127, 1,136, 1,135;
-// llama3.2-1b 1,056, 1,103, 1,129 and 1,088, 1,085, 1,096.
-inline constexpr int32_t kStreamedRows = 2;
+// Of so few rows the streamed products of stream_product.cuh are faster, or about as fast. Measured
+// on an H200 in whole steps, streamed -> by panels without norms between them, us: 2 rows of
+// gemma3-1b 907 -> 787, llama3.2-1b 836 -> 794, qwen3-4b 2,583 -> 2,465, llama3.1-8b 3,938 ->
+// 3,748; one row of qwen3-4b 2,359 -> 2,443, of llama3.1-8b 3,787 -> 3,729.
+inline constexpr int32_t kStreamedRows = 1;
 
 // Whether panels can be the way: 16-bit elements, and rows that begin at multiples of 16 bytes. It
 // does not hang on how many rows there are.
