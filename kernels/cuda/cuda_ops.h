@@ -13,6 +13,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "kernels/checks.h"
+#include "kernels/cuda/fused_panels.h"
 #include "kernels/cuda/launch.h"
 #include "kernels/cuda/lt_matmul.h"
 #include "kernels/cuda/panel_product.h"
@@ -151,7 +152,7 @@ class CudaOps final : public Ops {
   bool IsPanels(const Params& p) const;
   template <typename Params>
   absl::Status PanelFused(const Checks& checks, const Params& p);
-  // Two products without a norm between them where panels take them so, else one after the other.
+  // A pair in one of the ways below, else one after the other (ops_pairs.cc).
   template <typename Pair>
   absl::Status EnqueuePair(const Pair& p);
   template <typename Pair>
@@ -167,6 +168,8 @@ class CudaOps final : public Ops {
   cudaError_t LaunchWide(const WideChoice& choice, const LaunchContext& context,
                          WideProductParams& product);
   void* ScratchIn(const LaunchContext& context) const;
+  bool MakesOfOwn(const OutputGateUpParams& p) const;
+  bool MakesOfOwn(const DownQkvParams& p) const;
   // Two wide products without a norm between them.
   template <typename Pair>
   bool IsWidePair(const Pair& p) const;
@@ -203,6 +206,22 @@ absl::Status CudaOps::Enqueue(const Checks& checks, Launch<Params> launch,
   const absl::StatusOr<LaunchContext> context = sink_.Context(programmatic);
   if (!context.ok()) return context.status();
   return sink_.Launched(checks.operation(), launch(p, *context));
+}
+
+// Whether the operation's end adds up a product's parts.
+template <typename Params>
+constexpr bool kAddsParts = std::is_same_v<Params, DownNormParams>;
+
+template <typename Params>
+bool CudaOps::IsPanels(const Params& p) const {
+  return p.layer.host != nullptr && PanelsTake(PanelsOf(p));
+}
+
+template <typename Params>
+bool CudaOps::IsWide(const Params& p) const {
+  WideChoice choice;
+  return wide_ != nullptr && p.layer.host != nullptr &&
+         ChooseWide(WideOf(PanelsOf(p)), kAddsParts<Params>, choice);
 }
 
 }  // namespace sirocco::cuda

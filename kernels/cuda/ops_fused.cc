@@ -1,8 +1,8 @@
 // The fused operations of the step plans. Few rows are our kernels'; so are many where the host
 // does not know the layer or the library does not take a product. Else an operation is our kernel
 // of the norms, the products, and our kernel that ends them: the products are panels' or wide ones,
-// which end all but norms themselves and may leave parts to these, or the library's. In pairs
-// products also make the norms between them.
+// which end all but norms themselves and may leave parts to these, or the library's. Two as one:
+// ops_pairs.cc.
 #include <algorithm>
 #include <cstdint>
 #include <string_view>
@@ -103,10 +103,6 @@ cudaError_t EndPanels(const Launchers& launchers, const DownNormParams& p,
 
 // ---- As wide products ---------------------------------------------------------------------------
 
-// Whether the operation's end adds up a product's parts.
-template <typename Params>
-constexpr bool kAddsParts = std::is_same_v<Params, DownNormParams>;
-
 // `product`: what was launched.
 template <typename Params>
 cudaError_t EndWide(const Launchers& /*launchers*/, const Params& /*p*/,
@@ -121,114 +117,6 @@ cudaError_t EndWide(const Launchers& launchers, const DownNormParams& p,
     end.parts = product.parts;
   }
   return launchers.norms_after_down(end, context);
-}
-
-// ---- In pairs, without norms between them -------------------------------------------------------
-
-// The stream's norms between a pair's products.
-struct BetweenNorms {
-  const float* post = nullptr;
-  const float* next = nullptr;
-  float epsilon = 0;
-  Rows hidden;  // that the first reads or adds to
-  Rows sum;     // where the second leaves it; may be `hidden`
-};
-
-BetweenNorms NormsOf(const OutputResidualParams& first, const NormGateUpParams& second) {
-  const LayerParams& layer = *second.layer.host;
-  const bool post = first.delta.data != nullptr;
-  return {post ? layer.attention_post_norm : nullptr, layer.mlp_norm, layer.norm_epsilon,
-          first.hidden, post ? second.sum : first.hidden};
-}
-BetweenNorms NormsOf(const DownNormParams& first, const QkvParams& /*second*/) {
-  const LayerParams& layer = *first.layer.host;
-  return {layer.mlp_post_norm, first.next_norm, layer.norm_epsilon, first.hidden, first.hidden};
-}
-
-// That the layers' post-norms have the rows they need, as the plans give them.
-bool HasRows(const OutputResidualParams& first, const NormGateUpParams& second) {
-  const bool post = second.layer.host->attention_post_norm != nullptr;
-  return post == (first.delta.data != nullptr) && (!post || second.sum.data != nullptr);
-}
-bool HasRows(const DownNormParams& first, const QkvParams& /*second*/) {
-  return first.layer.host->mlp_post_norm == nullptr || first.delta.data != nullptr;
-}
-
-// The first with the norms behind it, which are the second's. A pair of `rows` rows of which the
-// host knows the layers, and that HasRows.
-WideNormedParams WideNormedOf(const OutputResidualParams& first, const NormGateUpParams& second) {
-  const BetweenNorms norms = NormsOf(first, second);
-  const WideProductParams product = WideOf(PanelsOf(first));
-  WideNormedParams normed;
-  normed.rows = product.rows;
-  normed.in = product.in;
-  normed.weight = product.weight;
-  normed.bias = product.bias;
-  normed.hidden = norms.hidden;
-  normed.post = norms.post;
-  normed.next = norms.next;
-  normed.epsilon = norms.epsilon;
-  normed.sum = norms.sum;
-  normed.normed = second.normed;
-  return normed;
-}
-
-// Two products as wide ones, and how each is made.
-struct WidePair {
-  WideProductParams first, second;
-  WideChoice first_choice, second_choice;
-};
-
-// False: they are not to be made so. `clusters`: ChooseWideInPair. `scratch`, aligned to 256 bytes,
-// holds what is between them. The host knows their layers, and they HasRows.
-template <typename First, typename Second>
-bool WidePairOf(const First& first, const Second& second, int32_t clusters, void* scratch,
-                WidePair& pair) {
-  const BetweenNorms norms = NormsOf(first, second);
-  if (norms.post != nullptr || norms.next == nullptr) return false;
-  pair.first = WideOf(PanelsOf(first));
-  pair.second = WideOf(PanelsOf(second));
-  const size_t rows_bytes = UnnormedRowsBytes(first.rows, norms.hidden.width, /*post=*/false);
-  float* const squares = reinterpret_cast<float*>(static_cast<char*>(scratch) + rows_bytes);
-  pair.first.leaves = {norms.next, scratch, squares};
-  pair.second.in.data = scratch;
-  if (pair.second.in.width != pair.first.weight.rows ||
-      !ChooseWideInPair(pair.first, clusters, pair.first_choice)) {
-    return false;
-  }
-  pair.second.unnormed = {squares, RunsOf(pair.first, pair.first_choice), norms.epsilon};
-  return ChooseWideInPair(pair.second, clusters, pair.second_choice);
-}
-
-struct UnnormedPair {
-  PanelProductParams first, second;
-};
-
-// Of products that are panels; `scratch`, aligned to 256 bytes, holds what is between them.
-template <typename First, typename Second>
-UnnormedPair PairOf(const First& first, const Second& second, void* scratch) {
-  UnnormedPair pair = {PanelsOf(first), PanelsOf(second)};
-  const BetweenNorms norms = NormsOf(first, second);
-  const bool post = norms.post != nullptr;
-  const size_t rows_bytes = UnnormedRowsBytes(first.rows, norms.hidden.width, post);
-  float* const squares = reinterpret_cast<float*>(static_cast<char*>(scratch) + rows_bytes);
-  UnnormedOut& leaves = pair.first.leaves;
-  leaves.post = norms.post;
-  leaves.next = norms.next;
-  leaves.rows = scratch;
-  leaves.squares = squares;
-  pair.second.in.data = scratch;
-  UnnormedIn& unnormed = pair.second.unnormed;
-  unnormed.squares = squares;
-  unnormed.epsilon = norms.epsilon;
-  unnormed.post = post;
-  if (post) {
-    leaves.hidden = static_cast<const float*>(norms.hidden.data);
-    unnormed.hidden = leaves.hidden;
-    unnormed.added = static_cast<const float*>(pair.first.out.data);
-    unnormed.sum = static_cast<float*>(norms.sum.data);
-  }
-  return pair;
 }
 
 }  // namespace
@@ -280,13 +168,6 @@ absl::Status CudaOps::PrepareFewerRows(const Params& p, Launch<Params> launch,
   return absl::OkStatus();
 }
 
-template <typename Params>
-bool CudaOps::IsWide(const Params& p) const {
-  WideChoice choice;
-  return wide_ != nullptr && p.layer.host != nullptr &&
-         ChooseWide(WideOf(PanelsOf(p)), kAddsParts<Params>, choice);
-}
-
 // Of an operation that IsWide.
 template <typename Params>
 absl::Status CudaOps::WideFused(const Checks& checks, const Params& p) {
@@ -328,11 +209,6 @@ void* CudaOps::ScratchIn(const LaunchContext& context) const {
   return sink_.preparing() ? context.counters : context.scratch;
 }
 
-template <typename Params>
-bool CudaOps::IsPanels(const Params& p) const {
-  return p.layer.host != nullptr && PanelsTake(PanelsOf(p));
-}
-
 // Of an operation that IsPanels.
 template <typename Params>
 absl::Status CudaOps::PanelFused(const Checks& checks, const Params& p) {
@@ -342,129 +218,6 @@ absl::Status CudaOps::PanelFused(const Checks& checks, const Params& p) {
   if (error == cudaSuccess) error = panels_(PanelsOf(p), maps_, *context);
   if (error == cudaSuccess) error = EndPanels(launchers_, p, *context);
   return sink_.Launched(checks.operation(), error);
-}
-
-template <typename Pair>
-bool CudaOps::IsUnnormed(const Pair& p) const {
-  const auto first = FirstOf(p);
-  const auto second = SecondOf(p);
-  if (panels_for_any_rows_ || !IsPanels(first) || !IsPanels(second)) return false;
-  if (first.layer.counter != nullptr || second.layer.counter != nullptr) return false;
-  if (!HasRows(first, second)) return false;
-  const BetweenNorms norms = NormsOf(first, second);
-  if (norms.next == nullptr) return false;
-  if (p.rows > UnnormedRows(norms.post != nullptr)) return false;
-  void* const anywhere = reinterpret_cast<void*>(uintptr_t{256});  // as aligned as the scratch
-  const UnnormedPair pair = PairOf(first, second, anywhere);
-  return pair.second.in.width == pair.first.weight.rows && TakesUnnormed(pair.first) &&
-         TakesUnnormed(pair.second);
-}
-
-template <typename Pair>
-bool CudaOps::IsWidePair(const Pair& p) const {
-  const auto first = FirstOf(p);
-  const auto second = SecondOf(p);
-  if (wide_clusters_ == 0 || first.layer.host == nullptr || second.layer.host == nullptr) {
-    return false;
-  }
-  if (first.layer.counter != nullptr || second.layer.counter != nullptr) return false;
-  // Where panels have few weights to bring they are faster, with norms between them.
-  if (IsPanels(first) || IsPanels(second) || !HasRows(first, second)) return false;
-  void* const anywhere = reinterpret_cast<void*>(uintptr_t{256});  // as aligned as the scratch
-  WidePair pair;
-  return WidePairOf(first, second, wide_clusters_, anywhere, pair);
-}
-
-// Of a pair that IsWidePair.
-template <typename Pair>
-absl::Status CudaOps::RunWidePair(std::string_view operation, const Pair& p) {
-  const auto first = FirstOf(p);
-  const auto second = SecondOf(p);
-  const size_t bytes = WidePairBytes(p.rows, first.hidden.width);
-  if (absl::Status s = sink_.NeedScratch(operation, bytes); !s.ok()) return s;
-  const absl::StatusOr<LaunchContext> context = sink_.Context(true);
-  if (!context.ok()) return context.status();
-  WidePair pair;
-  if (!WidePairOf(first, second, wide_clusters_, ScratchIn(*context), pair)) {
-    return sink_.Launched(operation, cudaErrorNotSupported);
-  }
-  cudaError_t error = wide_(pair.first, pair.first_choice, *context);
-  if (error == cudaSuccess) error = wide_(pair.second, pair.second_choice, *context);
-  return sink_.Launched(operation, error);
-}
-
-template <typename Pair>
-absl::Status CudaOps::EnqueuePair(const Pair& p) {
-  const Checks checks = CheckParams(p, kTypes);
-  if (!checks.ok()) return checks.status();
-  const std::string_view operation = checks.operation();
-  if (!sink_.preparing()) {
-    return IsUnnormed(p)     ? PanelPair(operation, p)
-           : IsWidePair(p)   ? RunWidePair(operation, p)
-           : IsWideNormed(p) ? WideNormedPair(operation, p)
-                             : RunInTurn(*this, p);
-  }
-  // Later operations of this shape may have fewer rows: the most of each kind.
-  if (absl::Status status = RunInTurn(*this, p); !status.ok()) return status;
-  Pair few = p;
-  few.rows = std::min(p.rows, kMostWidePairRows);
-  while (few.rows > 0 && !IsWidePair(few)) --few.rows;
-  if (few.rows > 0) {
-    if (absl::Status status = RunWidePair(operation, few); !status.ok()) return status;
-  }
-  few.rows = std::min(p.rows, kMostNormedRows);
-  while (few.rows > 0 && !IsWideNormed(few)) --few.rows;
-  if (few.rows > 0) {
-    if (absl::Status status = WideNormedPair(operation, few); !status.ok()) return status;
-  }
-  few.rows = std::min(p.rows, kMostUnnormedRows);
-  while (few.rows > 0 && !IsUnnormed(few)) --few.rows;
-  return few.rows > 0 ? PanelPair(operation, few) : absl::OkStatus();
-}
-
-template <typename Pair>
-bool CudaOps::IsWideNormed(const Pair& p) const {
-  if constexpr (std::is_same_v<Pair, OutputGateUpParams>) {
-    const auto first = FirstOf(p);
-    const auto second = SecondOf(p);
-    if (wide_normed_ == nullptr || first.layer.host == nullptr || IsPanels(first)) return false;
-    // What the library makes begins with norms of its own.
-    return IsWide(second) && HasRows(first, second) && TakesWideNormed(WideNormedOf(first, second));
-  }
-  return false;
-}
-
-// Of a pair that IsWideNormed.
-template <typename Pair>
-absl::Status CudaOps::WideNormedPair(std::string_view operation, const Pair& p) {
-  if constexpr (std::is_same_v<Pair, OutputGateUpParams>) {
-    WideProductParams second = WideOf(PanelsOf(SecondOf(p)));
-    WideChoice choice;
-    if (ChooseWide(second, /*adds_parts=*/false, choice)) {
-      const absl::StatusOr<LaunchContext> context = sink_.Context(true);
-      if (!context.ok()) return context.status();
-      cudaError_t error = wide_normed_(WideNormedOf(FirstOf(p), SecondOf(p)), *context);
-      if (error == cudaSuccess) error = LaunchWide(choice, *context, second);
-      return sink_.Launched(operation, error);
-    }
-  }
-  return sink_.Launched(operation, cudaErrorNotSupported);
-}
-
-// Of a pair that IsUnnormed.
-template <typename Pair>
-absl::Status CudaOps::PanelPair(std::string_view operation, const Pair& p) {
-  const auto first = FirstOf(p);
-  const auto second = SecondOf(p);
-  const size_t bytes =
-      UnnormedBytes(p.rows, first.hidden.width, NormsOf(first, second).post != nullptr);
-  if (absl::Status s = sink_.NeedScratch(operation, bytes); !s.ok()) return s;
-  const absl::StatusOr<LaunchContext> context = sink_.Context(true);
-  if (!context.ok()) return context.status();
-  const UnnormedPair pair = PairOf(first, second, ScratchIn(*context));
-  cudaError_t error = panels_(pair.first, maps_, *context);
-  if (error == cudaSuccess) error = panels_(pair.second, maps_, *context);
-  return sink_.Launched(operation, error);
 }
 
 template <typename Params>
@@ -503,7 +256,7 @@ std::vector<MatMulParams> CudaOps::ProductsOf(const Operation& operation) {
       return {products.all().begin(), products.all().end()};
     }
     if constexpr (IsPair<decltype(p)>) {
-      if (IsUnnormed(p) || IsWidePair(p) || IsWideNormed(p)) return {};
+      if (MakesOfOwn(p)) return {};
       std::vector<MatMulParams> products = ProductsOf(FirstOf(p));
       for (const MatMulParams& product : ProductsOf(SecondOf(p))) products.push_back(product);
       return products;
@@ -555,10 +308,6 @@ absl::Status CudaOps::Run(const DownNormParams& p) {
   return EnqueueFused(CheckParams(p, kTypes), launchers_.down_norm, launchers_.down_norm_scratch,
                       p);
 }
-
-absl::Status CudaOps::Run(const OutputGateUpParams& p) { return EnqueuePair(p); }
-
-absl::Status CudaOps::Run(const DownQkvParams& p) { return EnqueuePair(p); }
 
 absl::Status CudaOps::Run(const DecoderLayersParams& p) {
   const Checks checks = CheckParams(p, kTypes);
