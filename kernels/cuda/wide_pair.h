@@ -52,7 +52,7 @@ inline bool ChooseWideInPair(const WideProductParams& p, int32_t clusters, WideC
   if (p.weight.dtype != DType::kBFloat16 || p.parts != 1) return false;
   choice = {};
   if (p.up.data != nullptr) {
-    choice.tile = ShortestWay(kGateUpTiles, p.rows, int64_t{2} * p.weight.rows, 1);
+    choice.tile = GateUpTile(p.rows, p.weight.rows);
     return p.out.dtype == DType::kBFloat16;
   }
   if (p.out.dtype != DType::kFloat32) return false;

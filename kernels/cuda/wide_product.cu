@@ -33,6 +33,12 @@ cudaError_t LaunchGateUp(const WideProductParams& p, const WideChoice& choice,
       return LaunchTile<WideTile::kShared224, T, kEnd>(p, choice, context);
     case WideTile::kShared128:
       return LaunchTile<WideTile::kShared128, T, kEnd>(p, choice, context);
+    case WideTile::kShared160:
+      return LaunchTile<WideTile::kShared160, T, kEnd>(p, choice, context);
+    case WideTile::kShared144:
+      return LaunchTile<WideTile::kShared144, T, kEnd>(p, choice, context);
+    case WideTile::kPairs160:
+      return LaunchTile<WideTile::kPairs160, T, kEnd>(p, choice, context);
     default:
       return cudaErrorNotSupported;
   }

@@ -74,6 +74,9 @@ enum class WideTile : int32_t {
   kShared224,  // 128 by 224
   kShared128,  // 128 by 128
   kPairs128,   // 128 by 128
+  kShared160,  // 128 by 160
+  kShared144,  // 128 by 144
+  kPairs160,   // 128 by 160
   // Of products without norms between them (wide_pair.h). Halves are of four blocks: two by two
   // have half of the inputs each.
   kSharedHalves72,   // 64 by 72
@@ -82,10 +85,13 @@ enum class WideTile : int32_t {
   kPairsHalves208,   // 64 by 208
   kLowPairs128,      // 64 by 128
 };
-// Of gate and up; of products in parts.
-inline constexpr WideTile kGateUpTiles[] = {WideTile::kPairs256, WideTile::kPairs224,
-                                            WideTile::kTall128, WideTile::kShared224,
-                                            WideTile::kShared128};
+// Of gate and up, those of a decode step's rows, and the first kPromptTiles those of more; of
+// products in parts.
+inline constexpr WideTile kGateUpTiles[] = {
+    WideTile::kPairs256,  WideTile::kPairs224,  WideTile::kTall128,   WideTile::kShared224,
+    WideTile::kShared128, WideTile::kShared160, WideTile::kShared144, WideTile::kPairs160};
+inline constexpr size_t kPromptTiles = 5;
+inline constexpr int32_t kMostDecodeRows = 256;
 inline constexpr WideTile kPartTiles[] = {WideTile::kShared128, WideTile::kPairs128,
                                           WideTile::kTall128};
 
@@ -108,6 +114,12 @@ constexpr WideTileSize SizeOf(WideTile tile) {
       return {128, 128, 1, 2};
     case WideTile::kPairs128:
       return {128, 128, 2, 1};
+    case WideTile::kShared160:
+      return {128, 160, 1, 2};
+    case WideTile::kShared144:
+      return {128, 144, 1, 2};
+    case WideTile::kPairs160:
+      return {128, 160, 2, 1};
     case WideTile::kSharedHalves72:
       return {64, 72, 1, 2, 2};
     case WideTile::kSharedHalves104:
@@ -173,6 +185,13 @@ inline WideTile ShortestWay(std::span<const WideTile> tiles, int32_t rows, int64
   return shortest;
 }
 
+// Of gate and up, of so many outputs each.
+inline WideTile GateUpTile(int32_t rows, int32_t outputs) {
+  const std::span<const WideTile> all = kGateUpTiles;
+  return ShortestWay(rows > kMostDecodeRows ? all.first(kPromptTiles) : all, rows,
+                     int64_t{2} * outputs, 1);
+}
+
 // Numbers of rows of which a product is multiplied in parts, where who reads its sums adds them up.
 struct WidePartsRows {
   int32_t least = 0, most = 0;  // most 0: of none
@@ -207,7 +226,9 @@ inline WidePartsRows RowsInParts(const WideProductParams& p) {
 // Gate and up, whose activation a library leaves to another kernel. Measured as above, cuBLASLt's
 // best with the activation's kernel -> ours, 80, 128, 192, 256 rows: llama3.1-8b 66.4 -> 64.7,
 // 69.9 -> 66.1, 84.6 -> 82.6, 104.3 -> 97.0; llama3.2-1b -, 24.9 -> 20.9, 28.7 -> 24.0,
-// 33.3 -> 28.7; gemma3-1b -, 14.8 -> 12.5, 17.5 -> 14.4, 19.5 -> 16.0. With 4,096 rows equal.
+// 33.3 -> 28.7; gemma3-1b -, 14.8 -> 12.5, 17.5 -> 14.4, 19.5 -> 16.0. With 4,096 rows equal. Tiles
+// of 160 and 144 outputs, where others come to little more than a round: a layer of qwen3-4b of
+// 128, 256 rows 89.3 -> 85.7, 122.6 -> 116.3, of qwen2.5-7b 173.1 -> 166.4, 253.4 as before.
 //
 // And what comes in parts. All others stay the library's, 256 rows: q, k, v of llama3.1-8b
 // 22.2 -> 28.5, of gemma3-1b 4.8 -> 8.7; llama3.1-8b's LM head 413 -> 455; output but what
@@ -216,7 +237,7 @@ inline bool ChooseWide(const WideProductParams& p, bool adds_parts, WideChoice& 
   if (p.rows < kWideRows || !CanBeWide(p)) return false;
   choice.parts = 1;
   if (p.up.data != nullptr) {
-    choice.tile = ShortestWay(kGateUpTiles, p.rows, int64_t{2} * p.weight.rows, 1);
+    choice.tile = GateUpTile(p.rows, p.weight.rows);
     return true;
   }
   const WidePartsRows in_parts = RowsInParts(p);

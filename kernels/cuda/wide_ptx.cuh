@@ -110,6 +110,7 @@ __device__ __forceinline__ float Reciprocal(float x) {
 #define SIROCCO_SUMS_52(i) SIROCCO_SUMS_48(i), SIROCCO_SUMS_4(i + 48)
 #define SIROCCO_SUMS_64(i) SIROCCO_SUMS_32(i), SIROCCO_SUMS_32(i + 32)
 #define SIROCCO_SUMS_72(i) SIROCCO_SUMS_64(i), SIROCCO_SUMS_8(i + 64)
+#define SIROCCO_SUMS_80(i) SIROCCO_SUMS_72(i), SIROCCO_SUMS_8(i + 72)
 #define SIROCCO_SUMS_96(i) SIROCCO_SUMS_64(i), SIROCCO_SUMS_32(i + 64)
 #define SIROCCO_SUMS_104(i) SIROCCO_SUMS_96(i), SIROCCO_SUMS_8(i + 96)
 #define SIROCCO_SUMS_112(i) SIROCCO_SUMS_104(i), SIROCCO_SUMS_8(i + 104)
@@ -138,9 +139,11 @@ __device__ __forceinline__ float Reciprocal(float x) {
 #define SIROCCO_NAMES_72 \
   SIROCCO_NAMES_64 \
   ",%64,%65,%66,%67,%68,%69,%70,%71"
-#define SIROCCO_NAMES_96 \
+#define SIROCCO_NAMES_80 \
   SIROCCO_NAMES_72 \
-  ",%72,%73,%74,%75,%76,%77,%78,%79" \
+  ",%72,%73,%74,%75,%76,%77,%78,%79"
+#define SIROCCO_NAMES_96 \
+  SIROCCO_NAMES_80 \
   ",%80,%81,%82,%83,%84,%85,%86,%87" \
   ",%88,%89,%90,%91,%92,%93,%94,%95"
 #define SIROCCO_NAMES_104 \
@@ -169,6 +172,7 @@ __device__ __forceinline__ float Reciprocal(float x) {
   if constexpr (kOutputs == 144) SIROCCO_PRODUCT(144, 72, type, 72, 73, 74);     \
   if constexpr (kOutputs == 208) SIROCCO_PRODUCT(208, 104, type, 104, 105, 106); \
   if constexpr (kOutputs == 128) SIROCCO_PRODUCT(128, 64, type, 64, 65, 66);     \
+  if constexpr (kOutputs == 160) SIROCCO_PRODUCT(160, 80, type, 80, 81, 82);     \
   if constexpr (kOutputs == 192) SIROCCO_PRODUCT(192, 96, type, 96, 97, 98);     \
   if constexpr (kOutputs == 224) SIROCCO_PRODUCT(224, 112, type, 112, 113, 114); \
   if constexpr (kOutputs == 256) SIROCCO_PRODUCT(256, 128, type, 128, 129, 130)
@@ -180,7 +184,7 @@ template <typename T, int kOutputs>
 __device__ __forceinline__ void MultiplyWide(float (&d)[kOutputs / 2], uint64_t a, uint64_t b,
                                              bool add) {
   static_assert(kOutputs == 64 || kOutputs == 72 || kOutputs == 80 || kOutputs == 96 ||
-                kOutputs == 104 || kOutputs == 128 || kOutputs == 144 || kOutputs == 192 ||
+                kOutputs == 104 || kOutputs == 128 || kOutputs == 144 || kOutputs == 160 || kOutputs == 192 ||
                 kOutputs == 208 || kOutputs == 224 || kOutputs == 256);
   if constexpr (std::is_same_v<T, __nv_bfloat16>) {
     SIROCCO_PRODUCTS("bf16");
@@ -196,6 +200,7 @@ __device__ __forceinline__ void MultiplyWide(float (&d)[kOutputs / 2], uint64_t 
 #undef SIROCCO_NAMES_112
 #undef SIROCCO_NAMES_104
 #undef SIROCCO_NAMES_96
+#undef SIROCCO_NAMES_80
 #undef SIROCCO_NAMES_72
 #undef SIROCCO_NAMES_64
 #undef SIROCCO_NAMES_52
@@ -207,6 +212,7 @@ __device__ __forceinline__ void MultiplyWide(float (&d)[kOutputs / 2], uint64_t 
 #undef SIROCCO_SUMS_112
 #undef SIROCCO_SUMS_104
 #undef SIROCCO_SUMS_96
+#undef SIROCCO_SUMS_80
 #undef SIROCCO_SUMS_72
 #undef SIROCCO_SUMS_64
 #undef SIROCCO_SUMS_52

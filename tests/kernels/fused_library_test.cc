@@ -124,10 +124,11 @@ TEST_P(FusedLibraryTest, DownNormOfManyColumns) {
 // rows and outputs that are no multiples of a tile, prepared for most rows, recorded for fewer.
 TEST_P(FusedLibraryTest, NormGateUpOfManyRows) {
   for (const bool adjacent : {false, true}) {
-    // The last two so many that other tiles need fewer rounds.
+    // The last four so many that other tiles need fewer rounds.
     for (const auto& [intermediate, activation] :
          {std::pair{96, Activation::kSilu}, std::pair{264, Activation::kGeluTanh},
-          std::pair{8448, Activation::kSilu}, std::pair{8512, Activation::kGeluTanh}}) {
+          std::pair{8448, Activation::kSilu}, std::pair{8512, Activation::kGeluTanh},
+          std::pair{9520, Activation::kSilu}, std::pair{10576, Activation::kGeluTanh}}) {
       if (intermediate > 264 && !adjacent) continue;
       const LayerWorld w(memory(),
                          LayerShape{.hidden = 136,

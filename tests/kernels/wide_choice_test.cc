@@ -66,19 +66,38 @@ TEST(WideChoiceTest, TilesOfModels) {
   EXPECT_EQ(TileOf(128, 8192, 2048), WideTile::kShared128);
   EXPECT_EQ(TileOf(192, 8192, 2048), WideTile::kTall128);
   EXPECT_EQ(TileOf(256, 8192, 2048), WideTile::kPairs256);
+  // qwen3-4b, qwen2.5-7b
+  EXPECT_EQ(TileOf(128, 9728, 2560), WideTile::kShared160);
+  EXPECT_EQ(TileOf(256, 9728, 2560), WideTile::kPairs160);
+  EXPECT_EQ(TileOf(128, 18944, 3584), WideTile::kShared144);
   // gemma3-1b
   EXPECT_EQ(TileOf(128, 6912, 1152), WideTile::kShared128);
   EXPECT_EQ(TileOf(192, 6912, 1152), WideTile::kTall128);
   EXPECT_EQ(TileOf(256, 6912, 1152), WideTile::kPairs224);
 }
 
+// Prompts are multiplied in the tiles that their figures are of.
+TEST(WideChoiceTest, TilesOfPrompts) {
+  for (const int32_t rows : {257, 512, 1024, 2048}) {
+    for (const int32_t outputs : {8192, 8960, 9728, 14336, 18944}) {
+      const WideTile tile = TileOf(rows, outputs, 2048);
+      EXPECT_TRUE(tile != WideTile::kShared144 && tile != WideTile::kShared160 &&
+                  tile != WideTile::kPairs160)
+          << rows << " rows, " << outputs << " outputs";
+    }
+  }
+}
+
 // fused_library_test has each tile on the device.
 TEST(WideChoiceTest, TilesOfTests) {
   EXPECT_EQ(TileOf(65, 96, 136), WideTile::kShared128);
-  EXPECT_EQ(TileOf(128, 8512, 136), WideTile::kShared224);
-  EXPECT_EQ(TileOf(129, 8512, 136), WideTile::kTall128);
-  EXPECT_EQ(TileOf(200, 8512, 136), WideTile::kPairs224);
   EXPECT_EQ(TileOf(256, 8448, 136), WideTile::kPairs256);
+  EXPECT_EQ(TileOf(128, 8512, 136), WideTile::kShared144);
+  EXPECT_EQ(TileOf(128, 9520, 136), WideTile::kShared160);
+  EXPECT_EQ(TileOf(200, 9520, 136), WideTile::kPairs160);
+  EXPECT_EQ(TileOf(128, 10576, 136), WideTile::kShared224);
+  EXPECT_EQ(TileOf(129, 10576, 136), WideTile::kTall128);
+  EXPECT_EQ(TileOf(200, 10576, 136), WideTile::kPairs224);
 }
 
 // The fastest of those that wide_bench measured.
