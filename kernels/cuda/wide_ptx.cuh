@@ -164,16 +164,13 @@ __device__ __forceinline__ float Reciprocal(float x) {
                : SIROCCO_SUMS_##sums(0)                                                          \
                : "l"(a), "l"(b), "r"(static_cast<int>(add)))
 #define SIROCCO_PRODUCTS(type)                                                   \
-  if constexpr (kOutputs == 64) SIROCCO_PRODUCT(64, 32, type, 32, 33, 34);       \
   if constexpr (kOutputs == 72) SIROCCO_PRODUCT(72, 36, type, 36, 37, 38);       \
-  if constexpr (kOutputs == 80) SIROCCO_PRODUCT(80, 40, type, 40, 41, 42);       \
-  if constexpr (kOutputs == 96) SIROCCO_PRODUCT(96, 48, type, 48, 49, 50);       \
   if constexpr (kOutputs == 104) SIROCCO_PRODUCT(104, 52, type, 52, 53, 54);     \
-  if constexpr (kOutputs == 144) SIROCCO_PRODUCT(144, 72, type, 72, 73, 74);     \
-  if constexpr (kOutputs == 208) SIROCCO_PRODUCT(208, 104, type, 104, 105, 106); \
   if constexpr (kOutputs == 128) SIROCCO_PRODUCT(128, 64, type, 64, 65, 66);     \
+  if constexpr (kOutputs == 144) SIROCCO_PRODUCT(144, 72, type, 72, 73, 74);     \
   if constexpr (kOutputs == 160) SIROCCO_PRODUCT(160, 80, type, 80, 81, 82);     \
   if constexpr (kOutputs == 192) SIROCCO_PRODUCT(192, 96, type, 96, 97, 98);     \
+  if constexpr (kOutputs == 208) SIROCCO_PRODUCT(208, 104, type, 104, 105, 106); \
   if constexpr (kOutputs == 224) SIROCCO_PRODUCT(224, 112, type, 112, 113, 114); \
   if constexpr (kOutputs == 256) SIROCCO_PRODUCT(256, 128, type, 128, 129, 130)
 
@@ -183,9 +180,9 @@ __device__ __forceinline__ float Reciprocal(float x) {
 template <typename T, int kOutputs>
 __device__ __forceinline__ void MultiplyWide(float (&d)[kOutputs / 2], uint64_t a, uint64_t b,
                                              bool add) {
-  static_assert(kOutputs == 64 || kOutputs == 72 || kOutputs == 80 || kOutputs == 96 ||
-                kOutputs == 104 || kOutputs == 128 || kOutputs == 144 || kOutputs == 160 || kOutputs == 192 ||
-                kOutputs == 208 || kOutputs == 224 || kOutputs == 256);
+  static_assert(kOutputs == 72 || kOutputs == 104 || kOutputs == 128 || kOutputs == 144 ||
+                kOutputs == 160 || kOutputs == 192 || kOutputs == 208 || kOutputs == 224 ||
+                kOutputs == 256);
   if constexpr (std::is_same_v<T, __nv_bfloat16>) {
     SIROCCO_PRODUCTS("bf16");
   } else {

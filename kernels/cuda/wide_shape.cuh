@@ -37,8 +37,8 @@ struct WideShape {
   static constexpr int kOwnRows = kRows / kAcross;
   static constexpr int kOwnOutputs = kOutputs / kDown;
   static constexpr int kMostShared = 227 * 1024 - 1024;  // what is static and what aligns left out
-  static constexpr int kSums = kOutputs / 2;         // a thread's
-  static constexpr int kEights = kOutputs / 8;       // of outputs
+  static constexpr int kSums = kOutputs / 2;    // a thread's
+  static constexpr int kEights = kOutputs / 8;  // of outputs
   // Eights that the first of two blocks ends, and the second at most.
   static constexpr int kEnded = (kEights + kSplit - 1) / kSplit;
   static constexpr int kExchangeBytes = kSplit == 1 ? 0 : kGroups * kWarpgroup * kEnded * 16;

@@ -11,6 +11,7 @@
 #include <cstring>
 #include <vector>
 
+#include "kernels/cuda/epilogue.cuh"
 #include "tests/bench/wide_world.cuh"
 
 namespace sirocco {
