@@ -183,20 +183,20 @@ absl::Status CudaOps::EnqueuePair(const Pair& p) {
   }
   // Later operations of this shape may have fewer rows: the most of each kind.
   if (absl::Status status = RunInTurn(*this, p); !status.ok()) return status;
-  Pair few = p;
-  few.rows = std::min(p.rows, kMostWidePairRows);
-  while (few.rows > 0 && !IsWidePair(few)) --few.rows;
-  if (few.rows > 0) {
-    if (absl::Status status = RunWidePair(operation, few); !status.ok()) return status;
-  }
-  few.rows = std::min(p.rows, kMostNormedRows);
-  while (few.rows > 0 && !IsWideNormed(few)) --few.rows;
-  if (few.rows > 0) {
-    if (absl::Status status = WideNormedPair(operation, few); !status.ok()) return status;
-  }
-  few.rows = std::min(p.rows, kMostUnnormedRows);
-  while (few.rows > 0 && !IsUnnormed(few)) --few.rows;
-  return few.rows > 0 ? PanelPair(operation, few) : absl::OkStatus();
+  using Is = bool (CudaOps::*)(const Pair&) const;
+  using Make = absl::Status (CudaOps::*)(std::string_view, const Pair&);
+  const auto prepare = [&](int32_t most, Is is, Make make) {
+    Pair few = p;
+    few.rows = std::min(p.rows, most);
+    while (few.rows > 0 && !(this->*is)(few)) --few.rows;
+    return few.rows > 0 ? (this->*make)(operation, few) : absl::OkStatus();
+  };
+  absl::Status status =
+      prepare(kMostWidePairRows, &CudaOps::IsWidePair<Pair>, &CudaOps::RunWidePair<Pair>);
+  status.Update(
+      prepare(kMostNormedRows, &CudaOps::IsWideNormed<Pair>, &CudaOps::WideNormedPair<Pair>));
+  status.Update(prepare(kMostUnnormedRows, &CudaOps::IsUnnormed<Pair>, &CudaOps::PanelPair<Pair>));
+  return status;
 }
 
 template <typename Pair>

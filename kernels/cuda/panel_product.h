@@ -74,13 +74,15 @@ inline constexpr int32_t kPanelRows = 64;  // at most, unless it is to be panels
 // 3,748; one row of qwen3-4b 2,359 -> 2,443, of llama3.1-8b 3,787 -> 3,729.
 inline constexpr int32_t kStreamedRows = 1;
 
+// Rows are copied, loaded and stored by 16 bytes. Null does, too.
+inline bool BeginsAt16(const void* data) { return reinterpret_cast<uintptr_t>(data) % 16 == 0; }
+
 // Whether panels can be the way: 16-bit elements, and rows that begin at multiples of 16 bytes. It
 // does not hang on how many rows there are.
 inline bool FitsPanels(const PanelProductParams& p) {
-  const auto aligned = [](const void* data) { return reinterpret_cast<uintptr_t>(data) % 16 == 0; };
   return p.rows > 0 && (p.weight.dtype == DType::kBFloat16 || p.weight.dtype == DType::kFloat16) &&
-         p.in.dtype == p.weight.dtype && p.in.width % 8 == 0 && aligned(p.in.data) &&
-         aligned(p.weight.data) && aligned(p.up.data);
+         p.in.dtype == p.weight.dtype && p.in.width % 8 == 0 && BeginsAt16(p.in.data) &&
+         BeginsAt16(p.weight.data) && BeginsAt16(p.up.data);
 }
 
 // Whether panels are the way: they can be, and there are a few dozen rows. More than half of
@@ -113,14 +115,14 @@ inline int32_t InRowsOf(const PanelProductParams& p) {
 // Whether a product that TakesPanels may read or leave unnormed rows: in bfloat16 alone, since the
 // residual stream goes beyond what float16 holds, and everything by 16 bytes.
 inline bool TakesUnnormed(const PanelProductParams& p) {
-  const auto aligned = [](const void* data) { return reinterpret_cast<uintptr_t>(data) % 16 == 0; };
   const UnnormedIn& in = p.unnormed;
   const UnnormedOut& leaves = p.leaves;
   return p.weight.dtype == DType::kBFloat16 && InRowsOf(p) <= kMostUnnormedRows &&
-         p.weight.rows % 4 == 0 && aligned(p.out.data) && aligned(p.bias) && aligned(p.up_bias) &&
-         aligned(in.squares) && aligned(in.hidden) && aligned(in.added) && aligned(in.sum) &&
-         aligned(leaves.post) && aligned(leaves.next) && aligned(leaves.hidden) &&
-         aligned(leaves.rows) && aligned(leaves.squares);
+         p.weight.rows % 4 == 0 && BeginsAt16(p.out.data) && BeginsAt16(p.bias) &&
+         BeginsAt16(p.up_bias) && BeginsAt16(in.squares) && BeginsAt16(in.hidden) &&
+         BeginsAt16(in.added) && BeginsAt16(in.sum) && BeginsAt16(leaves.post) &&
+         BeginsAt16(leaves.next) && BeginsAt16(leaves.hidden) && BeginsAt16(leaves.rows) &&
+         BeginsAt16(leaves.squares);
 }
 
 // Bytes between two products: the rows, of which the squares begin behind UnnormedRowsBytes.

@@ -44,7 +44,6 @@ inline constexpr int32_t kMostNormedRows = 256;
 // kernel that has all multiprocessors 6.8 -> 6.6, 6.8 -> 6.7, 7.3 -> 6.8, 7.6 -> 6.9. And a graph
 // holds one node for two, of which one is the library's.
 inline bool TakesWideNormed(const WideNormedParams& p) {
-  const auto aligned = [](const void* data) { return reinterpret_cast<uintptr_t>(data) % 16 == 0; };
   WideProductParams product;
   product.rows = p.rows;
   product.in = p.in;
@@ -55,7 +54,7 @@ inline bool TakesWideNormed(const WideNormedParams& p) {
          p.weight.rows <= kNormedBlocks / 2 * kNormedOutputs && p.weight.cols <= kNormedInputs &&
          p.hidden.dtype == DType::kFloat32 && p.hidden.width == p.weight.rows &&
          p.next != nullptr && p.sum.dtype == DType::kFloat32 && p.sum.data != nullptr &&
-         aligned(p.sum.data) && p.normed.dtype == p.weight.dtype && aligned(p.normed.data);
+         BeginsAt16(p.sum.data) && p.normed.dtype == p.weight.dtype && BeginsAt16(p.normed.data);
 }
 
 namespace hopper {

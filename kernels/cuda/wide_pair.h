@@ -21,11 +21,11 @@ inline constexpr int32_t kMostHalvesRows = 128;
 // have to find room, `clusters` of four blocks. False: none does.
 inline bool FirstOfOneRound(std::initializer_list<WideTile> tiles, const WideProductParams& p,
                             int32_t clusters, WideTile& tile) {
-  const auto up_to = [](int32_t count, int32_t of) { return (count + of - 1) / of; };
   for (const WideTile each : tiles) {
     const WideTileSize size = SizeOf(each);
     tile = each;
-    if (up_to(p.rows, size.rows * size.down) * up_to(p.weight.rows, size.outputs * size.across) <=
+    if (TilesOf(p.rows, size.rows * size.down) *
+            TilesOf(p.weight.rows, size.outputs * size.across) <=
         clusters) {
       return true;
     }
@@ -46,7 +46,6 @@ inline bool FirstOfOneRound(std::initializer_list<WideTile> tiles, const WidePro
 // same, where weights are many, for the memory of graphs: a node less a layer, and one of the
 // library's.
 inline bool ChooseWideInPair(const WideProductParams& p, int32_t clusters, WideChoice& choice) {
-  const auto aligned = [](const void* data) { return reinterpret_cast<uintptr_t>(data) % 16 == 0; };
   if (p.rows < kLeastWidePairRows || p.rows > kMostWidePairRows || !CanBeWide(p)) return false;
   // The residual stream goes beyond what float16 holds.
   if (p.weight.dtype != DType::kBFloat16 || p.parts != 1) return false;
@@ -56,7 +55,8 @@ inline bool ChooseWideInPair(const WideProductParams& p, int32_t clusters, WideC
     return p.out.dtype == DType::kBFloat16;
   }
   if (p.out.dtype != DType::kFloat32) return false;
-  if (p.add && (!aligned(p.leaves.next) || !aligned(p.leaves.rows) || !aligned(p.leaves.squares))) {
+  if (p.add &&
+      (!BeginsAt16(p.leaves.next) || !BeginsAt16(p.leaves.rows) || !BeginsAt16(p.leaves.squares))) {
     return false;
   }
   if (p.rows <= kPanelRows) {

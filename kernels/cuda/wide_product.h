@@ -49,20 +49,22 @@ struct WideProductParams {
   WideLeaves leaves;    // where `add` is set
 };
 
+// Tiles that have `count` rows or outputs among them, each `of` so many.
+constexpr int64_t TilesOf(int64_t count, int64_t of) { return (count + of - 1) / of; }
+
 // Runs of outputs that a product leaves squares of (RowSquares): one a block and tile.
 constexpr int32_t RunsOf(int32_t outputs, int32_t tile_outputs, int32_t split) {
-  return ((outputs + tile_outputs - 1) / tile_outputs * split + 3) / 4 * 4;
+  return static_cast<int32_t>((TilesOf(outputs, tile_outputs) * split + 3) / 4 * 4);
 }
 
 // What a product must be for this kernel to make it, whether or not it should.
 inline bool CanBeWide(const WideProductParams& p) {
-  const auto aligned = [](const void* data) { return reinterpret_cast<uintptr_t>(data) % 16 == 0; };
   return p.rows > 0 && (p.weight.dtype == DType::kBFloat16 || p.weight.dtype == DType::kFloat16) &&
          p.in.dtype == p.weight.dtype && p.in.width % 8 == 0 && p.weight.rows % 8 == 0 &&
-         p.weight.data != nullptr && aligned(p.in.data) && aligned(p.weight.data) &&
-         aligned(p.out.data) && aligned(p.bias) && aligned(p.up_bias) &&
+         p.weight.data != nullptr && BeginsAt16(p.in.data) && BeginsAt16(p.weight.data) &&
+         BeginsAt16(p.out.data) && BeginsAt16(p.bias) && BeginsAt16(p.up_bias) &&
          // Gate and up are one tensor of four dimensions: up follows gate in memory, anywhere.
-         (p.up.data == nullptr || (aligned(p.up.data) && p.up.data > p.weight.data));
+         (p.up.data == nullptr || (BeginsAt16(p.up.data) && p.up.data > p.weight.data));
 }
 
 // The tiles of a product: which of the kernels that there are (wide_product.cu). Clusters are of
@@ -169,14 +171,13 @@ inline size_t PartsBytes(const WideProductParams& p, int32_t parts) {
 inline WideTile ShortestWay(std::span<const WideTile> tiles, int32_t rows, int64_t outputs,
                             int32_t parts) {
   constexpr int64_t kClusters = 66;
-  const auto up_to = [](int64_t count, int64_t of) { return (count + of - 1) / of; };
   WideTile shortest = tiles.front();
   int64_t least = 0, fewest_runs = 0;
   for (const WideTile tile : tiles) {
     const WideTileSize size = SizeOf(tile);
-    const int64_t runs = up_to(rows, size.rows * size.down);
-    const int64_t items = runs * up_to(outputs, size.outputs * size.across) * parts;
-    const int64_t way = up_to(items, kClusters) * (size.rows + size.outputs);
+    const int64_t runs = TilesOf(rows, size.rows * size.down);
+    const int64_t items = runs * TilesOf(outputs, size.outputs * size.across) * parts;
+    const int64_t way = TilesOf(items, kClusters) * (size.rows + size.outputs);
     if (least > 0 && (way > least || (way == least && runs >= fewest_runs))) continue;
     least = way;
     fewest_runs = runs;
