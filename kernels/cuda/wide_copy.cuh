@@ -11,8 +11,8 @@
 
 namespace sirocco::cuda::SIROCCO_CUDA_PATH {
 
-// By one thread of each warp of a block's last warpgroup, which take stages in turn: one alone needs
-// longer for a stage's copies than a tile of 128 outputs is multiplied.
+// By one thread of each warp of a block's last warpgroup, which take stages in turn: one alone
+// needs longer for a stage's copies than a tile of 128 outputs is multiplied.
 template <typename Shape, WideEnd kEnd>
 class WideProducer {
  public:

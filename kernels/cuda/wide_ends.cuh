@@ -1,5 +1,5 @@
-// How wide products end (wide_product.cuh): what a thread of a warpgroup makes of its sums, and what
-// the sums of rows that are not normed are multiplied by.
+// How wide products end (wide_product.cuh): what a thread of a warpgroup makes of its sums, and
+// what the sums of rows that are not normed are multiplied by.
 #pragma once
 
 #include <cstdint>

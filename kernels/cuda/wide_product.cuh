@@ -10,18 +10,18 @@
 //
 // With kSplit 2 a cluster has each tile twice, for half of the inputs each: then few outputs are
 // blocks for all multiprocessors, of which none brings as many rows as whole tiles would want. The
-// two exchange sums, and each ends half of the outputs. They do that once, so all clusters find room
-// at once.
+// two exchange sums, and each ends half of the outputs. They do that once, so all clusters find
+// room at once.
 //
 // Bytes: weights from memory once a group of row tiles, and between L2 and multiprocessors, of a
-// stage, (kRows / kAcross + kOutputs / kDown) * 128 a block. A multiprocessor takes 64 bytes a clock
-// of the (kRows + kOutputs) * 128 of a stage: what bounds small tiles. Grid: as many clusters as
-// find room at once, or as there are items. (kGroups + 1) * 128 threads, all registers. Shared
+// stage, (kRows / kAcross + kOutputs / kDown) * 128 a block. A multiprocessor takes 64 bytes a
+// clock of the (kRows + kOutputs) * 128 of a stage: what bounds small tiles. Grid: as many clusters
+// as find room at once, or as there are items. (kGroups + 1) * 128 threads, all registers. Shared
 // memory: 196 to 227 KiB.
 //
-// Measured on an H200 (wide_pair_bench products), us, cuBLASLt's best -> this: llama3.1-8b's down of
-// 64 rows (117 MB) 34.7 -> 32.1, 3,660 GB/s; of 128 37.9 -> 36.7; gate and up of 64 rows (235 MB) 61.7
-// -> 59.2, 3,970 GB/s. Others: wide_product.h.
+// Measured on an H200 (wide_pair_bench products), us, cuBLASLt's best -> this: llama3.1-8b's down
+// of 64 rows (117 MB) 34.7 -> 32.1, 3,660 GB/s; of 128 37.9 -> 36.7; gate and up of 64 rows (235
+// MB) 61.7 -> 59.2, 3,970 GB/s. Others: wide_product.h.
 //
 // Assumes rows of 16-bit elements that begin at multiples of 16 bytes, and outputs in eights.
 #pragma once

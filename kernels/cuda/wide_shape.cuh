@@ -1,5 +1,5 @@
-// The shapes of the kernels of wide products (wide_product.cuh), what they are told, and a block's place
-// in its cluster.
+// The shapes of the kernels of wide products (wide_product.cuh), what they are told, and a block's
+// place in its cluster.
 #pragma once
 
 #include <cuda.h>
@@ -17,8 +17,8 @@ namespace sirocco::cuda::SIROCCO_CUDA_PATH {
 // Warps that copy.
 inline constexpr int kWideProducers = kWarpgroup / kWarp;
 
-// kDown, kAcross: row tiles and output tiles of a cluster. kSplit: blocks that share a tile's inputs,
-// 1 or 2.
+// kDown, kAcross: row tiles and output tiles of a cluster. kSplit: blocks that share a tile's
+// inputs, 1 or 2.
 template <int kGroupCount, int kOutputCount, int kDownCount, int kAcrossCount, int kSplitCount = 1>
 struct WideShape {
   static constexpr int kGroups = kGroupCount;  // warpgroups that multiply

@@ -1,5 +1,5 @@
-// How wide products end that go to the residual stream, or read it (wide_product.cuh): the sums of two
-// blocks together, the stream, and what is left beside it.
+// How wide products end that go to the residual stream, or read it (wide_product.cuh): the sums of
+// two blocks together, the stream, and what is left beside it.
 #pragma once
 
 #include <cstdint>
@@ -12,9 +12,9 @@
 
 namespace sirocco::cuda::SIROCCO_CUDA_PATH {
 
-// What a thread ends: of rows `row` and row + 8, of the eights from output `first` to `last`, outputs
-// `own` and own + 1. `first` and `last` are the same for all threads, which the compiler is to see:
-// loops that it takes for divergent cost those after them their uniform registers.
+// What a thread ends: of rows `row` and row + 8, of the eights from output `first` to `last`,
+// outputs `own` and own + 1. `first` and `last` are the same for all threads, which the compiler is
+// to see: loops that it takes for divergent cost those after them their uniform registers.
 struct WidePlace {
   int row, own, first, last;
   bool exists[2];  // the rows

@@ -1,5 +1,5 @@
-// cuBLASLt beside our products in benches: its answers for a product, and one of them made. Gate and
-// up are followed by the activation's kernel, as in the program.
+// cuBLASLt beside our products in benches: its answers for a product, and one of them made. Gate
+// and up are followed by the activation's kernel, as in the program.
 #pragma once
 
 #include <cublasLt.h>

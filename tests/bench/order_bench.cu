@@ -2,8 +2,8 @@
 // number of rows, and what they take: the shapes of three models, bfloat16, weights read cold.
 //
 //   bazel build --config=opt --config=cuda //tests/bench:order_bench
-//   or nvcc -std=c++20 -O2 --expt-relaxed-constexpr -arch=sm_90a -DSIROCCO_HOPPER=1 -I. \
-//     -o order_bench tests/bench/order_bench.cu kernels/cuda/panel_product.cu \
+//   or nvcc -std=c++20 -O2 --expt-relaxed-constexpr -arch=sm_90a -DSIROCCO_HOPPER=1 -I.
+//     -o order_bench tests/bench/order_bench.cu kernels/cuda/panel_product.cu
 //     kernels/cuda/panel_maps.cc kernels/cuda/kernel_attributes.cc
 //   order_bench [part of a model's name]
 #include <cuda_bf16.h>

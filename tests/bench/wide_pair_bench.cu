@@ -1,6 +1,7 @@
 // Pairs of wide products without norms between them (kernels/cuda/wide_pair.h), bfloat16: whether
-// they are right, and what a layer takes with them, beside cuBLASLt's products, our wide gate and up,
-// and norms of their own. Needs no Bazel, from the repository's root, where -I. finds its headers:
+// they are right, and what a layer takes with them, beside cuBLASLt's products, our wide gate and
+// up, and norms of their own. Needs no Bazel, from the repository's root, where -I. finds its
+// headers:
 //
 //   nvcc -std=c++20 -O3 --expt-relaxed-constexpr -gencode=arch=compute_90a,code=sm_90a
 //     -DSIROCCO_HOPPER=1 -I. tests/bench/wide_pair_bench.cu
@@ -8,9 +9,9 @@
 //     -o wide_pair_bench -lcublasLt -lcuda
 //   wide_pair_bench check | products MODEL [ROWS ...] | layers MODEL [ROWS ...]
 //
-// check: against plain sums, with norms in double precision. products: each alone, one layer's after
-// the other's, and the library's kernels. layers: some layers one after the other, attention's place
-// taken by a kernel that waits for so many cycles; all by turns.
+// check: against plain sums, with norms in double precision. products: each alone, one layer's
+// after the other's, and the library's kernels. layers: some layers one after the other,
+// attention's place taken by a kernel that waits for so many cycles; all by turns.
 #include <cuda_runtime.h>
 
 #include <algorithm>
