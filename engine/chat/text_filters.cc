@@ -182,7 +182,7 @@ absl::StatusOr<JsonOptions> JsonArguments(Runtime& runtime, const Args& args) {
   if (args[1] != nullptr && !args[1]->is_none()) {
     SIROCCO_CHAT_ASSIGN_OR_RETURN(const Text indent, Indentation(runtime, args[1], 0));
     options.indent = std::string(indent.bytes());
-    options.item_separator = ",";
+    options.item_separator.assign(1, ',');  // as "=", GCC 12 warns of memory that may overlap
   }
   if (args[2] != nullptr && !args[2]->is_none()) {
     SIROCCO_CHAT_ASSIGN_OR_RETURN(const SequenceRef pair, Iterate(runtime, *args[2]));
